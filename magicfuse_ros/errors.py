@@ -1,0 +1,21 @@
+"""The errors that a user can act on; every other exception is a defect of ours."""
+
+
+class MagicFuseError(Exception):
+    """Base of all errors that name a thing, its value and what was expected instead."""
+
+
+class BundleError(MagicFuseError):
+    """A bundle that cannot be trusted or read: missing file, wrong hash, unknown format."""
+
+
+class BackendError(MagicFuseError):
+    """An inference backend that is not installed, not known, or that failed on a network."""
+
+
+class FrameError(MagicFuseError):
+    """An image that cannot be fused: wrong dtype, shape, encoding or length."""
+
+
+class MediaError(MagicFuseError):
+    """An input or output file, folder or bag that cannot be read or written."""

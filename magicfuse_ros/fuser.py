@@ -1,0 +1,158 @@
+"""One camera frame in, its fused image and segmentation out, at the frame's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.backends import Backend
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.errors import FrameError, MagicFuseError
+from magicfuse_ros.geometry import FITS, Fit, Geometry
+from magicfuse_ros.sampler import OUTPUTS, Output, Sampler
+
+__all__ = ["OUTPUTS", "FusedFrame", "Fuser", "Output"]
+
+
+@dataclass(frozen=True)
+class FusedFrame:
+    """What was asked for, at the input's size H x W; None where not asked for.
+
+    All arrays are C-contiguous and belong to the caller. `thermal_estimate` is an estimate from
+    the visible image, never a measurement. `stages_ms` always has the keys prepare, encoder, ikr,
+    ckg, mkf, segmentation, decoder, finish, total, in milliseconds, 0 for a stage that did not run.
+    """
+
+    mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
+    restored: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
+    thermal_estimate: npt.NDArray[np.uint8] | None  # [H, W], bright is warm
+    mask: npt.NDArray[np.uint8] | None  # [H, W], class ids of the bundle
+    confidence: npt.NDArray[np.uint8] | None  # [H, W], 0 to 255, of the mask's class
+    steps: int
+    stages_ms: dict[str, float]
+
+
+class Fuser:
+    """Fuses one frame at a time. `steps` and `tau` may change between frames."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        fit: Fit = "letterbox",
+        steps: int | None = None,
+        tau: float | None = None,
+    ) -> None:
+        """Load the bundle's networks on a backend.
+
+        Args:
+            bundle: the verified bundle.
+            backend: from `magicfuse_ros.backends.select`.
+            fit: how a frame of another shape than the networks' image is brought to it.
+            steps: K, one of the bundle's grids; None takes the bundle's default.
+            tau: see `Fuser.tau`; None takes the bundle's default.
+
+        Raises:
+            MagicFuseError: if an argument is out of its range, or a network cannot be loaded.
+        """
+        if fit not in FITS:
+            raise MagicFuseError(f"fit is '{fit}'; expected one of {', '.join(FITS)}")
+        manifest = bundle.manifest
+        self._bundle = bundle
+        self._fit: Fit = fit
+        self._size = (manifest.height, manifest.width)
+        self.steps = manifest.default_steps if steps is None else steps
+        self.tau = manifest.tau if tau is None else tau
+        self._sampler = Sampler(bundle, backend)
+
+    @property
+    def steps(self) -> int:
+        """K, the number of sampling steps.
+
+        Raises:
+            BundleError: on setting, if the bundle has no grid for that K.
+        """
+        return self._steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._bundle.steps(value)
+        self._steps = value
+
+    @property
+    def tau(self) -> float:
+        """Limit, 0 to 1, of the restoring stream's weight where a thermal class is seen (Eq. 11).
+
+        Raises:
+            MagicFuseError: on setting, if the value is outside 0 to 1.
+        """
+        return self._tau
+
+    @tau.setter
+    def tau(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise MagicFuseError(f"tau is {value}; expected 0 to 1")
+        self._tau = value
+
+    def __call__(
+        self, image: npt.NDArray[np.uint8], outputs: Collection[Output] = OUTPUTS
+    ) -> FusedFrame:
+        """Fuse one frame.
+
+        Args:
+            image: [H, W, 3] uint8 RGB of any size; not changed.
+            outputs: what is wanted; nothing else is computed.
+
+        Raises:
+            FrameError: if `image` is not such an array.
+            MagicFuseError: if an output is not known.
+        """
+        start = perf_counter()
+        wanted = frozenset(outputs)
+        if unknown := sorted(wanted.difference(OUTPUTS)):
+            known = ", ".join(OUTPUTS)
+            raise MagicFuseError(f"output '{unknown[0]}' is not known; expected {known}")
+        _check(image)
+        geometry = Geometry.fit((image.shape[0], image.shape[1]), self._size, self._fit)
+        prepared = geometry.forward(image)[np.newaxis]
+        sampling = perf_counter()
+        steps = self._steps
+        sample = self._sampler.sample(prepared, wanted, steps, self._tau)
+        finishing = perf_counter()
+
+        def back(array: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8] | None:
+            return None if array is None else geometry.image_back(array)
+
+        def labels(array: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8] | None:
+            return None if array is None else geometry.labels_back(array)
+
+        images = (back(sample.mag_image), back(sample.restored), back(sample.thermal_estimate))
+        masks = (labels(sample.mask), labels(sample.confidence))
+        end = perf_counter()
+        stages = {
+            "prepare": (sampling - start) * 1e3,
+            **sample.stages_ms,
+            "finish": (end - finishing) * 1e3,
+            "total": (end - start) * 1e3,
+        }
+        return FusedFrame(*images, *masks, steps=steps, stages_ms=stages)
+
+    def warm_up(self) -> None:
+        """Run every network once, so that the first real frame is not slower than the others."""
+        self(np.zeros((*self._size, 3), np.uint8))
+
+
+def _check(image: object) -> None:
+    if not isinstance(image, np.ndarray):
+        raise FrameError(f"image is a {type(image).__name__}; expected a numpy array")
+    if image.dtype != np.uint8:
+        raise FrameError(f"image has dtype {image.dtype}; expected uint8")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise FrameError(f"image has shape {image.shape}; expected (rows, columns, 3)")
+    if image.size == 0:
+        raise FrameError(f"image has shape {image.shape}; expected at least one pixel")

@@ -1,0 +1,127 @@
+"""`magicfuse info`: explains a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from magicfuse_ros.bundle import NETWORKS, Bundle, Manifest
+from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.sampler import OUTPUTS, Output, frame_gflop
+
+_FRAMES: tuple[tuple[str, tuple[Output, ...]], ...] = (
+    ("MagImg, mask", ("mag_image", "mask", "confidence")),
+    ("all outputs", OUTPUTS),
+    ("restored only", ("restored",)),
+)
+
+
+def info_command(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle folder; the default bundle if omitted.")
+    ] = None,
+) -> None:
+    """Explain a bundle: networks, cost, schedule, classes, provenance and scores."""
+    loaded = Bundle.load(bundle or default_bundle())
+    manifest = loaded.manifest
+    console = Console()
+    console.print(Text(f"{manifest.name} (preset {manifest.preset}, {manifest.precision})", "bold"))
+    console.print(Text(f"{loaded.root}\nfingerprint {loaded.fingerprint}"), soft_wrap=True)
+    for table in (
+        _networks(manifest),
+        _cost(loaded),
+        _pairs("Sampling", _sampling(manifest)),
+        _classes(manifest),
+        _pairs("Provenance", _provenance(manifest)),
+        _pairs("Scores", dict(_flat(manifest.provenance.scores))),
+    ):
+        console.print(table)
+
+
+def _networks(manifest: Manifest) -> Table:
+    table = Table("network", "file", title="Networks", title_justify="left")
+    for column in ("parameters", "GFLOP a call"):
+        table.add_column(column, justify="right")
+    specs = [manifest.networks[name] for name in NETWORKS]
+    for name, spec in zip(NETWORKS, specs, strict=True):
+        table.add_row(name, spec.file, f"{spec.parameters:,}", f"{spec.gflop:.3f}")
+    table.add_section()
+    table.add_row("all", "", f"{sum(spec.parameters for spec in specs):,}", "")
+    return table
+
+
+def _cost(bundle: Bundle) -> Table:
+    table = Table("steps K", title="GFLOP of a frame", title_justify="left")
+    for name, _ in _FRAMES:
+        table.add_column(name, justify="right")
+    for steps in sorted(bundle.manifest.step_grids):
+        default = " (default)" if steps == bundle.manifest.default_steps else ""
+        cells = [f"{frame_gflop(bundle, outputs, steps):.3f}" for _, outputs in _FRAMES]
+        table.add_row(f"{steps}{default}", *cells)
+    return table
+
+
+def _sampling(manifest: Manifest) -> dict[str, str]:
+    schedule = manifest.schedule
+    terminal = "zero terminal SNR" if schedule.zero_terminal_snr else "as is"
+    latent = (manifest.latent_channels, *(s // manifest.latent_scale for s in _size(manifest)))
+    return {
+        "image": "{} x {} (rows x columns)".format(*_size(manifest)),
+        "latent": "{} x {} x {}".format(*latent),
+        "schedule": f"{schedule.train_steps} levels, beta {schedule.beta_start} to "
+        f"{schedule.beta_end}, {terminal}",
+        "prediction": schedule.prediction,
+        **{f"grid K = {k}": str(grid) for k, grid in sorted(manifest.step_grids.items())},
+        "tau": str(manifest.tau),
+        "seed": str(manifest.seed),
+    }
+
+
+def _size(manifest: Manifest) -> tuple[int, int]:
+    return manifest.height, manifest.width
+
+
+def _classes(manifest: Manifest) -> Table:
+    table = Table("id", "name", "colour", "thermal", "drivable", title="Classes")
+    table.title_justify = "left"
+    for c in manifest.classes:
+        swatch = Text("    ", style=f"on rgb({','.join(map(str, c.color))})")
+        swatch.append(" #{:02x}{:02x}{:02x}".format(*c.color), style="default on default")
+        yes = ["yes" if flag else "" for flag in (c.thermal, c.drivable)]
+        table.add_row(str(c.id), Text(c.name), swatch, *yes)
+    return table
+
+
+def _provenance(manifest: Manifest) -> dict[str, str]:
+    origin = manifest.provenance
+    minutes = origin.training_minutes
+    return {
+        "data": "\n".join(origin.data),
+        "licence of the weights": origin.weights_license,
+        "commit": origin.commit,
+        "created": origin.created,
+        "training": "\n".join(f"{stage}: {value:g} min" for stage, value in minutes.items()),
+    }
+
+
+def _pairs(title: str, rows: Mapping[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for key, value in rows.items():
+        table.add_row(Text(key), Text(value))
+    if not rows:
+        table.add_row("none recorded")
+    return table
+
+
+def _flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,86 @@
+"""A picture, or a folder of pictures, as a source of frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from magicfuse_ros.errors import FrameError, MediaError
+from magicfuse_ros.image_codec import decode_file
+from magicfuse_ros.media.source import Frame, Refusal
+
+PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures of a folder in natural order (`img2` before `img10`).
+
+    Files of other types, hidden files and subfolders are left out.
+
+    Raises:
+        MediaError: if there is no picture.
+    """
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+    if not found:
+        raise MediaError(
+            f"folder '{folder}' holds no picture ({' '.join(PICTURE_SUFFIXES)}) "
+            "and no metadata.yaml of a rosbag2"
+        )
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Return a sort key that orders the numbers inside of names by their value."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+class PictureSource:
+    """Pictures as frames; they have no clock, so every stamp is 0.
+
+    A picture that cannot be read is a refusal, the others go on.
+    """
+
+    def __init__(self, path: Path, pictures: Sequence[Path]) -> None:
+        """Take the path that the user gave and the files to read, in order."""
+        self.name = str(path)
+        self.frame_rate: float | None = None
+        self.refused: list[Refusal] = []
+        self._pictures = _unique_names(pictures)
+
+    def __len__(self) -> int:
+        """Return how many pictures there are."""
+        return len(self._pictures)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read one picture after the other."""
+        self.refused.clear()
+        for name, path in self._pictures.items():
+            try:
+                image = decode_file(path.read_bytes())
+            except OSError as error:
+                self.refused.append(Refusal(path.name, error.strerror or str(error)))
+            except FrameError as error:
+                self.refused.append(Refusal(path.name, str(error)))
+            else:
+                yield Frame(image, name, 0)
+
+
+def _unique_names(pictures: Sequence[Path]) -> dict[str, Path]:
+    """Name each picture by its stem; where stems meet, as in a.png and a.jpg, by `a_2`, ..."""
+    stems = {path.stem for path in pictures}
+    named: dict[str, Path] = {}
+    for path in pictures:
+        name, count = path.stem, 1
+        while name in named or (count > 1 and name in stems):
+            count += 1
+            name = f"{path.stem}_{count}"
+        named[name] = path
+    return named

@@ -1,0 +1,70 @@
+"""Segmentation made visible: classes as colours over an image, and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.errors import FrameError
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_SCALE = 0.45
+_ROW = 22  # pixels
+_GAP = 6
+
+
+def overlay(
+    image: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    classes: Sequence[SemanticClass],
+    alpha: float = 0.5,
+) -> npt.NDArray[np.uint8]:
+    """Blend the colours of the classes over an image.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        mask: [H, W] uint8 class ids; an id without a class (255: unlabeled) leaves the image as is.
+        classes: the classes of the bundle.
+        alpha: weight of the colour, 0 to 1.
+
+    Returns:
+        A new [H, W, 3] uint8 RGB image.
+
+    Raises:
+        FrameError: if the sizes differ.
+    """
+    if image.shape[:2] != mask.shape:
+        raise FrameError(f"mask has shape {mask.shape}; expected the image's {image.shape[:2]}")
+    palette = np.zeros((256, 3), np.uint8)
+    known = np.zeros(256, bool)
+    for c in classes:
+        palette[c.id] = c.color
+        known[c.id] = True
+    blended = np.asarray(cv2.addWeighted(image, 1 - alpha, palette[mask], alpha, 0), np.uint8)
+    labeled = known[mask]
+    if not labeled.all():
+        blended[~labeled] = image[~labeled]
+    return blended
+
+
+def legend(classes: Sequence[SemanticClass], width: int = 640) -> npt.NDArray[np.uint8]:
+    """Return a strip [rows, width, 3] uint8 RGB with the colour and name of every class."""
+    places: list[tuple[int, int, SemanticClass]] = []
+    x = y = 0
+    for c in classes:
+        needed = _ROW + cv2.getTextSize(c.name, _FONT, _FONT_SCALE, 1)[0][0] + 2 * _GAP
+        if x and x + needed > width:
+            x, y = 0, y + _ROW
+        places.append((x, y, c))
+        x += needed
+    strip = np.full((y + _ROW, width, 3), 32, np.uint8)
+    for x, y, c in places:
+        corner = (x + _ROW - _GAP, y + _ROW - _GAP)
+        cv2.rectangle(strip, (x + _GAP, y + _GAP), corner, c.color, cv2.FILLED)
+        baseline = (x + _ROW, y + _ROW - _GAP)
+        cv2.putText(strip, c.name, baseline, _FONT, _FONT_SCALE, (255, 255, 255), 1, cv2.LINE_AA)
+    return strip

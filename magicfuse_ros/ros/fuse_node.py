@@ -1,0 +1,243 @@
+"""The lifecycle node: a camera's images in, fused images and segmentation out.
+
+configure   load and verify the bundle, build its networks, warm up; advertise
+activate    subscribe, start the worker
+deactivate  unsubscribe, finish the frame in work
+cleanup     take the topics back, free the networks
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass
+from time import monotonic
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from magicfuse_ros.backends import Backend, select
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.parameters import FuseParameters, parameters
+from magicfuse_ros.ros.diagnostics import Diagnostics, Report
+from magicfuse_ros.ros.node_parameters import declare, read
+from magicfuse_ros.ros.process import run, spin
+from magicfuse_ros.ros.publishers import Publishers
+from magicfuse_ros.ros.worker import Worker
+
+_NAMES = frozenset(row.name for row in parameters())
+_LIVE = frozenset(row.name for row in parameters() if row.live)
+
+
+@dataclass
+class Pipeline:
+    """What exists from configure to cleanup."""
+
+    values: FuseParameters
+    bundle: Bundle
+    backend: Backend
+    fuser: Fuser
+    publishers: Publishers
+
+
+class FuseNode(LifecycleNode):
+    """See the README for its topics and parameters."""
+
+    def __init__(self) -> None:
+        super().__init__("fuse_node")
+        self._state = "unconfigured"
+        self._failure = ""
+        self._pipeline: Pipeline | None = None
+        self._worker: Worker | None = None
+        self._inputs: list[Subscription] = []
+        declare(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._diagnostics = Diagnostics(self.get_fully_qualified_name())
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Steady: with use_sim_time, ROS time may stand still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Build everything that takes time.
+
+        Returns:
+            SUCCESS: the node is inactive. FAILURE: it stays unconfigured; the reason is logged and
+            in the diagnostics.
+        """
+        try:
+            self._build(read(self, {}))
+        except MagicFuseError as error:
+            return self._refuse(str(error))
+        except Exception as error:  # a library's; rclpy would drop it without a word
+            self.get_logger().error(traceback.format_exc())
+            return self._refuse(f"{type(error).__name__}: {error}")
+        self._failure = ""
+        self._state = "inactive"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe. Returns SUCCESS: the node is active."""
+        pipeline = self._pipeline
+        assert pipeline is not None  # the state machine configures first
+        super().on_activate(state)  # lets the publishers publish
+        pipeline.publishers.publish_labels()
+        self._worker = Worker(
+            pipeline.fuser,
+            pipeline.publishers,
+            pipeline.values.mode,
+            self.get_clock(),
+            self.get_logger(),
+        )
+        self._subscribe(pipeline.values, self._worker)
+        self.get_logger().info(f"waiting for images on {self._image_topic(pipeline.values)}")
+        self._state = "active"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop taking images. Returns SUCCESS: the node is inactive."""
+        self._stop()
+        super().on_deactivate(state)
+        self._state = "inactive"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the networks. Returns SUCCESS: the node is unconfigured."""
+        self._release()
+        self._state = "unconfigured"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything. Returns SUCCESS: the node is finalized."""
+        self._release()
+        self._state = "finalized"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything after a failed transition. Returns SUCCESS: the node is unconfigured."""
+        self._release()
+        self._state = "unconfigured"
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """End the worker before the publishers that it uses."""
+        self._stop()
+        super().destroy_node()
+
+    def _build(self, values: FuseParameters) -> None:
+        bundle = Bundle.load(values.bundle or default_bundle())
+        backend = select(values.backend, values.threads)
+        self.get_logger().info(
+            f"building '{bundle.root}' on {backend.name} {backend.version} ({backend.device})"
+        )
+        fuser = Fuser(
+            bundle, backend, fit=values.fit, steps=values.chosen_steps, tau=values.chosen_tau
+        )
+        fuser.warm_up()
+        publishers = Publishers(self, bundle.manifest.classes)
+        self._pipeline = Pipeline(values, bundle, backend, fuser, publishers)
+
+    def _refuse(self, reason: str) -> TransitionCallbackReturn:
+        self._failure = reason
+        self.get_logger().error(f"configuration failed: {reason}")
+        return TransitionCallbackReturn.FAILURE
+
+    def _image_topic(self, values: FuseParameters) -> str:
+        name: str = self.resolve_topic_name("image")
+        return f"{name}/compressed" if values.image_transport == "compressed" else name
+
+    def _camera_info_topic(self) -> str:
+        """Return where it is remapped to, else the sibling of the image, as cameras publish it."""
+        name: str = self.resolve_topic_name("camera_info")
+        if name != self.resolve_topic_name("camera_info", only_expand=True):
+            return name
+        folder, _, _ = self.resolve_topic_name("image").rpartition("/")
+        return f"{folder}/camera_info"
+
+    def _subscribe(self, values: FuseParameters, worker: Worker) -> None:
+        reliability = ReliabilityPolicy[values.image_reliability.upper()]
+        newest = QoSProfile(depth=1, reliability=reliability)
+        message_type = CompressedImage if values.image_transport == "compressed" else Image
+
+        def note(camera_info: CameraInfo) -> None:
+            worker.camera_info = camera_info
+
+        self._inputs = [
+            self.create_subscription(message_type, self._image_topic(values), worker.offer, newest),
+            self.create_subscription(CameraInfo, self._camera_info_topic(), note, newest),
+        ]
+
+    def _stop(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        if self._worker is not None:
+            self._worker.stop()
+
+    def _release(self) -> None:
+        self._stop()
+        if self._pipeline is not None:
+            self._pipeline.publishers.destroy()
+        self._pipeline = self._worker = None
+
+    def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        ours = {p.name: p.value for p in changed if p.name in _NAMES}
+        try:
+            values = read(self, ours)
+            if self._state != "unconfigured" and (fixed := sorted(ours.keys() - _LIVE)):
+                raise MagicFuseError(
+                    f"{fixed[0]} is read when the node is configured, which is {self._state}; "
+                    "clean it up first"
+                )
+            self._apply(values)
+        except MagicFuseError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, values: FuseParameters) -> None:
+        if (pipeline := self._pipeline) is None:
+            return
+        manifest = pipeline.bundle.manifest
+        # steps first: only the bundle knows its steps, and nothing may change where one is refused
+        pipeline.fuser.steps = values.chosen_steps or manifest.default_steps
+        tau = values.chosen_tau
+        pipeline.fuser.tau = manifest.tau if tau is None else tau
+        pipeline.values = values
+        if self._worker is not None:
+            self._worker.mode = values.mode
+
+    def _publish_diagnostics(self) -> None:
+        now = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(self._diagnostics.message(self._report(), now))
+
+    def _report(self) -> Report:
+        settings: dict[str, str] = {}
+        if (pipeline := self._pipeline) is not None:
+            backend = pipeline.backend
+            settings = {
+                "bundle": str(pipeline.bundle.root),
+                "backend": f"{backend.name} {backend.version} {backend.device}",
+                "mode": pipeline.values.mode,
+                "tau": f"{pipeline.fuser.tau:.2f}",
+                "image_topic": self._image_topic(pipeline.values),
+            }
+        snapshot = None if self._worker is None else self._worker.statistics.snapshot(monotonic())
+        return Report(self._state, self._failure, settings, snapshot)
+
+
+def main() -> None:
+    """Run the node; the entry point of the executable `fuse_node`."""
+    sys.exit(run(FuseNode, spin))
+
+
+if __name__ == "__main__":
+    main()

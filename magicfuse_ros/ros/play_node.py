@@ -1,0 +1,125 @@
+"""A camera for demos and tests: publishes a video, pictures or a bag at their own frame rate.
+
+ros2 run magicfuse_ros play_node --ros-args -p input:=drive.mp4 -r image:=/front/image_raw
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from magicfuse_ros.errors import MediaError
+from magicfuse_ros.media import open_source
+from magicfuse_ros.media.degradations import DEGRADATIONS, degrade
+from magicfuse_ros.ros.images import Pixels, to_message
+from magicfuse_ros.ros.process import Stop, run
+
+PICTURES_A_SECOND = 10.0  # for pictures, which have no clock
+_WAKE_S = 0.05
+_SETTLE_S = 0.5
+_LAST_IMAGE = Duration(seconds=2)
+
+
+class PlayNode(Node):
+    """Ends after the last frame, and prints `{"sent": <frames>}`."""
+
+    def __init__(self) -> None:
+        super().__init__("play_node")
+        start_values: dict[str, Any] = {
+            "input": "",  # picture, folder of pictures, video or rosbag2
+            "topic": "",  # image topic of a bag that has several
+            "seconds": 0.0,  # how much is played; 0: all
+            "frame_id": "camera",
+            "degradation": "clean",
+            "strength": 0.5,
+            "seed": 0,  # of the degradation
+            "wait_for": 0,  # subscribers before the first frame
+        }
+        for name, value in start_values.items():
+            self.declare_parameter(name, value)
+        camera = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        self._image_publisher = self.create_publisher(Image, "image", camera)
+
+    def play(self, stop: Stop) -> None:
+        """Publish all frames, each with the time of its publication as its stamp.
+
+        Raises:
+            MediaError: if the input cannot be opened, or the degradation is not known.
+        """
+        source = open_source(self._value("input"), self._value("topic") or None)
+        rate = source.frame_rate or PICTURES_A_SECOND
+        seconds = self._value("seconds")
+        frames = itertools.islice(source, max(1, round(seconds * rate)) if seconds else None)
+        images = self._degraded(frame.image for frame in frames)
+        if self._value("wait_for"):
+            self._wait(self._value("wait_for"), stop)
+        sent = 0
+        for image in paced(images, 1 / rate, stop):
+            stamp = self.get_clock().now().to_msg()
+            header = Header(stamp=stamp, frame_id=self._value("frame_id"))
+            self._image_publisher.publish(to_message(image, header))
+            sent += 1
+        self._image_publisher.wait_for_all_acked(_LAST_IMAGE)
+        print(json.dumps({"sent": sent}), flush=True)
+
+    def _wait(self, subscribers: int, stop: Stop) -> None:
+        while not stop and self._image_publisher.get_subscription_count() < subscribers:
+            sleep(_WAKE_S)
+        sleep(_SETTLE_S)  # a subscriber that is known here may itself not know of this yet
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _degraded(self, images: Iterable[Pixels]) -> Iterable[Pixels]:
+        kind, strength, seed = map(self._value, ("degradation", "strength", "seed"))
+        if kind not in DEGRADATIONS:
+            raise MediaError(f"degradation is {kind!r}; expected {', '.join(DEGRADATIONS)}")
+        if kind == "clean":
+            return images
+        noise = np.random.default_rng(seed)
+        # All beforehand: done while playing, it would take the processor that the fuser needs.
+        return [degrade(image, kind, strength, SceneRandom(seed, noise)) for image in images]
+
+
+class SceneRandom(np.random.Generator):
+    """Draws the same light and camera for every frame of a video, but fresh sensor noise."""
+
+    def __init__(self, seed: int, noise: np.random.Generator) -> None:
+        super().__init__(np.random.PCG64(seed))
+        self._noise = noise
+
+    def standard_normal(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw sensor noise."""
+        return self._noise.standard_normal(*args, **kwargs)
+
+
+def paced(images: Iterable[Pixels], period_s: float, stop: Stop) -> Iterator[Pixels]:
+    """Yield an image every `period_s`; one that is late delays those after it, none is skipped."""
+    due = 0.0
+    for image in images:
+        due = max(due + period_s, monotonic())
+        while not stop and (left := due - monotonic()) > 0:
+            sleep(min(left, _WAKE_S))
+        if stop:
+            return
+        yield image
+
+
+def main() -> None:
+    """Run the node; the entry point of the executable `play_node`."""
+    sys.exit(run(PlayNode, PlayNode.play))
+
+
+if __name__ == "__main__":
+    main()

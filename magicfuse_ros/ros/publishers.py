@@ -1,0 +1,102 @@
+"""The output topics of `fuse_node`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_ros.overlay import overlay
+from magicfuse_ros.parameters import Mode
+from magicfuse_ros.ros.images import Pixels, to_message
+from magicfuse_ros.ros.labels import LABEL_TYPE, label_message
+
+# A few frames for a subscriber that is busy for a moment; reliable, or large images get lost.
+_IMAGES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+_LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One image topic: what of a fused frame it needs, and how it is made of that."""
+
+    name: str
+    needs: frozenset[Output]
+    pixels: Callable[[FusedFrame], Pixels | None]
+
+
+class Publishers:
+    """Publishers of everything that comes out, lazy: `wanted` tells what has a subscriber."""
+
+    def __init__(self, node: LifecycleNode, classes: list[SemanticClass]) -> None:
+        self._node = node
+        self._classes = classes
+
+        def blended(frame: FusedFrame) -> Pixels | None:
+            if frame.mag_image is None or frame.mask is None:
+                return None
+            return overlay(frame.mag_image, frame.mask, classes)
+
+        topics = (
+            Topic("~/mag_image", frozenset({"mag_image"}), lambda frame: frame.mag_image),
+            Topic("~/restored_image", frozenset({"restored"}), lambda frame: frame.restored),
+            Topic(
+                "~/thermal_estimate",
+                frozenset({"thermal_estimate"}),
+                lambda frame: frame.thermal_estimate,
+            ),
+            Topic("~/segmentation/mask", frozenset({"mask"}), lambda frame: frame.mask),
+            Topic(
+                "~/segmentation/confidence",
+                frozenset({"confidence"}),
+                lambda frame: frame.confidence,
+            ),
+            Topic("~/segmentation/overlay", frozenset({"mag_image", "mask"}), blended),
+        )
+        create = node.create_lifecycle_publisher
+        self._images = {topic: create(Image, topic.name, _IMAGES) for topic in topics}
+        self._camera_info = create(CameraInfo, "~/camera_info", _IMAGES)
+        self._labels = create(LABEL_TYPE, "~/segmentation/label_info", _LATCHED)
+
+    def wanted(self, mode: Mode) -> list[Topic]:
+        """Return the image topics that have a subscriber and that `mode` can serve."""
+        return [
+            topic
+            for topic, publisher in self._images.items()
+            if (mode == "fuse" or topic.needs == {"restored"})
+            and publisher.get_subscription_count() > 0
+        ]
+
+    def publish(
+        self,
+        frame: FusedFrame,
+        topics: Collection[Topic],
+        header: Header,
+        camera_info: CameraInfo | None,
+    ) -> None:
+        """Publish a frame on `topics`, all with the header of its camera image."""
+        for topic in topics:
+            pixels = topic.pixels(frame)
+            if pixels is not None:
+                self._images[topic].publish(to_message(pixels, header))
+        if camera_info is not None:
+            camera_info.header = header
+            self._camera_info.publish(camera_info)
+
+    def publish_labels(self) -> None:
+        """Latch the names of the classes."""
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self._labels.publish(label_message(self._classes, header))
+
+    def destroy(self) -> None:
+        """Take all topics back."""
+        for publisher in (*self._images.values(), self._camera_info, self._labels):
+            self._node.destroy_lifecycle_publisher(publisher)

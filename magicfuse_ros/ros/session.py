@@ -1,0 +1,78 @@
+"""A client's place in ROS: a node with its own context, spun only while one waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+_WAKE_S = 0.1
+
+
+class Session:
+    """Use as a context manager."""
+
+    def __init__(self, name: str) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node(name, context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+
+    def __enter__(self) -> Session:
+        """Return the session."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Leave ROS."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def spin_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Handle messages until `done()`; return False where that did not happen in time."""
+        end = monotonic() + timeout_s
+        while not done():
+            left = end - monotonic()
+            if left <= 0:
+                return False
+            self._executor.spin_once(timeout_sec=min(left, _WAKE_S))
+        return True
+
+    def change_state(
+        self, node: str, transition: int, alive: Callable[[], bool], timeout_s: float
+    ) -> bool:
+        """Ask a lifecycle node for a transition.
+
+        Args:
+            node: its full name.
+            transition: a constant of lifecycle_msgs/Transition.
+            alive: says whether waiting still makes sense.
+            timeout_s: for the service to appear, and again for its answer.
+
+        Returns:
+            Whether the node made the transition.
+        """
+        client = self.node.create_client(ChangeState, f"{node}/change_state")
+        try:
+            if not self.spin_until(lambda: client.service_is_ready() or not alive(), timeout_s):
+                return False
+            answer = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            self.spin_until(lambda: answer.done() or not alive(), timeout_s)
+            return bool(answer.done() and answer.result().success)
+        finally:
+            self.node.destroy_client(client)
+
+    def bring_up(self, node: str, alive: Callable[[], bool], timeout_s: float) -> bool:
+        """Configure and activate a lifecycle node; return whether it is active."""
+        return all(
+            self.change_state(node, transition, alive, timeout_s)
+            for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+        )

@@ -1,0 +1,122 @@
+"""What `fuse_node` counts and times, for its diagnostics."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+WINDOW_S = 10.0
+_MAX_CAUSES = 8
+_PERCENTILES = (50, 95, 99)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Counts since activation; rates, ages and times over the last `WINDOW_S` seconds.
+
+    Attributes:
+        received: images that arrived.
+        fused: images whose results were published.
+        dropped: images that a newer one replaced before they were begun.
+        idle: images that nobody wanted a result of.
+        failed: images that were lost by a defect of the fuser or a publisher.
+        refused: images that could not be decoded or fused, by cause.
+        fps: fused images a second.
+        steps: K of the latest frame, 0 before the first.
+        age_ms: camera stamp to publication, p50, p95 and p99; empty where nothing was fused.
+        stages_ms: mean time of each stage.
+        last_received_s: seconds since the latest image; None before the first.
+    """
+
+    received: int
+    fused: int
+    dropped: int
+    idle: int
+    failed: int
+    refused: Mapping[str, int]
+    fps: float
+    steps: int
+    age_ms: Mapping[str, float]
+    stages_ms: Mapping[str, float]
+    last_received_s: float | None
+
+
+class Statistics:
+    """Counters that several threads write. Times are seconds of a steady clock."""
+
+    def __init__(self, now: float) -> None:
+        self._lock = threading.Lock()
+        self._start = now
+        self._counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._frames: deque[tuple[float, float | None, Mapping[str, float]]] = deque()
+        self._last_received: float | None = None
+        self._steps = 0
+
+    def received(self, now: float) -> None:
+        """Count an image that arrived."""
+        with self._lock:
+            self._counts["received"] += 1
+            self._last_received = now
+
+    def count(self, what: str) -> None:
+        """Count one for `dropped`, `idle` or `failed`."""
+        with self._lock:
+            self._counts[what] += 1
+
+    def refused(self, cause: str) -> None:
+        """Count a refused image; causes beyond the first few are counted together."""
+        with self._lock:
+            known = cause in self._refused or len(self._refused) < _MAX_CAUSES
+            self._refused[cause if known else "other"] += 1
+
+    def fused(
+        self, now: float, age_s: float | None, steps: int, stages_ms: Mapping[str, float]
+    ) -> None:
+        """Count a published frame; `age_s` is None for an image without a stamp."""
+        with self._lock:
+            self._counts["fused"] += 1
+            self._steps = steps
+            self._frames.append((now, age_s, stages_ms))
+            self._forget(now)
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Return all figures as of `now`."""
+        with self._lock:
+            self._forget(now)
+            frames = list(self._frames)
+            ages = [1000.0 * age for _, age, _ in frames if age is not None]
+            stages = [times for _, _, times in frames]
+            last = self._last_received
+            return Snapshot(
+                received=self._counts["received"],
+                fused=self._counts["fused"],
+                dropped=self._counts["dropped"],
+                idle=self._counts["idle"],
+                failed=self._counts["failed"],
+                refused=dict(self._refused),
+                fps=len(frames) / max(min(WINDOW_S, now - self._start), 1.0),
+                steps=self._steps,
+                age_ms=percentiles(ages),
+                stages_ms={
+                    name: float(np.mean([times[name] for times in stages if name in times]))
+                    for name in (stages[-1] if stages else ())
+                },
+                last_received_s=None if last is None else now - last,
+            )
+
+    def _forget(self, now: float) -> None:
+        while self._frames and self._frames[0][0] < now - WINDOW_S:
+            self._frames.popleft()
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Return p50, p95 and p99 of `values`; empty for none."""
+    if not values:
+        return {}
+    found = np.percentile(values, _PERCENTILES)
+    return {f"p{p}": float(value) for p, value in zip(_PERCENTILES, found, strict=True)}

@@ -1,0 +1,195 @@
+"""The reduced-step sampler: one image in, the wanted outputs out, on any backend.
+
+    paper             here             shape (float32 where not said)
+    I_vis             image            [1, H, W, 3] uint8
+    E(I_vis)          condition        [1, C, h, w], with further encoder outputs beside it
+    z_T               z_T              [1, L, h, w], one Gaussian start for the three streams
+    z_t               z_ikr, z_ckg, z_mkf   every stream keeps its own
+    z~_{t->0}         x0               [1, L, h, w]
+    z^s               z_seg            [1, classes, h, w], zeros at the start
+    tau               tau              [1]
+    alpha-bar_t       abar_t, abar_next  [1], the two ends of a step
+    Psi, Phi, F, S    ikr, ckg, mkf, segmentation
+
+    1. condition = encoder(image)
+    2. For every (t, abar_t, abar_next) of the K-step grid:
+       2a. restoring stream: eps, x0, z_ikr = ikr(condition, z_ikr, t, ...)
+       2b. thermal stream:   eps, x0, z_ckg = ckg(condition, z_ckg, t, ...)
+       2c. fused stream:     x0, z_mkf, z_seg = mkf(both x0, both eps, z_mkf, z_seg, tau, ...)
+    3. mask, confidence = segmentation(z_seg)
+    4. images = decoder(x0) of the streams whose image is wanted
+
+A network runs only where a wanted output needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.backends import Backend, Tensor
+from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
+from magicfuse_ros.wiring import latent_shape, wire
+
+Output = Literal["mag_image", "restored", "thermal_estimate", "mask", "confidence"]
+OUTPUTS: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate", "mask", "confidence")
+DECODED: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The outputs of one image at the network's size H x W; None where not wanted."""
+
+    mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
+    restored: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
+    thermal_estimate: npt.NDArray[np.uint8] | None  # [H, W]
+    mask: npt.NDArray[np.uint8] | None  # [H, W] class ids
+    confidence: npt.NDArray[np.uint8] | None  # [H, W] 0 to 255
+    stages_ms: dict[str, float]  # by network; 0 for one that did not run
+
+
+def network_calls(outputs: Collection[Output], steps: int) -> dict[NetworkName, int]:
+    """Return how often each network runs for one frame of K = `steps` with these outputs."""
+    wanted = frozenset(outputs)
+    mkf = bool(wanted & {"mag_image", "mask", "confidence"})
+    return {
+        "encoder": int(bool(wanted)),
+        "ikr": steps * (mkf or "restored" in wanted),
+        "ckg": steps * (mkf or "thermal_estimate" in wanted),
+        "mkf": steps * mkf,
+        "segmentation": int(bool(wanted & {"mask", "confidence"})),
+        "decoder": len(wanted.intersection(DECODED)),
+    }
+
+
+def frame_gflop(bundle: Bundle, outputs: Collection[Output], steps: int) -> float:
+    """Return the cost in GFLOP of one frame of K = `steps` with these outputs."""
+    specs = bundle.manifest.networks
+    return sum(specs[n].gflop * calls for n, calls in network_calls(outputs, steps).items())
+
+
+class Sampler:
+    """Holds the loaded networks of a bundle. Not thread-safe: one image at a time."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        """Load all networks, so that a later change of the outputs does not stall a frame.
+
+        Raises:
+            BundleError: if the graphs do not fit together.
+            BackendError: if a network cannot be loaded.
+        """
+        manifest = bundle.manifest
+        self._bundle = bundle
+        self._backend = backend
+        self._inputs = wire(manifest)
+        self._networks = {n: backend.load(bundle.path(n), manifest.networks[n]) for n in NETWORKS}
+        latent = latent_shape(manifest)
+        noise = np.random.default_rng(manifest.seed).standard_normal(latent, np.float32)
+        no_classes_yet = np.zeros((1, len(manifest.classes), *latent[2:]), np.float32)
+        self._z_T = self._constant(noise)
+        self._z_seg = self._constant(no_classes_yet)
+        self._grids: dict[int, list[dict[str, Tensor]]] = {}
+
+    def sample(
+        self, image: npt.NDArray[np.uint8], outputs: frozenset[Output], steps: int, tau: float
+    ) -> Sample:
+        """Sample one image.
+
+        Args:
+            image: [1, H, W, 3] uint8 RGB at the network's size, C-contiguous.
+            outputs: what is wanted; nothing else is computed.
+            steps: K, one of the bundle's grids.
+            tau: limit of the restoring stream's weight in thermal regions, 0 to 1.
+
+        Returns:
+            Arrays that no later call overwrites.
+
+        Raises:
+            BundleError: if the bundle has no grid for `steps`.
+        """
+        calls = network_calls(outputs, steps)
+        ms = dict.fromkeys((str(n) for n in NETWORKS), 0.0)
+        tau_ = self._constant(np.array([tau], np.float32))
+        encoded: dict[str, Tensor] = {}
+        ikr: dict[str, Tensor] = {}
+        ckg: dict[str, Tensor] = {}
+        mkf: dict[str, Tensor] = {}
+        z_ikr = z_ckg = z_mkf = self._z_T
+        z_seg = self._z_seg
+
+        def run(name: NetworkName, provided: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            start = perf_counter()
+            known = {**encoded, **provided}
+            results = self._networks[name]({key: known[key] for key in self._inputs[name]})
+            ms[name] += (perf_counter() - start) * 1e3
+            return results
+
+        if calls["encoder"]:  # 1.
+            encoded = run("encoder", {"image": self._backend.upload(image)})
+        for step in self._grid(steps):  # 2.
+            if calls["ikr"]:
+                ikr = run("ikr", {**step, "z": z_ikr})
+                z_ikr = ikr["z_next"]
+            if calls["ckg"]:
+                ckg = run("ckg", {**step, "z": z_ckg})
+                z_ckg = ckg["z_next"]
+            if calls["mkf"]:
+                streams = {
+                    "x0_ikr": ikr["x0"],
+                    "x0_ckg": ckg["x0"],
+                    "eps_ikr": ikr["eps"],
+                    "eps_ckg": ckg["eps"],
+                }
+                mkf = run("mkf", {**step, **streams, "z": z_mkf, "z_seg": z_seg, "tau": tau_})
+                z_mkf, z_seg = mkf["z_next"], mkf["z_seg_next"]
+
+        def fetch(name: NetworkName, tensor: Tensor) -> npt.NDArray[np.uint8]:
+            start = perf_counter()
+            array: npt.NDArray[np.uint8] = self._backend.download(tensor)[0]
+            ms[name] += (perf_counter() - start) * 1e3
+            return array
+
+        def decode(output: Output, stream: Mapping[str, Tensor]) -> npt.NDArray[np.uint8] | None:
+            if output not in outputs:
+                return None
+            return fetch("decoder", run("decoder", {"x0": stream["x0"]})["image"])
+
+        def label(output: Output) -> npt.NDArray[np.uint8] | None:
+            return fetch("segmentation", labels[output]) if output in outputs else None
+
+        labels = run("segmentation", {"z_seg": z_seg}) if calls["segmentation"] else {}  # 3.
+        thermal = decode("thermal_estimate", ckg)  # 4.
+        return Sample(
+            mag_image=decode("mag_image", mkf),
+            restored=decode("restored", ikr),
+            thermal_estimate=None if thermal is None else _luma(thermal),
+            mask=label("mask"),
+            confidence=label("confidence"),
+            stages_ms=ms,
+        )
+
+    def _grid(self, steps: int) -> list[dict[str, Tensor]]:
+        if steps not in self._grids:
+            self._grids[steps] = [
+                {
+                    "t": self._constant(np.array([step.t], np.float32)),
+                    "abar_t": self._constant(np.array([step.abar_t], np.float32)),
+                    "abar_next": self._constant(np.array([step.abar_next], np.float32)),
+                }
+                for step in self._bundle.steps(steps)
+            ]
+        return self._grids[steps]
+
+    def _constant(self, array: npt.NDArray[np.float32]) -> Tensor:
+        array.setflags(write=False)  # a backend that reads in place must not write there
+        return self._backend.upload(array)
+
+
+def _luma(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -1,0 +1,46 @@
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = "magicfuse_ros"
+SHARE = f"share/{NAME}"
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Single image fusion and segmentation for ROS 2 vehicles with one visible camera",
+    license="Apache-2.0",
+    maintainer="MagicFuse ROS maintainers",
+    maintainer_email="magicfuse@users.noreply.github.com",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        (f"{SHARE}/launch", glob("launch/*.launch.py")),
+        (f"{SHARE}/config", glob("config/*")),
+        (f"{SHARE}/engines/nano", glob("engines/nano/*")),
+    ],
+    python_requires=">=3.10",
+    # The ROS packages come from the ROS installation; wheels of them would shadow it.
+    install_requires=[
+        "numpy",
+        "opencv-python-headless",
+        "pydantic>=2",
+        "typer",
+        "rich",
+        "openvino",
+        "av",
+        "pillow>=10.1",
+        "rosbags",
+    ],
+    extras_require={"onnxruntime": ["onnxruntime"]},
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "fuse_node = magicfuse_ros.ros.fuse_node:main",
+            "play_node = magicfuse_ros.ros.play_node:main",
+            "magicfuse = magicfuse_ros.cli:app",
+        ],
+    },
+)

@@ -1,0 +1,82 @@
+"""Small pictures, videos and bags that the tests make for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from magicfuse_ros.image_codec import Image, encode_bgr8
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+SECOND = 1_000_000_000
+
+Message = tuple[str, int, Any]  # topic, recording time in ns, message
+
+
+def picture(height: int = 48, width: int = 64, seed: int = 0) -> Image:
+    """A smooth coloured RGB image: survives JPEG and video coding."""
+    corners = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
+    return np.asarray(cv2.resize(corners, (width, height)), np.uint8)
+
+
+def write_picture(path: Path, image: Image) -> Path:
+    """Write an RGB image in the format of the suffix."""
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def write_video(path: Path, times: Iterable[int], codec: str = "mpeg4") -> Path:
+    """Write frames at `times`, counted in tenths of a second; frame i is `picture(seed=i)`."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=10)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = {"mpeg4": "yuv420p", "mjpeg": "yuvj420p", "png": "rgb24"}[codec]
+        stream.bit_rate = 4_000_000
+        for i, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(picture(seed=i), format="rgb24")
+            frame.pts = time
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def header(stamp_ns: int) -> Any:
+    """A std_msgs/Header."""
+    time = TYPES.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, SECOND))
+    return TYPES.types["std_msgs/msg/Header"](time, "camera")
+
+
+def image_message(image: Image, stamp_ns: int, encoding: str = "bgr8") -> Any:
+    """A sensor_msgs/Image whose data is bgr8, whatever `encoding` says."""
+    height, width, step, data = encode_bgr8(image)
+    kind = TYPES.types["sensor_msgs/msg/Image"]
+    return kind(header(stamp_ns), height, width, encoding, 0, step, data)
+
+
+def compressed_message(data: bytes, stamp_ns: int, format: str = "jpeg") -> Any:
+    """A sensor_msgs/CompressedImage."""
+    kind = TYPES.types["sensor_msgs/msg/CompressedImage"]
+    return kind(header(stamp_ns), format, np.frombuffer(data, np.uint8))
+
+
+def write_bag(
+    path: Path, messages: Iterable[Message], storage: StoragePlugin = StoragePlugin.MCAP
+) -> Path:
+    """Write a rosbag2 folder."""
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        connections: dict[str, Any] = {}
+        for topic, time_ns, message in messages:
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
+            raw = TYPES.serialize_cdr(message, kind)
+            writer.write(connections[topic], time_ns, raw)
+    return path

@@ -1,0 +1,184 @@
+"""Drives a node in a child process over DDS, on a domain of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from magicfuse_ros.image_codec import encode_bgr8
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 30.0
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+_domains = itertools.count(os.getpid())
+
+
+class Rig:
+    """A `fuse_node` in `/front` that listens to `/camera/image_raw`, and a client of it."""
+
+    name = "/front/fuse_node"
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str] | None = None, **parameters: Any
+    ):
+        domain = 1 + next(_domains) % 100
+        self._parameters = folder / f"overrides_{domain}.yaml"
+        lines = [f"    {key}: {value!r}" for key, value in parameters.items()]
+        head = ["/**:", "  ros__parameters:", "    use_sim_time: false"]
+        self._parameters.write_text("\n".join([*head, *lines]) + "\n")
+        local = {
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "ROS_LOG_DIR": str(folder / "log"),
+        }
+        os.environ.update(local)  # rclpy in this process must find the child
+        self._log = (folder / f"node_{domain}.txt").open("w+")
+        # What launch_ros runs for fuse.launch.py, the path of the executable aside.
+        arguments = ["-r", "__node:=fuse_node", "-r", "__ns:=/front"]
+        arguments += ["--params-file", str(ROOT / "config" / "fuse.yaml")]
+        arguments += ["--params-file", str(self._parameters), "-r", "image:=/camera/image_raw"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "magicfuse_ros.ros.fuse_node", "--ros-args", *arguments],
+            env={**os.environ, **(environment or {})},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("test_client", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.camera = self.node.create_publisher(Image, "/camera/image_raw", RELIABLE)
+        self.diagnostics: list[dict[str, str]] = []
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        (status,) = array.status
+        values = {value.key: value.value for value in status.values}
+        self.diagnostics.append(
+            {**values, "level": str(ord(status.level)), "message": status.message}
+        )
+
+    def spin_until(self, done: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:
+        """Handle messages until `done`; False where it did not happen in time."""
+        end = time.monotonic() + timeout_s
+        while not done():
+            if time.monotonic() > end:
+                return False
+            self._executor.spin_once(timeout_sec=0.02)
+        return True
+
+    def call(self, service_type: Any, service: str, request: Any) -> Any:
+        client = self.node.create_client(service_type, f"{self.name}/{service}")
+        assert self.spin_until(client.service_is_ready), self.output()
+        future = client.call_async(request)
+        assert self.spin_until(future.done), self.output()
+        self.node.destroy_client(client)
+        return future.result()
+
+    def transition(self, label: str) -> bool:
+        number = getattr(Transition, f"TRANSITION_{label.upper()}")
+        request = ChangeState.Request(transition=Transition(id=number))
+        return bool(self.call(ChangeState, "change_state", request).success)
+
+    def state(self) -> str:
+        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def activate(self) -> None:
+        """Bring the node to active, with the camera connected."""
+        assert self.transition("configure"), self.output()
+        assert self.transition("activate"), self.output()
+        assert self.spin_until(lambda: self.camera.get_subscription_count() > 0)
+
+    def set(self, **values: Any) -> SetParametersResult:
+        """Set one parameter."""
+        client = AsyncParameterClient(self.node, self.name)
+        assert self.spin_until(client.services_are_ready)
+        future = client.set_parameters([Parameter(name, value=v) for name, v in values.items()])
+        assert self.spin_until(future.done)
+        (result,) = future.result().results
+        return result
+
+    def subscribe(self, topic: str, message_type: Any = Image, qos: QoSProfile = RELIABLE) -> Any:
+        """Return the list that fills with the messages, once both sides know of each other."""
+        messages: list[Any] = []
+        subscription = self.node.create_subscription(
+            message_type, f"{self.name}/{topic}", messages.append, qos
+        )
+        count = self.node.count_publishers
+        assert self.spin_until(lambda: count(subscription.topic_name) > 0)
+        # The node's side of the match has no event here; it follows within milliseconds.
+        self.spin_until(lambda: False, 0.3)
+        return messages
+
+    def unsubscribe_all(self) -> None:
+        for subscription in list(self.node.subscriptions):
+            if subscription.topic_name.startswith(self.name):
+                self.node.destroy_subscription(subscription)
+        self.spin_until(lambda: False, 0.3)
+
+    def next_diagnostics(self, count: int = 2) -> dict[str, str]:
+        """Return a report that was made after this call began."""
+        seen = len(self.diagnostics)
+        assert self.spin_until(lambda: len(self.diagnostics) >= seen + count), self.output()
+        return self.diagnostics[-1]
+
+    def output(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def end(self, number: signal.Signals = signal.SIGINT, times: int = 1) -> int:
+        """Send the signal so many times and return the exit code."""
+        for _ in range(times):
+            self.process.send_signal(number)
+            time.sleep(0.01)
+        try:
+            return self.process.wait(10)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self._context.ok():
+            self._executor.shutdown()
+            self.node.destroy_node()
+            rclpy.shutdown(context=self._context)
+
+
+def image(stamp: int = 1, size: tuple[int, int] = (64, 96), value: int = 90) -> Image:
+    """Return a bgr8 camera message of (rows, columns) with a gradient."""
+    rows, columns = size
+    pixels = np.full((rows, columns, 3), value, np.uint8)
+    pixels[:, :, 0] = np.linspace(0, 255, columns, dtype=np.uint8)
+    encoded = encode_bgr8(pixels)
+    message = Image(encoding="bgr8", height=rows, width=columns, step=encoded.step)
+    message.header.frame_id = "front_camera"
+    message.header.stamp.sec = stamp
+    message.header.stamp.nanosec = 7
+    message.data.frombytes(encoded.data)
+    return message

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from magicfuse_ros import backends
+from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec, TensorSpec
+from magicfuse_ros.errors import BackendError
+
+INSTALLED = ("openvino", "onnxruntime")
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def some_inputs(spec: NetworkSpec, seed: int) -> Arrays:
+    random = np.random.default_rng(seed)
+    arrays: Arrays = {}
+    for tensor in spec.inputs:
+        if tensor.dtype == "uint8":
+            arrays[tensor.name] = random.integers(0, 256, tensor.shape, np.uint8)
+        else:
+            arrays[tensor.name] = random.random(tensor.shape, np.float32)
+    return arrays
+
+
+def run(backend: backends.Backend, bundle: Bundle, name: NetworkName, inputs: Arrays) -> Arrays:
+    network = backend.load(bundle.path(name), bundle.manifest.networks[name])
+    outputs = network({key: backend.upload(value) for key, value in inputs.items()})
+    return {key: backend.download(value) for key, value in outputs.items()}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_backends_agree(tiny_bundle: Path, name: NetworkName) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    spec = bundle.manifest.networks[name]
+    inputs = some_inputs(spec, seed=1)
+    first, second = (run(backends.select(b), bundle, name, inputs) for b in INSTALLED)
+    assert first.keys() == second.keys() == {t.name for t in spec.outputs}
+    for tensor in spec.outputs:
+        a, b = first[tensor.name], second[tensor.name]
+        assert a.shape == b.shape == tensor.shape
+        assert a.dtype == b.dtype == tensor.dtype
+        tolerance = 1 if tensor.dtype == "uint8" else 1e-3
+        np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), atol=tolerance)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_float32_is_not_computed_in_bfloat16(tmp_path: Path, name: str) -> None:
+    """A convolution large enough for a CPU's AMX unit, against float64."""
+    random = np.random.default_rng(0)
+    weights = random.normal(0, 0.1, (64, 64, 3, 3)).astype(np.float32)
+    image = random.normal(0, 1, (1, 64, 32, 32)).astype(np.float32)
+    values = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, image.shape) for n in ("in", "out")
+    ]
+    node = helper.make_node("Conv", ["in", "w"], ["out"], pads=[1] * 4)
+    constant = onnx.numpy_helper.from_array(weights, "w")
+    graph = helper.make_graph([node], "conv", [values[0]], [values[1]], [constant])
+    opset = [helper.make_opsetid("", 17)]
+    path = tmp_path / "conv.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    tensors = [TensorSpec(name=n, dtype="float32", shape=image.shape) for n in ("in", "out")]
+    spec = NetworkSpec(
+        file=path.name,
+        sha256="0" * 64,
+        inputs=(tensors[0],),
+        outputs=(tensors[1],),
+        parameters=0,
+        gflop=0,
+    )
+    actual = backends.select(name).load(path, spec)({"in": image})["out"]
+    padded = np.pad(image[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    expected = np.einsum("oikl,ihwkl->ohw", weights.astype(np.float64), windows, optimize=True)
+    np.testing.assert_allclose(actual[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_outputs_outlive_the_next_call_and_downloads_outlive_every_call(
+    tiny_bundle: Path, name: str
+) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    spec = bundle.manifest.networks["ikr"]
+    backend = backends.select(name)
+    network = backend.load(bundle.path("ikr"), spec)
+    first = network(some_inputs(spec, 1))["z_next"]
+    kept = backend.download(first)
+    before = kept.copy()
+    second = network({**some_inputs(spec, 2), "z": first})["z_next"]
+    np.testing.assert_array_equal(first, before)
+    assert not np.array_equal(second, before)
+    for seed in (3, 4, 5):
+        network(some_inputs(spec, seed))
+    np.testing.assert_array_equal(kept, before)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_inputs_are_left_alone(tiny_bundle: Path, name: str) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    for network in NETWORKS:
+        inputs = some_inputs(bundle.manifest.networks[network], 1)
+        run(backends.select(name), bundle, network, inputs)
+        for key, value in some_inputs(bundle.manifest.networks[network], 1).items():
+            np.testing.assert_array_equal(inputs[key], value)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_backend_says_what_it_is(name: str) -> None:
+    backend = backends.select(name, threads=1)
+    library = importlib.import_module(name)
+    assert (backend.name, backend.device) == (name, "CPU")
+    assert library.__version__.startswith(backend.version)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_damaged_network(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    spec = Bundle.load(tiny_bundle).manifest.networks["ikr"]
+    for content in (b"", b"no network", (tiny_bundle / "ikr.onnx").read_bytes()[:200]):
+        path = tmp_path / "ikr.onnx"
+        path.write_bytes(content)
+        with pytest.raises(BackendError, match=rf"'ikr\.onnx': {name} cannot load it: \S") as info:
+            backends.select(name).load(path, spec)
+        assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_network_that_is_not_what_the_bundle_records(
+    tiny_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    path = Path(shutil.copy(tiny_bundle / "segmentation.onnx", tmp_path / "ikr.onnx"))
+    with pytest.raises(BackendError, match=r"'ikr\.onnx': input 'abar_next' is absent; .*float32"):
+        backends.select(name).load(path, bundle.manifest.networks["ikr"])
+    spec = bundle.manifest.networks["segmentation"]
+    larger = TensorSpec(name="mask", dtype="uint8", shape=(1, 8, 8))
+    spec = spec.model_copy(update={"outputs": (larger, spec.outputs[1])})
+    with pytest.raises(BackendError, match=r"'mask' is uint8 \[1, 64, 96\]; .*\[1, 8, 8\]"):
+        backends.select(name).load(path, spec)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_outputs_that_are_one_tensor_inside_the_graph_keep_their_names(
+    tmp_path: Path, name: str
+) -> None:
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (1,)) for n in "abc"]
+    nodes = [
+        helper.make_node("Neg", ["a"], ["a0"]),
+        helper.make_node("Identity", ["a0"], ["b"]),
+        helper.make_node("Identity", ["a0"], ["c"]),
+    ]
+    graph = helper.make_graph(nodes, "twice", [values[0]], values[1:])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "n.onnx")
+    a, b, c = (TensorSpec(name=n, dtype="float32", shape=(1,)) for n in "abc")
+    spec = NetworkSpec(
+        file="n.onnx", sha256="0" * 64, inputs=(a,), outputs=(b, c), parameters=0, gflop=0
+    )
+    outputs = backends.select(name).load(tmp_path / "n.onnx", spec)({"a": np.ones(1, np.float32)})
+    assert outputs["b"] == outputs["c"] == -1
+
+
+def block(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules, f"magicfuse_ros.backends.{package}", raising=False)
+
+
+def test_auto_takes_openvino_first_and_onnxruntime_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert backends.select().name == "openvino"
+    block(monkeypatch, "openvino")
+    assert backends.select("auto").name == "onnxruntime"
+
+
+def test_missing_backend_is_named_with_the_remedy_and_never_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    block(monkeypatch, "openvino")
+    with pytest.raises(
+        BackendError,
+        match=r"'openvino' is not installed .*: pip install openvino; available here: onnxruntime$",
+    ):
+        backends.select("openvino")
+    block(monkeypatch, "onnxruntime")
+    with pytest.raises(BackendError, match="available here: none"):
+        backends.select("onnxruntime")
+    with pytest.raises(BackendError, match="pip install openvino or onnxruntime"):
+        backends.select("auto")
+
+
+def test_unknown_backend_and_impossible_threads() -> None:
+    with pytest.raises(BackendError, match="'cuda' is not known; expected one of auto, openvino,"):
+        backends.select("cuda")
+    with pytest.raises(BackendError, match="threads is -1; expected 0"):
+        backends.select("openvino", threads=-1)

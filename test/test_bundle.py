@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magicfuse_ros import bundle_path
+from magicfuse_ros.bundle import MANIFEST, NETWORKS, Bundle
+from magicfuse_ros.errors import BundleError
+
+
+@pytest.fixture
+def copied(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+def edit(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((root / MANIFEST).read_text())
+    change(manifest)
+    (root / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_loads_and_reads_back_what_was_written(tiny_bundle: Path) -> None:
+    bundle = Bundle.load(str(tiny_bundle))
+    assert bundle.manifest.name == "tiny"
+    assert [c.name for c in bundle.manifest.classes] == ["road", "person", "sky"]
+    assert all(bundle.path(name).is_file() for name in NETWORKS)
+    assert [step.t for step in bundle.steps(2)] == [999, 499]
+
+
+def test_cost_counts_the_branches_once_a_step(tiny_bundle: Path) -> None:
+    # The tiny bundle's networks cost 1, 2, .. 6 MFLOP in the order of NETWORKS.
+    bundle = Bundle.load(tiny_bundle)
+    assert bundle.gflop(1) == pytest.approx(0.021)
+    assert bundle.gflop(2) == pytest.approx(0.021 + 0.009)
+    assert bundle.gflop(2, ("encoder", "ikr", "decoder")) == pytest.approx(
+        0.001 + 2 * 0.002 + 0.006
+    )
+
+
+def test_fingerprint_follows_the_networks_only(copied: Path) -> None:
+    before = Bundle.load(copied).fingerprint
+    edit(copied, lambda m: m.update(tau=0.1))
+    assert Bundle.load(copied).fingerprint == before
+    decoder, encoder = copied / "decoder.onnx", copied / "encoder.onnx"
+    decoder.write_bytes(encoder.read_bytes())
+    edit(
+        copied,
+        lambda m: m["networks"]["decoder"].update(sha256=m["networks"]["encoder"]["sha256"]),
+    )
+    assert Bundle.load(copied).fingerprint != before
+
+
+def test_untrained_steps_are_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"steps is 3; bundle 'tiny' is trained for \[1, 2\]"):
+        Bundle.load(tiny_bundle).steps(3)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="none' is not a folder"):
+        Bundle.load(tmp_path / "none")
+
+
+def test_missing_manifest(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"cannot read bundle\.json: No such file"):
+        Bundle.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "\udcff"])
+def test_manifest_that_is_not_json(copied: Path, text: str) -> None:
+    (copied / MANIFEST).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(BundleError, match="is not JSON"):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_missing_network_file(copied: Path, name: str) -> None:
+    (copied / f"{name}.onnx").unlink()
+    with pytest.raises(BundleError, match=rf"cannot read {name}\.onnx \({name}\): No such file"):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_changed_byte(copied: Path, name: str) -> None:
+    path = copied / f"{name}.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=rf"{name}\.onnx \({name}\) was changed or damaged"):
+        Bundle.load(copied)
+
+
+def test_truncated_file(copied: Path) -> None:
+    path = copied / "mkf.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="changed or damaged"):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_other_format_versions(copied: Path, version: object) -> None:
+    edit(copied, lambda m: m.update(format_version=version))
+    with pytest.raises(BundleError, match=f"format_version is {version!r}; this release reads 1"):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(surprise=1), "surprise: Extra inputs"),
+        (lambda m: m["classes"][0].update(colour="red"), r"classes\.0\.colour: Extra inputs"),
+        (lambda m: m.pop("tau"), "tau: Field required"),
+        (lambda m: m["networks"].pop("mkf"), "networks lack mkf"),
+        (lambda m: m["networks"].update(other=m["networks"]["mkf"]), r"networks\.other"),
+        (lambda m: m["networks"]["mkf"].update(file="../mkf.onnx"), r"networks\.mkf\.file"),
+        (lambda m: m.update(default_steps=5), r"default_steps is 5; trained are \[1, 2\]"),
+        (lambda m: m["classes"].reverse(), "class ids must be 0, 1, 2"),
+        (lambda m: m["classes"][0].update(id=255), r"classes\.0\.id"),
+        (lambda m: m.update(height=63), "image size 63 is no multiple of 8"),
+        (lambda m: m["step_grids"].update({"2": [999]}), "step grid 2 has 1 time steps"),
+        (lambda m: m["step_grids"].update({"2": [1, 9]}), "strictly falling"),
+        (lambda m: m.update(tau=1.5), "tau: "),
+        (lambda m: m.update(seed=-1), "seed: "),
+    ],
+)
+def test_manifests_that_do_not_hold_together(
+    copied: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    edit(copied, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(copied)
+
+
+def test_manifest_that_is_a_list(copied: Path) -> None:
+    (copied / MANIFEST).write_text("[]")
+    with pytest.raises(BundleError, match="format_version is None"):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize("place", ["source", "ament", "prefix"])
+def test_default_bundle_is_found_in_every_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    share = Path("share", "magicfuse_ros", "engines", "nano")
+    folders = {
+        "source": tmp_path / "source" / "engines" / "nano",
+        "ament": tmp_path / "ament" / share,
+        "prefix": tmp_path / "prefix" / share,
+    }
+    monkeypatch.setattr(
+        bundle_path, "__file__", str(tmp_path / "source" / "magicfuse_ros" / "x.py")
+    )
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'ament'}")
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "prefix"))
+    folders[place].mkdir(parents=True)
+    with pytest.raises(BundleError, match=r"default bundle is missing; expected bundle\.json in"):
+        bundle_path.default_bundle()
+    (folders[place] / MANIFEST).touch()
+    assert bundle_path.default_bundle() == folders[place]

@@ -1,0 +1,112 @@
+"""The demo from its command line: three processes over DDS."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rosbags.highlevel import AnyReader
+
+from magicfuse_ros.media.png import write_png
+from magicfuse_ros.media.video_writer import VideoWriter
+
+RATE = 20
+
+
+def run_demo(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "magicfuse_ros.demo", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    with VideoWriter(tmp_path / "drive.mp4", RATE) as writer:
+        for number in range(40):
+            image = np.full((64, 96, 3), 60, np.uint8)
+            image[:, 2 * number : 2 * number + 16] = 200
+            writer.write(image, number * 10**9 // RATE)
+    return tmp_path / "drive.mp4"
+
+
+def messages(bag: Path) -> dict[str, list[tuple[int, Any]]]:
+    found: dict[str, list[tuple[int, Any]]] = {}
+    with AnyReader([bag]) as reader:
+        for connection, time, raw in reader.messages():
+            message = reader.deserialize(raw, connection.msgtype)
+            found.setdefault(connection.topic, []).append((time, message))
+    return found
+
+
+def test_a_video_goes_through_the_node_into_a_bag(
+    tmp_path: Path, video: Path, tiny_bundle: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run_demo(video, "--bundle", tiny_bundle, "--out", out, "--seconds", "1.5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    frames = summary["frames"]
+    assert frames["sent"] == 30
+    assert 1 <= frames["fused"] <= 30
+    assert frames["dropped"] == 30 - frames["fused"]
+    assert summary["degradation"] == "none"
+    assert summary["backend"].startswith("openvino ")
+    assert 0 < summary["age_ms"]["p50"] <= summary["age_ms"]["p95"]
+    assert "age of MagImg on arrival, p95" in done.stdout
+
+    recorded = messages(out / "bag")
+    camera = [message.header for _, message in recorded["/camera/image_raw"]]
+    assert len(camera) == 30
+    assert {header.frame_id for header in camera} == {"camera"}
+    stamps = [header.stamp.sec * 10**9 + header.stamp.nanosec for header in camera]
+    assert np.diff(stamps).mean() == pytest.approx(10**9 / RATE, rel=0.1)
+    fused = [message for _, message in recorded["/fuse_node/mag_image"]]
+    assert len(fused) == frames["fused"]
+    assert all(message.header in camera for message in fused)
+    for topic in ("restored_image", "thermal_estimate", "segmentation/mask"):
+        assert recorded[f"/fuse_node/{topic}"]
+    labels = recorded["/fuse_node/segmentation/label_info"][0][1]
+    assert "person" in labels.data
+    for product in ("side_by_side.mp4", "contact_sheet.png"):
+        assert (out / product).stat().st_size > 1000
+
+    again = run_demo(video, "--bundle", tiny_bundle, "--out", out, "--seconds", "0.2")
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_it_fails_where_nothing_comes_out(tmp_path: Path, tiny_bundle: Path) -> None:
+    pictures = tmp_path / "pictures"
+    write_png(pictures / "a.png", np.zeros((4, 4, 3), np.uint8))
+    (pictures / "a.png").write_bytes((pictures / "a.png").read_bytes()[:30])
+    done = run_demo(pictures, "--bundle", tiny_bundle, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "no fused image came out" in done.stdout
+
+
+def test_it_fails_where_the_node_does_not_come_up(
+    tmp_path: Path, video: Path, tiny_bundle: Path
+) -> None:
+    # valid hashes, but the node cannot build it: only the node's own log tells
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bundle, broken)
+    manifest = json.loads((broken / "bundle.json").read_text())
+    manifest["networks"]["decoder"]["inputs"][0]["shape"] = [1, 4, 9, 9]
+    (broken / "bundle.json").write_text(json.dumps(manifest))
+    done = run_demo(video, "--bundle", broken, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "fuse_node did not become active" in done.stdout
+    assert "configuration failed" in done.stdout
+
+
+def test_a_wrong_input_is_named(tmp_path: Path) -> None:
+    done = run_demo(tmp_path / "nothing.mp4", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "nothing.mp4' does not exist" in done.stdout

@@ -1,0 +1,317 @@
+"""The node over DDS: what a vehicle sees of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from std_msgs.msg import String
+
+from ros_rig import LATCHED, Rig, image
+
+OUTPUTS = {
+    "mag_image": "bgr8",
+    "restored_image": "bgr8",
+    "thermal_estimate": "mono8",
+    "segmentation/mask": "mono8",
+    "segmentation/confidence": "mono8",
+    "segmentation/overlay": "bgr8",
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Rig]:
+    """An active node for all tests that leave it as it was."""
+    rig = Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle))
+    try:
+        rig.activate()
+        yield rig
+    finally:
+        rig.close()
+
+
+@pytest.fixture
+def rig(shared: Rig) -> Iterator[Rig]:
+    yield shared
+    shared.unsubscribe_all()
+
+
+def test_all_outputs_carry_the_cameras_header_and_size(rig: Rig) -> None:
+    received = {topic: rig.subscribe(topic) for topic in OUTPUTS}
+    sent = image(stamp=12, size=(50, 70))
+    rig.camera.publish(sent)
+    assert rig.spin_until(lambda: all(received.values())), rig.output()
+    for topic, encoding in OUTPUTS.items():
+        (message,) = received[topic]
+        assert message.header == sent.header, topic
+        assert (message.encoding, message.height, message.width) == (encoding, 50, 70)
+        assert message.step == 70 * (3 if encoding == "bgr8" else 1)
+        assert len(message.data) == message.step * message.height
+    assert set(received["segmentation/mask"][0].data) <= {0, 1, 2}
+
+
+def test_only_what_has_a_subscriber_is_computed(rig: Rig) -> None:
+    rig.spin_until(lambda: False, 0.5)
+    before = rig.next_diagnostics()
+    rig.camera.publish(image())
+    after = rig.next_diagnostics()
+    assert int(after["idle"]) == int(before["idle"]) + 1
+    assert after["fused"] == before["fused"]
+
+
+def test_a_single_output_runs_only_its_networks(tmp_path: Path, tiny_bundle: Path) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        rig.activate()
+        restored = rig.subscribe("restored_image")
+        sent = image()
+        sent.header.stamp = rig.node.get_clock().now().to_msg()
+        rig.camera.publish(sent)
+        assert rig.spin_until(lambda: bool(restored))
+        report = rig.next_diagnostics()
+        assert 0 < float(report["age_p50_ms"]) < 1000
+        assert report["backend"].startswith("openvino ")
+        assert float(report["stage_ikr_ms"]) > 0
+        assert float(report["stage_decoder_ms"]) > 0
+        for idle in ("ckg", "mkf", "segmentation"):
+            assert float(report[f"stage_{idle}_ms"]) == 0, idle
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+def test_the_newest_image_is_fused_and_the_count_is_honest(rig: Rig) -> None:
+    received = rig.subscribe("mag_image")
+    before = rig.next_diagnostics()
+    count = 40
+    for stamp in range(100, 100 + count):
+        rig.camera.publish(image(stamp, size=(960, 1280)))
+    assert rig.spin_until(lambda: bool(received) and received[-1].header.stamp.sec == 99 + count), (
+        rig.output()
+    )
+    stamps = [message.header.stamp.sec for message in received]
+    assert stamps == sorted(set(stamps))
+    assert len(stamps) < count
+    after = rig.next_diagnostics()
+    new = {k: int(after[k]) - int(before[k]) for k in ("received", "fused", "dropped")}
+    assert new["fused"] == len(stamps)
+    assert new["received"] == new["fused"] + new["dropped"]
+
+
+def test_bad_messages_are_refused_and_counted(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    bayer, short, narrow, nothing = (image() for _ in range(4))
+    bayer.encoding = "bayer_rggb8"
+    del short.data[-100:]
+    narrow.step = 10
+    nothing.height = nothing.width = nothing.step = 0
+    del nothing.data[:]
+
+    def reports(key: str, value: str) -> bool:
+        return rig.diagnostics[-1][key] == value
+
+    before = int(rig.next_diagnostics()["refused"])
+    for number, bad in enumerate((bayer, short, narrow, nothing), start=1):
+        rig.camera.publish(bad)
+        assert rig.spin_until(partial(reports, "refused", str(before + number))), rig.output()
+    report = rig.diagnostics[-1]
+    causes = " ".join(key for key in report if key.startswith("refused: "))
+    for words in ("bayer_rggb8", "18332 bytes long", "step is 10", "0x0"):
+        assert words in causes
+    assert "1 images refused" in report["message"]
+    assert "image refused: " in rig.output()
+    assert not received
+    rig.camera.publish(image(stamp=5))
+    assert rig.spin_until(lambda: bool(received)), rig.output()
+    assert rig.state() == "active"
+
+
+def test_live_parameters(rig: Rig) -> None:
+    received = {topic: rig.subscribe(topic) for topic in ("mag_image", "restored_image")}
+    assert rig.set(steps=1).successful
+    assert rig.set(tau=0.25).successful
+    rig.camera.publish(image())
+    assert rig.spin_until(lambda: all(received.values()))
+    report = rig.next_diagnostics()
+    assert (report["steps"], report["tau"]) == ("1", "0.25")
+
+    refused = rig.set(steps=7)
+    assert not refused.successful
+    assert "steps is 7" in refused.reason
+    assert not rig.set(tau=1.5).successful
+    assert not rig.set(mode="guess").successful
+    refused = rig.set(bundle="/elsewhere")
+    assert not refused.successful
+    assert "bundle is read when the node is configured" in refused.reason
+
+    assert rig.set(mode="restore").successful
+    received["mag_image"].clear()
+    received["restored_image"].clear()
+    rig.camera.publish(image())
+    assert rig.spin_until(lambda: bool(received["restored_image"]))
+    rig.spin_until(lambda: False, 0.3)
+    assert not received["mag_image"]
+    for name, value in {"mode": "fuse", "steps": 0, "tau": -1.0}.items():
+        assert rig.set(**{name: value}).successful
+    assert rig.next_diagnostics()["tau"] == "0.40"
+
+
+def test_class_names_wait_for_late_subscribers(rig: Rig) -> None:
+    labels = rig.subscribe("segmentation/label_info", String, LATCHED)
+    assert rig.spin_until(lambda: bool(labels))
+    classes = json.loads(labels[0].data)["class_map"]
+    assert [c["class_name"] for c in classes] == ["road", "person", "sky"]
+
+
+def test_camera_info_gets_the_header_of_the_frame(rig: Rig) -> None:
+    infos = rig.subscribe("camera_info", CameraInfo)
+    masks = rig.subscribe("segmentation/mask")
+    publisher = rig.node.create_publisher(CameraInfo, "/camera/camera_info", 1)
+    assert rig.spin_until(lambda: publisher.get_subscription_count() > 0)
+    publisher.publish(CameraInfo(width=96, height=64, k=np.arange(9, dtype=np.float64)))
+    rig.spin_until(lambda: False, 0.3)
+    sent = image(stamp=31)
+    rig.camera.publish(sent)
+    assert rig.spin_until(lambda: bool(infos and masks))
+    assert infos[0].header == sent.header
+    assert list(infos[0].k) == list(range(9))
+
+
+def test_transitions_and_back(tmp_path: Path, tiny_bundle: Path) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        for _ in range(2):
+            assert rig.state() == "unconfigured"
+            rig.activate()
+            assert rig.state() == "active"
+            received = rig.subscribe("mag_image")
+            rig.camera.publish(image(stamp=3))
+            assert rig.spin_until(partial(bool, received)), rig.output()
+            assert rig.transition("deactivate")
+            assert rig.state() == "inactive"
+            rig.camera.publish(image(stamp=4))
+            rig.spin_until(lambda: False, 0.3)
+            assert len(received) == 1
+            rig.unsubscribe_all()
+            assert rig.transition("cleanup")
+        assert rig.transition("unconfigured_shutdown")
+        assert rig.state() == "finalized"
+        assert rig.end(signal.SIGTERM) == 0, rig.output()
+    finally:
+        rig.close()
+
+
+def test_a_broken_bundle_leaves_the_node_unconfigured(tmp_path: Path, tiny_bundle: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bundle, broken)
+    content = bytearray((broken / "mkf.onnx").read_bytes())
+    content[40] ^= 1
+    (broken / "mkf.onnx").write_bytes(content)
+    rig = Rig(tmp_path, bundle=str(broken))
+    try:
+        assert not rig.transition("configure")
+        assert rig.state() == "unconfigured"
+        assert "mkf.onnx (mkf) was changed or damaged" in rig.output()
+        report = rig.next_diagnostics()
+        assert report["level"] == "2"
+        assert "mkf.onnx" in report["message"]
+        assert rig.set(bundle=str(tiny_bundle)).successful
+        rig.activate()
+        assert rig.next_diagnostics()["failure"] == ""
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+def test_a_missing_backend_leaves_the_node_unconfigured(tmp_path: Path, tiny_bundle: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')\n")
+    rig = Rig(
+        tmp_path, {"PYTHONPATH": str(tmp_path)}, bundle=str(tiny_bundle), backend="onnxruntime"
+    )
+    try:
+        assert not rig.transition("configure")
+        assert rig.state() == "unconfigured"
+        assert "pip install onnxruntime" in rig.next_diagnostics()["message"]
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+def test_compressed_images(tmp_path: Path, tiny_bundle: Path) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle), image_transport="compressed")
+    try:
+        assert rig.transition("configure") and rig.transition("activate"), rig.output()
+        camera = rig.node.create_publisher(CompressedImage, "/camera/image_raw/compressed", 1)
+        received = rig.subscribe("mag_image")
+        assert rig.spin_until(lambda: camera.get_subscription_count() > 0)
+        _, jpeg = cv2.imencode(".jpg", np.full((64, 96, 3), 90, np.uint8))
+        camera.publish(CompressedImage(format="jpeg", data=jpeg.tobytes()[:-200]))
+        camera.publish(CompressedImage(format="bgr8; jpeg compressed bgr8", data=jpeg.tobytes()))
+        assert rig.spin_until(lambda: bool(received)), rig.output()
+        assert (received[0].height, received[0].width) == (64, 96)
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_an_active_node_cleanly(
+    tmp_path: Path, tiny_bundle: Path, number: signal.Signals, times: int
+) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        rig.activate()
+        received = rig.subscribe("mag_image")
+        end = time.monotonic() + 0.3  # images are under way when the signal comes
+        while time.monotonic() < end:
+            rig.camera.publish(image(size=(480, 640)))
+            rig.spin_until(lambda: False, 0.01)
+        assert received
+        assert rig.end(number, times) == 0, rig.output()
+        assert "Traceback" not in rig.output()
+    finally:
+        rig.close()
+
+
+def test_a_signal_during_configuration_ends_the_node_cleanly(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        assert rig.state() == "unconfigured"
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        client = rig.node.create_client(ChangeState, f"{rig.name}/change_state")
+        assert rig.spin_until(client.service_is_ready)
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        client.call_async(request)
+        assert rig.spin_until(lambda: "building" in rig.output())
+        assert rig.end(signal.SIGINT, 2) == 0, rig.output()
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("tau", 3.0), ("tau", 1), ("steps", -1)])
+def test_a_wrong_start_value_is_named(tmp_path: Path, name: str, value: Any) -> None:
+    rig = Rig(tmp_path, None, **{name: value})
+    try:
+        assert rig.process.wait(15) == 1
+        assert f"'{name}'" in rig.output() or f": {name}" in rig.output()
+        assert "Traceback" not in rig.output()
+    finally:
+        rig.close()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+from magicfuse_ros.errors import MediaError
+from magicfuse_ros.media import open_source
+from magicfuse_ros.media.bag import BagSource
+from media_files import (
+    SECOND,
+    Message,
+    compressed_message,
+    header,
+    image_message,
+    picture,
+    write_bag,
+)
+
+START = 1_700_000_000 * SECOND
+SUFFIXES = {StoragePlugin.MCAP: "mcap", StoragePlugin.SQLITE3: "db3"}
+
+
+def camera(topic: str = "/camera/image_raw", count: int = 4) -> list[Message]:
+    """Images at 20 Hz that were recorded 5 ms after their stamps."""
+    times = [START + i * SECOND // 20 for i in range(count)]
+    return [
+        (topic, time + 5_000_000, image_message(picture(seed=i), time))
+        for i, time in enumerate(times)
+    ]
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_bag_folder_and_its_file(tmp_path: Path, storage: StoragePlugin) -> None:
+    other: Message = ("/odometry", START, header(START))
+    bag = write_bag(tmp_path / "bag", [other, *camera()], storage)
+    (file,) = bag.glob(f"*.{SUFFIXES[storage]}")
+    for path in (bag, file):
+        source = open_source(path)
+        assert isinstance(source, BagSource)
+        assert (source.name, source.topic) == (str(path), "/camera/image_raw")
+        assert (len(source), round(source.frame_rate or 0, 6)) == (4, 20)
+        for _ in range(2):
+            frames = list(source)
+            assert [f.name for f in frames] == ["000000", "000001", "000002", "000003"]
+            assert [f.stamp_ns for f in frames] == [START + i * SECOND // 20 for i in range(4)]
+        for i, frame in enumerate(frames):
+            np.testing.assert_array_equal(frame.image, picture(seed=i))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_compressed_images(tmp_path: Path, suffix: str) -> None:
+    data = cv2.imencode(suffix, cv2.cvtColor(picture(), cv2.COLOR_RGB2BGR))[1].tobytes()
+    name = {".jpg": "bgr8; jpeg compressed bgr8", ".png": "png"}[suffix]
+    bag = write_bag(tmp_path / "bag", [("/image", START, compressed_message(data, START, name))])
+    (frame,) = open_source(bag)
+    assert np.abs(frame.image.astype(int) - picture()).mean() < 3
+
+
+def test_the_recording_time_stands_in_for_a_missing_stamp(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", [("/image", START, image_message(picture(), 0))])
+    source = open_source(bag)
+    assert [frame.stamp_ns for frame in source] == [START]
+    assert source.frame_rate is None
+
+
+def test_several_topics_are_asked_for(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", [*camera("/left"), *camera("/right", 2)])
+    with pytest.raises(MediaError, match=r"several image topics; .* one of /left, /right$"):
+        open_source(bag)
+    assert len(list(open_source(bag, "/right"))) == 2
+    with pytest.raises(MediaError, match=r"topic is '/rear'; the image topics .* /left, /right"):
+        open_source(bag, "/rear")
+
+
+def test_a_bag_without_images_is_refused(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", [("/odometry", START, header(START))])
+    with pytest.raises(MediaError, match=r"bag' holds no message of sensor_msgs/msg/Image"):
+        open_source(bag)
+
+
+def test_bad_messages_are_refused_and_the_others_go_on(tmp_path: Path) -> None:
+    messages = camera(count=5)
+    bayer = image_message(picture(), START, "bayer_rggb8")
+    short = image_message(picture(), START)
+    short.data = short.data[:-1]
+    messages[1] = (messages[1][0], messages[1][1], bayer)
+    messages[3] = (messages[3][0], messages[3][1], short)
+    source = open_source(write_bag(tmp_path / "bag", messages))
+    assert [frame.name for frame in source] == ["000000", "000002", "000004"]
+    assert [refusal.name for refusal in source.refused] == ["000001", "000003"]
+    assert "bayer_rggb8" in source.refused[0].reason
+    assert "9215" in source.refused[1].reason and "9216" in source.refused[1].reason
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_damaged_files_are_refused(tmp_path: Path, storage: StoragePlugin) -> None:
+    bag = write_bag(tmp_path / "bag", camera(), storage)
+    (file,) = bag.glob(f"*.{SUFFIXES[storage]}")
+    data = file.read_bytes()
+    for damaged in (b"no bag " * 100, data[: len(data) // 2], data[:20]):
+        file.write_bytes(damaged)
+        for path in (file, bag):
+            with pytest.raises(MediaError) as caught:
+                list(open_source(path))
+            assert str(path) in str(caught.value)
+
+
+def test_a_folder_with_a_damaged_metadata_file_is_refused(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", camera())
+    for content in ("", "a: [", "rosbag2_bagfile_information: 1"):
+        (bag / "metadata.yaml").write_text(content)
+        with pytest.raises(MediaError, match="cannot be read as a rosbag2"):
+            open_source(bag)
+
+
+def test_a_bag_that_breaks_in_the_middle_gives_what_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_bag(tmp_path / "bag", camera())
+    source = open_source(bag)
+    from rosbags.highlevel import AnyReader
+
+    intact = AnyReader.messages
+
+    def breaking(self: AnyReader, *args: object, **kwargs: object) -> object:
+        messages = intact(self, *args, **kwargs)  # type: ignore[arg-type]
+        yield next(messages)
+        yield next(messages)
+        raise ValueError("chunk checksum mismatch")
+
+    monkeypatch.setattr(AnyReader, "messages", breaking)
+    assert [frame.name for frame in source] == ["000000", "000001"]
+    (refusal,) = source.refused
+    assert refusal.name == "000002" and "chunk checksum" in refusal.reason

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from time import monotonic
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from magicfuse_ros.media.degradations import degrade
+from magicfuse_ros.ros.play_node import SceneRandom, paced
+
+
+def test_a_video_has_one_light_but_fresh_noise() -> None:
+    image = np.full((60, 80, 3), 160, np.uint8)
+    noise = np.random.default_rng(5)
+    first, second = (degrade(image, "dark", 0.5, SceneRandom(1, noise)) for _ in range(2))
+    other = degrade(image, "dark", 0.5, SceneRandom(2, noise))
+    assert (first != second).mean() > 0.3
+    blocks = [i.reshape(6, 10, 8, 10, 3).mean((1, 3)) for i in (first, second, other)]
+    assert np.abs(blocks[0] - blocks[1]).max() < 4
+    assert np.abs(blocks[0] - blocks[2]).max() > 8
+
+
+def test_images_come_in_time() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    times = [monotonic() for _ in paced([image] * 6, 0.05, False)]  # type: ignore[arg-type]
+    assert np.diff(times) == pytest.approx(0.05, abs=0.03)
+    assert times[-1] - times[0] == pytest.approx(0.25, abs=0.04)
+
+
+def test_a_signal_ends_the_play() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    assert list(paced([image] * 6, 10.0, True)) == []  # type: ignore[arg-type]

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import tiny_bundle as tiny
+from magicfuse_ros.backends import Network, Tensor, select
+from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec
+from magicfuse_ros.errors import BundleError
+from magicfuse_ros.sampler import OUTPUTS, Output, Sampler, frame_gflop, network_calls
+
+Array = npt.NDArray[Any]
+ALL = frozenset(OUTPUTS)
+
+
+class Counting:
+    """Passes everything on to a real backend and notes which network runs on what."""
+
+    name = version = device = "counting"
+
+    def __init__(self) -> None:
+        self.inner = select("onnxruntime")
+        self.calls: list[tuple[str, dict[str, Array]]] = []
+
+    def load(self, path: Path, spec: NetworkSpec) -> Network:
+        network = self.inner.load(path, spec)
+
+        def call(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            self.calls.append((path.stem, {k: np.array(v) for k, v in inputs.items()}))
+            return network(inputs)
+
+        return call
+
+    def upload(self, array: Array) -> Tensor:
+        return self.inner.upload(array)
+
+    def download(self, tensor: Tensor) -> Array:
+        return self.inner.download(tensor)
+
+    def count(self) -> dict[str, int]:
+        names = [name for name, _ in self.calls]
+        return {name: names.count(name) for name in sorted(set(names))}
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+@pytest.fixture
+def image() -> npt.NDArray[np.uint8]:
+    coarse = np.random.default_rng(5).integers(0, 256, (1, 8, 12, 3), np.uint8)
+    return np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2))
+
+
+def conv(x: Array, weights: Array) -> Array:
+    return np.asarray(np.einsum("oc,nchw->nohw", weights[:, :, 0, 0], x))
+
+
+def pool(x: Array, size: int) -> Array:
+    n, c, h, w = x.shape
+    return np.asarray(x.reshape(n, c, h // size, size, w // size, size).mean(axis=(3, 5)))
+
+
+def enlarge(x: Array, factor: int) -> Array:
+    return x.repeat(factor, axis=2).repeat(factor, axis=3)
+
+
+def by_hand(image: Array, grid: list[int], tau: float) -> dict[str, Array]:
+    """The method of the paper on the tiny networks in float64, without the package's sampler."""
+    planes = image.transpose(0, 3, 1, 2) / 255.0
+    condition, detail = conv(pool(planes, 8), tiny.ENCODE), pool(planes, 2)
+    betas = np.linspace(0.00085, 0.012, 1000)
+    root = np.sqrt(np.cumprod(1 - betas))
+    abar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    z = dict.fromkeys(
+        ("ikr", "ckg", "mkf"), np.random.default_rng(3).standard_normal((1, 4, 8, 12), np.float32)
+    )
+    z_seg = np.zeros((1, 3, 8, 12))
+    x0: dict[str, Array] = {}
+    eps: dict[str, Array] = {}
+    for i, t in enumerate(grid):
+        now, after = abar[t], abar[grid[i + 1]] if i + 1 < len(grid) else 1.0
+        for name, (a, b, c) in tiny.BRANCHES.items():
+            v = a * condition + b * z[name] + c * t / 1000
+            x0[name] = np.sqrt(now) * z[name] - np.sqrt(1 - now) * v
+            eps[name] = np.sqrt(1 - now) * z[name] + np.sqrt(now) * v
+        w = np.minimum(1 / (1 + np.exp(x0["ikr"] - z["mkf"])), tau)
+        x0["mkf"] = w * x0["ikr"] + (1 - w) * x0["ckg"]
+        eps["mkf"] = w * eps["ikr"] + (1 - w) * eps["ckg"]
+        z = {n: np.sqrt(after) * x0[n] + np.sqrt(1 - after) * eps[n] for n in z}
+        z_seg = 0.5 * z_seg + conv(x0["mkf"], tiny.CLASSIFY)
+    scores = enlarge(z_seg, 8) + enlarge(detail, 2)
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    images = {
+        n: np.clip(enlarge(conv(x0[n], tiny.DECODE), 8) + enlarge(detail, 2), 0, 1)[0] * 255
+        for n in z
+    }
+    luma = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    return {
+        "mag_image": images["mkf"].transpose(1, 2, 0),
+        "restored": images["ikr"].transpose(1, 2, 0),
+        "thermal_estimate": images["ckg"].transpose(1, 2, 0) @ luma,
+        "mask": scores[0].argmax(axis=0),
+        "confidence": 255 * (odds.max(axis=1) / odds.sum(axis=1))[0],
+    }
+
+
+# The last grid starts with signal left in z, so that the two streams' noise differs.
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("grid", [[999], [999, 499], [700, 300]])
+@pytest.mark.parametrize("tau", [0.0, 0.4, 1.0])
+def test_the_sample_is_what_the_method_says(
+    bundle: Bundle, image: npt.NDArray[np.uint8], backend: str, grid: list[int], tau: float
+) -> None:
+    manifest = bundle.manifest.model_copy(update={"step_grids": {len(grid): grid}})
+    sampler = Sampler(Bundle(bundle.root, manifest), select(backend))
+    sample = sampler.sample(image, ALL, len(grid), tau)
+    for name, expected in by_hand(image, grid, tau).items():
+        actual = getattr(sample, name)
+        assert actual.dtype == np.uint8 and actual.shape == expected.shape
+        tolerance = 0 if name == "mask" else 1.01  # rounding
+        np.testing.assert_allclose(actual.astype(float), expected, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_frames_do_not_depend_on_the_frames_before(
+    bundle: Bundle, image: npt.NDArray[np.uint8], backend: str
+) -> None:
+    sampler = Sampler(bundle, select(backend))
+    first = sampler.sample(image, ALL, 2, 0.4)
+    kept = {name: getattr(first, name).copy() for name in OUTPUTS}
+    other = sampler.sample(255 - image, ALL, 1, 0.9)
+    sampler.sample(255 - image, ALL, 2, 0.9)
+    again = sampler.sample(image, ALL, 2, 0.4)
+    for name in OUTPUTS:
+        np.testing.assert_array_equal(getattr(first, name), kept[name])
+        np.testing.assert_array_equal(getattr(again, name), kept[name])
+        assert not np.array_equal(getattr(other, name), kept[name])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ((), {}),
+        (("restored",), {"encoder": 1, "ikr": 2, "decoder": 1}),
+        (("thermal_estimate",), {"encoder": 1, "ckg": 2, "decoder": 1}),
+        (("mask",), {"encoder": 1, "ikr": 2, "ckg": 2, "mkf": 2, "segmentation": 1}),
+        (("confidence", "mask"), {"encoder": 1, "ikr": 2, "ckg": 2, "mkf": 2, "segmentation": 1}),
+        (("mag_image",), {"encoder": 1, "ikr": 2, "ckg": 2, "mkf": 2, "decoder": 1}),
+        (OUTPUTS, {"encoder": 1, "ikr": 2, "ckg": 2, "mkf": 2, "segmentation": 1, "decoder": 3}),
+    ],
+)
+def test_only_what_the_outputs_need_runs(
+    bundle: Bundle,
+    image: npt.NDArray[np.uint8],
+    outputs: tuple[Output, ...],
+    expected: dict[str, int],
+) -> None:
+    backend = Counting()
+    sample = Sampler(bundle, backend).sample(image, frozenset(outputs), 2, 0.4)
+    assert backend.count() == expected
+    assert {name for name in OUTPUTS if getattr(sample, name) is not None} == set(outputs)
+    assert {name for name, ms in sample.stages_ms.items() if ms > 0} == set(expected)
+
+
+def test_predicted_calls_are_the_calls_for_every_choice_of_outputs(
+    bundle: Bundle, image: npt.NDArray[np.uint8]
+) -> None:
+    backend = Counting()
+    sampler = Sampler(bundle, backend)
+    full = sampler.sample(image, ALL, 2, 0.4)
+    for size in range(len(OUTPUTS) + 1):
+        for outputs in combinations(OUTPUTS, size):
+            backend.calls.clear()
+            sample = sampler.sample(image, frozenset(outputs), 2, 0.4)
+            expected = {n: c for n, c in network_calls(outputs, 2).items() if c}
+            assert backend.count() == expected
+            for name in outputs:
+                np.testing.assert_array_equal(getattr(sample, name), getattr(full, name))
+
+
+def test_gflop_of_a_frame_counts_every_decoder_call(bundle: Bundle) -> None:
+    default: tuple[Output, ...] = ("mag_image", "mask", "confidence")
+    assert frame_gflop(bundle, default, 2) == pytest.approx(bundle.gflop(2))
+    decoder = bundle.manifest.networks["decoder"].gflop
+    assert frame_gflop(bundle, OUTPUTS, 2) == pytest.approx(bundle.gflop(2) + 2 * decoder)
+    assert frame_gflop(bundle, (), 2) == 0
+
+
+def test_all_streams_of_all_frames_start_from_the_noise_of_the_seed(
+    bundle: Bundle, image: npt.NDArray[np.uint8]
+) -> None:
+    def starts(seed: int) -> list[Array]:
+        backend = Counting()
+        manifest = bundle.manifest.model_copy(update={"seed": seed})
+        sampler = Sampler(Bundle(bundle.root, manifest), backend)
+        for _ in range(2):
+            sampler.sample(image, ALL, 2, 0.4)
+        return [
+            inputs["z"] for _, inputs in backend.calls if "z" in inputs and inputs["abar_t"] == 0
+        ]
+
+    noise = np.random.default_rng(3).standard_normal((1, 4, 8, 12), np.float32)
+    assert len(starts(3)) == 6
+    for z in starts(3):
+        np.testing.assert_array_equal(z, noise)
+    assert not np.array_equal(starts(4)[0], noise)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_untrained_steps_are_refused(
+    bundle: Bundle, image: npt.NDArray[np.uint8], steps: int
+) -> None:
+    with pytest.raises(BundleError, match=f"steps is {steps}"):
+        Sampler(bundle, select()).sample(image, ALL, steps, 0.4)
+
+
+def test_graphs_that_do_not_fit_together_are_refused_before_any_is_loaded(bundle: Bundle) -> None:
+    names: list[NetworkName] = ["ikr", "decoder"]
+    networks = dict(bundle.manifest.networks)
+    networks["ikr"], networks["decoder"] = (networks[n] for n in reversed(names))
+    backend = Counting()
+    backend.inner = NotImplemented  # loading would fail
+    manifest = bundle.manifest.model_copy(update={"networks": networks})
+    with pytest.raises(BundleError, match=r"\(ikr\) needs the input 'x0'"):
+        Sampler(Bundle(bundle.root, manifest), backend)

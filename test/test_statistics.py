@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from magicfuse_ros.ros.statistics import WINDOW_S, Statistics, percentiles
+
+
+def test_rates_and_ages_are_of_the_latest_seconds() -> None:
+    statistics = Statistics(now=0.0)
+    for tenth in range(300):  # 10 images a second; the age grows by 1 ms an image
+        statistics.received(tenth / 10)
+        statistics.fused(tenth / 10, age_s=tenth / 1000, steps=2, stages_ms={"total": 50.0})
+    snapshot = statistics.snapshot(30.0)
+    assert snapshot.fused == snapshot.received == 300
+    assert snapshot.fps == pytest.approx(10.0)
+    assert snapshot.age_ms["p50"] == pytest.approx(249.5)
+    assert snapshot.age_ms["p95"] == pytest.approx(294.05)
+    assert snapshot.stages_ms == {"total": 50.0}
+    assert snapshot.last_received_s == pytest.approx(0.1)
+    later = statistics.snapshot(30.0 + WINDOW_S)
+    assert (later.fps, later.age_ms, later.fused) == (0.0, {}, 300)
+
+
+def test_the_first_seconds_are_not_diluted() -> None:
+    statistics = Statistics(now=100.0)
+    for tenth in range(20):
+        statistics.fused(100.0 + tenth / 10, None, 1, {})
+    assert statistics.snapshot(102.0).fps == pytest.approx(10.0)
+
+
+def test_images_without_a_stamp_have_no_age() -> None:
+    statistics = Statistics(now=0.0)
+    statistics.fused(0.5, None, 1, {})
+    assert statistics.snapshot(1.0).age_ms == {}
+
+
+def test_causes_stay_few() -> None:
+    statistics = Statistics(now=0.0)
+    for length in range(100):
+        statistics.refused(f"data is {length} bytes long")
+    refused = statistics.snapshot(1.0).refused
+    assert len(refused) == 9
+    assert refused["other"] == 92
+    assert sum(refused.values()) == 100
+
+
+def test_percentiles() -> None:
+    assert percentiles([]) == {}
+    assert percentiles([4.0]) == {"p50": 4.0, "p95": 4.0, "p99": 4.0}

@@ -1,0 +1,120 @@
+"""The worker with a fuser that the test holds in its hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rclpy.clock import Clock, ClockType
+from rclpy.logging import get_logger
+
+from magicfuse_ros.fuser import FusedFrame
+from magicfuse_ros.ros.publishers import Topic
+from magicfuse_ros.ros.worker import Worker
+from ros_rig import image
+
+TOPIC = Topic("~/restored_image", frozenset({"restored"}), lambda frame: frame.restored)
+
+
+class FakeFuser:
+    """Waits before every frame until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.go = threading.Semaphore(0)
+        self.asked: list[frozenset[str]] = []
+        self.error: Exception | None = None
+
+    def __call__(self, pixels: Any, outputs: frozenset[str]) -> FusedFrame:
+        self.asked.append(outputs)
+        self.go.acquire()
+        if self.error is not None:
+            raise self.error
+        return FusedFrame(None, np.asarray(pixels), None, None, None, 2, {"total": 1.0})
+
+
+class FakePublishers:
+    def __init__(self) -> None:
+        self.topics = [TOPIC]
+        self.stamps: list[int] = []
+
+    def wanted(self, mode: str) -> list[Topic]:
+        return self.topics
+
+    def publish(self, frame: FusedFrame, topics: Any, header: Any, camera_info: Any) -> None:
+        self.stamps.append(header.stamp.sec)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.fuser, self.publishers = FakeFuser(), FakePublishers()
+        clock = Clock(clock_type=ClockType.SYSTEM_TIME)
+        parts: Any = (self.fuser, self.publishers, "fuse", clock, get_logger("test"))
+        self.worker = Worker(*parts)
+
+    def counts(self) -> dict[str, int]:
+        snapshot = self.worker.statistics.snapshot(monotonic())
+        return {k: getattr(snapshot, k) for k in ("received", "fused", "dropped", "idle", "failed")}
+
+    def stop(self) -> None:
+        self.fuser.go.release(100)
+        self.worker.stop()
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    end = monotonic() + 5
+    while not done():
+        assert monotonic() < end
+        sleep(0.002)
+
+
+@pytest.fixture
+def bench() -> Any:
+    made = Bench()
+    yield made
+    made.stop()
+
+
+def test_while_a_frame_is_in_work_only_the_newest_waits(bench: Bench) -> None:
+    bench.worker.offer(image(stamp=1))
+    wait_for(lambda: len(bench.fuser.asked) == 1)
+    for stamp in range(2, 10):
+        bench.worker.offer(image(stamp))
+    bench.fuser.go.release(2)
+    wait_for(lambda: len(bench.publishers.stamps) == 2)
+    assert bench.publishers.stamps == [1, 9]
+    wait_for(lambda: bench.counts()["fused"] == 2)
+    assert bench.counts() == {"received": 9, "fused": 2, "dropped": 7, "idle": 0, "failed": 0}
+
+
+def test_a_defect_costs_one_frame(bench: Bench) -> None:
+    bench.fuser.error = RuntimeError("out of memory")
+    bench.fuser.go.release()
+    bench.worker.offer(image(stamp=1))
+    wait_for(lambda: bench.counts()["failed"] == 1)
+    bench.fuser.error = None
+    bench.fuser.go.release()
+    bench.worker.offer(image(stamp=2))
+    wait_for(lambda: bench.publishers.stamps == [2])
+
+
+def test_without_subscribers_nothing_is_fused(bench: Bench) -> None:
+    bench.publishers.topics = []
+    bench.worker.offer(image())
+    wait_for(lambda: bench.counts()["idle"] == 1)
+    assert bench.fuser.asked == []
+
+
+def test_stop_finishes_the_frame_in_work(bench: Bench) -> None:
+    bench.worker.offer(image(stamp=1))
+    wait_for(lambda: len(bench.fuser.asked) == 1)
+    bench.worker.offer(image(stamp=2))
+    bench.fuser.go.release()
+    bench.worker.stop()
+    assert bench.publishers.stamps == [1]

@@ -1,0 +1,44 @@
+"""Fixtures for the training package; without torch its tests are skipped."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training package needs torch")
+
+from magicfuse_training.networks.model import MagicFuse  # noqa: E402
+from magicfuse_training.preset import Preset, load_preset  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def small_preset() -> Preset:
+    """Return nano's structure at a fraction of its size: 64 x 96 pixels, narrow networks."""
+    nano = load_preset("nano")
+    unet = {"widths": [8, 8, 16], "heads": 2, "time_channels": 8}
+    return nano.model_copy(
+        update={
+            "name": "small",
+            "height": 64,
+            "width": 96,
+            "autoencoder": nano.autoencoder.model_copy(
+                update={
+                    "latent_channels": 4,
+                    "condition_channels": 8,
+                    "detail_channels": 8,
+                    "decoder_channels": (8, 8, 8),
+                }
+            ),
+            "ikr": nano.ikr.model_copy(update=unet),
+            "ckg": nano.ckg.model_copy(update=unet),
+            "mkf": nano.mkf.model_copy(update={"widths": [8, 8, 16, 8, 8], "time_channels": 8}),
+        }
+    )
+
+
+@pytest.fixture
+def small_model(small_preset: Preset) -> MagicFuse:
+    """Return a small model whose layers all do something: zeroed ones are given random weights."""
+    torch.manual_seed(0)
+    model = MagicFuse(small_preset).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model

@@ -1,0 +1,69 @@
+"""Crops of scenes: what a batch holds, and what its flags mean."""
+
+import numpy as np
+import pytest
+import torch
+
+from magicfuse_training.data.classes import IGNORE, MFNET_TO_CAMVID, STATIC, remap
+from magicfuse_training.data.crops import CropConfig, Crops
+from magicfuse_training.data.scenes import Scene, load_camvid, read_boxes, read_image
+
+CONFIG = CropConfig(height=64, width=96, batch=6)
+
+
+def scene(clean: bool, thermal: bool) -> Scene:
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 256, (240, 320, 3), np.uint8)
+    return Scene(
+        "s",
+        image,
+        clean,
+        image[..., 0] if thermal else None,
+        np.full((240, 320), 3, np.uint8),
+        np.array([[100, 80, 140, 160]], np.float32) if thermal else np.zeros((0, 4), np.float32),
+    )
+
+
+def batch_of(weights: list[float], seed: int = 0) -> dict[str, torch.Tensor]:
+    groups = [[scene(True, False)], [scene(True, True)], [scene(False, True)]]
+    return next(iter(Crops(groups, weights, CONFIG, seed)))
+
+
+def test_a_batch_has_the_shapes_and_types_that_the_stages_expect() -> None:
+    batch = batch_of([1, 1, 1])
+    assert batch["degraded"].shape == batch["clean"].shape == (6, 3, 64, 96)
+    assert batch["thermal"].shape == batch["weight"].shape == (6, 1, 64, 96)
+    assert batch["label"].shape == (6, 64, 96) and batch["label"].dtype == torch.int64
+    assert batch["clean"].dtype == torch.uint8 and batch["weight"].dtype == torch.float32
+
+
+def test_flags_say_what_a_scene_can_teach() -> None:
+    for weights, clean, thermal in (([1, 0, 0], 1, 0), ([0, 1, 0], 1, 1), ([0, 0, 1], 0, 1)):
+        batch = batch_of([float(w) for w in weights])
+        assert (batch["has_clean"] == clean).all() and (batch["has_thermal"] == thermal).all()
+        assert (batch["thermal"].amax() > 0) == bool(thermal)
+        assert (batch["weight"].amax() > 1) == bool(thermal)
+
+
+def test_the_same_seed_draws_the_same_crops_and_another_does_not() -> None:
+    one, same, other = (batch_of([1, 1, 1], seed)["degraded"] for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_unlabelled_pixels_of_mfnet_are_negatives_and_unknown_ids_are_ignored() -> None:
+    label = np.array([[0, 1, 2, 3, 8, 255]], np.uint8)
+    expected = [[STATIC, 8, 9, 10, STATIC, IGNORE]]
+    assert remap(label, MFNET_TO_CAMVID).tolist() == expected
+
+
+def test_boxes_are_in_pixels_and_of_the_wanted_kind(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "b.txt"
+    path.write_text("0 0.5 0.5 0.5 1.0\n2 0.1 0.1 0.1 0.1\n")
+    assert read_boxes(path, 100, 200, [0]).tolist() == [[50, 0, 150, 100]]
+
+
+def test_missing_data_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(FileNotFoundError, match="camvid"):
+        load_camvid(tmp_path / "camvid", "train", 64, 96)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
+        read_image(tmp_path / "nothing.png")

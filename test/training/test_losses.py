@@ -1,0 +1,69 @@
+"""Losses: what is free, what costs, and what labels that know less than a class say."""
+
+import pytest
+import torch
+
+from magicfuse_training.data.classes import IGNORE, STATIC
+from magicfuse_training.losses.image import chroma, detail_l1, fusion_loss, luma, sobel
+from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
+
+WEIGHTS = torch.ones(11)
+
+
+def scores(winner: int, size: int = 4) -> torch.Tensor:
+    logits = torch.zeros(1, 11, size, size)
+    logits[:, winner] = 20.0
+    return logits
+
+
+def labels(value: int, size: int = 4) -> torch.Tensor:
+    return torch.full((1, size, size), value)
+
+
+@pytest.mark.parametrize("winner", [0, 3, 7])
+def test_a_static_pixel_accepts_every_static_class(winner: int) -> None:
+    assert segmentation_loss(scores(winner), labels(STATIC), WEIGHTS) < 1e-3
+
+
+@pytest.mark.parametrize("winner", [8, 9, 10])
+def test_a_static_pixel_refuses_every_moving_class(winner: int) -> None:
+    assert segmentation_loss(scores(winner), labels(STATIC), WEIGHTS) > 10
+
+
+def test_an_ignored_pixel_costs_nothing_and_moves_nothing() -> None:
+    logits = scores(9).requires_grad_()
+    loss = segmentation_loss(logits, labels(IGNORE), WEIGHTS) + dice_loss(logits, labels(IGNORE))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_the_right_class_is_free_and_a_wrong_one_is_not() -> None:
+    for loss in (lambda s, t: segmentation_loss(s, t, WEIGHTS), dice_loss):
+        assert loss(scores(9), labels(9)) < 0.01
+        assert loss(scores(3), labels(9)) > 0.9
+
+
+def test_the_ideal_fused_image_costs_nothing_where_the_visible_is_stronger() -> None:
+    visible = torch.rand(1, 3, 16, 16) * 0.5 + 0.4
+    thermal = torch.full((1, 1, 16, 16), 0.1)
+    assert fusion_loss(visible, visible, thermal) == 0
+    thermal[..., 4:8, 4:8] = 1.0
+    assert fusion_loss(visible, visible, thermal) > 0.01
+
+
+def test_sobel_is_the_slope_of_a_ramp() -> None:
+    ramp = torch.arange(8.0).repeat(8, 1)[None, None] / 8
+    torch.testing.assert_close(sobel(ramp)[..., 1:-1], torch.full((1, 1, 8, 6), 2 / 8))
+
+
+def test_gray_has_no_chroma_and_its_own_luma() -> None:
+    gray = torch.rand(1, 1, 4, 4).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(luma(gray), gray[:, :1])
+    assert chroma(gray).abs().max() < 1e-6
+
+
+def test_weights_of_zero_hide_a_sample() -> None:
+    a, b = torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
+    b[1] = 0
+    hidden = torch.tensor([0.0, 1.0])[:, None, None, None]
+    assert detail_l1(a, b, hidden) == 0 < detail_l1(a, b, 1 - hidden)

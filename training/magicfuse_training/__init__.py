@@ -1,0 +1,1 @@
+"""Training of MagicFuse bundles: networks, diffusion, data, stages, scores and export."""

@@ -1,0 +1,153 @@
+"""Random degraded crops of scenes, as batches of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from magicfuse_ros.media.degradations import blur, compress, degrade
+from magicfuse_training.data.classes import IGNORE
+from magicfuse_training.data.scenes import Scene
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How crops are drawn. `groups` are drawn with `group_weights`."""
+
+    height: int = 256
+    width: int = 320
+    batch: int = 12
+    scale: tuple[float, float] = (0.53, 1.6)  # below 0.53 a crop would exceed a 480x640 scene
+    clean: float = 0.2  # a restorer that seldom sees clean input overdoes it on clean days
+    person_weight: float = 7.0  # thermal images are mostly dark: people need weight to be learnt
+
+
+class Crops(IterableDataset[Batch]):
+    """An endless stream of batches.
+
+    A batch: `degraded`, `clean` (B, 3, H, W) uint8; `thermal` (B, 1, H, W) uint8; `label` (B, H, W)
+    int64; `has_clean`, `has_thermal` (B,) float32; `weight` (B, 1, H, W) float32 for the thermal.
+    """
+
+    def __init__(
+        self, groups: list[list[Scene]], group_weights: list[float], config: CropConfig, seed: int
+    ) -> None:
+        self.groups = groups
+        self.probabilities = np.array(group_weights) / sum(group_weights)
+        self.config = config
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches; every worker has its own random stream."""
+        worker = get_worker_info()
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+        while True:
+            samples = [self._sample(rng) for _ in range(self.config.batch)]
+            yield {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0]}
+
+    def _sample(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+        config = self.config
+        group = self.groups[rng.choice(len(self.groups), p=self.probabilities)]
+        scene = group[rng.integers(len(group))]
+        height, width = scene.visible.shape[:2]
+        scale = np.exp(rng.uniform(*np.log(config.scale)))
+        aspect = np.exp(rng.uniform(-0.1, 0.1))
+        h = min(height, round(config.height / scale * aspect))
+        w = min(width, round(config.width / scale / aspect))
+        y, x = self._corner(scene, h, w, rng)
+        flip = rng.random() < 0.5
+
+        def cut(image: npt.NDArray[np.uint8], how: int) -> npt.NDArray[np.uint8]:
+            part = image[y : y + h, x : x + w]
+            part = cv2.resize(part, (config.width, config.height), interpolation=how)
+            return np.ascontiguousarray(part[:, ::-1] if flip else part)
+
+        clean = _jitter(cut(scene.visible, cv2.INTER_LINEAR), scene.clean, rng)
+        label = cut(scene.label, cv2.INTER_NEAREST)
+        weight = np.ones((height, width), np.float32)
+        thermal = np.zeros((config.height, config.width), np.uint8)
+        if scene.thermal is not None:
+            thermal = cut(scene.thermal, cv2.INTER_AREA)
+            for x0, y0, x1, y1 in scene.people.round().astype(int):
+                weight[max(y0, 0) : y1, max(x0, 0) : x1] = config.person_weight
+        box_weight = cut(weight, cv2.INTER_NEAREST)  # type: ignore[arg-type]
+        rows = (y / height, (y + h) / height)
+        degraded = _degrade(clean, scene.clean, rng, config.clean, rows)
+        return {
+            "degraded": degraded.transpose(2, 0, 1),
+            "clean": clean.transpose(2, 0, 1),
+            "thermal": thermal[None],
+            "label": label.astype(np.int64),
+            "weight": box_weight[None],
+            "has_clean": np.float32(scene.clean),
+            "has_thermal": np.float32(scene.thermal is not None),
+        }
+
+    @staticmethod
+    def _corner(scene: Scene, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Choose a crop; half of the crops of a scene with people are drawn around one of them."""
+        height, width = scene.visible.shape[:2]
+        y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
+        if len(scene.people) and rng.random() < 0.5:
+            x0, y0, x1, y1 = scene.people[rng.integers(len(scene.people))]
+            y = np.clip((y0 + y1) / 2 - rng.uniform(0.2, 0.8) * h, 0, height - h)
+            x = np.clip((x0 + x1) / 2 - rng.uniform(0.2, 0.8) * w, 0, width - w)
+        return int(y), int(x)
+
+
+def _jitter(
+    image: npt.NDArray[np.uint8], day: bool, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Vary contrast, colour, brightness: a few hundred scenes are soon learnt by heart."""
+    gain = rng.uniform(0.8, 1.25) if day else rng.uniform(0.8, 1.6)
+    channel = rng.uniform(0.93, 1.07, 3)
+    table = np.arange(256)[:, None] / 255.0
+    table = np.clip((table ** rng.uniform(0.8, 1.25)) * gain * channel, 0, 1)
+    lut = (table * 255).round().astype(np.uint8)[None]
+    image = np.asarray(cv2.LUT(image, lut), dtype=np.uint8)
+    if rng.random() < 0.5:
+        gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        keep = rng.uniform(0.5, 1.4)
+        image = np.asarray(cv2.addWeighted(image, keep, gray, 1 - keep, 0), dtype=np.uint8)
+    return image
+
+
+def _degrade(
+    image: npt.NDArray[np.uint8],
+    clean: bool,
+    rng: np.random.Generator,
+    undegraded: float,
+    rows: tuple[float, float],
+) -> npt.NDArray[np.uint8]:
+    """Degrade a clean scene by one main cause and at times a second; a night scene only mildly."""
+    draw = rng.random()
+    if not clean:
+        return degrade(image, "dark", 0.0, rng) if draw < 0.1 else image
+    if draw < undegraded:
+        return image
+    strength = rng.random()
+    if rng.random() < 0.15:
+        image = blur(image, rng.random() * 0.6, rng)
+    if draw < undegraded + 0.5:
+        image = degrade(image, "dark", strength, rng)
+    elif draw < undegraded + 0.68:
+        image = degrade(image, "haze", strength, rng, rows)
+    elif draw < undegraded + 0.74:
+        image = blur(image, strength, rng)
+    if rng.random() < 0.25 or draw > 0.94:
+        image = compress(image, rng.random())
+    return image
+
+
+def labelled(label: torch.Tensor) -> torch.Tensor:
+    """Return a float mask of the pixels that say anything."""
+    return (label != IGNORE).float()

@@ -1,0 +1,184 @@
+"""Writes a bundle: ONNX files with float16 storage, checked against eager, and `bundle.json`."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from magicfuse_ros.bundle import (
+    Manifest,
+    NetworkSpec,
+    Provenance,
+    TensorSpec,
+    sha256,
+    write_manifest,
+)
+from magicfuse_training.export.graphs import Graph, example_inputs, graphs
+from magicfuse_training.networks.cost import gflop_per_call, parameters
+from magicfuse_training.networks.model import MagicFuse
+
+OPSET = 18
+_DTYPES = {torch.float32: "float32", torch.uint8: "uint8"}
+_STORED_AS_HALF = 64  # elements; smaller constants are schedules and indices, and stay exact
+
+
+def export_bundle(
+    model: MagicFuse, folder: Path, provenance: Provenance, tolerance: float = 1e-3
+) -> Manifest:
+    """Export every graph at the preset's size and write the manifest last.
+
+    Raises:
+        ValueError: where an exported graph differs from eager by more than `tolerance`, relative to
+            the largest value of that output.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    preset = model.preset
+    model = model.eval()
+    _round_weights_to_half(model)
+    costs = gflop_per_call(model)
+    examples = example_inputs(model, preset.height, preset.width)
+    specs: dict[str, NetworkSpec] = {}
+    for name, graph in graphs(model).items():
+        inputs = {k: examples[k] for k in graph.inputs}
+        path = folder / f"{name}.onnx"
+        outputs = export_graph(graph, inputs, path)
+        check_graph(path, inputs, outputs, tolerance)
+        specs[name] = NetworkSpec(
+            file=path.name,
+            sha256=sha256(path),
+            inputs=tuple(_spec(k, v) for k, v in inputs.items()),
+            outputs=tuple(_spec(k, v) for k, v in outputs.items()),
+            parameters=parameters(model.get_submodule(name)),
+            gflop=round(costs[name], 3),
+        )
+    manifest = Manifest(
+        format_version=1,
+        name=preset.name,
+        preset=preset.name,
+        height=preset.height,
+        width=preset.width,
+        latent_channels=preset.autoencoder.latent_channels,
+        latent_scale=8,
+        schedule=preset.schedule,
+        step_grids={k: preset.schedule.trailing_timesteps(k) for k in preset.steps},
+        default_steps=preset.default_steps,
+        classes=preset.classes,
+        tau=preset.tau,
+        seed=preset.seed,
+        precision="float32",
+        networks=specs,
+        provenance=provenance,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Write one graph as ONNX; return what eager gives for the same inputs."""
+    with torch.no_grad():
+        values = graph(*inputs.values())
+    program = torch.onnx.export(
+        graph.eval(),
+        tuple(inputs.values()),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(graph.inputs),
+        output_names=list(graph.outputs),
+        verbose=False,
+    )
+    assert program is not None
+    onnx.save(store_as_half(program.model_proto), path)
+    values = (values,) if isinstance(values, Tensor) else values
+    return dict(zip(graph.outputs, values, strict=True))
+
+
+def check_graph(
+    path: Path, inputs: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float
+) -> None:
+    """Run an exported file and compare it with eager.
+
+    Raises:
+        ValueError: naming the file, the output and its relative error.
+    """
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    got = session.run(list(expected), {k: v.numpy() for k, v in inputs.items()})
+    for (name, want), have in zip(expected.items(), got, strict=True):
+        reference = want.numpy().astype(np.float64)
+        difference = np.abs(have.astype(np.float64) - reference)
+        if want.dtype == torch.uint8:  # rounding and ties of argmax may go either way
+            error = float((difference > 1).mean())
+        else:
+            error = float(difference.max() / max(np.abs(reference).max(), 1e-6))
+        if error > tolerance:
+            raise ValueError(
+                f"{path.name}: output '{name}' differs from eager by {error:.2e}; "
+                f"the limit is {tolerance:.0e}"
+            )
+
+
+@torch.no_grad()
+def _round_weights_to_half(model: MagicFuse) -> None:
+    """Round the weights to what float16 storage holds, so that eager and the files agree."""
+    for p in model.parameters():
+        p.copy_(p.half().float())
+
+
+def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store large float32 constants as float16 with a Cast behind: half the file, same arithmetic.
+
+    Runtimes fold the Cast when they load the file.
+    """
+    graph = model.graph
+    casts: list[Any] = []
+    for tensor in list(graph.initializer):
+        array = numpy_helper.to_array(tensor)
+        if array.dtype != np.float32 or array.size < _STORED_AS_HALF:
+            continue
+        half = numpy_helper.from_array(array.astype(np.float16), f"{tensor.name}.half")
+        graph.initializer.remove(tensor)
+        graph.initializer.append(half)
+        casts.append(helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT))
+    nodes = casts + list(graph.node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.value_info[:]  # shapes of initialisers that are now computed
+    onnx.checker.check_model(model)
+    return model
+
+
+def current_commit(folder: Path) -> str:
+    """Return the commit of the working tree around `folder`, "-dirty" where it has changes."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+def provenance(minutes: dict[str, float], commit: str) -> Provenance:
+    """Return the provenance of weights trained on this project's research data."""
+    return Provenance(
+        data=[
+            "CamVid train (367 frames, human masks), CC BY-NC",
+            "MSRS train (249 aligned visible and thermal pairs, pseudo masks), from MFNet",
+        ],
+        weights_license="research use only: CamVid is CC BY-NC, MSRS stems from MFNet",
+        commit=commit,
+        created=datetime.now(timezone.utc).date().isoformat(),
+        training_minutes=minutes,
+    )
+
+
+def _spec(name: str, tensor: Tensor) -> TensorSpec:
+    return TensorSpec(
+        name=name,
+        dtype=_DTYPES[tensor.dtype],
+        shape=tuple(tensor.shape),
+    )

@@ -1,0 +1,236 @@
+"""Scores of a bundle on held-out data, measured through the vehicle's own runtime.
+
+What the numbers mean:
+    restored        PSNR of darkened, hazy and clean CamVid val against the clean frame
+    thermal         PSNR and SSIM on MSRS dev against the real thermal image, beside two baselines:
+                    the constant image that is best for that very metric, and the gray visible image
+    person contrast mean inside a human infrared person box minus mean of a ring around it,
+                    summed over boxes, estimate divided by real
+    mIoU            CamVid val, 11 classes, human masks, at the frames' own size
+    pedestrians     share of the pixels called pedestrian that lie in a human person box
+    night           mean luma of real night frames before and after
+    flicker         mean |difference| between two outputs of one scene under two noise draws, 0..255
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import track
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.media.degradations import Degradation, degrade
+from magicfuse_training.data.scenes import PERSON, read_boxes, read_image
+
+U8 = npt.NDArray[np.uint8]
+IGNORE = 255
+PEDESTRIAN = 9
+
+
+def psnr(a: U8, b: U8) -> float:
+    """Return the PSNR in dB of two uint8 images, capped at 60 (identical images)."""
+    value = peak_signal_noise_ratio(_tensor(a), _tensor(b), data_range=1.0)
+    return min(float(value), 60.0)
+
+
+def ssim(a: U8, b: U8) -> float:
+    """Return the SSIM of two gray uint8 images (H, W)."""
+    value = structural_similarity_index_measure(_tensor(a), _tensor(b), data_range=1.0)
+    return float(value)  # type: ignore[arg-type]
+
+
+def _tensor(image: U8) -> torch.Tensor:
+    x = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
+    return x[None, None] if image.ndim == 2 else x.permute(2, 0, 1)[None]
+
+
+class Confusion:
+    """A confusion matrix; rows are the truth."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.matrix = np.zeros((classes, classes), np.int64)
+
+    def add(self, truth: U8, predicted: U8) -> None:
+        """Count the pixels of one frame; truth 255 is left out."""
+        known = truth != IGNORE
+        index = truth[known].astype(np.int64) * self.classes + predicted[known]
+        self.matrix += np.bincount(index, minlength=self.classes**2).reshape(self.matrix.shape)
+
+    def iou(self) -> npt.NDArray[np.float64]:
+        """Return the intersection over union of every class, in percent."""
+        hit = np.diag(self.matrix)
+        union = np.maximum(self.matrix.sum(0) + self.matrix.sum(1) - hit, 1)
+        return np.asarray(100 * hit / union, np.float64)
+
+
+def score_camvid(fuser: Fuser, root: Path, names: list[str], split: str = "val") -> dict[str, Any]:
+    """Score restoration and segmentation on CamVid under three conditions."""
+    result: dict[str, Any] = {}
+    conditions: tuple[Degradation, ...] = ("clean", "dark", "haze")
+    paths = sorted((root / split / "vi").glob("*.jpg"))
+    for kind in conditions:
+        confusion = Confusion(len(names))
+        before, after, flicker, noise = [], [], [], []
+        for i, path in enumerate(track(paths, description=f"CamVid {split}, {kind}")):
+            clean = read_image(path)
+            # Strength by position: the same three mild to severe cases in every run.
+            strength = (0.5, 0.75, 1.0)[i % 3]
+            image = degrade(clean, kind, strength, np.random.default_rng(i))
+            frame = fuser(image, ("restored", "mask"))
+            assert frame.restored is not None and frame.mask is not None
+            before.append(psnr(image, clean))
+            after.append(psnr(frame.restored, clean))
+            confusion.add(read_image(root / split / "label" / f"{path.stem}.png", True), frame.mask)
+            if kind == "dark" and i % 10 == 0:
+                a, b = _two_draws(clean, strength, i)
+                noise.append(_difference(a, b))
+                flicker.append(_difference(_mag(fuser, a), _mag(fuser, b)))
+        iou = confusion.iou()
+        result[kind] = {
+            "frames": len(paths),
+            "psnr_input_db": float(np.mean(before)),
+            "psnr_restored_db": float(np.mean(after)),
+            "miou_percent": float(iou.mean()),
+            "iou_percent": {n: round(float(v), 1) for n, v in zip(names, iou, strict=True)},
+        }
+        if flicker:
+            result[kind]["flicker_input"] = float(np.mean(noise))
+            result[kind]["flicker_mag_image"] = float(np.mean(flicker))
+    return result
+
+
+def _two_draws(clean: U8, strength: float, seed: int) -> tuple[U8, U8]:
+    """Return one scene twice: the exposure is the same, only the photons differ."""
+    dark = degrade(clean, "dark", strength, np.random.default_rng(seed)).astype(np.float32)
+    smooth = cv2.GaussianBlur(dark, (0, 0), 1.5)
+    sigma = float((dark - smooth).std())
+    rng = np.random.default_rng(seed + 1)
+    draws = (smooth + sigma * rng.standard_normal(dark.shape, np.float32) for _ in range(2))
+    first, second = (np.asarray(d.round().clip(0, 255), np.uint8) for d in draws)
+    return first, second
+
+
+def _mag(fuser: Fuser, image: U8) -> U8:
+    frame = fuser(image, frozenset({"mag_image"}))
+    assert frame.mag_image is not None
+    return frame.mag_image
+
+
+def _difference(a: U8, b: U8) -> float:
+    return float(np.abs(a.astype(np.int16) - b.astype(np.int16)).mean())
+
+
+def score_msrs(fuser: Fuser, root: Path, split: str = "dev") -> dict[str, Any]:
+    """Score the thermal estimate, people and brightness on MSRS, by day and by night."""
+    paths = sorted((root / split / "vi").glob("*.jpg"))
+    by_time = {
+        "day": [p for p in paths if p.stem.endswith("D")],
+        "night": [p for p in paths if p.stem.endswith("N")],
+    }
+    return {name: _score_msrs(fuser, root / split, some, name) for name, some in by_time.items()}
+
+
+def _score_msrs(fuser: Fuser, folder: Path, paths: list[Path], name: str) -> dict[str, Any]:
+    reals, estimates, grays, lumas = [], [], [], []
+    contrast_real = contrast_estimate = 0.0
+    called = called_inside = boxes = found = 0
+    for path in track(paths, description=f"MSRS dev, {name}"):
+        visible = read_image(path)
+        real = read_image(folder / "ir" / path.name, gray=True)
+        frame = fuser(visible)
+        assert frame.thermal_estimate is not None and frame.mask is not None
+        assert frame.restored is not None and frame.mag_image is not None
+        estimate = frame.thermal_estimate
+        reals.append(real)
+        estimates.append(estimate)
+        grays.append(_gray(visible))
+        lumas.append([_gray(x).mean() for x in (visible, frame.restored, frame.mag_image)])
+        infrared = _people(folder, "infrared", path.stem, real.shape)
+        for box in infrared:
+            real_contrast = _contrast(real, box, infrared)
+            if real_contrast is not None:
+                contrast_real += real_contrast
+                contrast_estimate += _contrast(estimate, box, infrared) or 0.0
+        person = frame.mask == PEDESTRIAN
+        inside = np.zeros(real.shape, bool)
+        for kind in ("infrared", "visible", "fusion"):
+            for box in _people(folder, kind, path.stem, real.shape):
+                inside[_area(box)] = True
+        called += int(person.sum())
+        called_inside += int((person & inside).sum())
+        boxes += len(infrared)
+        found += sum(float(person[_area(b)].mean()) >= 0.1 for b in infrared)
+    luma = np.mean(lumas, axis=0)
+    levels = range(0, 256, 3)
+    return {
+        "frames": len(paths),
+        "thermal_estimate": _means(psnr, ssim, estimates, reals),
+        "gray_visible": _means(psnr, ssim, grays, reals),
+        "best_constant": {
+            "psnr_db": max(_constant(psnr, level, reals) for level in levels),
+            "ssim": max(_constant(ssim, level, reals) for level in levels[::5]),
+        },
+        "person_contrast": contrast_estimate / max(contrast_real, 1e-6),
+        "pedestrian_pixels": called,
+        "pedestrian_pixels_in_person_box_percent": 100 * called_inside / max(called, 1),
+        "person_boxes": boxes,
+        "person_boxes_found_percent": 100 * found / max(boxes, 1),
+        "luma": dict(zip(("visible", "restored", "mag_image"), map(float, luma), strict=True)),
+    }
+
+
+Metric = Callable[[U8, U8], float]
+
+
+def _means(p: Metric, s: Metric, images: list[U8], reals: list[U8]) -> dict[str, float]:
+    pairs = list(zip(images, reals, strict=True))
+    return {
+        "psnr_db": float(np.mean([p(a, b) for a, b in pairs])),
+        "ssim": float(np.mean([s(a, b) for a, b in pairs])),
+    }
+
+
+def _constant(metric: Metric, level: int, reals: Iterable[U8]) -> float:
+    return float(np.mean([metric(np.full_like(real, level), real) for real in reals]))
+
+
+def _gray(image: U8) -> U8:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+Box = tuple[int, int, int, int]
+
+
+def _people(folder: Path, kind: str, stem: str, shape: tuple[int, ...]) -> list[Box]:
+    """Return the person boxes of one kind, clipped to the image, as x0, y0, x1, y1."""
+    boxes = read_boxes(folder / f"boxes_{kind}" / f"{stem}.txt", shape[0], shape[1], [PERSON])
+    clipped = boxes.round().clip(0, [shape[1], shape[0], shape[1], shape[0]]).astype(int)
+    return [(b[0], b[1], b[2], b[3]) for b in clipped.tolist() if b[2] > b[0] and b[3] > b[1]]
+
+
+def _area(box: Box) -> tuple[slice, slice]:
+    return slice(box[1], box[3]), slice(box[0], box[2])
+
+
+def _contrast(image: U8, box: Box, people: list[Box]) -> float | None:
+    """Return mean inside the box minus mean of a ring around it that holds no other person."""
+    x0, y0, x1, y1 = box
+    dx, dy = max((x1 - x0) // 2, 4), max((y1 - y0) // 2, 4)
+    ring = np.zeros(image.shape, bool)
+    ring[max(y0 - dy, 0) : y1 + dy, max(x0 - dx, 0) : x1 + dx] = True
+    for other in people:
+        ring[_area(other)] = False
+    if not ring.any():
+        return None
+    return float(image[_area(box)].mean() - image[ring].mean())

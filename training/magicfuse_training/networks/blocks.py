@@ -1,0 +1,111 @@
+"""Building blocks that the five networks share."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Norm = Literal["group", "batch", "instance", "none"]
+Activation = Literal["silu", "relu", "leaky_relu"]
+
+
+def normalisation(kind: Norm, channels: int) -> nn.Module:
+    """Return a normalisation layer; batch norms fold into convolutions when a graph is compiled."""
+    if kind == "group":
+        return nn.GroupNorm(32, channels, eps=1e-5)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels)
+    return nn.Identity()
+
+
+def activation(kind: Activation) -> nn.Module:
+    """Return an activation layer."""
+    if kind == "silu":
+        return nn.SiLU()
+    return nn.ReLU() if kind == "relu" else nn.LeakyReLU(0.2)
+
+
+def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps the size (or halves it with stride 2)."""
+    return nn.Conv2d(inputs, outputs, 3, stride, 1)
+
+
+def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
+    """Zero a layer, so that the residual branch it ends starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoid of a time step, then Linear, SiLU, Linear (DDPM, arXiv 2006.11239, Appendix B)."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        half = width // 2
+        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half) / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(width, outputs), nn.SiLU(), nn.Linear(outputs, outputs)
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Map t (B,) float in 0 .. T-1 to (B, outputs)."""
+        angle = t[:, None].float() * self.frequencies[None]
+        embedded: Tensor = self.layers(torch.cat([angle.cos(), angle.sin()], dim=1))
+        return embedded
+
+
+class ResidualBlock(nn.Module):
+    """norm, act, conv 3x3; plus the time term; norm, act, conv 3x3; plus the (projected) input."""
+
+    def __init__(
+        self, inputs: int, outputs: int, time: int | None, norm: Norm, act: Activation
+    ) -> None:
+        super().__init__()
+        self.norm1 = normalisation(norm, inputs)
+        self.conv1 = conv3(inputs, outputs)
+        self.time = nn.Linear(time, outputs) if time else None
+        self.norm2 = normalisation(norm, outputs)
+        self.conv2 = zero_init(conv3(outputs, outputs))
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.act = activation(act)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """Map x (B, inputs, H, W) and a time embedding (B, time) to (B, outputs, H, W)."""
+        h = self.conv1(self.act(self.norm1(x)))
+        if self.time is not None and time is not None:
+            h = h + self.time(F.silu(time))[:, :, None, None]
+        h = self.conv2(self.act(self.norm2(h)))
+        total: Tensor = self.skip(x) + h
+        return total
+
+
+class Attention(nn.Module):
+    """Global self-attention over the pixels of a feature map, residual."""
+
+    def __init__(self, channels: int, heads: int, norm: Norm) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = normalisation(norm, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        b, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).unbind(1)
+        y = F.scaled_dot_product_attention(
+            q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3)
+        )  # (B, heads, HW, C / heads)
+        total: Tensor = x + self.out(y.transpose(2, 3).reshape(b, c, h, w))
+        return total

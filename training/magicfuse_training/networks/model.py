@@ -1,0 +1,118 @@
+"""MagicFuse as one module: the five networks, their branches' DDIM steps, and the sampling loop.
+
+Each branch does its own DDIM step; the same methods are trained, exported and run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from magicfuse_ros.schedule import Step
+from magicfuse_training.diffusion import algebra
+from magicfuse_training.networks.autoencoder import Decoder, Encoder
+from magicfuse_training.networks.blocks import activation
+from magicfuse_training.networks.fusion import FusionNetwork, SegmentationHead
+from magicfuse_training.networks.unet import UNet
+from magicfuse_training.preset import Preset
+
+
+@dataclass
+class Streams:
+    """State of the three streams at one level: (B, L, h, w); z_seg: (B, classes, h, w)."""
+
+    z_ikr: Tensor
+    z_ckg: Tensor
+    z_mkf: Tensor
+    z_seg: Tensor
+    x0_ikr: Tensor | None = None
+    x0_ckg: Tensor | None = None
+    x0_mkf: Tensor | None = None
+    w: Tensor | None = None
+
+
+class MagicFuse(nn.Module):
+    """The five networks of a preset."""
+
+    thermal_classes: Tensor
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        ae, latent = preset.autoencoder, preset.autoencoder.latent_channels
+        classes = len(preset.classes)
+        self.preset = preset
+        self.prediction = preset.schedule.prediction
+        self.encoder = Encoder(ae)
+        self.decoder = Decoder(ae)
+        self.ikr = UNet(preset.ikr, ae.condition_channels, latent)
+        self.ckg = UNet(preset.ckg, ae.condition_channels, latent)
+        self.mkf = FusionNetwork(preset.mkf, latent, classes)
+        self.segmentation = SegmentationHead(
+            classes, ae.detail_channels, preset.segmentation_width, activation(ae.act)
+        )
+        self.thermal_ids = [c.id for c in preset.classes if c.thermal]
+        self.other_ids = [c.id for c in preset.classes if not c.thermal]
+
+    def denoise(
+        self,
+        unet: nn.Module,
+        condition: Tensor,
+        z: Tensor,
+        t: Tensor,
+        abar: Tensor,
+        abar_next: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Do one DDIM step of ikr or ckg; return (eps, x0, z_next). t, abar, abar_next: (B,)."""
+        output = unet(condition, z, t).float()
+        a, b = abar[:, None, None, None], abar_next[:, None, None, None]
+        eps, x0 = algebra.split(self.prediction, output, z, a)
+        return eps, x0, algebra.ddim(x0, eps, b)
+
+    def fuse(
+        self,
+        ikr: tuple[Tensor, Tensor],
+        ckg: tuple[Tensor, Tensor],
+        z: Tensor,
+        z_seg: Tensor,
+        t: Tensor,
+        abar: Tensor,
+        abar_next: Tensor,
+        tau: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Do one DDIM step of mkf (Eq. 8 to 13); return (x0, z_next, z_seg_next, w).
+
+        `ikr` and `ckg` are the streams' (eps, x0) of this step; tau: (B,) or (1,).
+        """
+        a, b = abar[:, None, None, None], abar_next[:, None, None, None]
+        noise = torch.cat([ikr[0], ckg[0]], dim=1)
+        w, z_seg = self.mkf(ikr[1], ckg[1], z, noise, z_seg, t)
+        w, z_seg = w.float(), z_seg.float()
+        mask = self.thermal_mask(z_seg)
+        w = mask * torch.minimum(w, tau[:, None, None, None]) + (1 - mask) * w  # Eq. 11
+        eps, x0 = algebra.fuse(self.prediction, w, z, ikr, ckg, a)
+        return x0, algebra.ddim(x0, eps, b), z_seg, w
+
+    @torch.no_grad()
+    def thermal_mask(self, z_seg: Tensor) -> Tensor:
+        """Return M of Eq. 11: 1 where the best class is a thermal one, (B, 1, h, w) float32."""
+        thermal = z_seg[:, self.thermal_ids].amax(1, keepdim=True)
+        return (thermal > z_seg[:, self.other_ids].amax(1, keepdim=True)).float()
+
+    def start(self, condition: Tensor) -> Streams:
+        """Return the shared Gaussian start z_T and an empty segmentation state."""
+        b, _, h, w = condition.shape
+        z = torch.randn(b, self.preset.autoencoder.latent_channels, h, w, device=condition.device)
+        return Streams(z, z, z, z.new_zeros(b, len(self.preset.classes), h, w))
+
+    def advance(self, streams: Streams, condition: Tensor, step: Step, tau: Tensor) -> Streams:
+        """Do one step of all three streams."""
+        ones = condition.new_ones(condition.shape[0], dtype=torch.float32)
+        t, abar, abar_next = ones * step.t, ones * step.abar_t, ones * step.abar_next
+        eps_i, x0_i, z_i = self.denoise(self.ikr, condition, streams.z_ikr, t, abar, abar_next)
+        eps_c, x0_c, z_c = self.denoise(self.ckg, condition, streams.z_ckg, t, abar, abar_next)
+        x0, z, z_seg, w = self.fuse(
+            (eps_i, x0_i), (eps_c, x0_c), streams.z_mkf, streams.z_seg, t, abar, abar_next, tau
+        )
+        return Streams(z_i, z_c, z, z_seg, x0_i, x0_c, x0, w)

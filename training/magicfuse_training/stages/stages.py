@@ -1,0 +1,174 @@
+"""The stages of a bundle, in order: two phases of the paper, then few-step fine-tuning.
+
+phase 1   autoencoder   images and back
+          ikr, ckg      Eq. 7 in the latent space; the autoencoder is frozen
+phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
+then      few_step      the whole sampler at its shipped K, trained on what it puts out
+"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from magicfuse_ros.schedule import ddim_steps
+from magicfuse_training.data.crops import Batch
+from magicfuse_training.diffusion import algebra
+from magicfuse_training.losses.image import detail_l1, fusion_loss, luma
+from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.stages.trainer import Stage
+
+# CamVid's class frequencies are 100 to 1: square roots of inverse frequencies, limited to 3.
+CLASS_WEIGHTS = torch.tensor([0.7, 0.6, 2.4, 0.5, 1.0, 0.8, 2.4, 2.0, 1.2, 2.6, 3.0])
+
+
+def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Reconstruct clean, thermal and fused images from their latent and the degraded details."""
+    clean, thermal = batch["clean"], batch["thermal"].expand(-1, 3, -1, -1)
+    fused = clean + (torch.maximum(luma(clean), batch["thermal"]) - luma(clean))
+    has_clean, has_thermal = (batch[k].bool() for k in ("has_clean", "has_thermal"))
+    draw = torch.rand(len(clean))
+    as_thermal = has_thermal & ((draw < 0.5) | ~has_clean)
+    as_fused = has_thermal & ~as_thermal & (draw < 0.75)
+    target = torch.where(as_thermal[:, None, None, None], thermal, clean)
+    target = torch.where(as_fused[:, None, None, None], fused.clamp(0, 1), target)
+    latent = model.encoder.encode(target).float()
+    latent = latent + 0.05 * torch.randn_like(latent)  # streams will not hit latents exactly
+    _, detail_4, detail_2 = model.encoder(batch["degraded"])
+    image = model.decoder(latent, detail_4, detail_2).float()
+    weight = torch.where(as_thermal[:, None, None, None], batch["weight"].sqrt(), 1.0)
+    return {"reconstruction": detail_l1(image, target, weight)}
+
+
+def _diffusion_loss(
+    model: MagicFuse, unet: nn.Module, batch: Batch, target: Tensor, weight: Tensor
+) -> Tensor:
+    """Return Eq. 7 in its v form: the weighted squared error of the velocity."""
+    abar_all = torch.tensor(model.preset.schedule.alphas_cumprod(), dtype=torch.float32)
+    with torch.no_grad():
+        x0 = model.encoder.encode(target).float()
+        condition = model.encoder(batch["degraded"])[0]
+    grid = [
+        t for k in model.preset.steps for t in model.preset.schedule.trailing_timesteps(k)
+    ]  # half of the draws fall on the levels that the shipped grids visit
+    anywhere = torch.randint(0, len(abar_all), (len(x0),))
+    on_grid = torch.tensor(random.choices(grid, k=len(x0)))
+    t = torch.where(torch.rand(len(x0)) < 0.5, on_grid, anywhere)
+    abar = abar_all[t][:, None, None, None]
+    eps = torch.randn_like(x0)
+    v = unet(condition, algebra.add_noise(x0, eps, abar), t.float()).float()
+    error = (v - algebra.velocity(x0, eps, abar)).square()
+    mean: Tensor = (error * weight).sum() / (weight.sum() * x0.shape[1]).clamp_min(1.0)
+    return mean
+
+
+def ikr_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Eq. 7 for the stream that restores: (degraded, clean)."""
+    weight = batch["has_clean"][:, None, None, None].expand(-1, 1, *_latent_size(batch))
+    return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["clean"], weight)}
+
+
+def ckg_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Eq. 7 for the stream that estimates the thermal image: (degraded, thermal)."""
+    weight = F.avg_pool2d(batch["weight"], 8) * batch["has_thermal"][:, None, None, None]
+    target = batch["thermal"].expand(-1, 3, -1, -1)
+    return {"ckg": _diffusion_loss(model, model.ckg, batch, target, weight)}
+
+
+def _latent_size(batch: Batch) -> tuple[int, int]:
+    height, width = batch["clean"].shape[-2:]
+    return height // 8, width // 8
+
+
+def _head_losses(model: MagicFuse, z_seg: Tensor, detail_4: Tensor, label: Tensor) -> Tensor:
+    """Return Eq. 16 for the refined scores and, at a lower weight, for the state itself."""
+    logits = model.segmentation(z_seg, detail_4).float()
+    logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+    fine = resize_label(label, logits.shape[-2:])  # 1/2: what the exported head decides at
+    coarse = resize_label(label, z_seg.shape[-2:])
+    return (
+        segmentation_loss(logits, fine, CLASS_WEIGHTS)
+        + 0.5 * dice_loss(logits, fine)
+        + 0.4 * segmentation_loss(z_seg, coarse, CLASS_WEIGHTS)
+    )
+
+
+def _fusion_targets(batch: Batch, restored: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what MagImg should look like: real images where there are some, else our estimates."""
+    has_clean, has_thermal = (
+        batch[k].bool()[:, None, None, None] for k in ("has_clean", "has_thermal")
+    )
+    visible = torch.where(has_clean, batch["clean"], restored.detach().clamp(0, 1))
+    thermal = torch.where(has_thermal, batch["thermal"], luma(estimate).detach().clamp(0, 1))
+    return visible, thermal
+
+
+def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Algorithm 1: a shared z_T, a random stop step, a gradient at that step only."""
+    steps = ddim_steps(
+        model.preset.schedule,
+        model.preset.schedule.trailing_timesteps(random.choice(model.preset.steps)),
+    )
+    stop = random.randrange(len(steps))
+    tau = torch.full((1,), model.preset.tau)
+    with torch.no_grad():
+        condition, detail_4, detail_2 = model.encoder(batch["degraded"])
+        streams = model.start(condition)
+        for step in steps[:stop]:
+            streams = model.advance(streams, condition, step, tau)
+    streams = model.advance(streams, condition, steps[stop], tau)
+    assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
+    with torch.no_grad():
+        restored = model.decoder(streams.x0_ikr, detail_4, detail_2).float()
+        estimate = model.decoder(streams.x0_ckg, detail_4, detail_2).float()
+    image = model.decoder(streams.x0_mkf, detail_4, detail_2).float()
+    return {
+        "fusion": 4 * fusion_loss(image, *_fusion_targets(batch, restored, estimate)),
+        "segmentation": _head_losses(model, streams.z_seg, detail_4, batch["label"]),
+    }
+
+
+def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """The task's own losses on the sampler's output, through all of its steps."""
+    count = random.choices(model.preset.steps, [1 / k**1.2 for k in model.preset.steps])[0]
+    steps = ddim_steps(model.preset.schedule, model.preset.schedule.trailing_timesteps(count))
+    tau = torch.full((1,), model.preset.tau)
+    condition, detail_4, detail_2 = model.encoder(batch["degraded"])
+    streams = model.start(condition)
+    for step in steps:
+        streams = model.advance(streams, condition, step, tau)
+    assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
+    latents = torch.cat([streams.x0_ikr, streams.x0_ckg, streams.x0_mkf])
+    images = model.decoder(latents, detail_4.repeat(3, 1, 1, 1), detail_2.repeat(3, 1, 1, 1))
+    restored, estimate, image = images.float().chunk(3)
+    thermal = batch["thermal"]
+    # Hot pixels are few and are what thermal adds; a plain L1 halves the contrast of people.
+    hot = batch["weight"] * (1 + 3 * (thermal > 0.35)) * batch["has_thermal"][:, None, None, None]
+    return {
+        "restored": 8
+        * detail_l1(restored, batch["clean"], batch["has_clean"][:, None, None, None]),
+        "thermal": 6 * detail_l1(estimate, thermal.expand(-1, 3, -1, -1), hot),
+        "fusion": 4 * fusion_loss(image, *_fusion_targets(batch, restored, estimate)),
+        "segmentation": _head_losses(model, streams.z_seg, detail_4, batch["label"]),
+    }
+
+
+STAGES: dict[str, Stage] = {
+    s.name: s
+    for s in (
+        Stage("autoencoder", ("encoder", "decoder"), autoencoder_loss, (0.4, 0.3, 0.3)),
+        Stage("ikr", ("ikr",), ikr_loss, (0.6, 0.4, 0.0)),
+        Stage("ckg", ("ckg",), ckg_loss, (0.0, 0.45, 0.55)),
+        Stage("mkf", ("mkf", "segmentation"), mkf_loss, (0.55, 0.2, 0.25)),
+        Stage(
+            "few_step",
+            ("encoder", "decoder", "ikr", "ckg", "mkf", "segmentation"),
+            few_step_loss,
+            (0.5, 0.22, 0.28),
+        ),
+    )
+}
