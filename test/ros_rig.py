@@ -42,8 +42,12 @@ class Rig:
     name = "/front/fuse_node"
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str] | None = None, **parameters: Any
-    ):
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        command: tuple[str, ...] = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node"),
+        **parameters: Any,
+    ) -> None:
         domain = 1 + next(_domains) % 100
         self._parameters = folder / f"overrides_{domain}.yaml"
         lines = [f"    {key}: {value!r}" for key, value in parameters.items()]
@@ -61,7 +65,7 @@ class Rig:
         arguments += ["--params-file", str(ROOT / "config" / "fuse.yaml")]
         arguments += ["--params-file", str(self._parameters), "-r", "image:=/camera/image_raw"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "magicfuse_ros.ros.fuse_node", "--ros-args", *arguments],
+            [*command, "--ros-args", *arguments],
             env={**os.environ, **(environment or {})},
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -151,10 +155,11 @@ class Rig:
         return self._log.read()
 
     def end(self, number: signal.Signals = signal.SIGINT, times: int = 1) -> int:
-        """Send the signal so many times and return the exit code."""
+        """Send the signal so many times, 20 ms apart, and return the exit code."""
         for _ in range(times):
-            self.process.send_signal(number)
-            time.sleep(0.01)
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+                time.sleep(0.02)
         try:
             return self.process.wait(10)
         finally:

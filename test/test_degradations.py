@@ -51,6 +51,18 @@ def test_more_darkness_is_darker_and_noisier_relative_to_its_signal() -> None:
     assert (dark[1:] - dark[:-1]).std() > 1
 
 
+def test_frames_of_a_video_share_their_light_and_differ_in_noise() -> None:
+    sensor = np.random.default_rng(1)
+    a, b = (
+        degrade(scene(), "dark", 0.3, np.random.default_rng(7), sensor=sensor).astype(float)
+        for _ in range(2)
+    )
+    other = degrade(scene(), "dark", 0.3, np.random.default_rng(8), sensor=sensor).astype(float)
+    assert (a != b).any()
+    blocks = [x.reshape(4, 16, 6, 16, 3).mean((1, 3)) for x in (a, b, other)]
+    assert np.abs(blocks[0] - blocks[1]).max() < 3 < np.abs(blocks[0] - blocks[2]).max()
+
+
 def test_haze_takes_contrast_most_at_the_horizon_and_little_nearby() -> None:
     image = np.zeros((100, 64, 3), np.uint8)
     image[:, ::2] = 255

@@ -267,7 +267,8 @@ def test_compressed_images(tmp_path: Path, tiny_bundle: Path) -> None:
         rig.close()
 
 
-@pytest.mark.parametrize("times", [1, 2])
+# 100 signals come at every moment of the end, the interpreter's own included.
+@pytest.mark.parametrize("times", [1, 2, 100])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_an_active_node_cleanly(
     tmp_path: Path, tiny_bundle: Path, number: signal.Signals, times: int
@@ -308,7 +309,7 @@ def test_a_signal_during_configuration_ends_the_node_cleanly(
 
 @pytest.mark.parametrize(("name", "value"), [("tau", 3.0), ("tau", 1), ("steps", -1)])
 def test_a_wrong_start_value_is_named(tmp_path: Path, name: str, value: Any) -> None:
-    rig = Rig(tmp_path, None, **{name: value})
+    rig = Rig(tmp_path, **{name: value})
     try:
         assert rig.process.wait(15) == 1
         assert f"'{name}'" in rig.output() or f": {name}" in rig.output()

@@ -38,10 +38,16 @@ def to_srgb(linear: Linear) -> Image:
     return _TO_SRGB[(np.clip(linear, 0.0, 1.0) * _LEVELS + 0.5).astype(np.int16)]
 
 
-def darken(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def darken(
+    image: Image,
+    strength: float,
+    rng: np.random.Generator,
+    sensor: np.random.Generator | None = None,
+) -> Image:
     """Take the image at night: less light, lamps instead of the sun, photon and read noise, gain.
 
     `strength` 0 to 1 removes 2 to 6 stops, of which the camera's gain brings up to 2 back.
+    `sensor` draws the noise, so that the frames of a video can share all else; by default `rng`.
     """
     height, width = image.shape[:2]
     stops = 2.0 + 4.0 * strength
@@ -51,7 +57,7 @@ def darken(image: Image, strength: float, rng: np.random.Generator) -> Image:
     cast = rng.uniform(0.85, 1.15, 3).astype(np.float32)  # lamps are not white
     light = _illumination(height, width, rng) * np.float32(2.0**-stops)
     electrons = to_linear(image) * (light[..., None] * (cast / cast.mean() * full_well))
-    noise = rng.standard_normal(electrons.shape, dtype=np.float32)
+    noise = (sensor or rng).standard_normal(electrons.shape, dtype=np.float32)
     noise *= np.sqrt(
         electrons + np.float32(read_noise**2)
     )  # shot noise is Gaussian at these counts
@@ -59,10 +65,11 @@ def darken(image: Image, strength: float, rng: np.random.Generator) -> Image:
 
 
 def _illumination(height: int, width: int, rng: np.random.Generator) -> Linear:
-    """Uneven light of lamps: a smooth field of mean about 1, float32 (height, width)."""
-    coarse = rng.uniform(0.4, 1.6, (4, 5)).astype(np.float32)
-    field = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(field, np.float32).clip(0.2)
+    """Pools of lamp light in the dark: a smooth log-normal field, float32 (height, width)."""
+    cells = (int(rng.integers(3, 8)), int(rng.integers(4, 10)))
+    stops = rng.standard_normal(cells, np.float32) * np.float32(rng.uniform(0.2, 1.5))
+    field = cv2.resize(stops, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.exp2(field), np.float32)
 
 
 def haze(
@@ -114,8 +121,12 @@ def degrade(
     strength: float,
     rng: np.random.Generator,
     rows: tuple[float, float] = (0.0, 1.0),
+    sensor: np.random.Generator | None = None,
 ) -> Image:
     """Degrade one RGB uint8 image (H, W, 3) and return a new one of the same shape.
+
+    A video keeps its light and weather where every frame gets a new `rng` of one seed, and one
+    `sensor` generator draws the noise of all frames.
 
     Raises:
         ValueError: for an unknown kind, or a strength outside [0, 1].
@@ -125,7 +136,7 @@ def degrade(
     if kind == "clean":
         return image.copy()
     if kind == "dark":
-        return darken(image, strength, rng)
+        return darken(image, strength, rng, sensor)
     if kind == "haze":
         return haze(image, strength, rng, rows)
     if kind == "blur":

@@ -31,6 +31,14 @@ class Stop:
     def _note(self, number: int, frame: object) -> None:
         self._came = True
 
+    def ignore(self) -> None:
+        """Ignore both signals from now on, also while the interpreter ends.
+
+        For handlers in Python, it goes back to the default then, which kills.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
     def __bool__(self) -> bool:
         return self._came
 
@@ -68,5 +76,6 @@ def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
+        stop.ignore()
         rclpy.try_shutdown()
     return 0

@@ -6,6 +6,7 @@ import torch
 
 from magicfuse_training.data.classes import IGNORE, MFNET_TO_CAMVID, STATIC, remap
 from magicfuse_training.data.crops import CropConfig, Crops
+from magicfuse_training.data.night import night_reference
 from magicfuse_training.data.scenes import Scene, load_camvid, read_boxes, read_image
 
 CONFIG = CropConfig(height=64, width=96, batch=6)
@@ -17,6 +18,7 @@ def scene(clean: bool, thermal: bool) -> Scene:
     return Scene(
         "s",
         image,
+        image if clean else 255 - image,
         clean,
         image[..., 0] if thermal else None,
         np.full((240, 320), 3, np.uint8),
@@ -40,9 +42,26 @@ def test_a_batch_has_the_shapes_and_types_that_the_stages_expect() -> None:
 def test_flags_say_what_a_scene_can_teach() -> None:
     for weights, clean, thermal in (([1, 0, 0], 1, 0), ([0, 1, 0], 1, 1), ([0, 0, 1], 0, 1)):
         batch = batch_of([float(w) for w in weights])
-        assert (batch["has_clean"] == clean).all() and (batch["has_thermal"] == thermal).all()
+        weight = 1.0 if clean else np.float32(CONFIG.night_weight)
+        assert (batch["has_clean"] == weight).all() and (batch["has_thermal"] == thermal).all()
         assert (batch["thermal"].amax() > 0) == bool(thermal)
         assert (batch["weight"].amax() > 1) == bool(thermal)
+
+
+def test_a_night_scene_keeps_its_own_degradation_and_aims_at_its_stand_in() -> None:
+    day, night = batch_of([0, 1, 0]), batch_of([0, 0, 1])
+    assert (day["clean"] == day["degraded"]).float().mean() < 1
+    total = night["clean"].float() + night["degraded"].float()  # image + (255 - image), jittered
+    assert abs(total.mean() - 255) < 60 and (night["clean"] != night["degraded"]).any()
+
+
+def test_a_night_frame_is_brightened_and_lamps_stay_white() -> None:
+    image = np.full((64, 96, 3), 12, np.uint8)
+    image[10:20, 10:20] = 255
+    reference = night_reference(image)
+    assert reference.shape == image.shape
+    assert reference[40:, 40:].mean() > 3 * image[40:, 40:].mean()
+    assert reference[12:18, 12:18].min() > 240
 
 
 def test_the_same_seed_draws_the_same_crops_and_another_does_not() -> None:

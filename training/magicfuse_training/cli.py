@@ -24,7 +24,7 @@ from magicfuse_training.data.crops import CropConfig, Crops
 from magicfuse_training.data.scenes import load_camvid, load_msrs
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.metrics.score import score_camvid, score_msrs
-from magicfuse_training.metrics.table import print_scores
+from magicfuse_training.metrics.table import print_scores, write_into_card
 from magicfuse_training.networks.cost import gflop_per_call, parameters
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import load_preset
@@ -125,7 +125,9 @@ def score(
     backend: str = "auto",
     steps: Annotated[int | None, typer.Option(help="K; default: the bundle's")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the scores here")] = None,
-    record: Annotated[bool, typer.Option(help="write them into bundle.json too")] = False,
+    record: Annotated[
+        bool, typer.Option(help="write them into bundle.json and MODEL_CARD.md")
+    ] = False,
 ) -> None:
     """Score a bundle on CamVid val and MSRS dev through the vehicle's own runtime."""
     loaded = Bundle.load(bundle)
@@ -147,6 +149,7 @@ def score(
         old = loaded.manifest
         new = old.provenance.model_copy(update={"scores": scores})
         write_manifest(loaded.root, old.model_copy(update={"provenance": new}))
+        write_into_card(scores, loaded.root / "MODEL_CARD.md")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from magicfuse_ros.media.degradations import blur, compress, degrade
-from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.scenes import Scene
 
 Batch = dict[str, torch.Tensor]
@@ -28,6 +27,7 @@ class CropConfig:
     batch: int = 12
     scale: tuple[float, float] = (0.53, 1.6)  # below 0.53 a crop would exceed a 480x640 scene
     clean: float = 0.2  # a restorer that seldom sees clean input overdoes it on clean days
+    night_weight: float = 0.3  # of a stand-in for the clean image of a night scene
     person_weight: float = 7.0  # thermal images are mostly dark: people need weight to be learnt
 
 
@@ -35,7 +35,8 @@ class Crops(IterableDataset[Batch]):
     """An endless stream of batches.
 
     A batch: `degraded`, `clean` (B, 3, H, W) uint8; `thermal` (B, 1, H, W) uint8; `label` (B, H, W)
-    int64; `has_clean`, `has_thermal` (B,) float32; `weight` (B, 1, H, W) float32 for the thermal.
+    int64; `has_clean` (B,) float32, 1 or the lower weight of a stand-in; `has_thermal` (B,) float32,
+    0 or 1; `weight` (B, 1, H, W) float32 for the thermal.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Crops(IterableDataset[Batch]):
             part = cv2.resize(part, (config.width, config.height), interpolation=how)
             return np.ascontiguousarray(part[:, ::-1] if flip else part)
 
-        clean = _jitter(cut(scene.visible, cv2.INTER_LINEAR), scene.clean, rng)
+        jitter = _Jitter(rng)
+        visible = jitter(cut(scene.visible, cv2.INTER_LINEAR))
+        clean = visible if scene.clean else jitter(cut(scene.target, cv2.INTER_LINEAR))
         label = cut(scene.label, cv2.INTER_NEAREST)
         weight = np.ones((height, width), np.float32)
         thermal = np.zeros((config.height, config.width), np.uint8)
@@ -81,14 +84,14 @@ class Crops(IterableDataset[Batch]):
                 weight[max(y0, 0) : y1, max(x0, 0) : x1] = config.person_weight
         box_weight = cut(weight, cv2.INTER_NEAREST)  # type: ignore[arg-type]
         rows = (y / height, (y + h) / height)
-        degraded = _degrade(clean, scene.clean, rng, config.clean, rows)
+        degraded = _degrade(visible, scene.clean, rng, config.clean, rows)
         return {
             "degraded": degraded.transpose(2, 0, 1),
             "clean": clean.transpose(2, 0, 1),
             "thermal": thermal[None],
             "label": label.astype(np.int64),
             "weight": box_weight[None],
-            "has_clean": np.float32(scene.clean),
+            "has_clean": np.float32(1.0 if scene.clean else config.night_weight),
             "has_thermal": np.float32(scene.thermal is not None),
         }
 
@@ -104,21 +107,22 @@ class Crops(IterableDataset[Batch]):
         return int(y), int(x)
 
 
-def _jitter(
-    image: npt.NDArray[np.uint8], day: bool, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
-    """Vary contrast, colour, brightness: a few hundred scenes are soon learnt by heart."""
-    gain = rng.uniform(0.8, 1.25) if day else rng.uniform(0.8, 1.6)
-    channel = rng.uniform(0.93, 1.07, 3)
-    table = np.arange(256)[:, None] / 255.0
-    table = np.clip((table ** rng.uniform(0.8, 1.25)) * gain * channel, 0, 1)
-    lut = (table * 255).round().astype(np.uint8)[None]
-    image = np.asarray(cv2.LUT(image, lut), dtype=np.uint8)
-    if rng.random() < 0.5:
+class _Jitter:
+    """One draw of contrast, colour, brightness: a few hundred scenes are soon learnt by heart."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        table = (np.arange(256)[:, None] / 255.0) ** rng.uniform(0.8, 1.25)
+        table = np.clip(table * rng.uniform(0.8, 1.25) * rng.uniform(0.93, 1.07, 3), 0, 1)
+        self.lut = (table * 255).round().astype(np.uint8)[None]
+        self.saturation = rng.uniform(0.5, 1.4) if rng.random() < 0.5 else 1.0
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        image = np.asarray(cv2.LUT(image, self.lut), dtype=np.uint8)
+        if self.saturation == 1.0:
+            return image
         gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        keep = rng.uniform(0.5, 1.4)
-        image = np.asarray(cv2.addWeighted(image, keep, gray, 1 - keep, 0), dtype=np.uint8)
-    return image
+        mixed = cv2.addWeighted(image, self.saturation, gray, 1 - self.saturation, 0)
+        return np.asarray(mixed, dtype=np.uint8)
 
 
 def _degrade(
@@ -128,10 +132,10 @@ def _degrade(
     undegraded: float,
     rows: tuple[float, float],
 ) -> npt.NDArray[np.uint8]:
-    """Degrade a clean scene by one main cause and at times a second; a night scene only mildly."""
+    """Degrade a clean scene by one main cause and at times a second; a night scene seldom."""
     draw = rng.random()
     if not clean:
-        return degrade(image, "dark", 0.0, rng) if draw < 0.1 else image
+        return degrade(image, "dark", 0.0, rng) if draw < 0.15 else image
     if draw < undegraded:
         return image
     strength = rng.random()
@@ -146,8 +150,3 @@ def _degrade(
     if rng.random() < 0.25 or draw > 0.94:
         image = compress(image, rng.random())
     return image
-
-
-def labelled(label: torch.Tensor) -> torch.Tensor:
-    """Return a float mask of the pixels that say anything."""
-    return (label != IGNORE).float()

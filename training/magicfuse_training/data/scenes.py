@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from magicfuse_training.data.classes import MFNET_TO_CAMVID, remap
+from magicfuse_training.data.night import night_reference
 
 cv2.setNumThreads(0)  # its thread pool does not survive the fork of a data loader's worker
 
@@ -22,12 +23,14 @@ PERSON = 0  # in the box files
 class Scene:
     """One scene at a common size; arrays (H, W, 3) or (H, W), uint8.
 
-    `clean` is false for real night images: they are degraded, and no clean image of them exists.
-    `people` holds boxes (N, 4) as x0, y0, x1, y1 in pixels.
+    `clean` is false for real night images: they are degraded, and no clean image of them exists;
+    `target` is then a stand-in (`night_reference`), else the visible image itself. `people` holds
+    boxes (N, 4) as x0, y0, x1, y1 in pixels.
     """
 
     name: str
     visible: U8
+    target: U8
     clean: bool
     thermal: U8 | None
     label: U8
@@ -68,17 +71,11 @@ def load_camvid(root: Path, split: str, height: int, width: int) -> list[Scene]:
     """Load CamVid (`root/split/{vi,label}`), resized to height x width."""
     scenes = []
     for path in sorted((root / split / "vi").glob("*.jpg")):
+        visible = _resize(read_image(path), height, width)
         label = read_image(root / split / "label" / f"{path.stem}.png", gray=True)
-        scenes.append(
-            Scene(
-                path.stem,
-                _resize(read_image(path), height, width),
-                True,
-                None,
-                _resize(label, height, width, label=True),
-                np.zeros((0, 4), np.float32),
-            )
-        )
+        label = _resize(label, height, width, label=True)
+        nobody = np.zeros((0, 4), np.float32)
+        scenes.append(Scene(path.stem, visible, visible, True, None, label, nobody))
     return _not_empty(scenes, root / split)
 
 
@@ -86,14 +83,17 @@ def load_msrs(root: Path, split: str, height: int, width: int) -> list[Scene]:
     """Load MSRS (`root/split/{vi,ir,pseudo_label,boxes_infrared}`), resized to height x width."""
     scenes = []
     for path in sorted((root / split / "vi").glob("*.jpg")):
-        label = read_image(root / split / "pseudo_label" / f"{path.stem}.png", gray=True)
+        visible = _resize(read_image(path), height, width)
+        clean = not path.stem.endswith("N")
         thermal = read_image(root / split / "ir" / path.name, gray=True)
+        label = read_image(root / split / "pseudo_label" / f"{path.stem}.png", gray=True)
         boxes = root / split / "boxes_infrared" / f"{path.stem}.txt"
         scenes.append(
             Scene(
                 path.stem,
-                _resize(read_image(path), height, width),
-                not path.stem.endswith("N"),
+                visible,
+                visible if clean else night_reference(visible),
+                clean,
                 _resize(thermal, height, width),
                 _resize(remap(label, MFNET_TO_CAMVID), height, width, label=True),
                 read_boxes(boxes, height, width, [PERSON]),

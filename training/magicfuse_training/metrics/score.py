@@ -112,12 +112,16 @@ def score_camvid(fuser: Fuser, root: Path, names: list[str], split: str = "val")
 
 def _two_draws(clean: U8, strength: float, seed: int) -> tuple[U8, U8]:
     """Return one scene twice: the exposure is the same, only the photons differ."""
-    dark = degrade(clean, "dark", strength, np.random.default_rng(seed)).astype(np.float32)
-    smooth = cv2.GaussianBlur(dark, (0, 0), 1.5)
-    sigma = float((dark - smooth).std())
-    rng = np.random.default_rng(seed + 1)
-    draws = (smooth + sigma * rng.standard_normal(dark.shape, np.float32) for _ in range(2))
-    first, second = (np.asarray(d.round().clip(0, 255), np.uint8) for d in draws)
+    first, second = (
+        degrade(
+            clean,
+            "dark",
+            strength,
+            np.random.default_rng(seed),
+            sensor=np.random.default_rng([seed, draw]),
+        )
+        for draw in range(2)
+    )
     return first, second
 
 

@@ -1,48 +1,88 @@
-"""Prints scores as a table."""
+"""Shows scores: on the terminal, and in the bundle's model card."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+START, END = "<!-- scores: written by magicfuse-train score --record -->", "<!-- /scores -->"
 
-def print_scores(scores: dict[str, Any]) -> None:
-    """Print what `score_camvid` and `score_msrs` returned."""
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """A heading for every column, and rows of a label and its values."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def score_tables(scores: dict[str, Any]) -> list[ScoreTable]:
+    """Return what `score_camvid` and `score_msrs` measured as two tables."""
     camvid, msrs = scores["camvid_val"], scores["msrs_dev"]
-    table = Table("CamVid val", *camvid, title=f"bundle {scores['bundle']}, K = {scores['steps']}")
-    rows = {
+    labels = {
         "PSNR of the input, dB": "psnr_input_db",
-        "PSNR of the restored, dB": "psnr_restored_db",
+        "PSNR of the restored image, dB": "psnr_restored_db",
         "mIoU, % (human masks)": "miou_percent",
         "flicker of the input (0-255)": "flicker_input",
         "flicker of MagImg (0-255)": "flicker_mag_image",
     }
-    for title, key in rows.items():
-        values = [f"{c[key]:.2f}" if key in c else "" for c in camvid.values()]
-        table.add_row(title, *values)
-    table.add_section()
+    first = [
+        [label, *[f"{c[key]:.2f}" if key in c else "" for c in camvid.values()]]
+        for label, key in labels.items()
+    ]
     for name in camvid["clean"]["iou_percent"]:
-        table.add_row(f"IoU {name}, %", *[f"{c['iou_percent'][name]:.1f}" for c in camvid.values()])
-    Console().print(table)
+        values = [f"{c['iou_percent'][name]:.1f}" for c in camvid.values()]
+        first.append([f"IoU of {name}, %", *values])
 
-    table = Table("MSRS dev", *msrs)
-    for title, key in (
+    second = []
+    for label, key in (
         ("thermal estimate", "thermal_estimate"),
         ("gray visible image", "gray_visible"),
         ("best constant image", "best_constant"),
     ):
-        table.add_row(
-            f"{title}: PSNR dB / SSIM",
-            *[f"{m[key]['psnr_db']:.2f} / {m[key]['ssim']:.3f}" for m in msrs.values()],
-        )
-    for title, key in (
+        pairs = [f"{m[key]['psnr_db']:.2f} / {m[key]['ssim']:.3f}" for m in msrs.values()]
+        second.append([f"{label}: PSNR dB / SSIM", *pairs])
+    for label, key in (
         ("person contrast, estimate / real", "person_contrast"),
-        ("pedestrian pixels in a human box, %", "pedestrian_pixels_in_person_box_percent"),
-        ("person boxes found, %", "person_boxes_found_percent"),
+        ("pedestrian pixels in a human person box, %", "pedestrian_pixels_in_person_box_percent"),
+        ("infrared person boxes found, %", "person_boxes_found_percent"),
     ):
-        table.add_row(title, *[f"{m[key]:.2f}" for m in msrs.values()])
+        second.append([label, *[f"{m[key]:.2f}" for m in msrs.values()]])
     for key in ("visible", "restored", "mag_image"):
-        table.add_row(f"mean luma, {key}", *[f"{m['luma'][key]:.1f}" for m in msrs.values()])
-    Console().print(table)
+        second.append([f"mean luma, {key}", *[f"{m['luma'][key]:.1f}" for m in msrs.values()]])
+    return [
+        ScoreTable([f"CamVid val, K = {scores['steps']}", *camvid], first),
+        ScoreTable([f"MSRS dev, K = {scores['steps']}", *msrs], second),
+    ]
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """Print the tables."""
+    for table in score_tables(scores):
+        shown = Table(*table.headings)
+        for row in table.rows:
+            shown.add_row(*row)
+        Console().print(shown)
+
+
+def write_into_card(scores: dict[str, Any], card: Path) -> None:
+    """Replace the marked section of a model card.
+
+    Raises:
+        ValueError: if the card lacks the two markers.
+    """
+    text = card.read_text(encoding="utf-8")
+    if START not in text or END not in text:
+        raise ValueError(f"'{card}' lacks the lines '{START}' and '{END}'")
+    parts = []
+    for table in score_tables(scores):
+        rule = ["---"] * len(table.headings)
+        lines = [table.headings, rule, *table.rows]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    before, after = text.split(START)[0], text.split(END)[1]
+    body = "\n\n".join(parts)
+    card.write_text(f"{before}{START}\n\n{body}\n\n{END}{after}", encoding="utf-8")

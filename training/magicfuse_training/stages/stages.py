@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra
-from magicfuse_training.losses.image import detail_l1, fusion_loss, luma
+from magicfuse_training.losses.image import chroma, detail_l1, fusion_loss, luma, weighted_l1
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.trainer import Stage
@@ -30,7 +30,7 @@ def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Reconstruct clean, thermal and fused images from their latent and the degraded details."""
     clean, thermal = batch["clean"], batch["thermal"].expand(-1, 3, -1, -1)
     fused = clean + (torch.maximum(luma(clean), batch["thermal"]) - luma(clean))
-    has_clean, has_thermal = (batch[k].bool() for k in ("has_clean", "has_thermal"))
+    has_clean, has_thermal = batch["has_clean"] == 1, batch["has_thermal"].bool()
     draw = torch.rand(len(clean))
     as_thermal = has_thermal & ((draw < 0.5) | ~has_clean)
     as_fused = has_thermal & ~as_thermal & (draw < 0.75)
@@ -148,9 +148,10 @@ def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     thermal = batch["thermal"]
     # Hot pixels are few and are what thermal adds; a plain L1 halves the contrast of people.
     hot = batch["weight"] * (1 + 3 * (thermal > 0.35)) * batch["has_thermal"][:, None, None, None]
+    known = batch["has_clean"][:, None, None, None]
+    colour = weighted_l1(chroma(restored), chroma(batch["clean"]), known)
     return {
-        "restored": 8
-        * detail_l1(restored, batch["clean"], batch["has_clean"][:, None, None, None]),
+        "restored": 8 * (detail_l1(restored, batch["clean"], known) + 2 * colour),
         "thermal": 6 * detail_l1(estimate, thermal.expand(-1, 3, -1, -1), hot),
         "fusion": 4 * fusion_loss(image, *_fusion_targets(batch, restored, estimate)),
         "segmentation": _head_losses(model, streams.z_seg, detail_4, batch["label"]),

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.networks.model import MagicFuse
+
+LOG_EVERY_S = 20.0
+SAVE_EVERY_S = 120.0
 
 Loss = Callable[[MagicFuse, Batch], dict[str, Tensor]]
 
@@ -81,33 +84,41 @@ class Trainer:
 
     def run(self, crops: Crops, workers: int = 1) -> MagicFuse:
         """Train until the budget is spent; return the averaged model in evaluation mode."""
-        console = Console()
         loader = DataLoader(
             crops, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None
         )
         batches: Iterator[Batch] = iter(loader)
         means: dict[str, float] = {}
-        last_save = last_log = last = time.monotonic()
-        while self.elapsed < self.seconds:
-            terms = self._step(next(batches))
-            for name, value in terms.items():
-                means[name] = 0.98 * means.get(name, value) + 0.02 * value
-            now = time.monotonic()
-            self.elapsed, last = self.elapsed + now - last, now
-            if now - last_log > 20:
-                last_log = now
-                shown = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-                left = (self.seconds - self.elapsed) / 60
-                console.print(f"{self.stage.name} step {self.step} {left:.1f} min left  {shown}")
-                with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                    log.write(
-                        json.dumps({"step": self.step, "seconds": self.elapsed, **means}) + "\n"
-                    )
-            if now - last_save > 120:
-                last_save = now
-                self.save()
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            TimeRemainingColumn(),
+            "{task.fields[losses]}",
+        )
+        with Progress(*columns) as progress:
+            bar = progress.add_task(self.stage.name, total=self.seconds, losses="")
+            last_save = last_log = last = time.monotonic()
+            while self.elapsed < self.seconds:
+                for name, value in self._step(next(batches)).items():
+                    means[name] = 0.98 * means.get(name, value) + 0.02 * value
+                now = time.monotonic()
+                self.elapsed, last = self.elapsed + now - last, now
+                losses = " ".join(f"{k} {v:.4f}" for k, v in means.items())
+                progress.update(bar, completed=self.elapsed, losses=f"step {self.step}  {losses}")
+                if now - last_log > LOG_EVERY_S:
+                    last_log = now
+                    self._log(means)
+                if now - last_save > SAVE_EVERY_S:
+                    last_save = now
+                    self.save()
+        self._log(means)
         self.save()
         return self.ema
+
+    def _log(self, means: dict[str, float]) -> None:
+        line = json.dumps({"step": self.step, "seconds": round(self.elapsed, 1), **means})
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
 
     def _step(self, batch: Batch) -> dict[str, float]:
         progress = min(self.elapsed / self.seconds, 1.0)

@@ -1,0 +1,86 @@
+"""What ROS's tools need of the package."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import py_compile
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import yaml
+
+import magicfuse_ros
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ("config", "launch", "magicfuse_ros", "resource", "package.xml", "setup.cfg", "setup.py")
+
+
+def test_versions_agree() -> None:
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert package.findtext("name") == "magicfuse_ros"
+    assert package.findtext("version") == magicfuse_ros.__version__
+    setup = (ROOT / "setup.py").read_text()
+    assert f'version="{magicfuse_ros.__version__}"' in setup
+
+
+def test_no_wheel_of_ros_is_a_dependency() -> None:
+    # where a ROS is installed, it would be shadowed
+    assert not re.search(r'"ros-', (ROOT / "setup.py").read_text())
+    assert "ros-" not in (ROOT / "requirements" / "vehicle.txt").read_text()
+
+
+def test_the_launch_file_compiles(tmp_path: Path) -> None:
+    launch = ROOT / "launch" / "fuse.launch.py"
+    py_compile.compile(str(launch), cfile=str(tmp_path / "launch.pyc"), doraise=True)
+
+
+def test_the_dds_profile_is_xml() -> None:
+    profile = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
+    name = {"dds": "http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"}
+    assert profile.findtext(".//dds:useBuiltinTransports", namespaces=name) == "false"
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("colcon_ros"), reason="colcon is not installed")
+def test_colcon_builds_what_launch_starts(tmp_path: Path, tiny_bundle: Path) -> None:
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    from ros_rig import Rig
+
+    source = tmp_path / "src" / "magicfuse_ros"
+    source.mkdir(parents=True)
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    shutil.copytree(tiny_bundle, source / "engines" / "nano")
+    colcon = "from colcon_core.command import main; main()"
+    built = subprocess.run(
+        [sys.executable, "-c", colcon, "--log-base", "log", "build"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+
+    prefix = tmp_path / "install" / "magicfuse_ros"
+    share = prefix / "share" / "magicfuse_ros"
+    for file in ("package.xml", "launch/fuse.launch.py", "config/fuse.yaml", "config/fastdds.xml"):
+        assert (share / file).read_bytes() == (ROOT / file).read_bytes()
+    assert (prefix / "share/ament_index/resource_index/packages/magicfuse_ros").is_file()
+    assert yaml.safe_load((share / "config/fuse.yaml").read_text())
+    (modules,) = prefix.glob("lib/python*/site-packages")
+    environment = {"PYTHONPATH": str(modules), "AMENT_PREFIX_PATH": str(prefix)}
+    command = (str(prefix / "lib" / "magicfuse_ros" / "fuse_node"),)
+    assert os.access(command[0], os.X_OK)
+    rig = Rig(tmp_path, environment, command)
+    try:
+        rig.activate()
+        assert rig.next_diagnostics()["bundle"] == str(share / "engines" / "nano")
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
