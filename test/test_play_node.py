@@ -7,15 +7,13 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from magicfuse_ros.media.degradations import degrade
-from magicfuse_ros.ros.play_node import SceneRandom, paced
+from magicfuse_ros.ros.play_node import degraded, paced
 
 
 def test_a_video_has_one_light_but_fresh_noise() -> None:
     image = np.full((60, 80, 3), 160, np.uint8)
-    noise = np.random.default_rng(5)
-    first, second = (degrade(image, "dark", 0.5, SceneRandom(1, noise)) for _ in range(2))
-    other = degrade(image, "dark", 0.5, SceneRandom(2, noise))
+    first, second = degraded([image, image], "dark", 0.5, seed=1)
+    (other,) = degraded([image], "dark", 0.5, seed=2)
     assert (first != second).mean() > 0.3
     blocks = [i.reshape(6, 10, 8, 10, 3).mean((1, 3)) for i in (first, second, other)]
     assert np.abs(blocks[0] - blocks[1]).max() < 4

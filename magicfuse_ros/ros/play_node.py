@@ -21,7 +21,7 @@ from std_msgs.msg import Header
 
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import open_source
-from magicfuse_ros.media.degradations import DEGRADATIONS, degrade
+from magicfuse_ros.media.degradations import DEGRADATIONS, Degradation, degrade
 from magicfuse_ros.ros.images import Pixels, to_message
 from magicfuse_ros.ros.process import Stop, run
 
@@ -87,21 +87,17 @@ class PlayNode(Node):
             raise MediaError(f"degradation is {kind!r}; expected {', '.join(DEGRADATIONS)}")
         if kind == "clean":
             return images
-        noise = np.random.default_rng(seed)
         # All beforehand: done while playing, it would take the processor that the fuser needs.
-        return [degrade(image, kind, strength, SceneRandom(seed, noise)) for image in images]
+        return list(degraded(images, kind, strength, seed))
 
 
-class SceneRandom(np.random.Generator):
-    """Draws the same light and camera for every frame of a video, but fresh sensor noise."""
-
-    def __init__(self, seed: int, noise: np.random.Generator) -> None:
-        super().__init__(np.random.PCG64(seed))
-        self._noise = noise
-
-    def standard_normal(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw sensor noise."""
-        return self._noise.standard_normal(*args, **kwargs)
+def degraded(
+    images: Iterable[Pixels], kind: Degradation, strength: float, seed: int
+) -> Iterator[Pixels]:
+    """Degrade the frames of a video: one light and weather, fresh sensor noise."""
+    sensor = np.random.default_rng(seed)
+    for image in images:
+        yield degrade(image, kind, strength, np.random.default_rng(seed), sensor=sensor)
 
 
 def paced(images: Iterable[Pixels], period_s: float, stop: Stop) -> Iterator[Pixels]:

@@ -35,8 +35,8 @@ class Crops(IterableDataset[Batch]):
     """An endless stream of batches.
 
     A batch: `degraded`, `clean` (B, 3, H, W) uint8; `thermal` (B, 1, H, W) uint8; `label` (B, H, W)
-    int64; `has_clean` (B,) float32, 1 or the lower weight of a stand-in; `has_thermal` (B,) float32,
-    0 or 1; `weight` (B, 1, H, W) float32 for the thermal.
+    int64; `has_clean` (B,) float32, 1 or the lower weight of a stand-in; `has_thermal` (B,)
+    float32, 0 or 1; `weight` (B, 1, H, W) float32 for the thermal.
     """
 
     def __init__(

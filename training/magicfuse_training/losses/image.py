@@ -33,16 +33,30 @@ def chroma(image: Tensor) -> Tensor:
 
 def weighted_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """Return mean |a - b| under a weight that broadcasts; 0 where all weights are 0."""
-    weight = weight.expand(a.shape)
-    return ((a - b).abs() * weight).sum() / weight.sum().clamp_min(1.0)
+    return _mean_abs(a - b, weight)
+
+
+def _mean_abs(x: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.expand(-1, -1, *x.shape[-2:])
+    return (x.abs() * weight).sum() / (weight.sum() * x.shape[1]).clamp_min(1.0)
 
 
 def detail_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Return L1 plus L1 of gradients at full and half size: keeps edges that L1 alone gives up."""
-    loss = weighted_l1(a, b, weight) + weighted_l1(sobel(a), sobel(b), weight)
-    half_a, half_b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-    half_w = F.avg_pool2d(weight, 2) if weight.shape[-1] > 1 else weight
-    return loss + weighted_l1(sobel(half_a), sobel(half_b), half_w)
+    """Return L1 plus L1 of gradients at full and half size: keeps edges that L1 alone gives up.
+
+    `weight` is (B, 1, 1, 1) or (B, 1, H, W).
+    """
+    full = a - b  # a gradient is linear: the difference of gradients is the gradient of this
+    half = F.avg_pool2d(full, 2)
+    half_weight = F.avg_pool2d(weight, 2) if weight.shape[-1] > 1 else weight
+    return _mean_abs(full, weight) + _gradient_l1(full, weight) + _gradient_l1(half, half_weight)
+
+
+def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.expand(-1, -1, *x.shape[-2:])
+    across = (x[..., 2:] - x[..., :-2]).abs() * weight[..., 1:-1]
+    down = (x[..., 2:, :] - x[..., :-2, :]).abs() * weight[..., 1:-1, :]
+    return (across.sum() + down.sum()) / (weight.sum() * x.shape[1]).clamp_min(1.0)
 
 
 def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     colour = weighted_l1(chroma(restored), chroma(batch["clean"]), known)
     return {
         "restored": 8 * (detail_l1(restored, batch["clean"], known) + 2 * colour),
-        "thermal": 6 * detail_l1(estimate, thermal.expand(-1, 3, -1, -1), hot),
+        "thermal": 6 * detail_l1(luma(estimate), thermal, hot),
         "fusion": 4 * fusion_loss(image, *_fusion_targets(batch, restored, estimate)),
         "segmentation": _head_losses(model, streams.z_seg, detail_4, batch["label"]),
     }

@@ -1,0 +1,65 @@
+"""The node as a process: how it starts and ends."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+
+from ros_rig import Rig, image
+
+
+# 100 signals come at every moment of the end, the interpreter's own included.
+@pytest.mark.parametrize("times", [1, 2, 100])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_an_active_node_cleanly(
+    tmp_path: Path, tiny_bundle: Path, number: signal.Signals, times: int
+) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        rig.activate()
+        received = rig.subscribe("mag_image")
+        end = time.monotonic() + 0.3  # images are under way when the signal comes
+        while time.monotonic() < end:
+            rig.camera.publish(image(size=(480, 640)))
+            rig.spin_until(lambda: False, 0.01)
+        assert received
+        assert rig.end(number, times) == 0, rig.output()
+        assert "Traceback" not in rig.output()
+    finally:
+        rig.close()
+
+
+def test_a_signal_during_configuration_ends_the_node_cleanly(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        assert rig.state() == "unconfigured"
+        client = rig.node.create_client(ChangeState, f"{rig.name}/change_state")
+        assert rig.spin_until(client.service_is_ready)
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        client.call_async(request)
+        assert rig.spin_until(lambda: "building" in rig.output())
+        assert rig.end(signal.SIGINT, 2) == 0, rig.output()
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("tau", 3.0), ("tau", 1), ("steps", -1)])
+def test_a_wrong_start_value_is_named(tmp_path: Path, name: str, value: Any) -> None:
+    rig = Rig(tmp_path, **{name: value})
+    try:
+        assert rig.process.wait(15) == 1
+        assert f"'{name}'" in rig.output() or f": {name}" in rig.output()
+        assert "Traceback" not in rig.output()
+    finally:
+        rig.close()
