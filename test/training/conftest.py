@@ -1,5 +1,7 @@
 """Fixtures for the training package; without torch its tests are skipped."""
 
+from collections.abc import Callable
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the training package needs torch")
@@ -33,12 +35,22 @@ def small_preset() -> Preset:
     )
 
 
+@pytest.fixture(scope="session")
+def build_model(small_preset: Preset) -> Callable[[], MagicFuse]:
+    """Return a maker of models whose layers all do something: none is left at zero."""
+
+    def build() -> MagicFuse:
+        torch.manual_seed(0)
+        model = MagicFuse(small_preset).eval()
+        for parameter in model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model
+
+    return build
+
+
 @pytest.fixture
-def small_model(small_preset: Preset) -> MagicFuse:
-    """Return a small model whose layers all do something: zeroed ones are given random weights."""
-    torch.manual_seed(0)
-    model = MagicFuse(small_preset).eval()
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
+def small_model(build_model: Callable[[], MagicFuse]) -> MagicFuse:
+    """Return a model that the test may change."""
+    return build_model()

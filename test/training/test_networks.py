@@ -63,6 +63,10 @@ def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: 
         )
         return x0, z_seg, w
 
+    # Lift one thermal class until it wins in half of the pixels.
+    _, z_seg, _ = fuse(1.0)
+    behind = z_seg[:, small_model.other_ids].amax(1) - z_seg[:, 9]
+    small_model.mkf.segproj[-1].bias[9] += behind.median()  # type: ignore[index, operator, union-attr]
     _, z_seg, free = fuse(1.0)
     thermal = small_model.thermal_mask(z_seg)
     assert 0 < thermal.mean() < 1, "the case needs both kinds of pixels"

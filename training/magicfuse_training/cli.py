@@ -23,6 +23,7 @@ from magicfuse_ros.fuser import Fuser
 from magicfuse_training.data.crops import CropConfig, Crops
 from magicfuse_training.data.scenes import load_camvid, load_msrs
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
+from magicfuse_training.export.weights import load_weights
 from magicfuse_training.metrics.score import score_camvid, score_msrs
 from magicfuse_training.metrics.table import print_scores, write_into_card
 from magicfuse_training.networks.cost import gflop_per_call, parameters
@@ -44,6 +45,9 @@ def stage(
     minutes: Annotated[float, typer.Option(min=0, help="time budget; the rate anneals over it")],
     run: RunFolder = Path("runs/nano"),
     preset: str = "nano",
+    from_bundle: Annotated[
+        Path | None, typer.Option(help="start from a bundle's weights, not from the stage before")
+    ] = None,
     batch: int = 12,
     seed: int = 0,
 ) -> None:
@@ -54,7 +58,9 @@ def stage(
     config = load_preset(preset)
     model = MagicFuse(config)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if newest := newest_checkpoint(run, before=name):
+    if from_bundle:
+        load_weights(model, Bundle.load(from_bundle))
+    elif newest := newest_checkpoint(run, before=name):
         model.load_state_dict(torch.load(newest, weights_only=True)["ema"])
         Console().print(f"starts from {newest}")
     trainer = Trainer(STAGES[name], model, run / name, minutes)

@@ -28,7 +28,7 @@ from magicfuse_training.networks.model import MagicFuse
 
 OPSET = 18
 _DTYPES = {torch.float32: "float32", torch.uint8: "uint8"}
-_STORED_AS_HALF = 64  # elements; smaller constants are schedules and indices, and stay exact
+STORED_AS_HALF = 1024  # elements; biases, norms and constants are small, and stay exact
 
 
 def export_bundle(
@@ -93,6 +93,7 @@ def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> dict[st
         opset_version=OPSET,
         input_names=list(graph.inputs),
         output_names=list(graph.outputs),
+        optimize=False,  # runtimes fold batch norms; unfolded, a bundle can be trained on
         verbose=False,
     )
     assert program is not None
@@ -129,7 +130,8 @@ def check_graph(
 def _round_weights_to_half(model: MagicFuse) -> None:
     """Round the weights to what float16 storage holds, so that eager and the files agree."""
     for p in model.parameters():
-        p.copy_(p.half().float())
+        if p.numel() >= STORED_AS_HALF:
+            p.copy_(p.half().float())
 
 
 def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -141,7 +143,7 @@ def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
     casts: list[Any] = []
     for tensor in list(graph.initializer):
         array = numpy_helper.to_array(tensor)
-        if array.dtype != np.float32 or array.size < _STORED_AS_HALF:
+        if array.dtype != np.float32 or array.size < STORED_AS_HALF:
             continue
         half = numpy_helper.from_array(array.astype(np.float16), f"{tensor.name}.half")
         graph.initializer.remove(tensor)

@@ -36,7 +36,7 @@ class FusionConfig(BaseModel):
 
 
 class FusionLayer(nn.Module):
-    """Residual blocks, the streams' noise mixed in, then (where asked for) global attention."""
+    """Residual blocks, the streams' predictions mixed in, then global attention if asked for."""
 
     def __init__(self, inputs: int, width: int, attention: bool, config: FusionConfig, latent: int):
         super().__init__()
@@ -95,8 +95,8 @@ class FusionNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return (w in [0, 1], next z_seg).
 
-        x0_ikr, x0_ckg, z: (B, L, h, w); noise: both streams' predictions, (B, 2L, h, w); z_seg:
-        (B, classes, h, w); t: (B,). w is the paper's, but each latent channel has its own.
+        x0_ikr, x0_ckg, z: (B, L, h, w); noise: both streams' noise or velocity, (B, 2L, h, w);
+        z_seg: (B, classes, h, w); t: (B,). w is the paper's, but each latent channel has its own.
         """
         time = self.time(t)
         h = self.inlet(torch.cat([x0_ikr, x0_ckg, z], dim=1))

@@ -65,8 +65,8 @@ class MagicFuse(nn.Module):
         abar_next: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Do one DDIM step of ikr or ckg; return (eps, x0, z_next). t, abar, abar_next: (B,)."""
-        output = unet(condition, z, t).float()
         a, b = abar[:, None, None, None], abar_next[:, None, None, None]
+        output = unet(condition, self._visible(z, a), t).float()
         eps, x0 = algebra.split(self.prediction, output, z, a)
         return eps, x0, algebra.ddim(x0, eps, b)
 
@@ -86,13 +86,24 @@ class MagicFuse(nn.Module):
         `ikr` and `ckg` are the streams' (eps, x0) of this step; tau: (B,) or (1,).
         """
         a, b = abar[:, None, None, None], abar_next[:, None, None, None]
-        noise = torch.cat([ikr[0], ckg[0]], dim=1)
-        w, z_seg = self.mkf(ikr[1], ckg[1], z, noise, z_seg, t)
+        if self.prediction == "v":  # what is mixed (see algebra.fuse), so what F looks at
+            mixed = [algebra.velocity(x0, eps, a) for eps, x0 in (ikr, ckg)]
+        else:
+            mixed = [ikr[0], ckg[0]]
+        w, z_seg = self.mkf(ikr[1], ckg[1], self._visible(z, a), torch.cat(mixed, dim=1), z_seg, t)
         w, z_seg = w.float(), z_seg.float()
         mask = self.thermal_mask(z_seg)
         w = mask * torch.minimum(w, tau[:, None, None, None]) + (1 - mask) * w  # Eq. 11
         eps, x0 = algebra.fuse(self.prediction, w, z, ikr, ckg, a)
         return x0, algebra.ddim(x0, eps, b), z_seg, w
+
+    def _visible(self, z: Tensor, a: Tensor) -> Tensor:
+        """Return what a network sees of z. With `v`: its linear estimate of x0, sqrt(abar) z.
+
+        At zero terminal SNR that is nothing, and z_T is nothing but noise: a small network that
+        has to average it away loses the fine detail.
+        """
+        return a.sqrt() * z if self.prediction == "v" else z
 
     @torch.no_grad()
     def thermal_mask(self, z_seg: Tensor) -> Tensor:

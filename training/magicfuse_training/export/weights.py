@@ -1,0 +1,48 @@
+"""Reads the weights of an exported bundle back, to train on from it."""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from onnx import numpy_helper
+
+from magicfuse_ros.bundle import NETWORKS, Bundle
+from magicfuse_training.networks.model import MagicFuse
+
+# A graph's module names its network in its own way; see export/graphs.py.
+_PREFIXES = {
+    "ikr": {"unet.": "ikr."},
+    "ckg": {"unet.": "ckg."},
+    "segmentation": {"head.": "segmentation."},
+}
+_NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")  # only training uses these
+
+
+def load_weights(model: MagicFuse, bundle: Bundle) -> None:
+    """Load a bundle's float16 weights into a model of the same preset.
+
+    The head that makes latents of clean images is not part of a bundle: it keeps its values, so a
+    bundle is a start for `few_step`, not for the stages before it.
+
+    Raises:
+        ValueError: naming the first weight that the bundle lacks or that has another shape.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for network in NETWORKS:
+        for tensor in onnx.load(bundle.path(network)).graph.initializer:
+            name = tensor.name.removesuffix(".half").removeprefix("model.")
+            for old, new in _PREFIXES.get(network, {}).items():
+                name = new + name.removeprefix(old) if name.startswith(old) else name
+            found[name] = torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
+    state = model.state_dict()
+    for name, value in state.items():
+        if any(part in name for part in _NOT_EXPORTED):
+            continue
+        if name not in found or found[name].shape != value.shape:
+            shape = tuple(found[name].shape) if name in found else "missing"
+            raise ValueError(
+                f"bundle '{bundle.root}': weight '{name}' is {shape}; "
+                f"preset '{model.preset.name}' has {tuple(value.shape)}"
+            )
+        state[name] = found[name]
+    model.load_state_dict(state)
