@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from magicfuse_ros.bench import bench_command
+from magicfuse_ros.commands.bench import bench_command
+from magicfuse_ros.commands.info import info_command
+from magicfuse_ros.commands.run import run_command
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.info import info_command
-from magicfuse_ros.run import run_command
 
 
 class _OneLineErrors(TyperGroup):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from magicfuse_ros.bench import machine, measure
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
+from magicfuse_ros.commands.bench import machine, measure
 from magicfuse_ros.fuser import FusedFrame, Output
 
 
@@ -88,7 +88,7 @@ def test_bench_takes_size_and_steps_from_the_bundle(tiny_bundle: Path, tmp_path:
 def test_measure_leaves_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = iter([9.0, 9.0, 9.0, 1.0, 2.0, 3.0, 4.0])  # seconds, the first three are warm-up
     now = 0.0
-    monkeypatch.setattr("magicfuse_ros.bench.perf_counter", lambda: now)
+    monkeypatch.setattr("magicfuse_ros.commands.bench.perf_counter", lambda: now)
 
     def fuse(image: object, outputs: tuple[Output, ...]) -> FusedFrame:
         nonlocal now

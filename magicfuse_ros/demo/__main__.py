@@ -18,8 +18,8 @@ from rich.table import Table
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
-from magicfuse_ros.demo_report import draw, last_diagnostics, timing
-from magicfuse_ros.demo_run import play_and_record
+from magicfuse_ros.demo.play import play_and_record
+from magicfuse_ros.demo.report import draw, last_diagnostics, timing
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.media import open_source
 from magicfuse_ros.ros.play_node import PICTURES_A_SECOND

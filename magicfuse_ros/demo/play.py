@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from magicfuse_ros.demo_report import CAMERA, DIAGNOSTICS, MAG_IMAGE, NODE
+from magicfuse_ros.demo.report import CAMERA, DIAGNOSTICS, MAG_IMAGE, NODE
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.ros.recorder import Recorder
 from magicfuse_ros.ros.session import Session
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 IMAGES = (
     "mag_image",
     "restored_image",

@@ -1,0 +1,1 @@
+"""`make demo`: a real video through the node, and what came of it."""
