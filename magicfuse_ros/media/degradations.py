@@ -134,7 +134,7 @@ def degrade(
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength is {strength}; expected 0 to 1")
     if kind == "clean":
-        return image.copy()
+        return np.array(image, dtype=np.uint8)
     if kind == "dark":
         return darken(image, strength, rng, sensor)
     if kind == "haze":

@@ -39,6 +39,7 @@ class Stage:
     loss: Loss  # named terms; their sum is minimised
     group_weights: tuple[float, float, float]  # CamVid, MSRS by day, MSRS at night
     learning_rate: float = 2e-3
+    frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
 
 
 def to_device(batch: Batch) -> Batch:
@@ -70,6 +71,10 @@ class Trainer:
         trained = [model.get_submodule(name) for name in stage.trained]
         for child in trained:
             child.train().requires_grad_(True)
+            if stage.frozen_statistics:
+                for module in child.modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.eval()
         parameters = [p for child in trained for p in child.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=1e-2)
         self.parameters = parameters
