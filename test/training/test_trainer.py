@@ -48,3 +48,17 @@ def test_a_run_learns_within_its_budget_and_resumes(small_preset: Preset, tmp_pa
     for k, v in again.ema.state_dict().items():
         assert torch.isfinite(v.float()).all(), k
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_few_step_trains_the_function_that_inference_runs(
+    small_preset: Preset, tmp_path: Path
+) -> None:
+    """Its batches are of several kinds; statistics of one kind are not those of inference."""
+    torch.manual_seed(0)
+    model = MagicFuse(small_preset)
+    trainer = Trainer(STAGES["few_step"], model, tmp_path, minutes=1)
+    names = [k for k in model.state_dict() if "running" in k]
+    before = {k: model.state_dict()[k].clone() for k in names}
+    for _ in range(2):
+        trainer._step(next(iter(crops())))
+    assert names and all(torch.equal(model.state_dict()[k], before[k]) for k in names)

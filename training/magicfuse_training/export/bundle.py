@@ -97,7 +97,7 @@ def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> dict[st
         verbose=False,
     )
     assert program is not None
-    onnx.save(store_as_half(program.model_proto), path)
+    onnx.save(strip_traces(store_as_half(program.model_proto)), path)
     values = (values,) if isinstance(values, Tensor) else values
     return dict(zip(graph.outputs, values, strict=True))
 
@@ -154,6 +154,16 @@ def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(nodes)
     del graph.value_info[:]  # shapes of initialisers that are now computed
     onnx.checker.check_model(model)
+    return model
+
+
+def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove the exporter's notes on every node: stack traces with the paths of this machine."""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.functions):
+        part.doc_string = ""
+        del part.metadata_props[:]
     return model
 
 
