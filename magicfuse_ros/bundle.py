@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,12 +182,6 @@ class Bundle:
                 f"steps is {count}; bundle '{self.manifest.name}' is trained for {sorted(grids)}"
             )
         return ddim_steps(self.manifest.schedule, grids[count])
-
-    def gflop(self, count: int, networks: Iterable[NetworkName] = NETWORKS) -> float:
-        """Return the cost in GFLOP of one frame of K = `count` steps that runs `networks`."""
-        per_step = ("ikr", "ckg", "mkf")
-        specs = self.manifest.networks
-        return sum(specs[n].gflop * (count if n in per_step else 1) for n in networks)
 
     @property
     def fingerprint(self) -> str:

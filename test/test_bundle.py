@@ -32,16 +32,6 @@ def test_loads_and_reads_back_what_was_written(tiny_bundle: Path) -> None:
     assert [step.t for step in bundle.steps(2)] == [999, 499]
 
 
-def test_cost_counts_the_branches_once_a_step(tiny_bundle: Path) -> None:
-    # The tiny bundle's networks cost 1, 2, .. 6 MFLOP in the order of NETWORKS.
-    bundle = Bundle.load(tiny_bundle)
-    assert bundle.gflop(1) == pytest.approx(0.021)
-    assert bundle.gflop(2) == pytest.approx(0.021 + 0.009)
-    assert bundle.gflop(2, ("encoder", "ikr", "decoder")) == pytest.approx(
-        0.001 + 2 * 0.002 + 0.006
-    )
-
-
 def test_fingerprint_follows_the_networks_only(copied: Path) -> None:
     before = Bundle.load(copied).fingerprint
     edit(copied, lambda m: m.update(tau=0.1))

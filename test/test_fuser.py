@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magicfuse_ros.backends import select
-from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle import NETWORKS, Bundle
 from magicfuse_ros.errors import BundleError, FrameError, MagicFuseError
 from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser
 from magicfuse_ros.geometry import FITS, Fit, Geometry
@@ -165,5 +165,14 @@ def test_unknown_output(fuser: Fuser) -> None:
         fuser(scene(4, 4), ["mask", "depth"])  # type: ignore[list-item]
 
 
-def test_warm_up_runs(bundle: Bundle) -> None:
-    Fuser(bundle, select()).warm_up()
+def test_warm_up_runs_every_network(bundle: Bundle) -> None:
+    frames: list[FusedFrame] = []
+
+    class Recording(Fuser):
+        def __call__(self, *args: Any, **kwargs: Any) -> FusedFrame:
+            frames.append(super().__call__(*args, **kwargs))
+            return frames[-1]
+
+    Recording(bundle, select()).warm_up()
+    assert len(frames) == 1
+    assert all(frames[0].stages_ms[network] > 0 for network in NETWORKS)

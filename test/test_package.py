@@ -37,7 +37,8 @@ def test_no_wheel_of_ros_is_a_dependency() -> None:
 
 def test_the_launch_file_compiles(tmp_path: Path) -> None:
     launch = ROOT / "launch" / "fuse.launch.py"
-    py_compile.compile(str(launch), cfile=str(tmp_path / "launch.pyc"), doraise=True)
+    compiled = py_compile.compile(str(launch), cfile=str(tmp_path / "launch.pyc"), doraise=True)
+    assert compiled and Path(compiled).stat().st_size > 0
 
 
 def test_the_dds_profile_is_xml() -> None:

@@ -101,7 +101,9 @@ def test_a_defect_costs_one_frame(bench: Bench) -> None:
     bench.fuser.error = None
     bench.fuser.go.release()
     bench.worker.offer(image(stamp=2))
-    wait_for(lambda: bench.publishers.stamps == [2])
+    wait_for(lambda: bench.counts()["fused"] == 1)
+    assert bench.publishers.stamps == [2]
+    assert bench.counts() == {"received": 2, "fused": 1, "dropped": 0, "idle": 0, "failed": 1}
 
 
 def test_without_subscribers_nothing_is_fused(bench: Bench) -> None:
