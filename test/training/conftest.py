@@ -25,6 +25,7 @@ def small_preset() -> Preset:
                     "latent_channels": 4,
                     "condition_channels": 8,
                     "detail_channels": 8,
+                    "context_channels": [8, 16],
                     "decoder_channels": (8, 8, 8),
                 }
             ),

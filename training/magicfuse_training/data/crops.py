@@ -111,8 +111,8 @@ class _Jitter:
     """One draw of contrast, colour, brightness: a few hundred scenes are soon learnt by heart."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        table = (np.arange(256)[:, None] / 255.0) ** rng.uniform(0.8, 1.25)
-        table = np.clip(table * rng.uniform(0.8, 1.25) * rng.uniform(0.93, 1.07, 3), 0, 1)
+        table = (np.arange(256)[:, None] / 255.0) ** rng.uniform(0.85, 1.18)
+        table = np.clip(table * rng.uniform(0.9, 1.1) * rng.uniform(0.93, 1.07, 3), 0, 1)
         self.lut = (table * 255).round().astype(np.uint8)[None]
         self.saturation = rng.uniform(0.5, 1.4) if rng.random() < 0.5 else 1.0
 

@@ -65,28 +65,48 @@ class TimeEmbedding(nn.Module):
         return embedded
 
 
+def before_activation(kind: Norm, channels: int) -> nn.Module:
+    """Return the normalisation between a block's output and the next activation, if it has one.
+
+    Blocks with batch norms end with an activation of their own: see `ResidualBlock`.
+    """
+    return nn.Identity() if kind == "batch" else normalisation(kind, channels)
+
+
 class ResidualBlock(nn.Module):
-    """norm, act, conv 3x3; plus the time term; norm, act, conv 3x3; plus the (projected) input."""
+    """Two 3x3 convolutions and a time term, added to the (projected) input.
+
+    norm, act, conv; plus time; norm, act, conv; plus input (arXiv 1603.05027): the published
+    networks' order. With batch norms: conv, norm, plus time, act; conv, norm; plus input, act
+    (1512.03385), since only a norm that follows its convolution folds into it.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, time: int | None, norm: Norm, act: Activation
     ) -> None:
         super().__init__()
-        self.norm1 = normalisation(norm, inputs)
+        self.norm_last = norm == "batch"
+        self.norm1 = normalisation(norm, outputs if self.norm_last else inputs)
         self.conv1 = conv3(inputs, outputs)
         self.time = nn.Linear(time, outputs) if time else None
         self.norm2 = normalisation(norm, outputs)
-        self.conv2 = zero_init(conv3(outputs, outputs))
+        self.conv2 = conv3(outputs, outputs)
+        if isinstance(self.norm2, nn.BatchNorm2d):
+            nn.init.zeros_(self.norm2.weight)  # starts as the identity; so does zero_init
+        else:
+            zero_init(self.conv2)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.act = activation(act)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """Map x (B, inputs, H, W) and a time embedding (B, time) to (B, outputs, H, W)."""
-        h = self.conv1(self.act(self.norm1(x)))
+        h = self.norm1(self.conv1(x)) if self.norm_last else self.conv1(self.act(self.norm1(x)))
         if self.time is not None and time is not None:
             h = h + self.time(F.silu(time))[:, :, None, None]
-        h = self.conv2(self.act(self.norm2(h)))
-        total: Tensor = self.skip(x) + h
+        if self.norm_last:
+            total: Tensor = self.act(self.skip(x) + self.norm2(self.conv2(self.act(h))))
+        else:
+            total = self.skip(x) + self.conv2(self.act(self.norm2(h)))
         return total
 
 

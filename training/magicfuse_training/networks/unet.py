@@ -16,8 +16,8 @@ from magicfuse_training.networks.blocks import (
     ResidualBlock,
     TimeEmbedding,
     activation,
+    before_activation,
     conv3,
-    normalisation,
     zero_init,
 )
 
@@ -71,7 +71,7 @@ class UNet(nn.Module):
                 )
                 channels = widths[level]
             self.up.append(blocks)
-        self.norm = normalisation(norm, channels)
+        self.norm = before_activation(norm, channels)
         self.act = activation(act)
         self.outlet = zero_init(conv3(channels, latent_channels))
 

@@ -3,7 +3,8 @@
 phase 1   autoencoder   images and back
           ikr, ckg      Eq. 7 in the latent space; the autoencoder is frozen
 phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
-then      few_step      the whole sampler at its shipped K, trained on what it puts out
+then      one_step      the whole sampler at K = 1, trained on what it puts out
+          few_step      the same at every K of the preset, on frames of the size that will run
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_ros.schedule import ddim_steps
-from magicfuse_training.data.crops import Batch
+from magicfuse_training.data.crops import Batch, CropConfig
 from magicfuse_training.diffusion import algebra
-from magicfuse_training.losses.image import chroma, detail_l1, fusion_loss, luma, weighted_l1
+from magicfuse_training.losses.image import (
+    chroma,
+    coarse_l1,
+    detail_l1,
+    fusion_loss,
+    luma,
+    structure_loss,
+    weighted_l1,
+)
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.trainer import Stage
@@ -51,7 +60,7 @@ def _diffusion_loss(
     abar_all = torch.tensor(model.preset.schedule.alphas_cumprod(), dtype=torch.float32)
     with torch.no_grad():
         x0 = model.encoder.encode(target).float()
-        condition = model.encoder(batch["degraded"])[0]
+    condition = model.encoder(batch["degraded"])[0]
     grid = [
         t for k in model.preset.steps for t in model.preset.schedule.trailing_timesteps(k)
     ]  # half of the draws fall on the levels that the shipped grids visit
@@ -132,9 +141,8 @@ def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """The task's own losses on the sampler's output, through all of its steps."""
-    count = random.choices(model.preset.steps, [1 / k**2.5 for k in model.preset.steps])[0]
+def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:
+    """The task's own losses on the output of a sampler of `count` steps, through all of them."""
     steps = ddim_steps(model.preset.schedule, model.preset.schedule.trailing_timesteps(count))
     tau = torch.full((1,), model.preset.tau)
     condition, detail_4, detail_2 = model.encoder(batch["degraded"])
@@ -150,37 +158,57 @@ def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     everything = torch.arange(len(condition))
     paired = batch["has_thermal"].nonzero()[:, 0]
     known = batch["has_clean"][:, None, None, None]
-    restored = decode(streams.x0_ikr, everything)
-    colour = weighted_l1(chroma(restored), chroma(batch["clean"]), known)
+    restored, clean = decode(streams.x0_ikr, everything), batch["clean"]
     losses = {
-        "restored": 15 * (detail_l1(restored, batch["clean"], known) + 2 * colour),
-        "segmentation": 0.7 * _head_losses(model, streams.z_seg, detail_4, batch["label"]),
+        "restored": 15 * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
+        + 30 * weighted_l1(chroma(restored), chroma(clean), known),
+        "segmentation": _head_losses(model, streams.z_seg, detail_4, batch["label"]),
     }
     if len(paired):
-        visible, thermal = batch["clean"][paired], batch["thermal"][paired]
+        visible, thermal = clean[paired], batch["thermal"][paired]
         estimate = luma(decode(streams.x0_ckg, paired))
         # Hot pixels are few and are what thermal adds; a plain L1 halves the contrast of people.
         hot = batch["weight"][paired] * (1 + 1.5 * (thermal > 0.35))
-        losses["thermal"] = 10 * detail_l1(estimate, thermal, hot)
+        losses["thermal"] = (
+            20 * detail_l1(estimate, thermal, hot)
+            + 10 * coarse_l1(estimate, thermal, torch.ones(1, 1, 1, 1))
+            + structure_loss(estimate, thermal)
+        )
         losses["fusion"] = 4 * fusion_loss(decode(streams.x0_mkf, paired), visible, thermal)
     return losses
 
+
+def one_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Train a single step from pure noise: the level that decides most."""
+    return _output_loss(model, batch, 1)
+
+
+def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Train every K of the preset; the smaller, the more often."""
+    steps = model.preset.steps
+    return _output_loss(model, batch, random.choices(steps, [1 / k**2.5 for k in steps])[0])
+
+
+EVERYTHING = ("encoder", "decoder", "ikr", "ckg", "mkf", "segmentation")
 
 STAGES: dict[str, Stage] = {
     s.name: s
     for s in (
         Stage("autoencoder", ("encoder", "decoder"), autoencoder_loss, (0.4, 0.3, 0.3)),
-        Stage("ikr", ("ikr",), ikr_loss, (0.6, 0.4, 0.0)),
+        # The context is trained here and not with the autoencoder: latents are local.
+        Stage("ikr", ("encoder.context", "ikr"), ikr_loss, (0.6, 0.4, 0.0)),
         Stage("ckg", ("ckg",), ckg_loss, (0.0, 0.45, 0.55)),
         Stage("mkf", ("mkf", "segmentation"), mkf_loss, (0.55, 0.2, 0.25)),
+        Stage("one_step", EVERYTHING, one_step_loss, (0.38, 0.28, 0.34)),
         Stage(
             "few_step",
-            ("encoder", "decoder", "ikr", "ckg", "mkf", "segmentation"),
+            EVERYTHING,
             few_step_loss,
-            (0.44, 0.26, 0.3),
-            learning_rate=1.5e-3,
-            # The decoder serves three kinds of images, the streams several noise levels: batches
-            # of one kind have other statistics than the running ones that inference uses.
+            (0.38, 0.28, 0.34),
+            learning_rate=5e-4,
+            crops=CropConfig(height=480, width=640, batch=4, scale=(1.0, 1.6)),
+            # The streams serve several noise levels here: batches of one level have other
+            # statistics than the running ones that inference uses.
             frozen_statistics=True,
         ),
     )

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from magicfuse_training.data.crops import Batch, Crops
+from magicfuse_training.data.crops import Batch, CropConfig, Crops
 from magicfuse_training.networks.model import MagicFuse
 
 LOG_EVERY_S = 20.0
@@ -39,6 +39,7 @@ class Stage:
     loss: Loss  # named terms; their sum is minimised
     group_weights: tuple[float, float, float]  # CamVid, MSRS by day, MSRS at night
     learning_rate: float = 2e-3
+    crops: CropConfig = field(default_factory=CropConfig)
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
 
 

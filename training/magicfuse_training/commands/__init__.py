@@ -1,0 +1,1 @@
+"""The commands of `magicfuse-train`, one module each."""

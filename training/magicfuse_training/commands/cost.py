@@ -1,0 +1,29 @@
+"""`magicfuse-train cost`: what a preset costs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from magicfuse_training.networks.cost import gflop_per_call, parameters
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import load_preset
+
+
+def cost_command(preset: str = "nano") -> None:
+    """Print the parameters and the GFLOP of every network, and of a frame for each trained K."""
+    config = load_preset(preset)
+    model = MagicFuse(config).eval()
+    calls = gflop_per_call(model)
+    table = Table("network", "parameters", "GFLOP a call", title=f"preset {config.name}")
+    for name, gflop in calls.items():
+        table.add_row(name, f"{parameters(model.get_submodule(name)):,}", f"{gflop:.2f}")
+    table.add_section()
+    for k in config.steps:
+        frame = sum(g * (k if n in ("ikr", "ckg", "mkf") else 1) for n, g in calls.items())
+        shipped = " (default)" if k == config.default_steps else ""
+        table.add_row(f"frame, K = {k}{shipped}", f"{parameters(model):,}", f"{frame:.2f}")
+    Console().print(table)
+    Console().print(
+        "A frame is MagImg and the mask; each further decoded image is one decoder call."
+    )
