@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from magicfuse_training.metrics.score import Confusion, _contrast, psnr, ssim
+from magicfuse_training.metrics.fusion import entropy, spatial_frequency
+from magicfuse_training.metrics.people import contrast
+from magicfuse_training.metrics.score import Confusion, psnr, ssim
 
 
 def test_iou_of_a_known_case() -> None:
@@ -24,7 +26,13 @@ def test_contrast_is_the_box_minus_its_ring_without_other_people() -> None:
     image[20:40, 20:30] = 110
     image[20:40, 32:40] = 250  # a second person stands in the ring
     box, other = (20, 20, 30, 40), (32, 20, 40, 40)
-    assert _contrast(image, box, [box, other]) == pytest.approx(100)
-    with_other = _contrast(image, box, [box])
+    assert contrast(image, box, [box, other]) == pytest.approx(100)
+    with_other = contrast(image, box, [box])
     assert with_other is not None and with_other < 100
-    assert _contrast(image, (0, 0, 60, 60), [(0, 0, 60, 60)]) is None
+    assert contrast(image, (0, 0, 60, 60), [(0, 0, 60, 60)]) is None
+
+
+def test_entropy_and_spatial_frequency_of_known_cases() -> None:
+    flat, steps = np.full((8, 8), 7, np.uint8), np.tile(np.array([0, 10], np.uint8), (8, 4))
+    assert entropy(flat) == 0 and spatial_frequency(flat) == 0
+    assert entropy(steps) == pytest.approx(1) and spatial_frequency(steps) == pytest.approx(10)

@@ -30,7 +30,8 @@ from torchmetrics.functional.image import (
 
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.media.degradations import Degradation, degrade
-from magicfuse_training.data.scenes import PERSON, read_boxes, read_image
+from magicfuse_training.data.scenes import read_image
+from magicfuse_training.metrics.people import area, contrast, people
 
 U8 = npt.NDArray[np.uint8]
 IGNORE = 255
@@ -160,21 +161,21 @@ def _score_msrs(fuser: Fuser, folder: Path, paths: list[Path], name: str) -> dic
         estimates.append(estimate)
         grays.append(_gray(visible))
         lumas.append([_gray(x).mean() for x in (visible, frame.restored, frame.mag_image)])
-        infrared = _people(folder, "infrared", path.stem, real.shape)
+        infrared = people(folder, "infrared", path.stem, real.shape)
         for box in infrared:
-            real_contrast = _contrast(real, box, infrared)
+            real_contrast = contrast(real, box, infrared)
             if real_contrast is not None:
                 contrast_real += real_contrast
-                contrast_estimate += _contrast(estimate, box, infrared) or 0.0
+                contrast_estimate += contrast(estimate, box, infrared) or 0.0
         person = frame.mask == PEDESTRIAN
         inside = np.zeros(real.shape, bool)
         for kind in ("infrared", "visible", "fusion"):
-            for box in _people(folder, kind, path.stem, real.shape):
-                inside[_area(box)] = True
+            for box in people(folder, kind, path.stem, real.shape):
+                inside[area(box)] = True
         called += int(person.sum())
         called_inside += int((person & inside).sum())
         boxes += len(infrared)
-        found += sum(float(person[_area(b)].mean()) >= 0.1 for b in infrared)
+        found += sum(float(person[area(b)].mean()) >= 0.1 for b in infrared)
     luma = np.mean(lumas, axis=0)
     levels = range(0, 256, 3)
     return {
@@ -211,30 +212,3 @@ def _constant(metric: Metric, level: int, reals: Iterable[U8]) -> float:
 
 def _gray(image: U8) -> U8:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-Box = tuple[int, int, int, int]
-
-
-def _people(folder: Path, kind: str, stem: str, shape: tuple[int, ...]) -> list[Box]:
-    """Return the person boxes of one kind, clipped to the image, as x0, y0, x1, y1."""
-    boxes = read_boxes(folder / f"boxes_{kind}" / f"{stem}.txt", shape[0], shape[1], [PERSON])
-    clipped = boxes.round().clip(0, [shape[1], shape[0], shape[1], shape[0]]).astype(int)
-    return [(b[0], b[1], b[2], b[3]) for b in clipped.tolist() if b[2] > b[0] and b[3] > b[1]]
-
-
-def _area(box: Box) -> tuple[slice, slice]:
-    return slice(box[1], box[3]), slice(box[0], box[2])
-
-
-def _contrast(image: U8, box: Box, people: list[Box]) -> float | None:
-    """Return mean inside the box minus mean of a ring around it that holds no other person."""
-    x0, y0, x1, y1 = box
-    dx, dy = max((x1 - x0) // 2, 4), max((y1 - y0) // 2, 4)
-    ring = np.zeros(image.shape, bool)
-    ring[max(y0 - dy, 0) : y1 + dy, max(x0 - dx, 0) : x1 + dx] = True
-    for other in people:
-        ring[_area(other)] = False
-    if not ring.any():
-        return None
-    return float(image[_area(box)].mean() - image[ring].mean())
