@@ -81,6 +81,12 @@ def ikr_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["clean"], weight)}
 
 
+def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Eq. 7 for a visible stream that restores nothing (ablation: Model I)."""
+    weight = batch["clean"].new_ones(len(batch["clean"]), 1, *_latent_size(batch))
+    return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["degraded"], weight)}
+
+
 def ckg_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Eq. 7 for the stream that estimates the thermal image: (degraded, thermal)."""
     weight = F.avg_pool2d(batch["weight"], 8) * batch["has_thermal"][:, None, None, None]
@@ -139,6 +145,12 @@ def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
         "fusion": 4 * fusion_loss(image, *_fusion_targets(batch, restored, estimate)),
         "segmentation": _head_losses(model, streams.z_seg, detail_4, batch["label"]),
     }
+
+
+def fusion_only_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Algorithm 1 without Eq. 16 (ablation: Model IV)."""
+    terms = mkf_loss(model, batch)
+    return {"fusion": terms["fusion"]}
 
 
 def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:

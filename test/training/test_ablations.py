@@ -1,0 +1,89 @@
+"""Every ablated model lacks exactly the part that its name says."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from test_trainer import crops
+
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages.ablations import ABLATIONS
+from magicfuse_training.stages.distillation import distillation_loss, student_of
+from magicfuse_training.stages.trainer import to_device
+
+Fuse = Callable[[MagicFuse, torch.Tensor], tuple[torch.Tensor, ...]]
+
+
+@pytest.fixture
+def fuse() -> Fuse:
+    latent = torch.randn(4, 1, 4, 8, 12, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def run(model: MagicFuse, thermal: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ones = torch.ones(1)
+        streams = ((latent[0], latent[1]), (thermal, thermal))
+        z_seg = torch.zeros(1, 11, 8, 12)
+        return model.fuse(*streams, latent[2], z_seg, 499 * ones, 0.3 * ones, ones, ones)
+
+    return run
+
+
+def test_only_model_ii_ignores_the_thermal_stream(small_preset: Preset, fuse: Fuse) -> None:
+    for name, ablation in ABLATIONS.items():
+        torch.manual_seed(0)
+        model = ablation.model(small_preset).eval()
+        cold, hot = (fuse(model, torch.full((1, 4, 8, 12), v))[0] for v in (0.0, 1.0))
+        assert torch.equal(cold, hot) == (name == "II")
+
+
+def test_only_model_iii_mixes_at_equal_weights(small_preset: Preset, fuse: Fuse) -> None:
+    for name, ablation in ABLATIONS.items():
+        torch.manual_seed(0)
+        w = fuse(ablation.model(small_preset).eval(), torch.zeros(1, 4, 8, 12))[3]
+        assert bool((w == 0.5).all()) == (name == "III")
+
+
+def test_the_losses_of_models_i_and_iv(small_model: MagicFuse) -> None:
+    batch = to_device(next(iter(crops())))
+    assert set(ABLATIONS["full"].mkf(small_model, batch)) == {"fusion", "segmentation"}
+    assert set(ABLATIONS["IV"].mkf(small_model, batch)) == {"fusion"}
+
+    def ikr_term(name: str, clean: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        random.seed(0)
+        return ABLATIONS[name].ikr(small_model, batch | {"clean": clean})["ikr"]
+
+    clean, other = batch["clean"], 1 - batch["clean"]
+    assert not torch.equal(ikr_term("full", clean), ikr_term("full", other))
+    assert torch.equal(ikr_term("I", clean), ikr_term("I", other)), "it must not see the clean one"
+
+
+def test_a_smaller_ckg_learns_its_teachers_output(small_preset: Preset) -> None:
+    torch.manual_seed(0)
+    teacher = MagicFuse(small_preset).eval()
+    for parameter in teacher.ckg.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    smaller = small_preset.ckg.model_copy(update={"widths": [8, 8]})
+    student = student_of(teacher, small_preset.model_copy(update={"name": "s", "ckg": smaller}))
+    student.eval()
+    batch = to_device(next(iter(crops())))
+    loss = distillation_loss(teacher, teacher_steps=1)
+    optimizer = torch.optim.AdamW(student.ckg.parameters(), lr=1e-2)
+    values = []
+    for _ in range(25):
+        terms = loss(student, batch)
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        values.append(float(terms["teacher"].detach()))
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_a_student_of_another_autoencoder_is_refused(small_preset: Preset) -> None:
+    other = small_preset.autoencoder.model_copy(update={"latent_channels": 8})
+    with pytest.raises(MagicFuseError, match=r"student preset 'small': autoencoder is .*teacher"):
+        student_of(MagicFuse(small_preset), small_preset.model_copy(update={"autoencoder": other}))

@@ -1,0 +1,80 @@
+"""Distillation of a smaller ckg from a larger one: the last way to fewer operations a frame.
+
+The teacher samples with DDIM at eta 0: its output is a function of the image and z_T, so a student
+that starts from the same z_T has one target to meet in one step (arXiv 2202.00512, Section 3, made
+in one go). The real thermal image keeps the student from inheriting the teacher's mistakes.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.schedule import Step, ddim_steps
+from magicfuse_training.data.crops import Batch
+from magicfuse_training.losses.image import detail_l1, luma, weighted_l1
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages.trainer import Loss
+
+# What a student's preset may have of its own.
+_FREE = {"name", "ckg", "steps", "default_steps"}
+
+
+def student_of(teacher: MagicFuse, preset: Preset) -> MagicFuse:
+    """Return a model of `preset` that has all networks of the teacher's but a fresh ckg.
+
+    Raises:
+        MagicFuseError: naming the first key in which the presets differ apart from ckg and steps:
+            latents of another autoencoder would not mean the same.
+    """
+    for key, theirs in teacher.preset.model_dump(exclude=_FREE).items():
+        ours = preset.model_dump()[key]
+        if ours != theirs:
+            raise MagicFuseError(
+                f"student preset '{preset.name}': {key} is {ours}; expected the teacher's, {theirs}"
+            )
+    student = MagicFuse(preset)
+    for name in ("encoder", "ikr", "mkf", "segmentation", "decoder"):
+        student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
+    return student
+
+
+def distillation_loss(teacher: MagicFuse, teacher_steps: int) -> Loss:
+    """Return the loss of a student's ckg: the teacher's latent at K = `teacher_steps`, and thermal.
+
+    Scenes without a thermal image are taught by the teacher alone.
+    """
+    teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+
+    def loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            condition, *details = model.encoder(batch["degraded"])
+        start = model.start(condition).z_ckg
+        with torch.no_grad():
+            target = _sample(teacher, teacher.ckg, condition, start, teacher_steps)
+        x0 = _sample(model, model.ckg, condition, start, model.preset.default_steps)
+        paired = batch["has_thermal"][:, None, None, None]
+        estimate = luma(model.decoder(x0, *details).float())
+        return {
+            "teacher": 10 * weighted_l1(x0, target, x0.new_ones(1, 1, 1, 1)),
+            "thermal": 10 * detail_l1(estimate, batch["thermal"], batch["weight"] * paired),
+        }
+
+    return loss
+
+
+def _sample(model: MagicFuse, unet: nn.Module, condition: Tensor, z: Tensor, count: int) -> Tensor:
+    """Return x0 of one stream after `count` DDIM steps from z."""
+    schedule = model.preset.schedule
+    steps: list[Step] = ddim_steps(schedule, schedule.trailing_timesteps(count))
+    ones = condition.new_ones(len(condition), dtype=torch.float32)
+    x0 = z
+    for step in steps:
+        _, x0, z = model.denoise(
+            unet, condition, z, ones * step.t, ones * step.abar_t, ones * step.abar_next
+        )
+    return x0
