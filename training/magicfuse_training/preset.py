@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.schedule import Schedule
+from magicfuse_training.errors import PresetError, did_you_mean
 from magicfuse_training.networks.autoencoder import AutoencoderConfig
 from magicfuse_training.networks.fusion import FusionConfig
 from magicfuse_training.networks.unet import UNetConfig
@@ -41,11 +45,47 @@ def load_preset(name: str) -> Preset:
     """Read a preset by name, or from a YAML file.
 
     Raises:
-        FileNotFoundError: naming the presets that there are.
-        pydantic.ValidationError: for an unknown key or a value out of range.
+        PresetError: naming the file, the key and its place, and the nearest known key.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-        raise FileNotFoundError(f"preset '{name}' is unknown; known are {known}, or a YAML file")
-    return Preset.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        known = sorted(p.stem for p in PRESETS.glob("*.yaml"))
+        raise PresetError(
+            f"preset '{name}' is no YAML file, and unknown{did_you_mean(name, known)}"
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise PresetError(f"preset '{name}' is not YAML: {error}") from error
+    try:
+        return Preset.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_describe(e) for e in error.errors())
+        raise PresetError(f"preset '{name}': {problems}") from error
+
+
+def _describe(error: ErrorDetails) -> str:
+    """Say in one clause which key is wrong, and how."""
+    *parents, key = error["loc"] or ("the file",)
+    place = ".".join(map(str, [*parents, key]))
+    if error["type"] == "extra_forbidden":
+        return f"{place} is unknown{did_you_mean(str(key), _keys(parents))}"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place} is {error['input']!r}: {error['msg']}"
+
+
+def _keys(place: Sequence[int | str]) -> list[str]:
+    """Return the keys that a preset knows at a place such as ("ikr",) or ("classes", 3)."""
+    models: list[type[BaseModel]] = [Preset]
+    for part in place:  # an index, a key of a dict or the tag of a union leads to no new model
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        models = [m for f in fields for m in _models_in(f.annotation)] or models
+    return list(dict.fromkeys(name for m in models for name in m.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models within an annotation such as list[Model] or Model | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for inner in get_args(annotation) for m in _models_in(inner)]

@@ -1,0 +1,65 @@
+"""Presets: strict, and helpful about what is wrong."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from magicfuse_training.errors import PresetError
+from magicfuse_training.preset import PRESETS, load_preset
+
+
+def write(folder: Path, change: dict[str, Any]) -> str:
+    """Write nano with some keys replaced; a dotted key leads inside."""
+    values = yaml.safe_load((PRESETS / "nano.yaml").read_text())
+    for key, value in change.items():
+        *parents, last = key.split(".")
+        inner = values
+        for part in parents:
+            inner = inner[int(part)] if isinstance(inner, list) else inner[part]
+        inner[last] = value
+    path = folder / "x.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("ikr.width", "x.yaml': ikr.width is unknown; did you mean 'widths'?"),
+        ("default_step", "x.yaml': default_step is unknown; did you mean 'default_steps'?"),
+        ("classes.3.thermel", "x.yaml': classes.3.thermel is unknown; did you mean 'thermal'?"),
+        ("schedule.qqq", "schedule.qqq is unknown; expected one of train_steps, beta_start"),
+    ],
+)
+def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
+    tmp_path: Path, key: str, message: str
+) -> None:
+    with pytest.raises(PresetError, match=re.escape(message)):
+        load_preset(write(tmp_path, {key: 3}))
+
+
+def test_a_wrong_value_is_named_with_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(PresetError, match=r"ikr\.act is 'gelu': .*'silu', 'relu'"):
+        load_preset(write(tmp_path, {"ikr.act": "gelu"}))
+    with pytest.raises(PresetError, match=r"x\.yaml': steps is missing"):
+        path = Path(write(tmp_path, {}))
+        path.write_text(re.sub(r"(?m)^steps:\n(- .*\n)*", "", path.read_text()))
+        load_preset(str(path))
+
+
+def test_a_file_that_is_no_preset_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    for text, message in (("a: [1", "is not YAML"), ("", r"x\.yaml': the file is None")):
+        path.write_text(text)
+        with pytest.raises(PresetError, match=message):
+            load_preset(str(path))
+
+
+def test_an_unknown_preset_suggests_the_nearest_one() -> None:
+    with pytest.raises(PresetError, match=r"'nanno' is no YAML file, .*; did you mean 'nano'\?"):
+        load_preset("nanno")
+    with pytest.raises(PresetError, match=r"'mine\.yaml' is no YAML file"):
+        load_preset("mine.yaml")
