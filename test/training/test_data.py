@@ -1,5 +1,7 @@
 """Crops of scenes: what a batch holds, and what its flags mean."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -26,9 +28,13 @@ def scene(clean: bool, thermal: bool) -> Scene:
     )
 
 
-def batch_of(weights: list[float], seed: int = 0) -> dict[str, torch.Tensor]:
+def crops_of(weights: list[float], seed: int = 0) -> Crops:
     groups = [[scene(True, False)], [scene(True, True)], [scene(False, True)]]
-    return next(iter(Crops(groups, weights, CONFIG, seed)))
+    return Crops(groups, weights, CONFIG, seed)
+
+
+def batch_of(weights: list[float], seed: int = 0) -> dict[str, torch.Tensor]:
+    return next(iter(crops_of(weights, seed)))
 
 
 def test_a_batch_has_the_shapes_and_types_that_the_stages_expect() -> None:
@@ -67,6 +73,21 @@ def test_a_night_frame_is_brightened_and_lamps_stay_white() -> None:
 def test_the_same_seed_draws_the_same_crops_and_another_does_not() -> None:
     one, same, other = (batch_of([1, 1, 1], seed)["degraded"] for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_a_sample_depends_on_its_index_alone_however_batches_are_cut() -> None:
+    crops = crops_of([1, 1, 1])
+    whole = crops[range(6, 12)]
+    parts = [crops[range(6, 9)], crops[range(9, 12)]]
+    for name, value in whole.items():
+        assert torch.equal(value, torch.cat([p[name] for p in parts])), name
+    first, second = itertools.islice(crops, 2)
+    assert torch.equal(second["degraded"], whole["degraded"])
+    assert not torch.equal(first["degraded"], second["degraded"])
+
+
+def test_an_epoch_counts_the_scenes_that_can_be_drawn() -> None:
+    assert crops_of([1, 1, 1]).scenes == 3 and crops_of([1, 0, 1]).scenes == 2
 
 
 def test_unlabelled_pixels_of_mfnet_are_negatives_and_unknown_ids_are_ignored() -> None:

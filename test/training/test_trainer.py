@@ -1,65 +1,151 @@
-"""The training loop: it learns, keeps to its budget, and goes on where it was killed."""
+"""The training loop: it learns, keeps to its budget, and survives bad batches."""
 
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
-from test_data import scene
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_process import small_crops
 
-from magicfuse_training.data.crops import CropConfig, Crops
+from magicfuse_training.data.crops import Batch
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.stages import STAGES
-from magicfuse_training.stages.trainer import Trainer
-
-CONFIG = CropConfig(height=64, width=96, batch=3)
+from magicfuse_training.stages.trainer import MAX_SKIPPED, Trainer
 
 
-def crops() -> Crops:
-    groups = [[scene(True, False)], [scene(True, True)], [scene(False, True)]]
-    return Crops(groups, [1.0, 1.0, 1.0], CONFIG, 0)
+@pytest.fixture
+def model(small_preset: Preset) -> MagicFuse:
+    torch.manual_seed(0)
+    return MagicFuse(small_preset)
+
+
+def copy_of(model: MagicFuse) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
 
 
 def test_every_stage_trains_its_own_networks_and_no_other(
     small_preset: Preset, tmp_path: Path
 ) -> None:
-    batch = next(iter(crops()))
+    batch = next(iter(small_crops()))
     for name, stage in STAGES.items():
         torch.manual_seed(0)
         model = MagicFuse(small_preset)
-        before = {k: v.clone() for k, v in model.state_dict().items()}
-        terms = Trainer(stage, model, tmp_path / name, minutes=1)._step(batch)
+        before = copy_of(model)
+        terms = Trainer(stage, model, tmp_path / name, minutes=1).train_step([batch], 0, 0.0)
         assert terms and all(v == v for v in terms.values())
         changed = [k for k, v in model.state_dict().items() if not v.equal(before[k])]
         assert all(any(k.startswith(f"{t}.") for k in changed) for t in stage.trained)
         assert all(k.startswith(tuple(f"{t}." for t in stage.trained)) for k in changed)
 
 
-def test_a_run_learns_within_its_budget_and_resumes(small_preset: Preset, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    trainer = Trainer(STAGES["autoencoder"], MagicFuse(small_preset), tmp_path, minutes=0.1)
-    batch = next(iter(crops()))
-    first = sum(trainer._step(batch).values())
-    trainer.run(crops(), workers=0)
-    assert 6 <= trainer.elapsed < 15
-    last = sum(trainer._step(batch).values())
-    assert last < 0.9 * first
+def test_few_step_trains_the_function_that_inference_runs(
+    model: MagicFuse, tmp_path: Path
+) -> None:
+    """Its batches are of several kinds; statistics of one kind are not those of inference."""
+    trainer = Trainer(STAGES["few_step"], model, tmp_path, minutes=1)
+    names = [k for k in model.state_dict() if "running" in k]
+    before = copy_of(model)
+    for _ in range(2):
+        trainer.train_step([next(iter(small_crops()))], 0, 0.0)
+    assert names and all(torch.equal(model.state_dict()[k], before[k]) for k in names)
 
-    again = Trainer(STAGES["autoencoder"], MagicFuse(small_preset), tmp_path, minutes=0.1)
-    assert again.elapsed >= 6 and again.step == trainer.step - 1
-    for k, v in again.ema.state_dict().items():
-        assert torch.isfinite(v.float()).all(), k
+
+def test_a_run_learns_within_its_minutes(model: MagicFuse, tmp_path: Path) -> None:
+    trainer = Trainer(STAGES["autoencoder"], model, tmp_path, minutes=0.1)
+    batch = next(iter(small_crops()))
+    first = sum(trainer.train_step([batch], 0, 0.0).values())
+    trainer.run(small_crops(), workers=0)
+    assert 6 <= trainer.at.elapsed < 15
+    last = sum(trainer.train_step([batch], 0, 0.0).values())
+    assert last < 0.9 * first
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_few_step_trains_the_function_that_inference_runs(
-    small_preset: Preset, tmp_path: Path
+def test_a_run_of_steps_leaves_a_folder_that_explains_it(model: MagicFuse, tmp_path: Path) -> None:
+    trainer = Trainer(STAGES["mkf"], model, tmp_path, steps=3)
+    averaged = trainer.run(small_crops(), 0, validation=next(iter(small_crops(2))))
+    assert not averaged.training and trainer.at.step == 3
+    config = (tmp_path / "config.yaml").read_text()
+    assert re.search(r"(?m)^seed: 0$", config) and "kind: adamw" in config
+    (environment,) = (tmp_path / "environment.jsonl").read_text().splitlines()
+    assert json.loads(environment).keys() >= {"python", "torch", "device", "threads", "commit"}
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 3 and line.keys() >= {"fusion", "segmentation", "rate", "skipped"}
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {"loss/fusion", "run/rate", "validation/fusion"} <= set(board.Tags()["scalars"])
+    assert [e.step for e in board.Images("validation")] == [0, 3]
+
+
+def test_a_finished_run_is_left_as_it_is(model: MagicFuse, tmp_path: Path) -> None:
+    Trainer(STAGES["ckg"], model, tmp_path, steps=2).run(small_crops(), 0)
+    before, log = (tmp_path / "last.pt").read_bytes(), (tmp_path / "log.jsonl").read_text()
+    again = Trainer(STAGES["ckg"], model, tmp_path, steps=2)
+    again.run(small_crops(), 0)
+    assert again.at.step == 2 and (tmp_path / "last.pt").read_bytes() == before
+    assert (tmp_path / "log.jsonl").read_text() == log
+
+
+def bad_loss(good_steps: int) -> Stage:
+    """A stage whose images are not finite after some steps: statistics and gradient go bad."""
+    calls = 0
+
+    def loss(model: MagicFuse, batch: Batch) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        image = batch["degraded"] if calls <= good_steps else batch["degraded"] * torch.nan
+        return {"bad": model.encoder.encode(image).float().square().mean()}
+
+    return replace(STAGES["autoencoder"], loss=loss, trained=("encoder",))
+
+
+def test_a_step_without_a_finite_gradient_leaves_no_trace_and_is_counted(
+    model: MagicFuse, tmp_path: Path
 ) -> None:
-    """Its batches are of several kinds; statistics of one kind are not those of inference."""
-    torch.manual_seed(0)
-    model = MagicFuse(small_preset)
-    trainer = Trainer(STAGES["few_step"], model, tmp_path, minutes=1)
-    names = [k for k in model.state_dict() if "running" in k]
-    before = {k: model.state_dict()[k].clone() for k in names}
-    for _ in range(2):
-        trainer._step(next(iter(crops())))
-    assert names and all(torch.equal(model.state_dict()[k], before[k]) for k in names)
+    trainer = Trainer(bad_loss(1), model, tmp_path, steps=5)
+    batch = next(iter(small_crops()))
+    before = copy_of(model)
+    assert trainer.train_step([batch], 0, 0.0)
+    assert not trainer.optimizer.param_groups[0]["params"][0].equal(before["encoder.stem.weight"])
+    good, average = copy_of(model), copy_of(trainer.ema)
+    assert trainer.train_step([batch], 0, 0.0) == {}
+    for k in good:
+        assert torch.equal(model.state_dict()[k], good[k]), k
+        assert torch.equal(trainer.ema.state_dict()[k], average[k]), k
+    assert (trainer.at.step, trainer.at.skipped) == (2, 1)
+
+
+def test_a_run_without_finite_gradients_is_given_up(model: MagicFuse, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"'autoencoder': no finite gradient in 20 steps up to step 22"
+    ):
+        Trainer(bad_loss(2), model, tmp_path, steps=100).run(small_crops(), 0)
+    assert MAX_SKIPPED == 20 and not (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes", "accumulate", "message"),
+    [
+        (None, None, 1, "budget is None minutes and None steps; expected one of the two"),
+        (5, 5.0, 1, "budget is 5.0 minutes and 5 steps"),
+        (5, None, 2, "batch is 3; expected a multiple of 2 (1 processes x 2 accumulated)"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(
+    model: MagicFuse,
+    tmp_path: Path,
+    steps: int | None,
+    minutes: float | None,
+    accumulate: int,
+    message: str,
+) -> None:
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        Trainer(
+            STAGES["ikr"], model, tmp_path, minutes, steps=steps, accumulate=accumulate
+        ).run(small_crops(), 0)
+    assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from magicfuse_training.errors import PresetError, did_you_mean
 from magicfuse_training.networks.autoencoder import AutoencoderConfig
 from magicfuse_training.networks.fusion import FusionConfig
 from magicfuse_training.networks.unet import UNetConfig
+from magicfuse_training.stages.optimizer import StageOverrides
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -39,6 +40,7 @@ class Preset(BaseModel):
     mkf: FusionConfig
     segmentation_width: int
     classes: list[SemanticClass]
+    training: dict[str, StageOverrides] = Field({}, description="by stage, in place of its own")
 
 
 def load_preset(name: str) -> Preset:
@@ -60,19 +62,26 @@ def load_preset(name: str) -> Preset:
     try:
         return Preset.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_describe(e) for e in error.errors())
+        problems = "; ".join(_describe(e, values) for e in error.errors())
         raise PresetError(f"preset '{name}': {problems}") from error
 
 
-def _describe(error: ErrorDetails) -> str:
+def _describe(error: ErrorDetails, values: Any) -> str:
     """Say in one clause which key is wrong, and how."""
     *parents, key = error["loc"] or ("the file",)
-    place = ".".join(map(str, [*parents, key]))
+    place = []
+    for part in parents:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            continue  # the tag of a union, which is no key
+        place.append(part)
+    name = ".".join(map(str, [*place, key]))
     if error["type"] == "extra_forbidden":
-        return f"{place} is unknown{did_you_mean(str(key), _keys(parents))}"
+        return f"{name} is unknown{did_you_mean(str(key), _keys(parents))}"
     if error["type"] == "missing":
-        return f"{place} is missing"
-    return f"{place} is {error['input']!r}: {error['msg']}"
+        return f"{name} is missing"
+    return f"{name} is {error['input']!r}: {error['msg']}"
 
 
 def _keys(place: Sequence[int | str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 
 from magicfuse_ros.media.degradations import blur, compress, degrade
 from magicfuse_training.data.scenes import Scene
@@ -31,12 +32,16 @@ class CropConfig:
     person_weight: float = 7.0  # thermal images are mostly dark: people need weight to be learnt
 
 
-class Crops(IterableDataset[Batch]):
-    """An endless stream of batches.
+class Crops(Dataset[Batch]):
+    """An endless list of random crops: sample i is a pure function of (seed, i).
 
-    A batch: `degraded`, `clean` (B, 3, H, W) uint8; `thermal` (B, 1, H, W) uint8; `label` (B, H, W)
-    int64; `has_clean` (B,) float32, 1 or the lower weight of a stand-in; `has_thermal` (B,)
-    float32, 0 or 1; `weight` (B, 1, H, W) float32 for the thermal.
+    So a killed run goes on with the very crops that it would have seen, and processes that share a
+    batch see together what one process would see alone.
+
+    `crops[range(24, 36)]` is a batch of samples 24 to 35: `degraded`, `clean` (B, 3, H, W) uint8;
+    `thermal` (B, 1, H, W) uint8; `label` (B, H, W) int64; `has_clean` (B,) float32, 1 or the lower
+    weight of a stand-in; `has_thermal` (B,) float32, 0 or 1; `weight` (B, 1, H, W) float32 for the
+    thermal.
     """
 
     def __init__(
@@ -47,13 +52,20 @@ class Crops(IterableDataset[Batch]):
         self.config = config
         self.seed = seed
 
+    @property
+    def scenes(self) -> int:
+        """Number of scenes that are drawn from: as many samples are one epoch."""
+        return sum(len(g) for g, p in zip(self.groups, self.probabilities, strict=True) if p > 0)
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        """Return the samples of these indices as one batch."""
+        samples = [self._sample(np.random.default_rng([self.seed, i])) for i in indices]
+        return {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0]}
+
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches; every worker has its own random stream."""
-        worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
-        while True:
-            samples = [self._sample(rng) for _ in range(self.config.batch)]
-            yield {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0]}
+        """Yield the batches of `config.batch` samples, one after the other, without end."""
+        for start in itertools.count(0, self.config.batch):
+            yield self[range(start, start + self.config.batch)]
 
     def _sample(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
         config = self.config

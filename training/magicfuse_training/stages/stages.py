@@ -29,7 +29,8 @@ from magicfuse_training.losses.image import (
 )
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.networks.model import MagicFuse
-from magicfuse_training.stages.trainer import Stage
+from magicfuse_training.stages.optimizer import AdamWConfig
+from magicfuse_training.stages.stage import Stage
 
 # CamVid's class frequencies are 100 to 1: square roots of inverse frequencies, limited to 3.
 CLASS_WEIGHTS = torch.tensor([0.7, 0.6, 2.4, 0.5, 1.0, 0.8, 2.4, 2.0, 1.2, 2.6, 3.0])
@@ -217,7 +218,7 @@ STAGES: dict[str, Stage] = {
             EVERYTHING,
             few_step_loss,
             (0.38, 0.28, 0.34),
-            learning_rate=5e-4,
+            optimizer=AdamWConfig(learning_rate=5e-4),
             crops=CropConfig(height=480, width=640, batch=4, scale=(1.0, 1.6)),
             # The streams serve several noise levels here: batches of one level have other
             # statistics than the running ones that inference uses.

@@ -1,148 +1,242 @@
-"""The loop that all stages share: time budget, exact state on disk, EMA, progress.
+"""The loop that all stages share.
 
-A stage is given minutes, not epochs: the learning rate follows a cosine over the time spent, so
-that a run on any machine ends annealed. Killed runs go on from their last checkpoint.
+One process, on the GPU if there is one:
+    magicfuse-train stage ikr --data DATA --minutes 10
+The same on four GPUs, at the same total batch (or on more machines: see accelerate's manual):
+    accelerate launch --num_processes 4 -m magicfuse_training.cli stage ikr --data DATA --minutes 10
+A run that can be repeated bit by bit, killed at any moment and started again:
+    magicfuse-train stage ikr --data DATA --steps 2000
+Watching it:
+    tensorboard --logdir runs/nano
+
+The budget is minutes or steps. With minutes the learning rate follows the time spent, so that a run
+on any machine ends annealed. With steps everything is a function of the seed and the step: the
+crops, the noise that losses draw, the rate. On a CPU a run that was killed and went on then ends
+with the very bits of one that was not, given the same number of threads.
+
+A step's batch is cut into parts, one for each process and each round of gradient accumulation. The
+parts together are what a single process would see; their gradients are averaged. A loss that is a
+mean over its part's valid pixels, and batch statistics, are thus a part's own, as is usual.
 """
 
 from __future__ import annotations
 
 import copy
-import json
+import itertools
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TimeRemainingColumn
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from accelerate.utils import broadcast
+from torch import nn
 
-from magicfuse_training.data.crops import Batch, CropConfig, Crops
+from magicfuse_training.data.crops import Batch, Crops
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.stages import run_folder
+from magicfuse_training.stages.accelerator import MixedPrecision, make_accelerator
+from magicfuse_training.stages.checkpoint import load_checkpoint, save_atomically
+from magicfuse_training.stages.loading import load_parts
+from magicfuse_training.stages.monitor import Monitor
+from magicfuse_training.stages.randomness import seed_step
+from magicfuse_training.stages.stage import Stage, StageModule, to_device
 
 LOG_EVERY_S = 20.0
-SAVE_EVERY_S = 120.0
-
-Loss = Callable[[MagicFuse, Batch], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: which networks it trains, on which mix of data, with which losses."""
-
-    name: str
-    trained: tuple[str, ...]  # names of sub-networks; all others are frozen
-    loss: Loss  # named terms; their sum is minimised
-    group_weights: tuple[float, float, float]  # CamVid, MSRS by day, MSRS at night
-    learning_rate: float = 2e-3
-    crops: CropConfig = field(default_factory=CropConfig)
-    frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
+SAVE_EVERY_S = 120.0  # so much a kill can cost; a save takes well under a second
+EXAMINE_EVERY_S = 300.0
+MAX_SKIPPED = 20  # steps in a row; a single bad batch must not spoil hours, a diverged run must
 
 
-def to_device(batch: Batch) -> Batch:
-    """Scale images to float32 [0, 1], channels last."""
-    images = {"degraded", "clean", "thermal"}
-    return {
-        k: (v.float() / 255).contiguous(memory_format=torch.channels_last) if k in images else v
-        for k, v in batch.items()
-    }
+@dataclass
+class Progress:
+    """How far a run is; part of its checkpoint."""
 
-
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old or the new one whole."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    step: int = 0  # steps done, skipped ones included
+    elapsed: float = 0.0  # seconds
+    skipped: int = 0  # steps whose gradient was not finite
+    skipped_in_a_row: int = 0
 
 
 class Trainer:
-    """Runs one stage in `folder`, which holds `last.pt` and `log.jsonl`."""
+    """Runs one stage in `folder`: see `run_folder` for what it holds.
 
-    def __init__(self, stage: Stage, model: MagicFuse, folder: Path, minutes: float) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.stage, self.model, self.folder = stage, model, folder
-        self.seconds = 60 * minutes
-        self.ema = copy.deepcopy(model).eval()
-        for child in model.children():
-            child.eval().requires_grad_(False)
-        trained = [model.get_submodule(name) for name in stage.trained]
-        for child in trained:
-            child.train().requires_grad_(True)
-            if stage.frozen_statistics:
-                for module in child.modules():
-                    if isinstance(module, nn.BatchNorm2d):
-                        module.eval()
-        parameters = [p for child in trained for p in child.parameters()]
-        self.optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=1e-2)
-        self.parameters = parameters
-        self.step, self.elapsed = 0, 0.0
-        self.checkpoint = folder / "last.pt"
-        if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, weights_only=True)
-            model.load_state_dict(state["model"])
-            self.ema.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.elapsed = state["step"], state["elapsed"]
+    Args:
+        stage: the stage; the model's preset may override its optimizer and its schedule.
+        model: is trained in place.
+        folder: of this stage; a checkpoint in it is gone on from.
+        minutes: time budget; either this or `steps`.
+        steps: budget in steps.
+        accumulate: parts that each process takes one after the other: less memory, same batch.
+        mixed_precision: what convolutions and matrix products are computed in. bf16 is as good as
+            float32 here, and faster on GPUs since 2020 and on CPUs with AMX.
 
-    def run(self, crops: Crops, workers: int = 1) -> MagicFuse:
-        """Train until the budget is spent; return the averaged model in evaluation mode."""
-        loader = DataLoader(
-            crops, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None
-        )
-        batches: Iterator[Batch] = iter(loader)
-        means: dict[str, float] = {}
-        columns = (
-            "{task.description}",
-            BarColumn(),
-            TimeRemainingColumn(),
-            "{task.fields[losses]}",
-        )
-        with Progress(*columns) as progress:
-            bar = progress.add_task(self.stage.name, total=self.seconds, losses="")
-            last_save = last_log = last = time.monotonic()
-            while self.elapsed < self.seconds:
-                for name, value in self._step(next(batches)).items():
-                    means[name] = 0.98 * means.get(name, value) + 0.02 * value
-                now = time.monotonic()
-                self.elapsed, last = self.elapsed + now - last, now
-                losses = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-                progress.update(bar, completed=self.elapsed, losses=f"step {self.step}  {losses}")
-                if now - last_log > LOG_EVERY_S:
-                    last_log = now
-                    self._log(means)
-                if now - last_save > SAVE_EVERY_S:
-                    last_save = now
-                    self.save()
-        self._log(means)
-        self.save()
+    Raises:
+        TrainingError: for a budget that is not one, or a precision that the device does not have.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        model: MagicFuse,
+        folder: Path,
+        minutes: float | None = None,
+        *,
+        steps: int | None = None,
+        accumulate: int = 1,
+        mixed_precision: MixedPrecision = "bf16",
+    ) -> None:
+        if (minutes is None) == (steps is None):
+            raise TrainingError(
+                f"budget is {minutes} minutes and {steps} steps; expected one of the two"
+            )
+        self.minutes, self.steps = minutes, steps
+        self.folder, self.checkpoint = folder, folder / "last.pt"
+        self.stage = stage.overridden_by(model.preset)
+        self.accumulate, self.mixed_precision = accumulate, mixed_precision
+        self.accelerator = make_accelerator(accumulate, mixed_precision)
+        self.model, self.ema = model, copy.deepcopy(model).eval().requires_grad_(False)
+        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
+            # Statistics over the whole batch; there is none for CPUs, where each part has its own
+            # and the running ones are the first process's.
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        module = StageModule(model, self.stage)
+        self.parameters = module.trained_parameters
+        optimizer = self.stage.optimizer.build(self.parameters)
+        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.ema.to(self.accelerator.device)
+        self.at = Progress()
+        self.means: dict[str, float] = {}  # of the losses, over some 50 steps
+        self.rate = self.gradient_norm = 0.0  # of the last step
+
+    @property
+    def parts(self) -> int:
+        """Parts that a step's batch is cut into."""
+        processes: int = self.accelerator.num_processes
+        return processes * self.accumulate
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, 0 to 1 or more."""
+        if self.steps is not None:
+            return self.at.step / self.steps if self.steps else 1.0
+        return self.at.elapsed / (60 * self.minutes) if self.minutes else 1.0
+
+    def run(
+        self,
+        crops: Crops,
+        workers: int = 1,
+        *,
+        validation: Batch | None = None,
+        data: Sequence[str] = (),
+        start: str = "random weights",
+    ) -> MagicFuse:
+        """Train until the budget is spent; return the averaged model in evaluation mode.
+
+        Args:
+            crops: what to train on; its seed is the run's, its `config.batch` the total batch.
+            workers: processes that make crops, for each training process.
+            validation: a small batch, the same every time, for pictures and losses.
+            data: rows of `run_folder.data_rows`, to notice that the data changed.
+            start: where the model's weights came from, for the record.
+
+        Raises:
+            TrainingError: where the folder's run was started with other settings or other data,
+                the batch cannot be cut, or the loss stays without a finite gradient.
+        """
+        if crops.config.batch % self.parts:
+            raise TrainingError(
+                f"batch is {crops.config.batch}; expected a multiple of {self.parts} "
+                f"({self.accelerator.num_processes} processes x {self.accumulate} accumulated)"
+            )
+        self._open(crops, data, start)
+        if self.progress >= 1:
+            return self.ema
+        # It forks: before the monitor starts its threads.
+        batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
+        if not self.accelerator.is_main_process:
+            self._loop(crops, batches, None)
+            return self.ema
+        shown = None if validation is None else to_device(validation, self.accelerator.device)
+        with Monitor(self.folder, self.stage, self.at.step, shown) as monitor:
+            self._loop(crops, batches, monitor)
         return self.ema
 
-    def _log(self, means: dict[str, float]) -> None:
-        line = json.dumps({"step": self.step, "seconds": round(self.elapsed, 1), **means})
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
+    def _loop(self, crops: Crops, batches: Iterator[Batch], monitor: Monitor | None) -> None:
+        size = crops.config.batch
+        first, begun = self.at.step, time.monotonic()
+        last = last_log = last_save = last_examined = begun
+        if monitor:
+            monitor.examine(self.at.step, self.ema)
+        while self.progress < 1:
+            parts = list(itertools.islice(batches, self.accumulate))
+            losses = self.train_step(parts, crops.seed, epoch=self.at.step * size / crops.scenes)
+            if self.at.skipped_in_a_row == MAX_SKIPPED:
+                raise TrainingError(
+                    f"stage '{self.stage.name}': no finite gradient in {MAX_SKIPPED} steps up to "
+                    f"step {self.at.step}; lower the learning rate, or give --mixed-precision no"
+                )
+            for name, value in losses.items():
+                self.means[name] = 0.98 * self.means.get(name, value) + 0.02 * value
+            now = time.monotonic()
+            self.at.elapsed, last = self._agree(self.at.elapsed + now - last), now
+            if not monitor:
+                continue
+            speed = size * (self.at.step - first) / (now - begun)
+            monitor.show(self.progress, self.at.step, self.means, self._state(speed))
+            if now - last_log > LOG_EVERY_S:
+                last_log = now
+                monitor.log(self.at.step, self.at.elapsed, self.means, self._state(speed))
+            if now - last_save > SAVE_EVERY_S:
+                last_save = now
+                self.save()
+            if now - last_examined > EXAMINE_EVERY_S:
+                last_examined = now
+                monitor.examine(self.at.step, self.ema)
+        if monitor:
+            monitor.log(self.at.step, self.at.elapsed, self.means, self._state(speed))
+            monitor.examine(self.at.step, self.ema)
+            self.save()
+        self.accelerator.wait_for_everyone()
 
-    def _step(self, batch: Batch) -> dict[str, float]:
-        progress = min(self.elapsed / self.seconds, 1.0)
-        rate = self.stage.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    def train_step(self, parts: Sequence[Batch], seed: int, epoch: float) -> dict[str, float]:
+        """Do one optimizer step on this process's parts of a batch; return its mean losses.
+
+        A step without a finite gradient is counted and leaves no trace; it returns no losses.
+        """
+        at, config = self.at, self.stage.optimizer
+        factor = self.stage.schedule.factor(at.step, self.progress, epoch)
+        self.rate = config.learning_rate * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (self.step + 1) / 100)
-        with torch.autocast("cpu", torch.bfloat16):
-            terms = self.stage.loss(self.model, to_device(batch))
-        total = torch.stack(list(terms.values())).sum()
+            group["lr"] = self.rate
+        buffers = [b.clone() for b in self.model.buffers()]
+        losses: dict[str, list[float]] = {}
+        for i, part in enumerate(parts):
+            seed_step(seed, at.step, self.accelerator.process_index * self.accumulate + i)
+            with self.accelerator.accumulate(self.module):
+                total, terms = self.module(to_device(part, self.accelerator.device))
+                self.accelerator.backward(total)
+            for name, value in terms.items():
+                losses.setdefault(name, []).append(float(value))
+        # The norm is of gradients that all processes share: so is what is decided by it.
+        norm = self.accelerator.clip_grad_norm_(self.parameters, config.clip_norm)
+        self.gradient_norm = float(norm)
+        finite = math.isfinite(self.gradient_norm)
+        if finite or self.accelerator.scaler:  # which skips the step, and lowers its scale
+            self.optimizer.step()
         self.optimizer.zero_grad()
-        if not torch.isfinite(total):  # one bad batch must not spoil hours
+        at.step += 1
+        if not finite:
+            for buffer, old in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(old)
+            at.skipped, at.skipped_in_a_row = at.skipped + 1, at.skipped_in_a_row + 1
             return {}
-        total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.step += 1
-        self._average(min(0.999, (1 + self.step) / (20 + self.step)))
-        return {k: float(v.detach()) for k, v in terms.items()}
+        at.skipped_in_a_row = 0
+        self._average(min(0.999, (1 + at.step) / (20 + at.step)))  # soon over the random weights
+        return {name: sum(values) / len(values) for name, values in losses.items()}
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
@@ -150,15 +244,69 @@ class Trainer:
         floats = [k for k in ours if ours[k].is_floating_point()]
         torch._foreach_lerp_([ours[k] for k in floats], [theirs[k] for k in floats], 1 - decay)
 
+    def _agree(self, seconds: float) -> float:
+        """Return the first process's clock: all must stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return seconds
+        clock = torch.tensor([seconds], dtype=torch.float64, device=self.accelerator.device)
+        return float(broadcast(clock))
+
+    def _state(self, speed: float) -> dict[str, float]:
+        return {
+            "rate": self.rate,
+            "gradient_norm": self.gradient_norm,
+            "crops_per_second": round(speed, 2),
+            "skipped": self.at.skipped,
+        }
+
+    def _open(self, crops: Crops, data: Sequence[str], start: str) -> None:
+        """Write down what the run is; or check that it still is, and load its checkpoint."""
+        budget = {"minutes": self.minutes, "steps": self.steps}
+        config = run_folder.run_config(
+            self.stage,
+            crops.config,
+            self.model.preset,
+            seed=crops.seed,
+            mixed_precision=self.mixed_precision,
+            parts=self.parts,
+            budget=budget,
+            start=start,
+        )
+        going_on = self.checkpoint.exists()
+        if going_on:
+            run_folder.check_unchanged(self.folder, config, data)
+            self._load()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not going_on:
+                run_folder.write_start(self.folder, config, data)
+            device, processes = self.accelerator.device, self.accelerator.num_processes
+            line = {"step": self.at.step, "budget": budget}
+            line |= run_folder.environment(device, processes)
+            run_folder.append_line(self.folder / "environment.jsonl", line)
+
+    def _load(self) -> None:
+        state = load_checkpoint(self.checkpoint, set(self._checkpoint()))
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.means = state["means"]
+        self.at = Progress(**{f.name: state[f.name] for f in fields(Progress)})
+
+    def _checkpoint(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "means": self.means,
+            **asdict(self.at),
+        }
+
     def save(self) -> None:
         """Write the checkpoint."""
-        save_atomically(
-            {
-                "model": self.model.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "elapsed": self.elapsed,
-            },
-            self.checkpoint,
-        )
+        save_atomically(self._checkpoint(), self.checkpoint)

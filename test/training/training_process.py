@@ -1,0 +1,121 @@
+"""Training runs in processes of their own: to kill them, or to run two as one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+from test_data import scene
+
+from magicfuse_training.data.crops import Batch, CropConfig, Crops
+from magicfuse_training.losses.image import weighted_l1
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages import trainer as trainer_module
+from magicfuse_training.stages.optimizer import CosineSchedule, SGDConfig
+from magicfuse_training.stages.stage import Stage
+from magicfuse_training.stages.trainer import Trainer
+
+# Forks from a process that has imported everything but computed nothing: starts in no time, and no
+# thread pool is lost in the fork.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["magicfuse_training.stages.trainer", "magicfuse_training.stages.stages", "torch._dynamo"]
+)
+
+
+def per_image_loss(model: MagicFuse, batch: Batch) -> dict[str, torch.Tensor]:
+    """A mean over images, without draws: the mean of two halves is that of the whole."""
+    _, detail_4, detail_2 = model.encoder(batch["degraded"])
+    latent = model.encoder.encode(batch["clean"])
+    image = model.decoder(latent, detail_4, detail_2)
+    return {"l1": weighted_l1(image, batch["clean"], torch.ones(len(image), 1, 1, 1))}
+
+
+# Frozen statistics: each part of a batch would normalise by its own. SGD: AdamW divides by the
+# size of a gradient, which makes much of the last bit of one that is nearly zero.
+PER_IMAGE = Stage(
+    "per_image",
+    ("encoder", "decoder"),
+    per_image_loss,
+    (1.0, 1.0, 1.0),
+    optimizer=SGDConfig(kind="sgd", learning_rate=0.05),
+    schedule=CosineSchedule(warmup_steps=0),
+    frozen_statistics=True,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a stage on three noise scenes."""
+
+    stage: Stage
+    folder: Path
+    steps: int
+    batch: int = 4
+    accumulate: int = 1
+    save_every_s: float = 120.0
+    seed: int = 0
+
+
+def small_crops(batch: int = 3, seed: int = 0) -> Crops:
+    """Return crops of three scenes: plain, with thermal, at night."""
+    groups = [[scene(True, False)], [scene(True, True)], [scene(False, True)]]
+    return Crops(groups, [1.0, 1.0, 1.0], CropConfig(height=64, width=96, batch=batch), seed)
+
+
+def train(preset: Preset, jobs: list[Job], workers: int = 0) -> None:
+    """Run jobs in this process, one after the other, in float32 on one thread."""
+    torch.set_num_threads(1)
+    for job in jobs:
+        trainer_module.SAVE_EVERY_S = job.save_every_s
+        torch.manual_seed(0)
+        trainer = Trainer(
+            job.stage,
+            MagicFuse(preset),
+            job.folder,
+            steps=job.steps,
+            accumulate=job.accumulate,
+            mixed_precision="no",
+        )
+        trainer.run(small_crops(job.batch, job.seed), workers)
+
+
+def start(preset: Preset, jobs: list[Job], workers: int = 0) -> BaseProcess:
+    """Start a process that runs jobs."""
+    process = _context.Process(target=train, args=(preset, jobs, workers))
+    process.start()
+    return process
+
+
+def start_two(preset: Preset, jobs: list[Job]) -> list[BaseProcess]:
+    """Start two processes that run each job together, as `accelerate launch --cpu` starts them."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    processes = [
+        _context.Process(target=_train_as, args=(rank, port, preset, jobs)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def _train_as(rank: int, port: int, preset: Preset, jobs: list[Job]) -> None:
+    os.environ |= {
+        "ACCELERATE_USE_CPU": "true",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+    train(preset, jobs)

@@ -1,0 +1,39 @@
+"""Feeds a process its parts of the batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from magicfuse_training.data.crops import Batch, Crops
+
+
+def load_parts(
+    crops: Crops, first_step: int, accumulate: int, workers: int, accelerator: Accelerator
+) -> Iterator[Batch]:
+    """Yield a process's parts of the batches of step `first_step` and all that follow.
+
+    A step's batch is `crops.config.batch` samples that no other step has, cut into equal parts:
+    `accumulate` in a row for the first process, as many for the second, and so on. accelerate's
+    own loaders are not used: how they cut batches depends on the number of processes.
+    """
+    batch = crops.config.batch
+    size = batch // (accelerator.num_processes * accumulate)
+    first_part = accelerator.process_index * accumulate
+    starts = (
+        step * batch + part * size
+        for step in itertools.count(first_step)
+        for part in range(first_part, first_part + accumulate)
+    )
+    loader: DataLoader[Batch] = DataLoader(
+        crops,
+        batch_size=None,
+        sampler=(range(start, start + size) for start in starts),
+        num_workers=workers,
+        prefetch_factor=6 if workers else None,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    return iter(loader)

@@ -1,0 +1,88 @@
+"""How the weights are stepped, and how the learning rate falls; both can be set in a preset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AdamWConfig(_Strict):
+    """AdamW (arXiv 1711.05101): the default, since it needs no tuning for each network."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0)  # small networks, few minutes: high, then annealed
+    weight_decay: float = Field(1e-2, ge=0)
+    clip_norm: float = Field(1.0, gt=0, description="of all gradients together; .inf: no clipping")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+class SGDConfig(_Strict):
+    """Stochastic gradient descent with momentum, as the paper's second phase uses it."""
+
+    kind: Literal["sgd"]
+    learning_rate: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(1.0, gt=0, description="of all gradients together; .inf: no clipping")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return torch.optim.SGD(
+            parameters,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+
+class CosineSchedule(_Strict):
+    """Half a cosine over the budget (arXiv 1608.03983): any budget ends annealed."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(100, ge=0)  # until AdamW's second moments are known
+    floor: float = Field(0.01, ge=0, le=1, description="of the learning rate, at the end")
+
+    def factor(self, step: int, progress: float, epoch: float) -> float:
+        """Return the share of the learning rate at a step; `progress` is 0 to 1."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return (self.floor + (1 - self.floor) * cosine) * _warmup(step, self.warmup_steps)
+
+
+class StepSchedule(_Strict):
+    """Halved every so many epochs; an epoch is as many crops as there are scenes."""
+
+    kind: Literal["step"]
+    warmup_steps: int = Field(0, ge=0)
+    halve_every_epochs: float = Field(gt=0)
+
+    def factor(self, step: int, progress: float, epoch: float) -> float:
+        """Return the share of the learning rate at a step of an epoch, 0.0 at the start."""
+        halvings = math.floor(epoch / self.halve_every_epochs)
+        return float(0.5**halvings) * _warmup(step, self.warmup_steps)
+
+
+OptimizerConfig = Annotated[AdamWConfig | SGDConfig, Field(discriminator="kind")]
+ScheduleConfig = Annotated[CosineSchedule | StepSchedule, Field(discriminator="kind")]
+
+
+class StageOverrides(_Strict):
+    """What a preset may say about one stage; each replaces the stage's own as a whole."""
+
+    optimizer: OptimizerConfig | None = None
+    schedule: ScheduleConfig | None = None
+
+
+def _warmup(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / steps) if steps else 1.0

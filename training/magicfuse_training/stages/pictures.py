@@ -1,0 +1,49 @@
+"""What a model makes of a few images, on one sheet: to see what losses do not tell."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from magicfuse_ros.image_codec import Image
+from magicfuse_ros.media.contact_sheet import contact_sheet
+from magicfuse_ros.overlay import overlay
+from magicfuse_ros.schedule import ddim_steps
+from magicfuse_training.data.crops import Batch
+from magicfuse_training.networks.model import MagicFuse
+
+TITLES = ("Degraded", "Clean", "Autoencoded", "Restored", "Thermal estimate", "MagImg", "Classes")
+
+
+@torch.no_grad()
+def draw_pictures(model: MagicFuse, batch: Batch) -> Image:
+    """Return a sheet (H, W, 3) RGB uint8: a row for each image, a column for each title.
+
+    `model` in evaluation mode; `batch` as `to_device` returns it. K is the preset's default.
+    """
+    preset, classes = model.preset, model.preset.classes
+    degraded, clean = batch["degraded"], batch["clean"]
+    steps = ddim_steps(preset.schedule, preset.schedule.trailing_timesteps(preset.default_steps))
+    condition, detail_4, detail_2 = model.encoder(degraded)
+    streams = model.start(condition)
+    tau = torch.full((1,), preset.tau, device=degraded.device)
+    for step in steps:
+        streams = model.advance(streams, condition, step, tau)
+    assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
+    latents = (model.encoder.encode(clean), streams.x0_ikr, streams.x0_ckg, streams.x0_mkf)
+    decoded = [model.decoder(latent, detail_4, detail_2) for latent in latents]
+    columns = [_images(x) for x in (degraded, clean, *decoded)]
+    scores = model.segmentation(streams.z_seg, detail_4)
+    scores = F.interpolate(scores, size=degraded.shape[-2:], mode="bilinear", align_corners=False)
+    masks = scores.argmax(1).to(torch.uint8).cpu().numpy()
+    columns.append(
+        [overlay(i, m, classes, alpha=1.0) for i, m in zip(columns[0], masks, strict=True)]
+    )
+    rows = [(f"{i + 1}", row) for i, row in enumerate(zip(*columns, strict=True))]
+    return contact_sheet(rows, TITLES, legend=[(c.name, c.color) for c in classes])
+
+
+def _images(x: Tensor) -> list[Image]:
+    """Bring (B, 3, H, W) float in [0, 1] to RGB uint8 images."""
+    return list((x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())

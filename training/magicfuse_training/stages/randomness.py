@@ -1,0 +1,20 @@
+"""Randomness that a killed run can take up again: a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+
+def seed_step(seed: int, step: int, part: int) -> None:
+    """Seed python, numpy and torch for one part of the batch of one step.
+
+    Parts are numbered over all processes: each draws its own noise, and two processes draw what
+    one process draws that takes the same batch in two parts.
+    """
+    words = np.random.SeedSequence(seed, spawn_key=(step, part)).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]))

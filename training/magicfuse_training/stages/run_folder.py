@@ -1,0 +1,148 @@
+"""What a run writes down, so that its weights can be explained and made again.
+
+config.yaml         preset, stage, seed, precision: all that the result follows from
+data.tsv            the files it was trained on: name, size, SHA-256 of their first 64 KiB
+environment.jsonl   one line for every start: versions, device, threads, commit
+log.jsonl           losses, rate and speed over the steps
+tensorboard/        the same as curves, and pictures of a fixed batch
+last.pt             the checkpoint
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+import yaml
+from pydantic import TypeAdapter
+
+from magicfuse_training.data.crops import CropConfig
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.export.bundle import current_commit
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages.checkpoint import write_atomically
+from magicfuse_training.stages.optimizer import OptimizerConfig, ScheduleConfig
+from magicfuse_training.stages.stage import Stage
+
+HASHED_BYTES = 65536  # of a file: a label or a box file is smaller, a photo differs from the start
+MAY_CHANGE = ("budget", "start")  # a run may be prolonged; its checkpoint holds its weights
+
+Config = dict[str, Any]
+
+
+def run_config(stage: Stage, crops: CropConfig, preset: Preset, **others: Any) -> Config:
+    """Return the resolved configuration of a run as plain YAML values."""
+    return {
+        **others,
+        "stage": {
+            "name": stage.name,
+            "trained": list(stage.trained),
+            "group_weights": list(stage.group_weights),
+            "frozen_statistics": stage.frozen_statistics,
+            "optimizer": TypeAdapter(OptimizerConfig).dump_python(stage.optimizer, mode="json"),
+            "schedule": TypeAdapter(ScheduleConfig).dump_python(stage.schedule, mode="json"),
+            "crops": TypeAdapter(CropConfig).dump_python(crops, mode="json"),
+        },
+        "preset": preset.model_dump(mode="json"),
+    }
+
+
+def data_rows(folders: Iterable[Path]) -> list[str]:
+    """Return a line for every file below some folders: name, bytes, SHA-256 of the first 64 KiB.
+
+    Tens of thousands of files take seconds: enough to notice a file that was added, lost, replaced
+    or encoded anew, but no proof against one that was tampered with.
+    """
+    rows = []
+    for folder in folders:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            with path.open("rb") as file:
+                digest = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
+            name = Path(folder.parent.name, folder.name, path.relative_to(folder))
+            rows.append(f"{name.as_posix()}\t{path.stat().st_size}\t{digest}")
+    return rows
+
+
+def environment(device: torch.device, processes: int) -> dict[str, Any]:
+    """Return what a result can depend on besides the configuration and the data."""
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "numpy", "accelerate")},
+        "opencv": cv2.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "commit": current_commit(Path(__file__).parent),
+    }
+
+
+def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
+    """Compare a run that goes on with what was written down when it started.
+
+    Raises:
+        TrainingError: naming the first key or file that differs, and both values.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise TrainingError(f"'{folder}' holds last.pt but no config.yaml; use another --run")
+    old = dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    new = dict(_flat(config))
+    for key in new | old:
+        before, now = old.get(key, "not set"), new.get(key, "not set")
+        if before != now and not key.startswith(MAY_CHANGE):
+            raise TrainingError(
+                f"run '{folder}' was started with {key} {before}, and now has {now}; "
+                "give it as before, or use another --run"
+            )
+    known = (folder / "data.tsv").read_text(encoding="utf-8").splitlines()
+    if changed := sorted(set(known) ^ set(rows)):
+        raise TrainingError(
+            f"run '{folder}' was started with other data: {changed[0].split()[0]} differs "
+            f"({len(known)} files then, {len(rows)} now); use another --run"
+        )
+
+
+def write_start(folder: Path, config: Config, rows: Sequence[str]) -> None:
+    """Write config.yaml and data.tsv."""
+    write_atomically(yaml.safe_dump(config, sort_keys=False), folder / "config.yaml")
+    write_atomically("".join(f"{row}\n" for row in rows), folder / "data.tsv")
+
+
+def append_line(path: Path, values: dict[str, Any]) -> None:
+    """Append a line of JSON."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Remove the lines of steps that a killed run did, and will do again from its checkpoint."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:  # cut off by the kill
+            continue
+    write_atomically("".join(f"{line}\n" for line in kept), path)
+
+
+def _flat(values: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and their values."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from _flat(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(values, list) and any(isinstance(v, dict) for v in values):
+        for i, value in enumerate(values):
+            yield from _flat(value, f"{place}.{i}")
+    else:
+        yield place, values

@@ -1,0 +1,84 @@
+"""What a stage is, and the module that computes its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from magicfuse_training.data.crops import Batch, CropConfig
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages.optimizer import (
+    AdamWConfig,
+    CosineSchedule,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+
+Loss = Callable[[MagicFuse, Batch], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: which networks it trains, on which mix of data, with which losses."""
+
+    name: str
+    trained: tuple[str, ...]  # names of sub-networks; all others are frozen
+    loss: Loss  # named terms; their sum is minimised
+    group_weights: tuple[float, float, float]  # CamVid, MSRS by day, MSRS at night
+    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
+    schedule: ScheduleConfig = field(default_factory=CosineSchedule)
+    crops: CropConfig = field(default_factory=CropConfig)
+    frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
+
+    def overridden_by(self, preset: Preset) -> Stage:
+        """Return the stage with the optimizer and the schedule that a preset has for it."""
+        overrides = preset.training.get(self.name)
+        if overrides is None:
+            return self
+        return replace(
+            self,
+            optimizer=overrides.optimizer or self.optimizer,
+            schedule=overrides.schedule or self.schedule,
+        )
+
+
+class StageModule(nn.Module):
+    """The loss of a stage as a forward pass: what accelerate wraps.
+
+    Losses call the model's parts one by one. Data-parallel training and autocast act on one
+    forward pass, so that pass must hold all of the loss.
+    """
+
+    def __init__(self, model: MagicFuse, stage: Stage) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = stage.loss
+        for child in model.children():
+            child.eval().requires_grad_(False)
+        trained = [model.get_submodule(name) for name in stage.trained]
+        for child in trained:
+            child.train().requires_grad_(True)
+            if stage.frozen_statistics:
+                for module in child.modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.eval()
+        self.trained_parameters = [p for child in trained for p in child.parameters()]
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its named terms, scalars; `batch` as `to_device` returns it."""
+        with batch["degraded"].device:  # where losses draw their noise
+            terms = self.loss(self.model, batch)
+        return torch.stack(list(terms.values())).sum(), {k: v.detach() for k, v in terms.items()}
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch of `Crops`, and scale its images to float32 [0, 1], channels last."""
+    moved = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    for name in ("degraded", "clean", "thermal"):
+        image = moved[name].float() / 255
+        moved[name] = image.contiguous(memory_format=torch.channels_last)
+    return moved
