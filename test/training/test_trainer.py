@@ -44,9 +44,7 @@ def test_every_stage_trains_its_own_networks_and_no_other(
         assert all(k.startswith(tuple(f"{t}." for t in stage.trained)) for k in changed)
 
 
-def test_few_step_trains_the_function_that_inference_runs(
-    model: MagicFuse, tmp_path: Path
-) -> None:
+def test_few_step_trains_the_function_that_inference_runs(model: MagicFuse, tmp_path: Path) -> None:
     """Its batches are of several kinds; statistics of one kind are not those of inference."""
     trainer = Trainer(STAGES["few_step"], model, tmp_path, minutes=1)
     names = [k for k in model.state_dict() if "running" in k]
@@ -145,7 +143,7 @@ def test_settings_that_do_not_fit_are_named(
     message: str,
 ) -> None:
     with pytest.raises(TrainingError, match=re.escape(message)):
-        Trainer(
-            STAGES["ikr"], model, tmp_path, minutes, steps=steps, accumulate=accumulate
-        ).run(small_crops(), 0)
+        Trainer(STAGES["ikr"], model, tmp_path, minutes, steps=steps, accumulate=accumulate).run(
+            small_crops(), 0
+        )
     assert not list(tmp_path.iterdir())

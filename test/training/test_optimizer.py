@@ -1,0 +1,75 @@
+"""Rates over a run, and what a preset may say about them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from training_process import small_crops
+
+from magicfuse_training.errors import PresetError
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import PRESETS, Preset, load_preset
+from magicfuse_training.stages.optimizer import (
+    AdamWConfig,
+    CosineSchedule,
+    SGDConfig,
+    StageOverrides,
+    StepSchedule,
+)
+from magicfuse_training.stages.stages import STAGES
+from magicfuse_training.stages.trainer import Trainer
+
+
+def test_a_cosine_warms_up_and_ends_at_its_floor() -> None:
+    schedule = CosineSchedule(warmup_steps=10, floor=0.1)
+    assert schedule.factor(0, 0.0, 0.0) == pytest.approx(0.1)
+    assert schedule.factor(10, 0.0, 0.0) == pytest.approx(1.0)
+    assert schedule.factor(50, 0.5, 0.0) == pytest.approx(0.55)
+    assert schedule.factor(99, 1.0, 0.0) == schedule.factor(99, 1.2, 0.0) == pytest.approx(0.1)
+
+
+def test_a_step_schedule_halves_by_epochs_whatever_the_budget() -> None:
+    schedule = StepSchedule(kind="step", halve_every_epochs=10)
+    factors = [schedule.factor(0, 0.0, epoch) for epoch in (0.0, 9.9, 10.0, 25.0)]
+    assert factors == [1.0, 1.0, 0.5, 0.25]
+
+
+def test_optimizers_are_built_as_configured() -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+    sgd = SGDConfig(kind="sgd", learning_rate=1e-3, momentum=0.9, weight_decay=1e-4)
+    (group,) = sgd.build([weight]).param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 1e-4)
+    (group,) = AdamWConfig(weight_decay=0.3).build([weight]).param_groups
+    assert (group["lr"], group["weight_decay"]) == (2e-3, 0.3)
+
+
+def test_a_preset_sets_the_optimizer_and_the_schedule_of_a_stage(
+    small_preset: Preset, tmp_path: Path
+) -> None:
+    overrides = StageOverrides.model_validate(
+        {
+            "optimizer": {"kind": "sgd", "learning_rate": 1e-3},
+            "schedule": {"kind": "step", "halve_every_epochs": 1},
+        }
+    )
+    preset = small_preset.model_copy(update={"training": {"mkf": overrides}})
+    trainer = Trainer(STAGES["mkf"], MagicFuse(preset), tmp_path / "mkf", steps=2)
+    crops = small_crops()  # three scenes, batches of three: a step is an epoch
+    trainer.run(crops, 0)
+    assert isinstance(trainer.optimizer.optimizer, torch.optim.SGD)
+    assert trainer.rate == 0.5e-3
+    assert "halve_every_epochs: 1" in (tmp_path / "mkf" / "config.yaml").read_text()
+    other = Trainer(STAGES["ikr"], MagicFuse(preset), tmp_path / "ikr", steps=2)
+    assert isinstance(other.optimizer.optimizer, torch.optim.AdamW)
+
+
+def test_a_misspelt_key_of_a_schedule_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    text = (PRESETS / "nano.yaml").read_text()
+    path.write_text(text + "training: {mkf: {schedule: {kind: step, halve_evry_epochs: 1}}}\n")
+    message = (
+        "training.mkf.schedule.halve_evry_epochs is unknown; did you mean 'halve_every_epochs'?"
+    )
+    with pytest.raises(PresetError, match=re.escape(message)):
+        load_preset(str(path))

@@ -1,0 +1,165 @@
+"""What a run writes down, and what it refuses to go on with; the command that runs a stage."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from training_process import small_crops
+from typer.testing import CliRunner
+
+from magicfuse_training.cli import app
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages.run_folder import data_rows, drop_lines_after
+from magicfuse_training.stages.stages import STAGES
+from magicfuse_training.stages.trainer import Trainer
+
+ROWS = ["train/a.jpg\t10\tab", "train/b.jpg\t10\tcd"]
+
+
+@pytest.fixture
+def begun(small_preset: Preset, tmp_path: Path) -> Path:
+    """Folder of a run of two steps."""
+    run(small_preset, tmp_path)
+    return tmp_path
+
+
+def run(
+    preset: Preset,
+    folder: Path,
+    *,
+    stage: str = "ikr",
+    steps: int = 2,
+    seed: int = 0,
+    batch: int = 3,
+    learning_rate: float = 2e-3,
+    rows: list[str] = ROWS,
+) -> Trainer:
+    ours = STAGES[stage]
+    optimizer = ours.optimizer.model_copy(update={"learning_rate": learning_rate})
+    torch.manual_seed(0)
+    trainer = Trainer(replace(ours, optimizer=optimizer), MagicFuse(preset), folder, steps=steps)
+    trainer.run(small_crops(batch, seed), 0, data=rows)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "was started with seed 0, and now has 1"),
+        ({"batch": 6}, "was started with stage.crops.batch 3, and now has 6"),
+        ({"stage": "ckg"}, "was started with stage.name ikr, and now has ckg"),
+        ({"learning_rate": 1e-3}, "stage.optimizer.learning_rate 0.002, and now has 0.001"),
+        ({"rows": ROWS[:1]}, "other data: train/b.jpg differs (2 files then, 1 now)"),
+        ({"rows": [ROWS[0], "train/b.jpg\t9\tef"]}, "other data: train/b.jpg differs"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(
+    small_preset: Preset, begun: Path, change: dict[str, object], message: str
+) -> None:
+    before = (begun / "last.pt").read_bytes()
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        run(small_preset, begun, **change)  # type: ignore[arg-type]
+    assert (begun / "last.pt").read_bytes() == before
+
+
+def test_a_run_does_not_go_on_with_another_preset(small_preset: Preset, begun: Path) -> None:
+    wider = small_preset.ikr.model_copy(update={"widths": [8, 16, 16]})
+    other = small_preset.model_copy(update={"ikr": wider})
+    message = "started with preset.ikr.widths [8, 8, 16], and now has [8, 16, 16]"
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        run(other, begun)
+
+
+def test_a_run_can_be_prolonged(small_preset: Preset, begun: Path) -> None:
+    assert run(small_preset, begun, steps=3).at.step == 3
+    lines = (begun / "environment.jsonl").read_text().splitlines()
+    assert [json.loads(line)["budget"]["steps"] for line in lines] == [2, 3]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named(small_preset: Preset, begun: Path) -> None:
+    state = torch.load(begun / "last.pt", weights_only=True)
+    old = {k: state[k] for k in ("model", "ema", "optimizer", "step", "elapsed")}
+    torch.save(old, begun / "last.pt")
+    with pytest.raises(TrainingError, match=r"last\.pt' lacks means, scaler, skipped"):
+        run(small_preset, begun, steps=3)
+
+
+def test_data_rows_tell_what_changed_in_a_file_or_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "msrs" / "train"
+    (folder / "vi").mkdir(parents=True)
+    (folder / "vi" / "1.jpg").write_bytes(b"one")
+    (row,) = data_rows([folder])
+    assert row.startswith("msrs/train/vi/1.jpg\t3\t7692c3ad3540bb80")
+    (folder / "vi" / "1.jpg").write_bytes(b"two")
+    assert data_rows([folder]) != [row]
+
+
+def test_log_lines_past_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    drop_lines_after(log, 2)
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def write_data(root: Path) -> None:
+    """Write two scenes of each set, in the layout of the published ones."""
+    rng = np.random.default_rng(0)
+    layouts = {
+        "camvid": ("train", "val", {"vi": ".jpg", "label": ".png"}),
+        "msrs": ("train", "dev", {"vi": ".jpg", "ir": ".jpg", "pseudo_label": ".png"}),
+    }
+    for name, (train, held_out, kinds) in layouts.items():
+        for split in (train, held_out):
+            for kind, suffix in kinds.items():
+                (root / name / split / kind).mkdir(parents=True)
+                for stem in ("1D", "2N"):
+                    image = rng.integers(0, 9, (64, 96), np.uint8)
+                    cv2.imwrite(str(root / name / split / kind / f"{stem}{suffix}"), image)
+            if name == "msrs":
+                (root / name / split / "boxes_infrared").mkdir()
+                for stem in ("1D", "2N"):
+                    text = "0 0.5 0.5 0.2 0.4\n"
+                    (root / name / split / "boxes_infrared" / f"{stem}.txt").write_text(text)
+
+
+def test_the_command_trains_a_stage_from_the_one_before(
+    small_preset: Preset, tmp_path: Path
+) -> None:
+    write_data(tmp_path / "data")
+    preset = tmp_path / "small.yaml"
+    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+    runs = tmp_path / "runs"
+
+    def stage(name: str, *options: str) -> tuple[int, str]:
+        common = ("--data", str(tmp_path / "data"), "--run", str(runs), "--preset", str(preset))
+        result = CliRunner().invoke(
+            app, ["stage", name, *common, "--workers", "0", "--batch", "2", *options]
+        )
+        return result.exit_code, " ".join(result.output.split())
+
+    assert stage("autoencoder", "--steps", "2")[0] == 0
+    code, output = stage("ikr", "--steps", "1")
+    assert code == 0 and "autoencoder/last.pt" in output.replace(" ", "")
+    config = yaml.safe_load((runs / "ikr" / "config.yaml").read_text())
+    assert config["start"].endswith("autoencoder/last.pt") and config["seed"] == 0
+    data = (runs / "ikr" / "data.tsv").read_text().splitlines()
+    assert len(data) == 2 * 2 + 2 * 4 and all("/train/" in row for row in data)
+    begun = torch.load(runs / "autoencoder" / "last.pt", weights_only=True)["ema"]
+    ended = torch.load(runs / "ikr" / "last.pt", weights_only=True)["model"]
+    assert all(torch.equal(ended[k], begun[k]) for k in ended if k.startswith("decoder"))
+
+    code, output = stage("ikr", "--steps", "1", "--seed", "7")
+    assert code == 2 and "was started with seed 0, and now has 7" in output
+    code, output = stage("ikr")
+    assert code == 2 and "budget is None minutes and None steps" in output
+    preset.write_text(preset.read_text().replace("training: {}", "training: {mfk: {}}"))
+    code, output = stage("mkf", "--steps", "1")
+    assert code == 2 and "training.mfk is unknown; did you mean 'mkf'?" in output
