@@ -1,6 +1,10 @@
 """A bundle: the networks of one trained model as ONNX files, and `bundle.json` that explains them.
 
 A bundle that does not verify is refused with the reason; nothing is guessed.
+
+Everything random in a frame is drawn once, standard normal, from numpy's `default_rng(seed)`, in
+this order: z_T, the shared start of the three streams; z_seg at the first step, where `z_seg_start`
+is "normal"; the encoder's input `noise`, where its graph has one. So a video does not flicker.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ MANIFEST = "bundle.json"
 NetworkName = Literal["encoder", "ikr", "ckg", "mkf", "segmentation", "decoder"]
 NETWORKS: tuple[NetworkName, ...] = ("encoder", "ikr", "ckg", "mkf", "segmentation", "decoder")
 UNLABELED = 255
+ZSegStart = Literal["zeros", "normal"]
 
 
 class _Strict(BaseModel):
@@ -82,7 +87,10 @@ class Manifest(_Strict):
     default_steps: int
     classes: list[SemanticClass]
     tau: float = Field(ge=0, le=1)
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, description="of all that is random in a frame")
+    z_seg_start: ZSegStart = Field(
+        "zeros", description="z_seg at the first step: zeros or standard normal"
+    )
     precision: Literal["float32", "float16", "int8"]
     networks: dict[NetworkName, NetworkSpec]
     provenance: Provenance

@@ -6,12 +6,12 @@
     z_T               z_T              [1, L, h, w], one Gaussian start for the three streams
     z_t               z_ikr, z_ckg, z_mkf   every stream keeps its own
     z~_{t->0}         x0               [1, L, h, w]
-    z^s               z_seg            [1, classes, h, w], zeros at the start
+    z^s               z_seg            [1, classes, h, w], at the start zeros or Gaussian
     tau               tau              [1]
     alpha-bar_t       abar_t, abar_next  [1], the two ends of a step
     Psi, Phi, F, S    ikr, ckg, mkf, segmentation
 
-    1. condition = encoder(image)
+    1. condition = encoder(image), with the bundle's fixed noise where the encoder takes some
     2. For every (t, abar_t, abar_next) of the K-step grid:
        2a. restoring stream: eps, x0, z_ikr = ikr(condition, z_ikr, t, ...)
        2b. thermal stream:   eps, x0, z_ckg = ckg(condition, z_ckg, t, ...)
@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from magicfuse_ros.backends import Backend, Tensor
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
-from magicfuse_ros.wiring import latent_shape, wire
+from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 
 Output = Literal["mag_image", "restored", "thermal_estimate", "mask", "confidence"]
 OUTPUTS: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate", "mask", "confidence")
@@ -90,10 +90,18 @@ class Sampler:
         self._inputs = wire(manifest)
         self._networks = {n: backend.load(bundle.path(n), manifest.networks[n]) for n in NETWORKS}
         latent = latent_shape(manifest)
-        noise = np.random.default_rng(manifest.seed).standard_normal(latent, np.float32)
-        no_classes_yet = np.zeros((1, len(manifest.classes), *latent[2:]), np.float32)
-        self._z_T = self._constant(noise)
-        self._z_seg = self._constant(no_classes_yet)
+        # In the order that bundle.py promises.
+        random = np.random.default_rng(manifest.seed)
+        self._z_T = self._constant(random.standard_normal(latent, np.float32))
+        scores = (1, len(manifest.classes), *latent[2:])
+        self._z_seg = self._constant(
+            random.standard_normal(scores, np.float32)
+            if manifest.z_seg_start == "normal"
+            else np.zeros(scores, np.float32)
+        )
+        self._fixed: dict[str, Tensor] = {}
+        if noise := noise_shape(manifest):
+            self._fixed["noise"] = self._constant(random.standard_normal(noise, np.float32))
         self._grids: dict[int, list[dict[str, Tensor]]] = {}
 
     def sample(
@@ -131,7 +139,7 @@ class Sampler:
             return results
 
         if calls["encoder"]:  # 1.
-            encoded = run("encoder", {"image": self._backend.upload(image)})
+            encoded = run("encoder", {**self._fixed, "image": self._backend.upload(image)})
         for step in self._grid(steps):  # 2.
             if calls["ikr"]:
                 ikr = run("ikr", {**step, "z": z_ikr})

@@ -53,6 +53,18 @@ class Schedule(BaseModel):
         grid = np.round(np.arange(self.train_steps, 0, -self.train_steps / steps)).astype(int) - 1
         return [int(t) for t in grid[:steps]]
 
+    def leading_timesteps(self, steps: int) -> list[int]:
+        """Return K falling time steps that end at 0 (arXiv 2305.08891, "leading").
+
+        The published networks' grid: 960, 920, ... 0 for K = 25.
+
+        Raises:
+            ValueError: if `steps` is not in 1 .. T.
+        """
+        if not 1 <= steps <= self.train_steps:
+            raise ValueError(f"steps is {steps}; expected 1 to {self.train_steps}")
+        return [i * (self.train_steps // steps) for i in reversed(range(steps))]
+
 
 @dataclass(frozen=True)
 class Step:

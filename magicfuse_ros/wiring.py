@@ -1,6 +1,7 @@
 """How the graphs of a bundle fit together, checked before the first frame.
 
-An input that the sampler does not itself provide is the encoder output of that name.
+An input that the sampler does not itself provide is the encoder output of that name. The encoder
+may take `noise`, with as many channels at the latent size as its graph wants.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from magicfuse_ros.errors import BundleError
 
 _STEP = ("t", "abar_t", "abar_next")
 _PROVIDED: dict[NetworkName, frozenset[str]] = {
-    "encoder": frozenset({"image"}),
+    "encoder": frozenset({"image", "noise"}),
     "ikr": frozenset({"z", *_STEP}),
     "ckg": frozenset({"z", *_STEP}),
     "mkf": frozenset({"z", "z_seg", "x0_ikr", "x0_ckg", "eps_ikr", "eps_ckg", "tau", *_STEP}),
@@ -31,6 +32,15 @@ def latent_shape(manifest: Manifest) -> tuple[int, int, int, int]:
     """Return the shape [1, L, h, w] of every stream's z."""
     scale = manifest.latent_scale
     return (1, manifest.latent_channels, manifest.height // scale, manifest.width // scale)
+
+
+def noise_shape(manifest: Manifest) -> tuple[int, int, int, int] | None:
+    """Return the shape [1, N, h, w] of the noise that the encoder takes; None: it takes none."""
+    for tensor in manifest.networks["encoder"].inputs:
+        if tensor.name == "noise":
+            channels = tensor.shape[1] if len(tensor.shape) == 4 else 1
+            return (1, channels, *latent_shape(manifest)[2:])
+    return None
 
 
 def wire(manifest: Manifest) -> dict[NetworkName, tuple[str, ...]]:
@@ -77,6 +87,8 @@ def _known_tensors(manifest: Manifest) -> dict[str, TensorSpec]:
         *(TensorSpec(name=n, dtype="float32", shape=scores) for n in ("z_seg", "z_seg_next")),
         *(TensorSpec(name=n, dtype="float32", shape=(1,)) for n in (*_STEP, "tau")),
     ]
+    if noise := noise_shape(manifest):
+        tensors.append(TensorSpec(name="noise", dtype="float32", shape=noise))
     return {t.name: t for t in tensors}
 
 

@@ -32,6 +32,11 @@ def test_loads_and_reads_back_what_was_written(tiny_bundle: Path) -> None:
     assert [step.t for step in bundle.steps(2)] == [999, 499]
 
 
+def test_bundles_from_before_z_seg_start_start_from_zeros(copied: Path) -> None:
+    edit(copied, lambda m: m.pop("z_seg_start"))
+    assert Bundle.load(copied).manifest.z_seg_start == "zeros"
+
+
 def test_fingerprint_follows_the_networks_only(copied: Path) -> None:
     before = Bundle.load(copied).fingerprint
     edit(copied, lambda m: m.update(tau=0.1))
@@ -115,6 +120,7 @@ def test_other_format_versions(copied: Path, version: object) -> None:
         (lambda m: m["step_grids"].update({"2": [1, 9]}), "strictly falling"),
         (lambda m: m.update(tau=1.5), "tau: "),
         (lambda m: m.update(seed=-1), "seed: "),
+        (lambda m: m.update(z_seg_start="ones"), "z_seg_start: "),
     ],
 )
 def test_manifests_that_do_not_hold_together(

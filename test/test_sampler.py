@@ -11,7 +11,7 @@ import pytest
 
 import tiny_bundle as tiny
 from magicfuse_ros.backends import Network, Tensor, select
-from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec
+from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec, TensorSpec
 from magicfuse_ros.errors import BundleError
 from magicfuse_ros.sampler import OUTPUTS, Output, Sampler, frame_gflop, network_calls
 
@@ -213,6 +213,47 @@ def test_all_streams_of_all_frames_start_from_the_noise_of_the_seed(
     for z in starts(3):
         np.testing.assert_array_equal(z, noise)
     assert not np.array_equal(starts(4)[0], noise)
+
+
+class TakingNoise(Counting):
+    """Notes the encoder's noise, which the tiny encoder itself does not take."""
+
+    def load(self, path: Path, spec: NetworkSpec) -> Network:
+        inputs = tuple(t for t in spec.inputs if t.name != "noise")
+        network = super().load(path, spec.model_copy(update={"inputs": inputs}))
+
+        def call(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            results = network({k: v for k, v in given.items() if k != "noise"})
+            self.calls[-1][1].update({k: np.array(v) for k, v in given.items()})
+            return results
+
+        return call
+
+
+def test_scores_and_encoder_noise_are_drawn_from_the_seed_where_a_bundle_wants_them(
+    bundle: Bundle, image: npt.NDArray[np.uint8]
+) -> None:
+    encoder = bundle.manifest.networks["encoder"]
+    noise = TensorSpec(name="noise", dtype="float32", shape=(1, 5, 8, 12))
+    encoder = encoder.model_copy(update={"inputs": (*encoder.inputs, noise)})
+    networks = {**bundle.manifest.networks, "encoder": encoder}
+    changes = {"z_seg_start": "normal", "networks": networks}
+    backend = TakingNoise()
+    sampler = Sampler(Bundle(bundle.root, bundle.manifest.model_copy(update=changes)), backend)
+    for _ in range(2):
+        sampler.sample(image, ALL, 1, 0.4)
+    random = np.random.default_rng(3)
+    z_T, z_seg, expected = (  # noqa: N806
+        random.standard_normal((1, c, 8, 12), np.float32) for c in (4, 3, 5)
+    )
+    given = [
+        [inputs[key] for name, inputs in backend.calls if name == network]
+        for network, key in (("ikr", "z"), ("mkf", "z_seg"), ("encoder", "noise"))
+    ]
+    for arrays, want in zip(given, (z_T, z_seg, expected), strict=True):
+        assert len(arrays) == 2
+        for array in arrays:
+            np.testing.assert_array_equal(array, want)
 
 
 @pytest.mark.parametrize("steps", [0, 3])

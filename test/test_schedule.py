@@ -36,20 +36,29 @@ def test_trailing_grid_starts_at_the_last_level(steps: int, expected: list[int])
     assert Schedule().trailing_timesteps(steps) == expected
 
 
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1, [0]), (4, [750, 500, 250, 0]), (25, list(range(960, -1, -40)))]
+)
+def test_leading_grid_ends_at_the_first_level(steps: int, expected: list[int]) -> None:
+    assert Schedule().leading_timesteps(steps) == expected
+
+
 @given(st.data())
-def test_every_trailing_grid_is_one_that_ddim_accepts(data: st.DataObject) -> None:
+def test_every_grid_is_one_that_ddim_accepts(data: st.DataObject) -> None:
     train_steps = data.draw(st.integers(2, 1200))
     steps = data.draw(st.integers(1, train_steps))
     schedule = Schedule(train_steps=train_steps)
-    grid = schedule.trailing_timesteps(steps)
-    assert len(grid) == steps and grid[0] == train_steps - 1
-    assert len(ddim_steps(schedule, grid)) == steps
+    trailing, leading = schedule.trailing_timesteps(steps), schedule.leading_timesteps(steps)
+    assert trailing[0] == train_steps - 1 and leading[-1] == 0
+    for grid in (trailing, leading):
+        assert len(ddim_steps(schedule, grid)) == steps
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_grids_that_do_not_exist_are_refused(steps: int) -> None:
-    with pytest.raises(ValueError, match=f"steps is {steps}; expected 1 to 1000"):
-        Schedule().trailing_timesteps(steps)
+    for grid in (Schedule().trailing_timesteps, Schedule().leading_timesteps):
+        with pytest.raises(ValueError, match=f"steps is {steps}; expected 1 to 1000"):
+            grid(steps)
 
 
 def test_ddim_steps_are_explicit_pairs_that_end_without_noise() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from magicfuse_ros.bundle import Bundle, Manifest, NetworkName, TensorSpec
 from magicfuse_ros.errors import BundleError
-from magicfuse_ros.wiring import latent_shape, wire
+from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 
 Tensors = tuple[TensorSpec, ...]
 
@@ -89,3 +89,20 @@ def test_condition_comes_from_the_encoder(manifest: Manifest) -> None:
     wrong = changed(manifest, "encoder", "outputs", renamed("condition", "features"))
     with pytest.raises(BundleError, match=r"\(ikr\) needs the input 'condition'; known are .*feat"):
         wire(wrong)
+
+
+def test_noise_of_the_encoder_has_the_latent_size(manifest: Manifest) -> None:
+    def taking(shape: tuple[int, ...], name: NetworkName = "encoder") -> Manifest:
+        noise = TensorSpec(name="noise", dtype="float32", shape=shape)
+        return changed(manifest, name, "inputs", lambda tensors: (*tensors, noise))
+
+    assert noise_shape(manifest) is None
+    assert noise_shape(taking((1, 7, 8, 12))) == (1, 7, 8, 12)
+    assert wire(taking((1, 7, 8, 12)))["encoder"] == ("image", "noise")
+    for shape in ((1, 7, 8, 11), (2, 7, 8, 12), (7,)):
+        with pytest.raises(
+            BundleError, match=r"\(encoder\): 'noise' is .*; expected float32 \[1, "
+        ):
+            wire(taking(shape))
+    with pytest.raises(BundleError, match=r"\(decoder\) needs the input 'noise'"):
+        wire(taking((1, 7, 8, 12), "decoder"))
