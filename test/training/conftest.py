@@ -39,16 +39,41 @@ def small_preset() -> Preset:
 @pytest.fixture(scope="session")
 def build_model(small_preset: Preset) -> Callable[[], MagicFuse]:
     """Return a maker of models whose layers all do something: none is left at zero."""
+    return lambda: _alive(small_preset)
 
-    def build() -> MagicFuse:
-        torch.manual_seed(0)
-        model = MagicFuse(small_preset).eval()
-        for parameter in model.parameters():
-            if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.1)
-        return model
 
-    return build
+@pytest.fixture(scope="session")
+def small_paper() -> MagicFuse:
+    """Return the published structure at a fraction of its size: 128 x 160 pixels, narrow."""
+    paper = load_preset("paper")
+    unet = {"widths": [32, 32, 64, 64], "heads": 2, "time_channels": 32}
+    narrow = {"condition_channels": 8, "detail_channels": 8, "noise_channels": 4}
+    preset = paper.model_copy(
+        update={
+            "height": 128,
+            "width": 160,
+            "steps": [2],
+            "default_steps": 2,
+            "autoencoder": paper.autoencoder.model_copy(
+                update={**narrow, "decoder_channels": (8, 8, 8)}
+            ),
+            "ikr": paper.ikr.model_copy(update=unet),
+            "ckg": paper.ckg.model_copy(update=unet),
+            "mkf": paper.mkf.model_copy(
+                update={"widths": [32] * 5, "time_channels": 32, "estimate_channels": 32}
+            ),
+        }
+    )
+    return _alive(preset)
+
+
+def _alive(preset: Preset) -> MagicFuse:
+    torch.manual_seed(0)
+    model = MagicFuse(preset).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
 
 
 @pytest.fixture

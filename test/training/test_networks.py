@@ -1,21 +1,144 @@
 """One contract for the networks of every preset: sizes, costs, the method's equations."""
 
+from typing import Any
+
+import pytest
 import torch
 
 from magicfuse_ros.schedule import ddim_steps
-from magicfuse_training.networks.cost import gflop_per_call, parameters
+from magicfuse_training.networks.attention import Attention
+from magicfuse_training.networks.cost import gflop_per_call, parameters, shapes_only
 from magicfuse_training.networks.model import MagicFuse
-from magicfuse_training.preset import Preset, load_preset
+from magicfuse_training.preset import PRESETS, Preset, load_preset
 
 PER_STEP = ("ikr", "ckg", "mkf")
 
 
-def test_nano_stays_within_its_limits() -> None:
-    model = MagicFuse(load_preset("nano")).eval()
+def gflop_per_frame(model: MagicFuse, steps: int) -> float:
     calls = gflop_per_call(model)
-    k = model.preset.default_steps
+    return sum(g * (steps if n in PER_STEP else 1) for n, g in calls.items())
+
+
+def test_nano_stays_within_its_limits() -> None:
+    model = shapes_only(load_preset("nano"))
     assert parameters(model) <= 6e6
-    assert sum(g * (k if n in PER_STEP else 1) for n, g in calls.items()) <= 10
+    assert gflop_per_frame(model, model.preset.default_steps) <= 10
+
+
+def test_edge_stays_within_its_limits() -> None:
+    model = shapes_only(load_preset("edge"))
+    assert parameters(model.ikr) == pytest.approx(12e6, rel=0.05)
+    assert parameters(model.ckg) == pytest.approx(40e6, rel=0.05)
+    assert parameters(model.mkf) == pytest.approx(2e6, rel=0.05)
+    assert model.preset.default_steps == 2 and gflop_per_frame(model, 2) <= 300
+    norms = {type(m).__name__ for m in model.modules() if "Norm" in type(m).__name__}
+    assert norms == {"BatchNorm2d"}, "others do not fold, and go wrong in FP16"
+    assert model.preset.classes == load_preset("nano").classes
+
+
+def test_paper_has_the_published_size_and_cost() -> None:
+    model = shapes_only(load_preset("paper"))
+    published = {
+        "encoder": 220_968,
+        "decoder": 188_163,
+        "ikr": 39_652_104,
+        "ckg": 517_670_920,
+        "mkf": 2_742_148,
+        "segmentation": 0,
+    }
+    assert {n: parameters(model.get_submodule(n)) for n in published} == published
+    calls = {n: round(g) for n, g in gflop_per_call(model).items()}
+    assert calls == {
+        "encoder": 49,
+        "ikr": 117,
+        "ckg": 1607,
+        "mkf": 791,
+        "segmentation": 0,
+        "decoder": 52,
+    }
+    preset = model.preset
+    assert preset.timesteps(25) == list(range(960, -1, -40))
+    assert [c.name for c in preset.classes if c.thermal] == ["person"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(p.stem for p in PRESETS.glob("*.yaml")))
+def test_every_preset_makes_all_its_outputs_at_full_size(name: str) -> None:
+    model = shapes_only(load_preset(name))
+    preset = model.preset
+    scale = preset.autoencoder.scale
+    step = ddim_steps(preset.schedule, preset.timesteps(preset.default_steps))[0]
+    with torch.device("meta"):
+        condition, *details = model.encoder(torch.zeros(1, 3, 480, 640))
+        streams = model.advance(model.start(condition), condition, step, torch.tensor([0.4]))
+        latent = (1, preset.autoencoder.latent_channels, 480 // scale, 640 // scale)
+        for x0 in (streams.x0_ikr, streams.x0_ckg, streams.x0_mkf):
+            assert x0 is not None and x0.shape == latent
+            assert model.decoder(x0, *details).shape == (1, 3, 480, 640)
+        assert streams.w is not None and streams.w.shape == latent
+        assert model.encoder.encode(torch.zeros(1, 3, 480, 640)).shape == latent
+        assert streams.z_seg.shape == (1, len(preset.classes), *latent[2:])
+        scores = model.segmentation(streams.z_seg, *details[:1])
+        assert scores.shape[-2:] == ((120, 160) if details else (480, 640))
+
+
+@torch.no_grad()
+def test_the_published_encoder_takes_its_noise_or_draws_it(small_paper: MagicFuse) -> None:
+    image = torch.rand(1, 3, 64, 96)
+    noise = torch.randn(1, 4, 16, 24)
+    encode = small_paper.encoder.encode
+    assert torch.equal(encode(image, noise), encode(image, noise))
+    assert not torch.equal(encode(image), encode(image))
+    assert encode(image).abs().max() <= 1
+
+
+@torch.no_grad()
+def test_the_published_form_starts_from_gaussian_scores(small_paper: MagicFuse) -> None:
+    torch.manual_seed(1)
+    streams = small_paper.start(torch.zeros(1, 8, 64, 64))
+    assert streams.z_seg.shape == (1, 9, 64, 64)
+    assert streams.z_seg.mean().abs() < 0.05 and (streams.z_seg.std() - 1).abs() < 0.05
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens_a_side", [16, 40])
+def test_attention_is_the_textbook_formula_on_both_of_its_ways(tokens_a_side: int) -> None:
+    torch.manual_seed(0)
+    layer = Attention(32, 2, "none", bias=True)
+    torch.nn.init.normal_(layer.out.weight)
+    x = torch.randn(1, 32, tokens_a_side, tokens_a_side)
+    q, k, v = layer.qkv(x).flatten(2).reshape(3, 2, 16, -1).transpose(2, 3)
+    scores = (q @ k.transpose(1, 2) / 4).softmax(-1)
+    want = x + layer.out((scores @ v).transpose(1, 2).reshape(x.shape))
+    torch.testing.assert_close(layer(x), want, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_fusion_network_never_holds_the_scores_of_all_pixels(small_paper: MagicFuse) -> None:
+    z, seg, t = torch.randn(1, 8, 48, 64), torch.randn(1, 9, 48, 64), torch.zeros(1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        small_paper.mkf(z, z, z, torch.cat([z, z], 1), seg, t)
+    names = {event.key for event in profile.key_averages()}
+    assert any("_scaled_dot_product_flash_attention" in name for name in names), names
+    assert not any("softmax" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segmentation_width": 24}, "segmentation_width is 24; expected 0"),
+        ({"schedule": {"zero_terminal_snr": True, "prediction": "epsilon"}}, "zero_terminal_snr"),
+        ({"ikr": {"attention": [True]}}, "attention has 1 levels; widths have 4"),
+        ({"autoencoder": {"latent_only": False}}, "noise_channels must be 0"),
+        ({"autoencoder": {"context_channels": [8]}}, "context_channels must be empty"),
+    ],
+)
+def test_presets_that_do_not_hold_together(change: dict[str, Any], message: str) -> None:
+    preset = load_preset("paper").model_dump()
+    for key, value in change.items():
+        preset[key] = {**preset[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(ValidationError, match=message):
+        Preset.model_validate(preset)
 
 
 @torch.no_grad()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.bundle import SemanticClass, ZSegStart
 from magicfuse_ros.schedule import Schedule
 from magicfuse_training.errors import PresetError, did_you_mean
 from magicfuse_training.networks.autoencoder import AutoencoderConfig
@@ -30,6 +30,7 @@ class Preset(BaseModel):
     height: int
     width: int
     schedule: Schedule
+    spacing: Literal["trailing", "leading"] = Field("trailing", description="of the step grids")
     steps: list[int] = Field(description="the K that the model is trained for")
     default_steps: int
     tau: float
@@ -38,9 +39,34 @@ class Preset(BaseModel):
     ikr: UNetConfig
     ckg: UNetConfig
     mkf: FusionConfig
-    segmentation_width: int
+    segmentation_width: int = Field(description="of the head that refines z_seg; 0: there is none")
+    z_seg_start: ZSegStart = Field("zeros", description="the segmentation state at the first step")
     classes: list[SemanticClass]
     training: dict[str, StageOverrides] = Field({}, description="by stage, in place of its own")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Preset:
+        if self.segmentation_width and self.autoencoder.latent_only:
+            raise ValueError(
+                f"segmentation_width is {self.segmentation_width}; expected 0, since the head "
+                "refines by details, which autoencoder.latent_only leaves out"
+            )
+        if self.schedule.prediction == "epsilon" and self.schedule.zero_terminal_snr:
+            raise ValueError(
+                "schedule.zero_terminal_snr is true; expected false with prediction epsilon, "
+                "which divides by sqrt(alpha-bar)"
+            )
+        return self
+
+    def timesteps(self, count: int) -> list[int]:
+        """Return the time steps of the grid of K = `count`.
+
+        Raises:
+            ValueError: if `count` is not in 1 .. T.
+        """
+        if self.spacing == "leading":
+            return self.schedule.leading_timesteps(count)
+        return self.schedule.trailing_timesteps(count)
 
 
 def load_preset(name: str) -> Preset:

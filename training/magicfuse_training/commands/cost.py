@@ -5,15 +5,14 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from magicfuse_training.networks.cost import gflop_per_call, parameters
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.networks.cost import gflop_per_call, parameters, shapes_only
 from magicfuse_training.preset import load_preset
 
 
 def cost_command(preset: str = "nano") -> None:
     """Print the parameters and the GFLOP of every network, and of a frame for each trained K."""
     config = load_preset(preset)
-    model = MagicFuse(config).eval()
+    model = shapes_only(config)
     calls = gflop_per_call(model)
     table = Table("network", "parameters", "GFLOP a call", title=f"preset {config.name}")
     for name, gflop in calls.items():

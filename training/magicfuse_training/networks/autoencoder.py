@@ -1,46 +1,71 @@
 """Autoencoder: one for visible, thermal and fused images.
 
-    image (B, 3, H, W) in [0, 1] --Encoder--> latent    (B, L, H/8, W/8) in [-1, 1]
-                                              condition (B, C, H/8, W/8), what the streams look at
+    image (B, 3, H, W) in [0, 1] --Encoder--> latent    (B, L, h, w) in [-1, 1]
+                                              condition (B, C, h, w), what the streams look at
                                               details   the features that 1/8 would lose
     latent, details of the degraded image --Decoder--> image (B, 3, H, W)
 
 The latent is made of local features; the condition has also seen the scene as a whole (`Context`).
 The decoder gets its details from the degraded visible image, whatever latent it decodes: that is
 all a vehicle has. It learns which of them belong into a restored, a thermal or a fused image.
+
+The published form is `latent_only`: the latent at 1/4 is the condition, and all that the decoder
+gets.
 """
 
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from magicfuse_training.networks.attention import Attention
 from magicfuse_training.networks.blocks import (
     Activation,
-    Attention,
     Norm,
     ResidualBlock,
     activation,
     conv3,
+    normalisation,
 )
 
 
 class AutoencoderConfig(BaseModel):
-    """Widths of the autoencoder; the image is handled at 1/2, 1/4 and 1/8."""
+    """Widths of the autoencoder; the image is handled at 1/2, 1/4 and 1/8, or at 1, 1/2 and 1/4."""
 
     model_config = ConfigDict(extra="forbid")
 
     latent_channels: int
-    condition_channels: int
-    detail_channels: int
-    encoder_blocks: int
+    condition_channels: int  # at the latent size
+    detail_channels: int  # at twice the latent size
+    encoder_blocks: int  # at the latent size; with `latent_only` at every size
     context_channels: list[int]  # at 1/16, 1/32, ... of the image
-    decoder_channels: tuple[int, int, int]  # at 1/8, 1/4, 1/2
-    decoder_blocks: int
+    decoder_channels: tuple[int, int, int]  # at the latent size, twice and four times that
+    decoder_blocks: int  # as encoder_blocks
     norm: Norm
     act: Activation
+    decoder_act: Activation = "relu"
+    latent_only: bool = False  # the published form
+    noise_channels: int = 0  # of Gaussian noise that the published encoder takes beside the image
+
+    @model_validator(mode="after")
+    def _published_form(self) -> AutoencoderConfig:
+        if self.latent_only and self.context_channels:
+            raise ValueError("context_channels must be empty where latent_only is true")
+        if self.noise_channels and not self.latent_only:
+            raise ValueError("noise_channels must be 0 where latent_only is false")
+        return self
+
+    @property
+    def scale(self) -> int:
+        """Image size / latent size."""
+        return 4 if self.latent_only else 8
+
+    @property
+    def stream_channels(self) -> int:
+        """Channels of the condition that the streams get."""
+        return self.latent_channels if self.latent_only else self.condition_channels
 
 
 PIXELS = 12  # RGB of the 2 x 2 pixels that make one at half size
@@ -77,39 +102,79 @@ class Context(nn.Module):
         return h
 
 
+def _blocks(count: int, channels: int, norm: Norm, act: Activation) -> list[nn.Module]:
+    return [ResidualBlock(channels, channels, None, norm, act) for _ in range(count)]
+
+
+def _unit(inputs: int, outputs: int, norm: Norm, act: Activation, stride: int = 1) -> nn.Sequential:
+    """Return convolution, norm, activation: 3x3, or 4x4 where it halves the size."""
+    conv = conv3(inputs, outputs) if stride == 1 else nn.Conv2d(inputs, outputs, 4, stride, 1)
+    return nn.Sequential(conv, normalisation(norm, outputs), activation(act))
+
+
 class Encoder(nn.Module):
     """Image to latent, condition and details."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        c, d = config.condition_channels, config.detail_channels
+        c, d, n = config.condition_channels, config.detail_channels, config.encoder_blocks
         norm, act = config.norm, config.act
-        self.act = activation(act)
-        self.stem = conv3(2 * PIXELS, d, stride=2)
-        self.fine = ResidualBlock(d, d, None, norm, act)
-        self.down = conv3(d, c, stride=2)
-        self.coarse = nn.Sequential(
-            *[ResidualBlock(c, c, None, norm, act) for _ in range(config.encoder_blocks)]
-        )
-        self.context = Context(c, config.context_channels, norm, act)
-        self.latent = nn.Conv2d(c, config.latent_channels, 1)
+        self.latent_only = config.latent_only
+        self.noise_channels = config.noise_channels
+        if config.latent_only:
+            self.stem: nn.Module = nn.Sequential(
+                _unit(3, d, norm, act), *_blocks(n, d, norm, act), _unit(d, d, norm, act, stride=2)
+            )
+            self.fine: nn.Module = nn.Sequential(*_blocks(n, d, norm, act))
+            self.down: nn.Module = _unit(d, c, norm, act, stride=2)
+            self.merge = _unit(c + config.noise_channels, c, norm, act)
+            self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
+            self.latent = conv3(c, config.latent_channels)
+        else:
+            self.act = activation(act)
+            self.stem = conv3(2 * PIXELS, d, stride=2)
+            self.fine = ResidualBlock(d, d, None, norm, act)
+            self.down = conv3(d, c, stride=2)
+            self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
+            self.context = Context(c, config.context_channels, norm, act)
+            self.latent = nn.Conv2d(c, config.latent_channels, 1)
 
-    def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map an image in [0, 1] to local features at 1/8, 1/4 and 1/2."""
+    def features(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Map an image in [0, 1] to local features at the latent size, twice that, and pixels."""
+        if self.latent_only:
+            fine = self.fine(self.stem(image))
+            local = self.down(fine)
+            if self.noise_channels:
+                if noise is None:
+                    b, _, h, w = local.shape
+                    noise = torch.randn(b, self.noise_channels, h, w, device=local.device)
+                local = torch.cat([local, noise], dim=1)
+            return self.coarse(self.merge(local)), fine, image
         pixels = F.pixel_unshuffle(image - 0.5, 2)
         # A night image lies within the lowest ten of 255 codes: its fourth root spreads them.
         lifted = F.pixel_unshuffle(image.sqrt().sqrt() - 0.5, 2)
         fine = self.act(self.fine(self.stem(torch.cat([pixels, lifted], dim=1))))
         return self.act(self.coarse(self.down(fine))), fine, pixels
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map an image in [0, 1] to (condition 1/8, detail 1/4, detail 1/2)."""
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Map an image (B, 3, H, W) in [0, 1] to the condition and the details.
+
+        Returns:
+            (condition 1/8, detail 1/4, detail 1/2), or with `latent_only` (latent 1/4,). `noise`:
+            see `encode`.
+        """
+        if self.latent_only:
+            return (self.encode(image, noise),)
         local, fine, pixels = self.features(image)
         return self.context(local), fine, pixels
 
-    def encode(self, image: Tensor) -> Tensor:
-        """Map an image in [0, 1] to its latent (B, L, H/8, W/8) in [-1, 1]."""
-        return torch.tanh(self.latent(self.features(image)[0]))
+    def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Map an image in [0, 1] to its latent (B, L, h, w) in [-1, 1].
+
+        `noise` (B, N, h, w), standard normal, for an encoder that takes some: drawn where missing.
+        """
+        latent: Tensor = self.latent(self.features(image, noise)[0])
+        return 2 * torch.sigmoid(latent) - 1 if self.latent_only else torch.tanh(latent)
 
 
 class Decoder(nn.Module):
@@ -118,28 +183,48 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         a, b, c = config.decoder_channels
-        self.act = activation(config.act)
-        self.inlet = conv3(config.latent_channels, a)
-        self.coarse = nn.Sequential(
-            *[
-                # It serves three kinds of images: one set of batch statistics fits none.
-                ResidualBlock(a, a, None, "none", config.act)
-                for _ in range(config.decoder_blocks)
-            ]
+        n, latent, norm, act = (
+            config.decoder_blocks,
+            config.latent_channels,
+            config.norm,
+            config.decoder_act,
         )
-        self.to_quarter = nn.Conv2d(a, b, 1)
-        self.fine1 = conv3(b + config.detail_channels, b)
-        self.fine2 = conv3(b, b)
-        self.to_half = nn.Conv2d(b, c, 1)
-        self.half1 = conv3(c + PIXELS, c)
-        self.half2 = conv3(c, PIXELS)
+        self.latent_only = config.latent_only
+        self.act = activation(act)
+        if config.latent_only:
+            self.inlet: nn.Module = _unit(latent, a, "none", act)
+            self.coarse = nn.Sequential(*_blocks(n, a, norm, act))
+            self.fine1 = conv3(a, b)
+            self.fine2: nn.Module = nn.Sequential(*_blocks(n, b, norm, act))
+            self.half1 = conv3(b, c)
+            self.half2: nn.Module = nn.Sequential(*_blocks(n, c, norm, act), conv3(c, 3))
+        else:
+            self.inlet = conv3(latent, a)
+            # It serves three kinds of images: one set of batch statistics fits none.
+            self.coarse = nn.Sequential(*_blocks(n, a, "none", act))
+            self.to_quarter = nn.Conv2d(a, b, 1)
+            self.fine1 = conv3(b + config.detail_channels, b)
+            self.fine2 = conv3(b, b)
+            self.to_half = nn.Conv2d(b, c, 1)
+            self.half1 = conv3(c + PIXELS, c)
+            self.half2 = conv3(c, PIXELS)
 
-    def forward(self, latent: Tensor, detail_4: Tensor, detail_2: Tensor) -> Tensor:
-        """Return the image (B, 3, H, W); nominally in [0, 1], not clipped."""
-        h = self.to_quarter(self.act(self.coarse(self.inlet(latent))))
-        h = F.interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
+    def forward(self, latent: Tensor, *details: Tensor) -> Tensor:
+        """Return the image (B, 3, H, W); nominally in [0, 1], not clipped.
+
+        `details`: the encoder's, for the degraded image; none with `latent_only`.
+        """
+        if self.latent_only:
+            h = self.coarse(self.inlet(((latent + 1) / 2).clamp(0, 1)))
+            h = self.fine2(self.act(self.fine1(_enlarge(h))))
+            return torch.sigmoid(self.half2(self.act(self.half1(_enlarge(h)))))
+        detail_4, detail_2 = details
+        h = _enlarge(self.to_quarter(self.act(self.coarse(self.inlet(latent)))))
         h = self.act(self.fine1(torch.cat([h, detail_4], dim=1)))
-        h = self.to_half(self.act(self.fine2(h)))
-        h = F.interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)
+        h = _enlarge(self.to_half(self.act(self.fine2(h))))
         h = self.act(self.half1(torch.cat([h, detail_2], dim=1)))
         return F.pixel_shuffle(self.half2(h), 2) + 0.5
+
+
+def _enlarge(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

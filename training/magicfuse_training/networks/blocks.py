@@ -11,12 +11,16 @@ from torch.nn import functional as F
 
 Norm = Literal["group", "batch", "instance", "none"]
 Activation = Literal["silu", "relu", "leaky_relu"]
+Sinusoid = Literal["cos_sin", "sin_cos"]
 
 
-def normalisation(kind: Norm, channels: int) -> nn.Module:
-    """Return a normalisation layer; batch norms fold into convolutions when a graph is compiled."""
+def normalisation(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
+    """Return a normalisation layer; batch norms fold into convolutions when a graph is compiled.
+
+    Instance norms have no weights. `eps` is that of group norms.
+    """
     if kind == "group":
-        return nn.GroupNorm(32, channels, eps=1e-5)
+        return nn.GroupNorm(32, channels, eps)
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "instance":
@@ -45,14 +49,20 @@ def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoid of a time step, then Linear, SiLU, Linear (DDPM, arXiv 2006.11239, Appendix B)."""
+    """Sinusoid of a time step, then Linear, SiLU, Linear (DDPM, arXiv 2006.11239, Appendix B).
+
+    Two forms are in use. `cos_sin`: cosines first, frequencies from 1 down to nearly 1/10000.
+    `sin_cos`: sines first, the last frequency is 1/10000 itself.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, width: int, outputs: int) -> None:
+    def __init__(self, width: int, outputs: int, sinusoid: Sinusoid = "cos_sin") -> None:
         super().__init__()
         half = width // 2
-        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half) / half)
+        self.sines_first = sinusoid == "sin_cos"
+        last = half - 1 if self.sines_first else half
+        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half) / last)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(width, outputs), nn.SiLU(), nn.Linear(outputs, outputs)
@@ -61,7 +71,8 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """Map t (B,) float in 0 .. T-1 to (B, outputs)."""
         angle = t[:, None].float() * self.frequencies[None]
-        embedded: Tensor = self.layers(torch.cat([angle.cos(), angle.sin()], dim=1))
+        waves = [angle.sin(), angle.cos()] if self.sines_first else [angle.cos(), angle.sin()]
+        embedded: Tensor = self.layers(torch.cat(waves, dim=1))
         return embedded
 
 
@@ -76,24 +87,34 @@ def before_activation(kind: Norm, channels: int) -> nn.Module:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a time term, added to the (projected) input.
 
-    norm, act, conv; plus time; norm, act, conv; plus input (arXiv 1603.05027): the published
-    networks' order. With batch norms: conv, norm, plus time, act; conv, norm; plus input, act
-    (1512.03385), since only a norm that follows its convolution folds into it.
+    The order follows from the norm:
+    group, none   norm, act, conv; plus time; norm, act, conv; plus input (arXiv 1603.05027)
+    batch         conv, norm; plus time, act; conv, norm; plus input, act (1512.03385): only a norm
+                  that follows its convolution folds into it
+    instance      conv, norm; plus time, act; conv, norm, act; plus input: the published autoencoder
     """
 
     def __init__(
-        self, inputs: int, outputs: int, time: int | None, norm: Norm, act: Activation
+        self,
+        inputs: int,
+        outputs: int,
+        time: int | None,
+        norm: Norm,
+        act: Activation,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm_last = norm == "batch"
-        self.norm1 = normalisation(norm, outputs if self.norm_last else inputs)
+        self.order = norm
+        self.norm_last = norm in ("batch", "instance")
+        self.norm1 = normalisation(norm, outputs if self.norm_last else inputs, eps)
         self.conv1 = conv3(inputs, outputs)
         self.time = nn.Linear(time, outputs) if time else None
-        self.norm2 = normalisation(norm, outputs)
+        self.norm2 = normalisation(norm, outputs, eps)
         self.conv2 = conv3(outputs, outputs)
+        # The block starts as the identity, so that a deep network passes its gradient on.
         if isinstance(self.norm2, nn.BatchNorm2d):
-            nn.init.zeros_(self.norm2.weight)  # starts as the identity; so does zero_init
-        else:
+            nn.init.zeros_(self.norm2.weight)
+        elif norm != "instance":  # which would amplify the first update of a zero output
             zero_init(self.conv2)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.act = activation(act)
@@ -103,29 +124,11 @@ class ResidualBlock(nn.Module):
         h = self.norm1(self.conv1(x)) if self.norm_last else self.conv1(self.act(self.norm1(x)))
         if self.time is not None and time is not None:
             h = h + self.time(F.silu(time))[:, :, None, None]
-        if self.norm_last:
-            total: Tensor = self.act(self.skip(x) + self.norm2(self.conv2(self.act(h))))
+        total: Tensor
+        if self.order == "batch":
+            total = self.act(self.skip(x) + self.norm2(self.conv2(self.act(h))))
+        elif self.order == "instance":
+            total = self.skip(x) + self.act(self.norm2(self.conv2(self.act(h))))
         else:
             total = self.skip(x) + self.conv2(self.act(self.norm2(h)))
-        return total
-
-
-class Attention(nn.Module):
-    """Global self-attention over the pixels of a feature map, residual."""
-
-    def __init__(self, channels: int, heads: int, norm: Norm) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = normalisation(norm, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.out = zero_init(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        b, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).unbind(1)
-        y = F.scaled_dot_product_attention(
-            q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3)
-        )  # (B, heads, HW, C / heads)
-        total: Tensor = x + self.out(y.transpose(2, 3).reshape(b, c, h, w))
         return total

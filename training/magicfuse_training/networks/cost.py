@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
 
 
 def parameters(module: nn.Module) -> int:
@@ -16,25 +17,39 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def shapes_only(preset: Preset) -> MagicFuse:
+    """Return a model that has shapes and no values: `paper` would take 2 GB."""
+    with torch.device("meta"):
+        return MagicFuse(preset).eval()
+
+
 @torch.no_grad()
 def gflop_per_call(model: MagicFuse) -> dict[str, float]:
-    """Return 2 x multiply-adds / 1e9 of one call of every network at the preset's image size."""
+    """Return 2 x multiply-adds / 1e9 of one call of every network at the preset's image size.
+
+    Nothing is computed: only shapes are followed.
+    """
     preset = model.preset
-    h, w = preset.height // 8, preset.width // 8
-    z = torch.zeros(1, preset.autoencoder.latent_channels, h, w)
-    z_seg, t = torch.zeros(1, len(preset.classes), h, w), torch.zeros(1)
-    condition, detail_4, detail_2 = model.encoder(torch.zeros(1, 3, preset.height, preset.width))
-    calls: dict[str, Callable[[], object]] = {
-        "encoder": lambda: model.encoder(torch.zeros(1, 3, preset.height, preset.width)),
-        "ikr": lambda: model.ikr(condition, z, t),
-        "ckg": lambda: model.ckg(condition, z, t),
-        "mkf": lambda: model.mkf(z, z, z, torch.cat([z, z], 1), z_seg, t),
-        "segmentation": lambda: model.segmentation(z_seg, detail_4),
-        "decoder": lambda: model.decoder(z, detail_4, detail_2),
-    }
-    costs = {}
-    for name, call in calls.items():
-        with FlopCounterMode(display=False) as counter:
-            call()
-        costs[name] = counter.get_total_flops() / 1e9
+    model = shapes_only(preset)
+    scale = preset.autoencoder.scale
+    with torch.device("meta"):
+        z = torch.zeros(
+            1, preset.autoencoder.latent_channels, preset.height // scale, preset.width // scale
+        )
+        z_seg, t = z.new_zeros(1, len(preset.classes), *z.shape[2:]), torch.zeros(1)
+        image = torch.zeros(1, 3, preset.height, preset.width)
+        condition, *details = model.encoder(image)
+        calls: dict[str, Callable[[], object]] = {
+            "encoder": lambda: model.encoder(image),
+            "ikr": lambda: model.ikr(condition, z, t),
+            "ckg": lambda: model.ckg(condition, z, t),
+            "mkf": lambda: model.mkf(z, z, z, torch.cat([z, z], 1), z_seg, t),
+            "segmentation": lambda: model.segmentation(z_seg, *details[:1]),
+            "decoder": lambda: model.decoder(z, *details),
+        }
+        costs = {}
+        for name, call in calls.items():
+            with FlopCounterMode(display=False) as counter:
+                call()
+            costs[name] = counter.get_total_flops() / 1e9
     return costs

@@ -6,23 +6,29 @@ From the one-step estimates of both streams it predicts w, the weight that mixes
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from magicfuse_training.networks.attention import Attention
 from magicfuse_training.networks.blocks import (
     Activation,
-    Attention,
     Norm,
     ResidualBlock,
+    Sinusoid,
     TimeEmbedding,
     conv3,
 )
 
 
 class FusionConfig(BaseModel):
-    """Layers of the fusion network: `widths[i]` channels at 1/`scales[i]` of the latent size."""
+    """Layers of the fusion network: `widths[i]` channels at 1/`scales[i]` of the latent size.
+
+    The defaults are those of `edge` and `nano`; the published network sets them all.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,6 +39,14 @@ class FusionConfig(BaseModel):
     time_channels: int
     norm: Norm
     act: Activation
+    norm_eps: float = 1e-5  # of group norms
+    sinusoid: Sinusoid = "cos_sin"
+    inlet_act: bool = False  # SiLU behind the first convolution
+    mlp_ratio: int = 1  # hidden channels of a layer's mlp / its width
+    attention_bias: bool = False
+    segproj_kernel: Literal[1, 3] = 1
+    estimate_channels: int | None = None  # hidden channels of the last layer; None: the latent's
+    weight: Literal["sigmoid", "unbounded"] = "sigmoid"  # the paper's text; the release's networks
 
 
 class FusionLayer(nn.Module):
@@ -40,15 +54,18 @@ class FusionLayer(nn.Module):
 
     def __init__(self, inputs: int, width: int, attention: bool, config: FusionConfig, latent: int):
         super().__init__()
-        time, norm, act = config.time_channels, config.norm, config.act
+        time, norm, act, eps = config.time_channels, config.norm, config.act, config.norm_eps
         self.blocks = nn.ModuleList(
-            ResidualBlock(inputs if i == 0 else width, width, time, norm, act)
+            ResidualBlock(inputs if i == 0 else width, width, time, norm, act, eps)
             for i in range(config.blocks)
         )
+        hidden = config.mlp_ratio * width
         self.mlp = nn.Sequential(
-            nn.Conv2d(width + 2 * latent, width, 1), nn.SiLU(), nn.Conv2d(width, width, 1)
+            nn.Conv2d(width + 2 * latent, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, width, 1)
         )
-        self.attention = Attention(width, 1, norm) if attention else nn.Identity()
+        self.attention = (
+            Attention(width, 1, norm, eps, config.attention_bias) if attention else nn.Identity()
+        )
 
     def forward(self, h: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features after the residual blocks and after the attention."""
@@ -63,8 +80,10 @@ class FusionNetwork(nn.Module):
     def __init__(self, config: FusionConfig, latent_channels: int, classes: int) -> None:
         super().__init__()
         self.scales = config.scales
-        self.time = TimeEmbedding(config.widths[0], config.time_channels)
+        self.bounded = config.weight == "sigmoid"
+        self.time = TimeEmbedding(config.widths[0], config.time_channels, config.sinusoid)
         self.inlet = conv3(3 * latent_channels, config.widths[0])
+        self.inlet_act = nn.SiLU() if config.inlet_act else nn.Identity()
         inputs = [config.widths[0], *config.widths[:-1]]
         self.layers = nn.ModuleList(
             FusionLayer(i, w, a, config, latent_channels)
@@ -76,12 +95,16 @@ class FusionNetwork(nn.Module):
             self.projections.append(
                 nn.Conv2d(config.widths[j], inputs[i], 1) if j is not None else nn.Identity()
             )
+        kernel = config.segproj_kernel
         self.segproj = nn.ModuleList(
-            nn.Conv2d(w + classes, classes, 1) for w in config.widths for _ in range(2)
+            nn.Conv2d(w + classes, classes, kernel, padding=kernel // 2)
+            for w in config.widths
+            for _ in range(2)
         )
         self.normout = nn.Conv2d(config.widths[-1], latent_channels, 1)
+        hidden = config.estimate_channels or latent_channels
         self.estimate = nn.Sequential(
-            conv3(3 * latent_channels, latent_channels), conv3(latent_channels, latent_channels)
+            conv3(3 * latent_channels, hidden), conv3(hidden, latent_channels)
         )
 
     def _partner(self, i: int, scale: int) -> int | None:
@@ -93,13 +116,14 @@ class FusionNetwork(nn.Module):
     def forward(
         self, x0_ikr: Tensor, x0_ckg: Tensor, z: Tensor, noise: Tensor, z_seg: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return (w in [0, 1], next z_seg).
+        """Return (w, next z_seg).
 
         x0_ikr, x0_ckg, z: (B, L, h, w); noise: both streams' noise or velocity, (B, 2L, h, w);
-        z_seg: (B, classes, h, w); t: (B,). w is the paper's, but each latent channel has its own.
+        z_seg: (B, classes, h, w); t: (B,). w: (B, L, h, w), the paper's, but each latent channel
+        has its own; in [0, 1], or any number where the preset has it unbounded.
         """
         time = self.time(t)
-        h = self.inlet(torch.cat([x0_ikr, x0_ckg, z], dim=1))
+        h = self.inlet_act(self.inlet(torch.cat([x0_ikr, x0_ckg, z], dim=1)))
         size = z.shape[-2:]
         outputs: list[Tensor] = []
         scale = 1
@@ -121,20 +145,34 @@ class FusionNetwork(nn.Module):
                     )
                 z_seg = self.segproj[2 * i + k](torch.cat([features, z_seg], dim=1))
         w = self.estimate(torch.cat([self.normout(h), noise], dim=1))
-        return torch.sigmoid(w), z_seg
+        return torch.sigmoid(w) if self.bounded else w, z_seg
 
 
 class SegmentationHead(nn.Module):
-    """The last half of S: class scores at 1/4 from the state at 1/8 and the image's details."""
+    """The last half of S: class scores from the state, refined where there are details."""
 
-    def __init__(self, classes: int, detail_channels: int, width: int, act: nn.Module) -> None:
+    def __init__(
+        self, classes: int, detail_channels: int, width: int, act: nn.Module, scale: int
+    ) -> None:
+        """A `width` of 0: scores are the state, enlarged `scale` times, and nothing is trained."""
         super().__init__()
+        self.refined = width > 0
+        self.scale = scale
         self.act = act
-        self.conv1 = conv3(classes + detail_channels, width)
-        self.conv2 = conv3(width, classes)
+        if self.refined:
+            self.conv1 = conv3(classes + detail_channels, width)
+            self.conv2 = conv3(width, classes)
 
-    def forward(self, z_seg: Tensor, detail_4: Tensor) -> Tensor:
-        """Map z_seg (B, classes, H/8, W/8), details (B, D, H/4, W/4) to (B, classes, H/4, W/4)."""
+    def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> Tensor:
+        """Map z_seg (B, classes, h, w) to scores (B, classes, ...).
+
+        With details (B, D, H/4, W/4), which the refined head needs: at their size; else at H, W.
+        """
+        if not self.refined:
+            return F.interpolate(
+                z_seg, scale_factor=self.scale, mode="bilinear", align_corners=False
+            )
+        assert detail_4 is not None
         coarse = F.interpolate(z_seg, scale_factor=2, mode="bilinear", align_corners=False)
         refined: Tensor = self.conv2(self.act(self.conv1(torch.cat([coarse, detail_4], dim=1))))
         return coarse + refined

@@ -46,11 +46,11 @@ class MagicFuse(nn.Module):
         self.prediction = preset.schedule.prediction
         self.encoder = Encoder(ae)
         self.decoder = Decoder(ae)
-        self.ikr = UNet(preset.ikr, ae.condition_channels, latent)
-        self.ckg = UNet(preset.ckg, ae.condition_channels, latent)
+        self.ikr = UNet(preset.ikr, ae.stream_channels, latent)
+        self.ckg = UNet(preset.ckg, ae.stream_channels, latent)
         self.mkf = FusionNetwork(preset.mkf, latent, classes)
         self.segmentation = SegmentationHead(
-            classes, ae.detail_channels, preset.segmentation_width, activation(ae.act)
+            classes, ae.detail_channels, preset.segmentation_width, activation(ae.act), ae.scale
         )
         self.thermal_ids = [c.id for c in preset.classes if c.thermal]
         self.other_ids = [c.id for c in preset.classes if not c.thermal]
@@ -112,10 +112,13 @@ class MagicFuse(nn.Module):
         return (thermal > z_seg[:, self.other_ids].amax(1, keepdim=True)).float()
 
     def start(self, condition: Tensor) -> Streams:
-        """Return the shared Gaussian start z_T and an empty segmentation state."""
+        """Return the shared Gaussian start z_T and the segmentation state that the preset has."""
         b, _, h, w = condition.shape
         z = torch.randn(b, self.preset.autoencoder.latent_channels, h, w, device=condition.device)
-        return Streams(z, z, z, z.new_zeros(b, len(self.preset.classes), h, w))
+        z_seg = z.new_zeros(b, len(self.preset.classes), h, w)
+        if self.preset.z_seg_start == "normal":
+            z_seg = torch.randn_like(z_seg)
+        return Streams(z, z, z, z_seg)
 
     def advance(self, streams: Streams, condition: Tensor, step: Step, tau: Tensor) -> Streams:
         """Do one step of all three streams."""

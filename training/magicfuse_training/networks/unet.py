@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from magicfuse_training.networks.attention import Attention, TransformerBlock
 from magicfuse_training.networks.blocks import (
     Activation,
-    Attention,
     Norm,
     ResidualBlock,
     TimeEmbedding,
@@ -23,17 +23,31 @@ from magicfuse_training.networks.blocks import (
 
 
 class UNetConfig(BaseModel):
-    """Shape of a U-Net: `widths[i]` channels at 1/2^i of the latent size."""
+    """Shape of a U-Net: `widths[i]` channels at 1/2^i of the latent size.
+
+    The defaults are those of `edge` and `nano`; the published networks set them all.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     widths: list[int]
     blocks: int  # residual blocks a level going down
     up_blocks: int  # going up; each takes one skip of its level, newest first
-    heads: int  # of the attention in the middle
+    heads: int  # of every attention; there is one in the middle
     time_channels: int
     norm: Norm
     act: Activation
+    attention: list[bool] = []  # levels with an attention after every block
+    transformer: bool = False  # attention with a second one and a feed-forward layer behind it
+    up_convolutions: bool = False  # a 3x3 convolution after every enlargement
+
+    @model_validator(mode="after")
+    def _one_attention_a_level(self) -> UNetConfig:
+        if self.attention and len(self.attention) != len(self.widths):
+            raise ValueError(
+                f"attention has {len(self.attention)} levels; widths have {len(self.widths)}"
+            )
+        return self
 
 
 class UNet(nn.Module):
@@ -43,10 +57,11 @@ class UNet(nn.Module):
         super().__init__()
         time, norm, act = config.time_channels, config.norm, config.act
         widths = config.widths
-        self.up_blocks = config.up_blocks
+        attends = config.attention or [False] * len(widths)
         self.time = TimeEmbedding(widths[0], time)
         self.inlet = conv3(condition_channels + latent_channels, widths[0])
         self.down = nn.ModuleList()
+        self.down_attention = nn.ModuleList()
         self.shrink = nn.ModuleList()
         channels, skips = widths[0], [[w] for w in widths]
         for level, width in enumerate(widths):
@@ -59,10 +74,13 @@ class UNet(nn.Module):
                 channels = width
                 skips[level].append(channels)
             self.down.append(blocks)
+            self.down_attention.append(_attentions(config, width, config.blocks, attends[level]))
         self.middle1 = ResidualBlock(channels, channels, time, norm, act)
-        self.attention = Attention(channels, config.heads, norm)
+        self.attention = _attention(config, channels)
         self.middle2 = ResidualBlock(channels, channels, time, norm, act)
         self.up = nn.ModuleList()
+        self.up_attention = nn.ModuleList()
+        self.enlarge = nn.ModuleList()
         for level in reversed(range(len(widths))):
             blocks = nn.ModuleList()
             for _ in range(config.up_blocks):
@@ -71,6 +89,13 @@ class UNet(nn.Module):
                 )
                 channels = widths[level]
             self.up.append(blocks)
+            self.up_attention.append(
+                _attentions(config, channels, config.up_blocks, attends[level])
+            )
+            if level:
+                self.enlarge.append(
+                    conv3(channels, channels) if config.up_convolutions else nn.Identity()
+                )
         self.norm = before_activation(norm, channels)
         self.act = activation(act)
         self.outlet = zero_init(conv3(channels, latent_channels))
@@ -80,18 +105,41 @@ class UNet(nn.Module):
         time = self.time(t)
         h = self.inlet(torch.cat([condition, z], dim=1))
         skips: list[list[Tensor]] = []
-        for level, blocks in enumerate(self.down):
+        for level, (blocks, attentions) in enumerate(
+            zip(self.down, self.down_attention, strict=True)
+        ):
             if level:
                 h = self.shrink[level - 1](h)
             skips.append([h])
-            for block in cast(nn.ModuleList, blocks):
-                h = block(h, time)
+            for block, attention in zip(_list(blocks), _list(attentions), strict=True):
+                h = attention(block(h, time))
                 skips[level].append(h)
         h = self.middle2(self.attention(self.middle1(h, time)), time)
-        for level, blocks in zip(reversed(range(len(skips))), self.up, strict=True):
-            if h.shape[-2:] != skips[level][0].shape[-2:]:
+        levels = reversed(range(len(skips)))
+        for i, level in enumerate(levels):
+            if i:
                 h = F.interpolate(h, size=skips[level][0].shape[-2:], mode="nearest")
-            for block in cast(nn.ModuleList, blocks):
-                h = block(torch.cat([h, skips[level].pop()], dim=1), time)
+                h = self.enlarge[i - 1](h)
+            for block, attention in zip(
+                _list(self.up[i]), _list(self.up_attention[i]), strict=True
+            ):
+                h = attention(block(torch.cat([h, skips[level].pop()], dim=1), time))
         out: Tensor = self.outlet(self.act(self.norm(h)))
         return out
+
+
+def _attention(config: UNetConfig, channels: int) -> nn.Module:
+    if config.transformer:
+        return TransformerBlock(channels, config.heads, config.norm)
+    return Attention(channels, config.heads, config.norm)
+
+
+def _attentions(config: UNetConfig, channels: int, count: int, wanted: bool) -> nn.ModuleList:
+    """Return what follows each of a level's blocks."""
+    return nn.ModuleList(
+        _attention(config, channels) if wanted else nn.Identity() for _ in range(count)
+    )
+
+
+def _list(modules: nn.Module) -> nn.ModuleList:
+    return cast(nn.ModuleList, modules)

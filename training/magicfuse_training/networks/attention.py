@@ -1,0 +1,88 @@
+"""Attention over all pixels of a feature map.
+
+Scores are never held where there are many pixels: torch's fused kernel works on tiles of them. It
+wants the channels of a token side by side in memory, and quietly computes all scores otherwise.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from magicfuse_training.networks.blocks import Norm, normalisation, zero_init
+
+MANY_TOKENS = 1024  # 4 MB of scores a head; below, the copy costs more than it saves
+
+
+class Attention(nn.Module):
+    """Global self-attention over the pixels of a feature map, residual."""
+
+    def __init__(
+        self, channels: int, heads: int, norm: Norm, eps: float = 1e-5, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = normalisation(norm, channels, eps)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=bias)
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        b, c, h, w = x.shape
+        maps = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
+        tokens = maps.transpose(3, 4)
+        if h * w > MANY_TOKENS:
+            tokens = tokens.contiguous()
+        y = F.scaled_dot_product_attention(*tokens.unbind(1))  # (B, heads, HW, C / heads)
+        total: Tensor = x + self.out(y.transpose(2, 3).reshape(b, c, h, w))
+        return total
+
+
+class TokenAttention(nn.Module):
+    """Self-attention over tokens; not residual."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N, C) to the same shape."""
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads).unbind(2)
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        out: Tensor = self.out(y.transpose(1, 2).reshape(b, n, c))
+        return out
+
+
+class TransformerBlock(nn.Module):
+    """The published U-Nets' attention: two self-attentions and a GEGLU layer, residual.
+
+    It is latent diffusion's block (arXiv 2112.10752) without a text to attend to: what was
+    cross-attention attends to the image a second time. GEGLU: arXiv 2002.05202.
+    """
+
+    def __init__(self, channels: int, heads: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm = normalisation(norm, channels)
+        self.inlet = nn.Conv2d(channels, channels, 1)
+        self.norm1 = nn.LayerNorm(channels)
+        self.attention1 = TokenAttention(channels, heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attention2 = TokenAttention(channels, heads)
+        self.norm3 = nn.LayerNorm(channels)
+        self.widen = nn.Linear(channels, 8 * channels)  # 4 times the width, and as many gates
+        self.narrow = nn.Linear(4 * channels, channels)
+        self.outlet = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        b, c, h, w = x.shape
+        tokens = self.inlet(self.norm(x)).flatten(2).transpose(1, 2)  # (B, HW, C)
+        tokens = tokens + self.attention1(self.norm1(tokens))
+        tokens = tokens + self.attention2(self.norm2(tokens))
+        value, gate = self.widen(self.norm3(tokens)).chunk(2, dim=-1)
+        tokens = tokens + self.narrow(value * F.gelu(gate))
+        total: Tensor = x + self.outlet(tokens.transpose(1, 2).reshape(b, c, h, w))
+        return total
