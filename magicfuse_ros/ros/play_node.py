@@ -21,7 +21,7 @@ from std_msgs.msg import Header
 
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import open_source
-from magicfuse_ros.media.degradations import DEGRADATIONS, Degradation, degrade
+from magicfuse_ros.media.degradations import degrade, kinds_of
 from magicfuse_ros.ros.images import Pixels, to_message
 from magicfuse_ros.ros.process import Stop, run
 
@@ -83,17 +83,16 @@ class PlayNode(Node):
 
     def _degraded(self, images: Iterable[Pixels]) -> Iterable[Pixels]:
         kind, strength, seed = map(self._value, ("degradation", "strength", "seed"))
-        if kind not in DEGRADATIONS:
-            raise MediaError(f"degradation is {kind!r}; expected {', '.join(DEGRADATIONS)}")
-        if kind == "clean":
-            return images
+        try:
+            if not kinds_of(kind):
+                return images
+        except ValueError as error:
+            raise MediaError(str(error)) from error
         # All beforehand: done while playing, it would take the processor that the fuser needs.
         return list(degraded(images, kind, strength, seed))
 
 
-def degraded(
-    images: Iterable[Pixels], kind: Degradation, strength: float, seed: int
-) -> Iterator[Pixels]:
+def degraded(images: Iterable[Pixels], kind: str, strength: float, seed: int) -> Iterator[Pixels]:
     """Degrade the frames of a video: one light and weather, fresh sensor noise."""
     sensor = np.random.default_rng(seed)
     for image in images:

@@ -11,6 +11,7 @@ import typer
 
 from magicfuse_ros.command_line import OneLineErrors
 from magicfuse_training.commands.cost import cost_command
+from magicfuse_training.commands.degradations import degradations_command
 from magicfuse_training.commands.export import export_command
 from magicfuse_training.commands.score import score_command
 from magicfuse_training.commands.stage import stage_command
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command("stage")(stage_command)
 app.command("cost")(cost_command)
+app.command("degradations")(degradations_command)
 app.command("export")(export_command)
 app.command("score")(score_command)
 

@@ -1,0 +1,178 @@
+"""A camera and weather model: makes a clean road image dark and noisy, hazy, wet or blurred.
+
+Light is handled in linear units (sRGB decoded), since exposure, haze and photon noise add up there.
+Strengths run from 0 (mild) to 1 (severe). All randomness comes from the caller's generator.
+
+    degrade(image, "dark+rain", 0.5, rng)               parameters drawn for a strength
+    apply([Rain(rate_mm_h=20), Darkness(stops=4, gain=2)], image, rng)       or given by hand
+
+Effects act in the order in which light meets them, whatever the order they are named in:
+air (haze, fog), rain, lens (motion, defocus), sensor (dark), codec (jpeg).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from magicfuse_ros.media.degradations.camera import Darkness, DefocusBlur, Jpeg, MotionBlur
+from magicfuse_ros.media.degradations.effect import (
+    WHOLE,
+    Effect,
+    Image,
+    Linear,
+    Rows,
+    check_strength,
+    to_linear,
+    to_srgb,
+)
+from magicfuse_ros.media.degradations.weather import Fog, Haze, Rain
+
+__all__ = [
+    "DEGRADATIONS",
+    "Darkness",
+    "DefocusBlur",
+    "Degradation",
+    "Effect",
+    "Fog",
+    "Haze",
+    "Image",
+    "Jpeg",
+    "Linear",
+    "MotionBlur",
+    "Rain",
+    "apply",
+    "blur",
+    "compress",
+    "darken",
+    "degrade",
+    "draw",
+    "haze",
+    "kinds_of",
+    "to_linear",
+    "to_srgb",
+]
+
+Degradation = Literal["clean", "dark", "haze", "blur", "jpeg", "fog", "rain", "motion", "defocus"]
+DEGRADATIONS: tuple[Degradation, ...] = get_args(Degradation)
+
+PHYSICAL_ORDER: tuple[type[Effect], ...] = (
+    Haze,
+    Fog,
+    Rain,
+    MotionBlur,
+    DefocusBlur,
+    Darkness,
+    Jpeg,
+)
+
+
+def _draw_blur(strength: float, rng: np.random.Generator) -> Effect:
+    kind: type[Effect] = MotionBlur if rng.random() < 0.5 else DefocusBlur
+    return kind.draw(strength, rng)
+
+
+# In the physical order as well, so that parameters do not depend on the order of the names.
+_DRAW: dict[str, Callable[[float, np.random.Generator], Effect]] = {
+    "haze": Haze.draw,
+    "fog": Fog.draw,
+    "rain": Rain.draw,
+    "blur": _draw_blur,
+    "motion": MotionBlur.draw,
+    "defocus": DefocusBlur.draw,
+    "dark": Darkness.draw,
+    "jpeg": Jpeg.draw,
+}
+
+
+def kinds_of(degradation: str) -> list[str]:
+    """Split a combination like "dark+rain" into its kinds, in the physical order; clean is [].
+
+    Raises:
+        ValueError: for an unknown kind, a kind named twice, or "clean" together with another.
+    """
+    names = degradation.split("+")
+    for name in names:
+        if name not in DEGRADATIONS:
+            raise ValueError(
+                f"degradation is {name!r}; expected one of {', '.join(DEGRADATIONS)}, "
+                "or several joined by +"
+            )
+    if len(set(names)) < len(names) or ("clean" in names and len(names) > 1):
+        raise ValueError(f"degradation is {degradation!r}; expected different kinds, none clean")
+    return [name for name in _DRAW if name in names]
+
+
+def draw(degradation: str, strength: float, rng: np.random.Generator) -> list[Effect]:
+    """Draw the parameters of a kind or a combination, all at one strength.
+
+    Raises:
+        ValueError: as `kinds_of`, and for a strength outside [0, 1].
+    """
+    check_strength(strength)
+    return [_DRAW[kind](strength, rng) for kind in kinds_of(degradation)]
+
+
+def apply(
+    effects: Sequence[Effect], image: Image, noise: np.random.Generator, rows: Rows = WHOLE
+) -> Image:
+    """Apply effects in the physical order to an RGB uint8 image (H, W, 3); return a new one.
+
+    `noise` and `rows`: see Effect.
+    """
+    image = np.array(image, dtype=np.uint8)
+    for effect in sorted(effects, key=lambda effect: PHYSICAL_ORDER.index(type(effect))):
+        image = effect.apply(image, noise, rows)
+    return image
+
+
+def degrade(
+    image: Image,
+    kind: str,
+    strength: float,
+    rng: np.random.Generator,
+    rows: Rows = WHOLE,
+    sensor: np.random.Generator | None = None,
+) -> Image:
+    """Degrade one RGB uint8 image (H, W, 3) and return a new one of the same shape.
+
+    Args:
+        image: what a perfect camera would see in good weather.
+        kind: one of DEGRADATIONS, or several joined by "+".
+        strength: 0 (mild) to 1 (severe), of all kinds.
+        rng: draws the parameters.
+        rows: first and last row that a crop shows, as fractions of the camera's full height.
+        sensor: draws what differs from frame to frame; by default `rng`. A video keeps its light
+            and weather where every frame gets a new `rng` of one seed, and one `sensor` serves all.
+
+    Raises:
+        ValueError: for an unknown kind, or a strength outside [0, 1].
+    """
+    return apply(draw(kind, strength, rng), image, sensor or rng, rows)
+
+
+def darken(
+    image: Image,
+    strength: float,
+    rng: np.random.Generator,
+    sensor: np.random.Generator | None = None,
+) -> Image:
+    """Take the image at night; see Darkness and `degrade`."""
+    return degrade(image, "dark", strength, rng, sensor=sensor)
+
+
+def haze(image: Image, strength: float, rng: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    """Add haze; see Haze and `degrade`."""
+    return degrade(image, "haze", strength, rng, rows)
+
+
+def blur(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Blur by motion along a random direction, or by defocus (half of the cases each)."""
+    return degrade(image, "blur", strength, rng)
+
+
+def compress(image: Image, strength: float) -> Image:
+    """Encode as JPEG, quality 70 down to 15, and decode."""
+    return degrade(image, "jpeg", strength, np.random.default_rng())  # nothing of it is drawn

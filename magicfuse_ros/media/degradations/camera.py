@@ -1,0 +1,114 @@
+"""What the camera does to an image: blur, exposure and noise, compression."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from magicfuse_ros.media.degradations.effect import (
+    WHOLE,
+    Color,
+    Effect,
+    Grid,
+    Image,
+    Rows,
+    to_linear,
+    to_srgb,
+)
+
+
+class MotionBlur(Effect):
+    """The camera moves along a straight line during the exposure.
+
+    Blur acts on sRGB codes and not on linear light: what is brighter than white, and would make the
+    difference, is clipped in the clean image already.
+    """
+
+    reach_px: int = Field(ge=1, description="of the line, to either side; in pixels of the image")
+    angle: float = Field(default=0.0, description="of the line, in radians; 0 is horizontal")
+
+    @classmethod
+    def _draw(cls, strength: float, rng: np.random.Generator) -> MotionBlur:
+        return cls(reach_px=1 + round(6 * strength), angle=rng.uniform(0, np.pi))
+
+    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+        """See Effect."""
+        reach = self.reach_px
+        kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+        dx, dy = round(reach * np.cos(self.angle)), round(reach * np.sin(self.angle))
+        cv2.line(kernel, (reach - dx, reach - dy), (reach + dx, reach + dy), 1.0)
+        return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), dtype=np.uint8)
+
+
+class DefocusBlur(Effect):
+    """The lens is out of focus; its blur disc is taken as a Gaussian, on sRGB codes."""
+
+    sigma_px: float = Field(gt=0, description="standard deviation in pixels of the image")
+
+    @classmethod
+    def _draw(cls, strength: float, rng: np.random.Generator) -> DefocusBlur:
+        return cls(sigma_px=0.6 + 2.0 * strength)
+
+    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+        """See Effect."""
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), self.sigma_px), dtype=np.uint8)
+
+
+class Darkness(Effect):
+    """The image at night: less light, lamps instead of the sun, photon and read noise, gain."""
+
+    stops: float = Field(ge=0, description="of light that are missing; each halves it")
+    gain: float = Field(default=1.0, gt=0, description="by which the camera multiplies the signal")
+    full_well: float = Field(default=6000.0, gt=0, description="electrons at white, at gain 1")
+    read_noise: float = Field(default=4.0, ge=0, description="electrons, standard deviation")
+    cast: Color = Field(default=(1.0, 1.0, 1.0), description="colour of the lamps; mean irrelevant")
+    light_stops: Grid = Field(
+        default=((0.0,),), description="pools of light: stops added, on a coarse grid"
+    )
+
+    @classmethod
+    def _draw(cls, strength: float, rng: np.random.Generator) -> Darkness:
+        gain = 2.0 ** rng.uniform(0.0, 2.0)
+        full_well = rng.uniform(3000.0, 9000.0)
+        read_noise = rng.uniform(2.0, 6.0)
+        cast = rng.uniform(0.85, 1.15, 3).astype(np.float32)
+        cells = (int(rng.integers(3, 8)), int(rng.integers(4, 10)))
+        light = rng.standard_normal(cells, np.float32) * np.float32(rng.uniform(0.2, 1.5))
+        return cls(
+            stops=2.0 + 4.0 * strength,  # the gain brings up to 2 of them back
+            gain=gain,
+            full_well=full_well,
+            read_noise=read_noise,
+            cast=tuple(cast.tolist()),
+            light_stops=tuple(map(tuple, light.tolist())),
+        )
+
+    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+        """See Effect; `noise` draws the photons."""
+        height, width = image.shape[:2]
+        pools = np.array(self.light_stops, np.float32)
+        pools = cv2.resize(pools, (width, height), interpolation=cv2.INTER_CUBIC)
+        light = np.exp2(pools) * np.float32(2.0**-self.stops)
+        cast = np.array(self.cast, np.float32)
+        electrons = to_linear(image) * (light[..., None] * (cast / cast.mean() * self.full_well))
+        draw = noise.standard_normal(electrons.shape, dtype=np.float32)
+        draw *= np.sqrt(
+            electrons + np.float32(self.read_noise**2)
+        )  # shot noise is Gaussian at these counts
+        return to_srgb((electrons + draw) * np.float32(self.gain / self.full_well))
+
+
+class Jpeg(Effect):
+    """Compression by the camera or by the transport of its images."""
+
+    quality: int = Field(ge=1, le=100, description="of libjpeg; 100 is best")
+
+    @classmethod
+    def _draw(cls, strength: float, rng: np.random.Generator) -> Jpeg:
+        return cls(quality=round(70 - 55 * strength))
+
+    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+        """See Effect."""
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)

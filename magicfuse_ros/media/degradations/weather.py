@@ -1,0 +1,189 @@
+"""What the weather does to light on its way to the camera: haze, fog, rain.
+
+Distances are a prior for road scenes. Haze has the simplest one: flat ground, and all above the
+horizon as far as the horizon. Fog and rain, whose distances are in metres, take a street: a camera
+1.5 m above the road, houses or trees 10 m to either side, 18 m above it, an end after 30 m.
+Lengths in images rest on a lens whose focal length is the image's height (a vertical view of 53
+degrees); a crop is taken to lie in the middle of the image's width.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from magicfuse_ros.media.degradations.effect import (
+    WHOLE,
+    Color,
+    Effect,
+    Grid,
+    Image,
+    Linear,
+    Rows,
+    to_linear,
+    to_srgb,
+)
+
+_ROAD_M, _SIDE_M, _TOP_M, _END_M = 1.5, 10.0, 18.0, 30.0
+_CONTRAST_AT_VISIBILITY = 0.05  # that is how meteorologists define the visibility
+
+
+def _air(
+    image: Image, transmission: Linear, airlight: Color | tuple[float, float, float]
+) -> Linear:
+    """Koschmieder's law, I = J t + A (1 - t), in linear light."""
+    light = np.array(airlight).astype(np.float32)
+    return np.asarray(to_linear(image) * transmission + light * (1.0 - transmission), np.float32)
+
+
+def _transmission(shape: tuple[int, ...], rows: Rows, horizon: float, visibility: float) -> Linear:
+    """Return which part of the light gets through from every pixel, (H, W, 1)."""
+    height, width = shape[:2]
+    full_height = height / (rows[1] - rows[0])
+    row = np.linspace(rows[0], rows[1], height, dtype=np.float32)[:, None] - np.float32(horizon)
+    side = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / np.float32(full_height)
+    # One over the distance, of every surface; the sum is a minimum of distances without edges.
+    nearness = np.hypot(
+        np.where(row > 0, row / _ROAD_M, -row / _TOP_M), np.hypot(side / _SIDE_M, 1 / _END_M)
+    )
+    extinction = -np.log(_CONTRAST_AT_VISIBILITY) / visibility
+    return np.asarray(np.exp(-extinction / nearness), np.float32)[..., None]
+
+
+class Haze(Effect):
+    """Dry haze in drifts; bright, and thickest at the horizon."""
+
+    density: float = Field(ge=0, description="optical thickness at the horizon: 1 leaves 37 %")
+    airlight: Color = Field(default=(0.7, 0.7, 0.7), description="linear light of the haze itself")
+    horizon: float = Field(default=0.42, gt=0, lt=1, description="its row, of the full height")
+    drifts: Grid = Field(
+        default=((1.0,),), description="factors on the thickness, on a coarse grid"
+    )
+
+    @classmethod
+    def _draw(cls, strength: float, rng: np.random.Generator) -> Haze:
+        horizon = rng.uniform(0.35, 0.5)
+        drifts = rng.uniform(0.6, 1.4, (4, 5))
+        airlight = rng.uniform(0.5, 0.85) * rng.uniform(0.95, 1.05, 3)
+        return cls(
+            density=0.7 + 2.0 * strength,
+            airlight=tuple(airlight.tolist()),
+            horizon=horizon,
+            drifts=tuple(map(tuple, drifts.tolist())),
+        )
+
+    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+        """See Effect."""
+        height, width = image.shape[:2]
+        row = np.linspace(rows[0], rows[1], height, dtype=np.float32)
+        depth = 0.06 / np.clip(row - self.horizon, 0.06, None)  # 1 at the horizon and above
+        drifts = np.array(self.drifts).astype(np.float32)
+        drifts = cv2.resize(drifts, (width, height), interpolation=cv2.INTER_CUBIC)
+        transmission = np.exp(-self.density * depth[:, None] * drifts)[..., None]
+        return to_srgb(_air(image, transmission, self.airlight))
+
+
+class Fog(Effect):
+    """Fog: the same everywhere, white, and dense enough to swallow what is near."""
+
+    visibility_m: float = Field(gt=0, description="where 5 % of the contrast are left")
+    airlight: Color = Field(default=(0.75, 0.75, 0.75), description="linear light of the fog")
+    horizon: float = Field(default=0.42, gt=0, lt=1, description="its row, of the full height")
+
+    @classmethod
+    def _draw(cls, strength: float, rng: np.random.Generator) -> Fog:
+        light = rng.uniform(0.6, 0.9)
+        return cls(
+            visibility_m=100.0 * 0.22**strength,  # down to 22 m
+            airlight=(light, light, light * rng.uniform(1.0, 1.04)),
+            horizon=rng.uniform(0.38, 0.46),
+        )
+
+    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+        """See Effect."""
+        transmission = _transmission(image.shape, rows, self.horizon, self.visibility_m)
+        return to_srgb(_air(image, transmission, self.airlight))
+
+
+class Rain(Effect):
+    """Falling drops as streaks, and the veil of those too far away to be seen one by one.
+
+    Drops have the sizes of Marshall and Palmer (10.1175/1520-0469(1948)005<0165:TDORWS>2.0.CO;2)
+    and fall at the speed that Atlas et al. (10.1029/RG011i001p00001) fitted. A drop shows the sky
+    of almost all directions, so it is brighter than what it hides; it crosses a pixel in a small
+    part of the exposure, so it hides little of it (Garg and Nayar, 10.1007/s11263-006-0028-6).
+    """
+
+    rate_mm_h: float = Field(gt=0, description="of rain; 2.5 is moderate, 50 a cloudburst")
+    exposure_s: float = Field(default=0.01, gt=0, description="sets the length of the streaks")
+    wind_m_s: float = Field(default=0.0, description="across the view")
+    speed_m_s: float = Field(default=8.0, ge=0, description="of the vehicle; tilts the streaks")
+    visibility_m: float = Field(default=400.0, gt=0, description="in the veil")
+    airlight: Color = Field(default=(0.5, 0.5, 0.5), description="linear light of the veil")
+    sky: float = Field(default=3.0, ge=0, description="light of a drop, as a multiple of the veil")
+    horizon: float = Field(default=0.42, gt=0, lt=1, description="its row, of the full height")
+
+    @classmethod
+    def _draw(cls, strength: float, rng: np.random.Generator) -> Rain:
+        light = rng.uniform(0.35, 0.6)
+        return cls(
+            rate_mm_h=5.0 * 20.0**strength,
+            exposure_s=rng.uniform(0.006, 0.014),
+            wind_m_s=rng.normal(0.0, 1.5),
+            speed_m_s=rng.uniform(0.0, 12.0),
+            visibility_m=400.0 * 0.2**strength,
+            airlight=(light, light, light * rng.uniform(1.0, 1.05)),
+            sky=rng.uniform(2.0, 4.0),
+            horizon=rng.uniform(0.38, 0.46),
+        )
+
+    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+        """See Effect; `noise` draws the drops."""
+        height, width = image.shape[:2]
+        transmission = _transmission(image.shape, rows, self.horizon, self.visibility_m)
+        light = _air(image, transmission, self.airlight)
+        cover = self.cover(height, width, noise, rows)[..., None]
+        drop = self.sky * np.array(self.airlight, np.float32)
+        return to_srgb(light + cover * (drop - light))
+
+    def cover(
+        self, height: int, width: int, noise: np.random.Generator, rows: Rows = WHOLE
+    ) -> Linear:
+        """Return which part of the exposure a drop hides each pixel, float32 (H, W) in [0, 1]."""
+        full_height = height / (rows[1] - rows[0])
+        focal = max(full_height, 0.75 * width)
+        middle = np.array([width / 2, (self.horizon - rows[0]) * full_height])
+        slope = 4.1 * self.rate_mm_h**-0.21  # per mm of diameter
+        per_m3 = 8000.0 / slope * np.exp(-slope * _SMALLEST_MM)
+        total = np.zeros((height, width), np.float32)
+        for near, far in _BANDS:
+            longest = focal * 10.0 * self.exposure_s / near  # pixels
+            samples = int(np.clip(longest, 4, 200))
+            # Drops start up to a tenth of the image outside of it: streaks run in over the edge.
+            volume = 1.44 * width * height / focal**2 * (far**3 - near**3) / 3
+            count = int(noise.poisson(per_m3 * volume))
+            z = np.cbrt(noise.uniform(near**3, far**3, count))
+            pixel = noise.uniform(-0.1, 1.1, (count, 2)) * (width, height)
+            diameter = np.minimum(_SMALLEST_MM + noise.exponential(1 / slope, count), 6.0)
+            fall = 9.65 - 10.3 * np.exp(-0.6 * diameter)
+            time = self.exposure_s * np.linspace(-0.5, 0.5, samples)
+            depth = np.maximum(z[:, None] - self.speed_m_s * time, 0.1)
+            start = (pixel - middle) / focal * z[:, None]  # metres, at half of the exposure
+            x = (start[:, :1] + self.wind_m_s * time) / depth * focal + middle[0]
+            y = (start[:, 1:] + fall[:, None] * time) / depth * focal + middle[1]
+            area = np.pi / 4 * (focal * diameter * 1e-3 / z) ** 2 / samples
+            column, line = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
+            inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
+            index = (line * width + column)[inside]
+            hits = np.bincount(index, np.broadcast_to(area[:, None], x.shape)[inside], total.size)
+            # The lens is focused far away: a near drop is as wide as the aperture appears there.
+            sigma = max(0.35 * focal * _APERTURE_M / np.sqrt(near * far), 0.6)
+            hits = hits.reshape(height, width).astype(np.float32)
+            total += cv2.GaussianBlur(hits, (0, 0), sigma)
+        return np.minimum(total, 1.0)
+
+
+_SMALLEST_MM = 1.0  # smaller drops are too faint to be told from the veil
+_APERTURE_M = 0.003
+_BANDS = ((0.5, 1.2), (1.2, 2.4), (2.4, 4.0))  # distances in metres

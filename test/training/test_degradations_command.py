@@ -1,0 +1,44 @@
+"""`magicfuse-train degradations`: a sheet for looking."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from typer.testing import CliRunner
+
+from magicfuse_training.cli import app
+
+
+def picture(path: Path, seed: int) -> Path:
+    corners = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
+    cv2.imwrite(str(path), cv2.resize(corners, (64, 48)))
+    return path
+
+
+def test_a_sheet_is_drawn_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    image = str(picture(tmp_path / "a.png", 0))
+    sheets = []
+    for name, seed in (("one", "1"), ("same", "1"), ("other", "2")):
+        out = tmp_path / "new" / f"{name}.png"
+        result = CliRunner().invoke(app, ["degradations", image, "--out", str(out), "--seed", seed])
+        assert result.exit_code == 0, result.output
+        sheets.append(cv2.imread(str(out)))
+    assert np.array_equal(sheets[0], sheets[1]) and not np.array_equal(sheets[0], sheets[2])
+
+
+def test_two_pictures_make_a_sheet_of_twice_the_rows(tmp_path: Path) -> None:
+    pictures = [str(picture(tmp_path / f"{i}.png", i)) for i in range(2)]
+    heights = []
+    for some in (pictures[:1], pictures):
+        out = tmp_path / "sheet.png"
+        assert CliRunner().invoke(app, ["degradations", *some, "--out", str(out)]).exit_code == 0
+        heights.append(cv2.imread(str(out)).shape[0])
+    assert heights[1] > 1.8 * heights[0]
+
+
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    text = tmp_path / "notes.png"
+    text.write_text("no picture")
+    for path in (text, tmp_path / "missing.png"):
+        result = CliRunner().invoke(app, ["degradations", str(path), "--out", str(tmp_path / "o")])
+        assert result.exit_code == 2 and path.name in " ".join(result.output.split())

@@ -1,0 +1,48 @@
+"""`magicfuse-train degradations`: a sheet of what the camera and weather model makes of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from magicfuse_ros.errors import FrameError, MediaError
+from magicfuse_ros.image_codec import Image, decode_file
+from magicfuse_ros.media.contact_sheet import contact_sheet
+from magicfuse_ros.media.degradations import DEGRADATIONS, degrade
+from magicfuse_ros.media.png import write_png
+
+STRENGTHS = (0.0, 0.5, 1.0)
+COMBINATIONS = ("dark+rain", "haze+motion+jpeg", "fog+defocus")
+
+
+def degradations_command(
+    images: Annotated[list[Path], typer.Argument(help="clean pictures", metavar="IMAGE...")],
+    out: Annotated[Path, typer.Option(help="PNG to write")],
+    seed: int = 0,
+) -> None:
+    """Draw every kind of degradation, and some combinations, at three strengths."""
+    pictures = [(path, _read(path)) for path in images]
+    rows: list[tuple[str, list[Image]]] = []
+    for kind in (*(k for k in DEGRADATIONS if k != "clean"), *COMBINATIONS):
+        for path, picture in pictures:
+            # One seed in a row: only the strength differs between its columns.
+            made = [degrade(picture, kind, s, np.random.default_rng(seed)) for s in STRENGTHS]
+            label = kind if len(pictures) == 1 else f"{kind}: {path.stem}"
+            rows.append((label, [picture, *made]))
+    titles = ("clean", *(f"strength {s:g}" for s in STRENGTHS))
+    heading = f"Degradations, seed {seed}"
+    write_png(out, contact_sheet(rows, titles, heading=heading))
+    Console().print(f"{out} written: {len(rows)} rows, {len(titles)} columns")
+
+
+def _read(path: Path) -> Image:
+    try:
+        return decode_file(path.read_bytes())
+    except OSError as error:
+        raise MediaError(f"cannot read '{path}': {error.strerror}") from error
+    except FrameError as error:
+        raise MediaError(f"'{path}' is no picture: {error}") from error
