@@ -219,12 +219,12 @@ class TakingNoise(Counting):
     """Notes the encoder's noise, which the tiny encoder itself does not take."""
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
-        inputs = tuple(t for t in spec.inputs if t.name != "noise")
-        network = super().load(path, spec.model_copy(update={"inputs": inputs}))
+        rest = tuple(t for t in spec.inputs if t.name != "noise")
+        network = super().load(path, spec.model_copy(update={"inputs": rest}))
 
-        def call(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            results = network({k: v for k, v in given.items() if k != "noise"})
-            self.calls[-1][1].update({k: np.array(v) for k, v in given.items()})
+        def call(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            results = network({k: v for k, v in inputs.items() if k != "noise"})
+            self.calls[-1][1].update({k: np.array(v) for k, v in inputs.items()})
             return results
 
         return call

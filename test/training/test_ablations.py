@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_trainer import crops
+from training_process import small_crops
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.ablations import ABLATIONS
 from magicfuse_training.stages.distillation import distillation_loss, student_of
-from magicfuse_training.stages.trainer import to_device
+from magicfuse_training.stages.stage import to_device
 
 Fuse = Callable[[MagicFuse, torch.Tensor], tuple[torch.Tensor, ...]]
 
@@ -47,7 +47,7 @@ def test_only_model_iii_mixes_at_equal_weights(small_preset: Preset, fuse: Fuse)
 
 
 def test_the_losses_of_models_i_and_iv(small_model: MagicFuse) -> None:
-    batch = to_device(next(iter(crops())))
+    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
     assert set(ABLATIONS["full"].mkf(small_model, batch)) == {"fusion", "segmentation"}
     assert set(ABLATIONS["IV"].mkf(small_model, batch)) == {"fusion"}
 
@@ -70,7 +70,7 @@ def test_a_smaller_ckg_learns_its_teachers_output(small_preset: Preset) -> None:
     smaller = small_preset.ckg.model_copy(update={"widths": [8, 8]})
     student = student_of(teacher, small_preset.model_copy(update={"name": "s", "ckg": smaller}))
     student.eval()
-    batch = to_device(next(iter(crops())))
+    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
     loss = distillation_loss(teacher, teacher_steps=1)
     optimizer = torch.optim.AdamW(student.ckg.parameters(), lr=1e-2)
     values = []

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from magicfuse_training.data.classes import IGNORE, STATIC
+from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.losses.image import chroma, detail_l1, fusion_loss, luma, sobel
 from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
 
 WEIGHTS = torch.ones(11)
+WEIGHED = LossConfig(contrast=1, texture=1, colour=1, class_weights=[])
 
 
 def scores(winner: int, size: int = 4) -> torch.Tensor:
@@ -43,12 +45,28 @@ def test_the_right_class_is_free_and_a_wrong_one_is_not() -> None:
         assert loss(scores(3), labels(9)) > 0.9
 
 
+def test_the_parts_of_the_fusion_loss_are_weighed() -> None:
+    """One part at a time, on images that differ from their targets by known amounts."""
+    visible, thermal = torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 1, 8, 8)
+    lighter, redder = visible + 0.1, visible + torch.tensor([0.1, 0, 0])[:, None, None]
+    weights = {"contrast": 0.0, "texture": 0.0, "colour": 0.0, "class_weights": []}
+    for name, fused, expected in (
+        ("contrast", lighter, 3 * 0.1),
+        ("colour", lighter, 0.0),
+        ("texture", lighter, 0.0),
+        ("colour", redder, 3 * 0.1 * (0.713 * 0.701 + 0.564 * 0.299)),
+    ):
+        config = LossConfig.model_validate(weights | {name: 3.0})
+        loss = float(fusion_loss(fused, visible, thermal, config))
+        assert loss == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_ideal_fused_image_costs_nothing_where_the_visible_is_stronger() -> None:
     visible = torch.rand(1, 3, 16, 16) * 0.5 + 0.4
     thermal = torch.full((1, 1, 16, 16), 0.1)
-    assert fusion_loss(visible, visible, thermal) == 0
+    assert fusion_loss(visible, visible, thermal, WEIGHED) == 0
     thermal[..., 4:8, 4:8] = 1.0
-    assert fusion_loss(visible, visible, thermal) > 0.01
+    assert fusion_loss(visible, visible, thermal, WEIGHED) > 0.01
 
 
 def test_sobel_is_the_slope_of_a_ramp() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.networks.attention import Attention

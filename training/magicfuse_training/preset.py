@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from magicfuse_ros.bundle import SemanticClass, ZSegStart
 from magicfuse_ros.schedule import Schedule
 from magicfuse_training.errors import PresetError, did_you_mean
+from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.networks.autoencoder import AutoencoderConfig
 from magicfuse_training.networks.fusion import FusionConfig
 from magicfuse_training.networks.unet import UNetConfig
@@ -42,6 +43,7 @@ class Preset(BaseModel):
     segmentation_width: int = Field(description="of the head that refines z_seg; 0: there is none")
     z_seg_start: ZSegStart = Field("zeros", description="the segmentation state at the first step")
     classes: list[SemanticClass]
+    losses: LossConfig
     training: dict[str, StageOverrides] = Field({}, description="by stage, in place of its own")
 
     @model_validator(mode="after")
@@ -50,6 +52,11 @@ class Preset(BaseModel):
             raise ValueError(
                 f"segmentation_width is {self.segmentation_width}; expected 0, since the head "
                 "refines by details, which autoencoder.latent_only leaves out"
+            )
+        if len(self.losses.class_weights) != len(self.classes):
+            raise ValueError(
+                f"losses.class_weights has {len(self.losses.class_weights)} values; expected one "
+                f"for each of the {len(self.classes)} classes"
             )
         if self.schedule.prediction == "epsilon" and self.schedule.zero_terminal_snr:
             raise ValueError(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from magicfuse_training.losses.config import LossConfig
+
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
 
@@ -81,7 +83,7 @@ def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
     return (across.sum() + down.sum()) / (weight.sum() * x.shape[1]).clamp_min(1.0)
 
 
-def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor) -> Tensor:
+def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor, weights: LossConfig) -> Tensor:
     """Return Eq. 15: contrast, texture and colour of a fused RGB image, a scalar.
 
     visible: RGB; thermal: (B, 1, H, W). Contrast and texture follow the stronger of the two.
@@ -89,5 +91,5 @@ def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor) -> Tensor:
     y, y_visible = luma(fused), luma(visible)
     contrast = (y - torch.maximum(y_visible, thermal)).abs().mean()
     texture = (sobel(y) - torch.maximum(sobel(y_visible), sobel(thermal))).abs().mean()
-    colour = (chroma(fused) - chroma(visible)).abs().mean()
-    return contrast + texture + colour
+    colour = 2 * (chroma(fused) - chroma(visible)).abs().mean()  # the mean of Cb's and Cr's
+    return weights.contrast * contrast + weights.texture * texture + weights.colour * colour

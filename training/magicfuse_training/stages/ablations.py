@@ -17,8 +17,8 @@ from torch import Tensor
 from magicfuse_training.networks.fusion import FusionNetwork
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages.stage import Loss
 from magicfuse_training.stages.stages import degraded_loss, fusion_only_loss, ikr_loss, mkf_loss
-from magicfuse_training.stages.trainer import Loss
 
 
 class WithoutThermal(MagicFuse):

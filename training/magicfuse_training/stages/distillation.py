@@ -18,7 +18,7 @@ from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.image import detail_l1, luma, weighted_l1
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.trainer import Loss
+from magicfuse_training.stages.stage import Loss
 
 # What a student's preset may have of its own.
 _FREE = {"name", "ckg", "steps", "default_steps"}
@@ -69,8 +69,7 @@ def distillation_loss(teacher: MagicFuse, teacher_steps: int) -> Loss:
 
 def _sample(model: MagicFuse, unet: nn.Module, condition: Tensor, z: Tensor, count: int) -> Tensor:
     """Return x0 of one stream after `count` DDIM steps from z."""
-    schedule = model.preset.schedule
-    steps: list[Step] = ddim_steps(schedule, schedule.trailing_timesteps(count))
+    steps: list[Step] = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
     ones = condition.new_ones(len(condition), dtype=torch.float32)
     x0 = z
     for step in steps:

@@ -24,17 +24,17 @@ def draw_pictures(model: MagicFuse, batch: Batch) -> Image:
     """
     preset, classes = model.preset, model.preset.classes
     degraded, clean = batch["degraded"], batch["clean"]
-    steps = ddim_steps(preset.schedule, preset.schedule.trailing_timesteps(preset.default_steps))
-    condition, detail_4, detail_2 = model.encoder(degraded)
+    steps = ddim_steps(preset.schedule, preset.timesteps(preset.default_steps))
+    condition, *details = model.encoder(degraded)
     streams = model.start(condition)
     tau = torch.full((1,), preset.tau, device=degraded.device)
     for step in steps:
         streams = model.advance(streams, condition, step, tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     latents = (model.encoder.encode(clean), streams.x0_ikr, streams.x0_ckg, streams.x0_mkf)
-    decoded = [model.decoder(latent, detail_4, detail_2) for latent in latents]
+    decoded = [model.decoder(latent, *details) for latent in latents]
     columns = [_images(x) for x in (degraded, clean, *decoded)]
-    scores = model.segmentation(streams.z_seg, detail_4)
+    scores = model.segmentation(streams.z_seg, *details[:1])
     scores = F.interpolate(scores, size=degraded.shape[-2:], mode="bilinear", align_corners=False)
     masks = scores.argmax(1).to(torch.uint8).cpu().numpy()
     columns.append(

@@ -32,9 +32,6 @@ from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
 
-# CamVid's class frequencies are 100 to 1: square roots of inverse frequencies, limited to 3.
-CLASS_WEIGHTS = torch.tensor([0.7, 0.6, 2.4, 0.5, 1.0, 0.8, 2.4, 2.0, 1.2, 2.6, 3.0])
-
 
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Reconstruct clean, thermal and fused images from their latent and the degraded details."""
@@ -48,8 +45,8 @@ def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     target = torch.where(as_fused[:, None, None, None], fused.clamp(0, 1), target)
     latent = model.encoder.encode(target).float()
     latent = latent + 0.05 * torch.randn_like(latent)  # streams will not hit latents exactly
-    _, detail_4, detail_2 = model.encoder(batch["degraded"])
-    image = model.decoder(latent, detail_4, detail_2).float()
+    _, *details = model.encoder(batch["degraded"])
+    image = model.decoder(latent, *details).float()
     weight = torch.where(as_thermal[:, None, None, None], batch["weight"].sqrt(), 1.0)
     return {"reconstruction": detail_l1(image, target, weight)}
 
@@ -63,7 +60,7 @@ def _diffusion_loss(
         x0 = model.encoder.encode(target).float()
     condition = model.encoder(batch["degraded"])[0]
     grid = [
-        t for k in model.preset.steps for t in model.preset.schedule.trailing_timesteps(k)
+        t for k in model.preset.steps for t in model.preset.timesteps(k)
     ]  # half of the draws fall on the levels that the shipped grids visit
     anywhere = torch.randint(0, len(abar_all), (len(x0),))
     on_grid = torch.tensor(random.choices(grid, k=len(x0)))
@@ -78,39 +75,47 @@ def _diffusion_loss(
 
 def ikr_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Eq. 7 for the stream that restores: (degraded, clean)."""
-    weight = batch["has_clean"][:, None, None, None].expand(-1, 1, *_latent_size(batch))
+    weight = batch["has_clean"][:, None, None, None].expand(-1, 1, *_latent_size(model, batch))
     return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["clean"], weight)}
 
 
 def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Eq. 7 for a visible stream that restores nothing (ablation: Model I)."""
-    weight = batch["clean"].new_ones(len(batch["clean"]), 1, *_latent_size(batch))
+    weight = batch["clean"].new_ones(len(batch["clean"]), 1, *_latent_size(model, batch))
     return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["degraded"], weight)}
 
 
 def ckg_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Eq. 7 for the stream that estimates the thermal image: (degraded, thermal)."""
-    weight = F.avg_pool2d(batch["weight"], 8) * batch["has_thermal"][:, None, None, None]
+    weight = (
+        F.avg_pool2d(batch["weight"], model.preset.autoencoder.scale)
+        * batch["has_thermal"][:, None, None, None]
+    )
     target = batch["thermal"].expand(-1, 3, -1, -1)
     return {"ckg": _diffusion_loss(model, model.ckg, batch, target, weight)}
 
 
-def _latent_size(batch: Batch) -> tuple[int, int]:
+def _latent_size(model: MagicFuse, batch: Batch) -> tuple[int, int]:
     height, width = batch["clean"].shape[-2:]
-    return height // 8, width // 8
+    scale = model.preset.autoencoder.scale
+    return height // scale, width // scale
 
 
-def _head_losses(model: MagicFuse, z_seg: Tensor, detail_4: Tensor, label: Tensor) -> Tensor:
-    """Return Eq. 16 for the refined scores and, at a lower weight, for the state itself."""
-    logits = model.segmentation(z_seg, detail_4).float()
-    logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-    fine = resize_label(label, logits.shape[-2:])  # 1/2: what the exported head decides at
-    coarse = resize_label(label, z_seg.shape[-2:])
-    return (
-        segmentation_loss(logits, fine, CLASS_WEIGHTS)
-        + 0.5 * dice_loss(logits, fine)
-        + 0.4 * segmentation_loss(z_seg, coarse, CLASS_WEIGHTS)
-    )
+def _head_loss(model: MagicFuse, z_seg: Tensor, details: list[Tensor], label: Tensor) -> Tensor:
+    """Return Eq. 16 for the scores and, at a lower weight, for the state that they come from."""
+    weights = model.preset.losses
+    class_weights = torch.tensor(weights.class_weights)
+    logits = model.segmentation(z_seg, *details[:1]).float()
+    if logits.shape[-1] < label.shape[-1]:  # at 1/2: what the exported head decides at
+        logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+    fine = resize_label(label, logits.shape[-2:])
+    loss = segmentation_loss(logits, fine, class_weights)
+    if weights.dice:
+        loss = loss + weights.dice * dice_loss(logits, fine)
+    if weights.state:
+        coarse = resize_label(label, z_seg.shape[-2:])
+        loss = loss + weights.state * segmentation_loss(z_seg, coarse, class_weights)
+    return loss
 
 
 def _fusion_targets(batch: Batch, restored: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,26 +130,25 @@ def _fusion_targets(batch: Batch, restored: Tensor, estimate: Tensor) -> tuple[T
 
 def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Algorithm 1: a shared z_T, a random stop step, a gradient at that step only."""
-    steps = ddim_steps(
-        model.preset.schedule,
-        model.preset.schedule.trailing_timesteps(random.choice(model.preset.steps)),
-    )
+    preset = model.preset
+    steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
     stop = random.randrange(len(steps))
-    tau = torch.full((1,), model.preset.tau)
+    tau = torch.full((1,), preset.tau)
     with torch.no_grad():
-        condition, detail_4, detail_2 = model.encoder(batch["degraded"])
+        condition, *details = model.encoder(batch["degraded"])
         streams = model.start(condition)
         for step in steps[:stop]:
             streams = model.advance(streams, condition, step, tau)
     streams = model.advance(streams, condition, steps[stop], tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     with torch.no_grad():
-        restored = model.decoder(streams.x0_ikr, detail_4, detail_2).float()
-        estimate = model.decoder(streams.x0_ckg, detail_4, detail_2).float()
-    image = model.decoder(streams.x0_mkf, detail_4, detail_2).float()
+        restored = model.decoder(streams.x0_ikr, *details).float()
+        estimate = model.decoder(streams.x0_ckg, *details).float()
+    image = model.decoder(streams.x0_mkf, *details).float()
+    targets = _fusion_targets(batch, restored, estimate)
     return {
-        "fusion": 4 * fusion_loss(image, *_fusion_targets(batch, restored, estimate)),
-        "segmentation": _head_losses(model, streams.z_seg, detail_4, batch["label"]),
+        "fusion": fusion_loss(image, *targets, preset.losses),
+        "segmentation": _head_loss(model, streams.z_seg, details, batch["label"]),
     }
 
 
@@ -156,16 +160,16 @@ def fusion_only_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
 
 def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:
     """The task's own losses on the output of a sampler of `count` steps, through all of them."""
-    steps = ddim_steps(model.preset.schedule, model.preset.schedule.trailing_timesteps(count))
+    steps = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
     tau = torch.full((1,), model.preset.tau)
-    condition, detail_4, detail_2 = model.encoder(batch["degraded"])
+    condition, *details = model.encoder(batch["degraded"])
     streams = model.start(condition)
     for step in steps:
         streams = model.advance(streams, condition, step, tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
 
     def decode(latent: Tensor, some: Tensor) -> Tensor:
-        image: Tensor = model.decoder(latent[some], detail_4[some], detail_2[some])
+        image: Tensor = model.decoder(latent[some], *[d[some] for d in details])
         return image.float()
 
     everything = torch.arange(len(condition))
@@ -175,7 +179,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     losses = {
         "restored": 15 * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
         + 30 * weighted_l1(chroma(restored), chroma(clean), known),
-        "segmentation": _head_losses(model, streams.z_seg, detail_4, batch["label"]),
+        "segmentation": _head_loss(model, streams.z_seg, details, batch["label"]),
     }
     if len(paired):
         visible, thermal = clean[paired], batch["thermal"][paired]
@@ -187,7 +191,8 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
             + 10 * coarse_l1(estimate, thermal, torch.ones(1, 1, 1, 1))
             + structure_loss(estimate, thermal)
         )
-        losses["fusion"] = 4 * fusion_loss(decode(streams.x0_mkf, paired), visible, thermal)
+        fused = decode(streams.x0_mkf, paired)
+        losses["fusion"] = fusion_loss(fused, visible, thermal, model.preset.losses)
     return losses
 
 

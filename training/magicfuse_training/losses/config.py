@@ -1,0 +1,18 @@
+"""How much each loss of the second phase counts: part of a preset."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LossConfig(BaseModel):
+    """Weights of Eq. 15 and Eq. 16."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    contrast: float = Field(ge=0, description="L1 of luma to the larger of visible and thermal")
+    texture: float = Field(ge=0, description="L1 of Sobel / 4 to the larger of the two")
+    colour: float = Field(ge=0, description="L1 of Cb plus L1 of Cr to the visible image's")
+    class_weights: list[float] = Field(description="of the cross entropy, by class id")
+    dice: float = Field(0.0, ge=0, description="of the soft Dice loss, for small and rare classes")
+    state: float = Field(0.0, ge=0, description="of the cross entropy of z_seg itself")
