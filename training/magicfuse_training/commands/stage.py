@@ -85,9 +85,10 @@ def stage_command(
     )
     crops = stage.crops if batch is None else replace(stage.crops, batch=batch)
     size = config.height, config.width
-    writes = trainer.accelerator.is_main_process
-    if writes:
-        Console().print(f"starts from {start}")
+    accelerator = trainer.accelerator
+    if writes := accelerator.is_main_process:
+        processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
+        Console().print(f"{name} on {processes}, from {start}", soft_wrap=True)
     trainer.run(
         Crops(_groups(data, TRAINING, *size), list(stage.group_weights), crops, seed),
         workers,

@@ -18,7 +18,7 @@ def segmentation_loss(logits: Tensor, label: Tensor, class_weights: Tensor) -> T
     log_p = logits.float().log_softmax(1)
     known = (label != IGNORE) & (label != STATIC)
     ids = label.where(known, torch.zeros_like(label))
-    weights = class_weights[ids] * known
+    weights = class_weights.to(label.device)[ids] * known
     exact = -(log_p.gather(1, ids[:, None])[:, 0] * weights).sum() / weights.sum().clamp_min(1.0)
     static = label == STATIC
     log_static = log_p[:, : MOVING[0]].logsumexp(1)  # the moving classes are the last ones

@@ -34,6 +34,8 @@ def load_parts(
         sampler=(range(start, start + size) for start in starts),
         num_workers=workers,
         prefetch_factor=6 if workers else None,
+        # Workers share the scenes in memory, and end when their process is killed.
+        multiprocessing_context="fork" if workers else None,
         pin_memory=accelerator.device.type == "cuda",
     )
     return iter(loader)

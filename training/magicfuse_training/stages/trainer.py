@@ -3,7 +3,9 @@
 One process, on the GPU if there is one:
     magicfuse-train stage ikr --data DATA --minutes 10
 The same on four GPUs, at the same total batch (or on more machines: see accelerate's manual):
-    accelerate launch --num_processes 4 -m magicfuse_training.cli stage ikr --data DATA --minutes 10
+    accelerate launch --multi_gpu --num_processes 4 -m magicfuse_training.cli stage ikr ...
+Two processes on a CPU, which accelerate's launcher leaves to others:
+    torchrun --nproc-per-node 2 -m -- magicfuse_training.cli stage ikr ...
 A run that can be repeated bit by bit, killed at any moment and started again:
     magicfuse-train stage ikr --data DATA --steps 2000
 Watching it:
