@@ -2,7 +2,8 @@
 
 One process, on the GPU if there is one:
     magicfuse-train stage ikr --data DATA --minutes 10
-The same on four GPUs, at the same total batch (or on more machines: see accelerate's manual):
+The same on four GPUs, at the same total batch (on more machines: accelerate's manual says how; they
+must see one run folder, which the first process writes):
     accelerate launch --multi_gpu --num_processes 4 -m magicfuse_training.cli stage ikr ...
 Two processes on a CPU, which accelerate's launcher leaves to others:
     torchrun --nproc-per-node 2 -m -- magicfuse_training.cli stage ikr ...
@@ -48,7 +49,7 @@ from magicfuse_training.stages.randomness import seed_step
 from magicfuse_training.stages.stage import Stage, StageModule, to_device
 
 LOG_EVERY_S = 20.0
-SAVE_EVERY_S = 120.0  # so much a kill can cost; a save takes well under a second
+SAVE_EVERY_S = 120.0  # so much a kill can cost
 EXAMINE_EVERY_S = 300.0
 MAX_SKIPPED = 20  # steps in a row; a single bad batch must not spoil hours, a diverged run must
 
@@ -73,8 +74,8 @@ class Trainer:
         minutes: time budget; either this or `steps`.
         steps: budget in steps.
         accumulate: parts that each process takes one after the other: less memory, same batch.
-        mixed_precision: what convolutions and matrix products are computed in. bf16 is as good as
-            float32 here, and faster on GPUs since 2020 and on CPUs with AMX.
+        mixed_precision: what convolutions and matrix products are computed in: bf16 where the
+            device has it, for speed; weights, DDIM arithmetic and losses stay float32.
 
     Raises:
         TrainingError: for a budget that is not one, or a precision that the device does not have.
@@ -101,9 +102,10 @@ class Trainer:
         self.accumulate, self.mixed_precision = accumulate, mixed_precision
         self.accelerator = make_accelerator(accumulate, mixed_precision)
         self.model, self.ema = model, copy.deepcopy(model).eval().requires_grad_(False)
-        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
-            # Statistics over the whole batch; there is none for CPUs, where each part has its own
-            # and the running ones are the first process's.
+        several = self.accelerator.num_processes > 1
+        if several and self.accelerator.device.type == "cuda" and not stage.frozen_statistics:
+            # Statistics over all processes. Torch has none for CPUs: there each part has its own,
+            # and the running ones are the first process's, which DDP hands to all.
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         module = StageModule(model, self.stage)
         self.parameters = module.trained_parameters
@@ -155,7 +157,7 @@ class Trainer:
                 f"({self.accelerator.num_processes} processes x {self.accumulate} accumulated)"
             )
         self._open(crops, data, start)
-        if self.progress >= 1:
+        if self.progress >= 1 and self.checkpoint.exists():
             return self.ema
         # It forks: before the monitor starts its threads.
         batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
@@ -169,7 +171,7 @@ class Trainer:
 
     def _loop(self, crops: Crops, batches: Iterator[Batch], monitor: Monitor | None) -> None:
         size = crops.config.batch
-        first, begun = self.at.step, time.monotonic()
+        first, begun, speed = self.at.step, time.monotonic(), 0.0
         last = last_log = last_save = last_examined = begun
         if monitor:
             monitor.examine(self.at.step, self.ema)
