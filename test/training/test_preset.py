@@ -50,6 +50,17 @@ def test_a_wrong_value_is_named_with_what_was_expected(tmp_path: Path) -> None:
         load_preset(str(path))
 
 
+def test_keys_that_do_not_hold_together_are_named_and_no_more(tmp_path: Path) -> None:
+    with pytest.raises(PresetError) as caught:
+        load_preset(write(tmp_path, {"schedule.prediction": "epsilon"}))
+    assert str(caught.value).endswith(
+        "x.yaml': schedule.zero_terminal_snr is true; expected false with prediction epsilon, "
+        "which divides by sqrt(alpha-bar)"
+    )
+    with pytest.raises(PresetError, match=r"x\.yaml': autoencoder: noise_channels must be 0"):
+        load_preset(write(tmp_path, {"autoencoder.noise_channels": 8}))
+
+
 def test_a_file_that_is_no_preset_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     for text, message in (("a: [1", "is not YAML"), ("", r"x\.yaml': the file is None")):

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -14,7 +15,8 @@ from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.stage import Stage
+from magicfuse_training.stages.pictures import draw_pictures
+from magicfuse_training.stages.stage import Stage, to_device
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.trainer import MAX_SKIPPED, Trainer
 
@@ -78,6 +80,15 @@ def test_a_run_of_steps_leaves_a_folder_that_explains_it(model: MagicFuse, tmp_p
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert {"loss/fusion", "run/rate", "validation/fusion"} <= set(board.Tags()["scalars"])
     assert [e.step for e in board.Images("validation")] == [0, 3]
+
+
+def test_pictures_are_drawn_of_every_kind_of_model(
+    small_model: MagicFuse, small_paper: MagicFuse
+) -> None:
+    batch = to_device(small_crops(2)[range(2)], torch.device("cpu"))
+    for model in (small_model, small_paper):
+        sheet = draw_pictures(model, batch)
+        assert sheet.dtype == np.uint8 and sheet.shape[2] == 3 and sheet.std() > 10
 
 
 def test_a_finished_run_is_left_as_it_is(model: MagicFuse, tmp_path: Path) -> None:

@@ -114,7 +114,10 @@ def _describe(error: ErrorDetails, values: Any) -> str:
         return f"{name} is unknown{did_you_mean(str(key), _keys(parents))}"
     if error["type"] == "missing":
         return f"{name} is missing"
-    return f"{name} is {error['input']!r}: {error['msg']}"
+    message = error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], dict):  # keys that do not hold together; the message names them
+        return f"{name}: {message}" if error["loc"] else message
+    return f"{name} is {error['input']!r}: {message}"
 
 
 def _keys(place: Sequence[int | str]) -> list[str]:
