@@ -44,9 +44,16 @@ def build_model(small_preset: Preset) -> Callable[[], MagicFuse]:
 
 @pytest.fixture(scope="session")
 def small_paper() -> MagicFuse:
-    """Return the published structure at a fraction of its size: 128 x 160 pixels, narrow."""
+    """Return the published structure at a fraction of its size: 128 x 160 pixels, few layers."""
     paper = load_preset("paper")
-    unet = {"widths": [32, 32, 64, 64], "heads": 2, "time_channels": 32}
+    unet = {
+        "widths": [32, 32, 64],
+        "attention": [False, True, False],
+        "blocks": 1,
+        "up_blocks": 2,
+        "heads": 2,
+        "time_channels": 128,
+    }
     narrow = {"condition_channels": 8, "detail_channels": 8, "noise_channels": 4}
     preset = paper.model_copy(
         update={
@@ -55,12 +62,18 @@ def small_paper() -> MagicFuse:
             "steps": [2],
             "default_steps": 2,
             "autoencoder": paper.autoencoder.model_copy(
-                update={**narrow, "decoder_channels": (8, 8, 8)}
+                update={**narrow, "decoder_channels": (8, 8, 8), "encoder_blocks": 1}
             ),
             "ikr": paper.ikr.model_copy(update=unet),
             "ckg": paper.ckg.model_copy(update=unet),
             "mkf": paper.mkf.model_copy(
-                update={"widths": [32] * 5, "time_channels": 32, "estimate_channels": 32}
+                update={
+                    "widths": [32, 32],
+                    "scales": [1, 1],
+                    "attention": [True, True],
+                    "time_channels": 128,
+                    "estimate_channels": 32,
+                }
             ),
         }
     )

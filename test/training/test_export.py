@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 import torch
+from torch.nn import functional as F
 
 from magicfuse_ros.backends import select
-from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle import NETWORKS, Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.export.bundle import (
@@ -33,29 +35,101 @@ def bundle(model: MagicFuse, tmp_path_factory: pytest.TempPathFactory) -> Bundle
     return Bundle.load(folder)
 
 
-def test_the_runtime_gives_what_eager_sampling_gives(bundle: Bundle, model: MagicFuse) -> None:
+@pytest.fixture(scope="module")
+def paper_bundle(small_paper: MagicFuse, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bundles") / "paper"
+    export_bundle(small_paper, folder, provenance({}, "abc"), tolerance=1e-4)
+    return Bundle.load(folder)
+
+
+@torch.no_grad()
+def sample_eagerly(
+    model: MagicFuse, image: npt.NDArray[np.uint8], count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return MagImg (H, W, 3), 0 to 255, and the scores; what is random is drawn as in a bundle."""
     preset = model.preset
-    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
-    for name in ("openvino", "onnxruntime"):
-        for count in preset.steps:
-            fuser = Fuser(bundle, select(name), steps=count)
-            frame = fuser(image)
-            with torch.no_grad():
-                x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-                condition, detail_4, detail_2 = model.encoder(x)
-                streams = model.start(condition)
-                noise = np.random.default_rng(preset.seed).standard_normal(
-                    tuple(streams.z_ikr.shape), np.float32
-                )
-                streams.z_ikr = streams.z_ckg = streams.z_mkf = torch.from_numpy(noise)
-                for step in ddim_steps(preset.schedule, preset.schedule.trailing_timesteps(count)):
-                    streams = model.advance(streams, condition, step, torch.tensor([preset.tau]))
-                assert streams.x0_mkf is not None
-                fused = model.decoder(streams.x0_mkf, detail_4, detail_2)
-            want = (fused.clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
-            assert frame.mag_image is not None and frame.mask is not None
-            assert np.abs(frame.mag_image - want).max() <= 1
-            assert frame.mask.max() < len(preset.classes)
+    random = np.random.default_rng(preset.seed)
+
+    def draw(channels: int) -> torch.Tensor:
+        scale = preset.autoencoder.scale
+        size = (1, channels, preset.height // scale, preset.width // scale)
+        return torch.from_numpy(random.standard_normal(size, np.float32))
+
+    z_T = draw(preset.autoencoder.latent_channels)  # noqa: N806
+    z_seg = draw(len(preset.classes)) if preset.z_seg_start == "normal" else None
+    noise = draw(preset.autoencoder.noise_channels) if preset.autoencoder.noise_channels else None
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    condition, *details = model.encoder(x, noise)
+    streams = model.start(condition)
+    streams.z_ikr = streams.z_ckg = streams.z_mkf = z_T
+    streams.z_seg = torch.zeros_like(streams.z_seg) if z_seg is None else z_seg
+    for step in ddim_steps(preset.schedule, preset.timesteps(count)):
+        streams = model.advance(streams, condition, step, torch.tensor([preset.tau]))
+    assert streams.x0_mkf is not None
+    fused = model.decoder(streams.x0_mkf, *details)
+    scores = model.segmentation(streams.z_seg, *details[:1])
+    return (fused.clamp(0, 1) * 255).round()[0].permute(1, 2, 0), scores
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("kind", ["nano", "paper"])
+def test_the_runtime_gives_what_eager_sampling_gives(
+    bundle: Bundle,
+    model: MagicFuse,
+    paper_bundle: Bundle,
+    small_paper: MagicFuse,
+    kind: str,
+    backend: str,
+) -> None:
+    if kind == "paper":
+        bundle, model = paper_bundle, small_paper
+    preset = model.preset
+    size = (preset.height, preset.width)
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    for count in preset.steps:
+        frame = Fuser(bundle, select(backend), steps=count)(image)
+        want, scores = sample_eagerly(model, image, count)
+        assert frame.mag_image is not None and frame.mask is not None
+        assert np.abs(frame.mag_image - want.numpy()).max() <= 1
+        if scores.shape[-2:] == size:
+            assert (frame.mask == scores[0].argmax(0).numpy()).mean() > 0.999
+        else:  # the graph decides at 1/2
+            coarse = F.interpolate(scores, scale_factor=2, mode="bilinear", align_corners=False)
+            same = frame.mask[::2, ::2] == coarse[0].argmax(0).numpy()
+            assert same.mean() > 0.999
+
+
+def test_the_published_form_is_a_bundle_that_says_so(paper_bundle: Bundle) -> None:
+    manifest = paper_bundle.manifest
+    assert manifest.latent_scale == 4 and manifest.z_seg_start == "normal"
+    assert [t.name for t in manifest.networks["encoder"].inputs] == ["image", "noise"]
+    assert [t.name for t in manifest.networks["encoder"].outputs] == ["condition"]
+    assert [t.name for t in manifest.networks["decoder"].inputs] == ["x0"]
+    assert manifest.step_grids == {2: [500, 0]}
+    assert manifest.schedule.prediction == "epsilon"
+
+
+def test_no_graph_has_an_operator_that_tensorrt_refuses(
+    bundle: Bundle, paper_bundle: Bundle
+) -> None:
+    refused = {
+        "Attention",  # of opset 23: parses, and does not build
+        "Col2Im",
+        "DeformConv",
+        "NonZero",
+        "ScatterElements",
+        "ScatterND",
+        "Unique",
+    }
+    for exported in (bundle, paper_bundle):
+        for name in NETWORKS:
+            model = onnx.load(exported.path(name))
+            assert [o.domain for o in model.opset_import] == [""] and not model.functions, name
+            assert model.opset_import[0].version <= 20
+            assert not refused & {node.op_type for node in model.graph.node}, name
+            resizes = [n for n in model.graph.node if n.op_type == "Resize"]
+            options = {a.name: a.i for n in resizes for a in n.attribute}
+            assert not options.get("antialias"), name
 
 
 def test_weights_are_stored_as_half_and_named_with_their_cost(bundle: Bundle) -> None:
@@ -69,7 +143,11 @@ def test_weights_are_stored_as_half_and_named_with_their_cost(bundle: Bundle) ->
 
 
 def test_a_bundle_can_be_trained_on(
-    bundle: Bundle, model: MagicFuse, build_model: Callable[[], MagicFuse]
+    bundle: Bundle,
+    model: MagicFuse,
+    build_model: Callable[[], MagicFuse],
+    paper_bundle: Bundle,
+    small_paper: MagicFuse,
 ) -> None:
     other = build_model()
     with torch.no_grad():
@@ -79,6 +157,11 @@ def test_a_bundle_can_be_trained_on(
     want = {k: v for k, v in model.state_dict().items() if "encoder.latent" not in k}
     got = other.state_dict()
     assert all(torch.equal(got[k], v) for k, v in want.items())
+
+    again = MagicFuse(small_paper.preset)
+    load_weights(again, paper_bundle)
+    got = again.state_dict()
+    assert all(torch.equal(got[k], v) for k, v in small_paper.state_dict().items())
 
     other.preset = other.preset.model_copy(update={"name": "wide"})
     other.decoder.inlet = torch.nn.Conv2d(9, 9, 3)

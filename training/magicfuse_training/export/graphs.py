@@ -14,19 +14,22 @@ from magicfuse_training.networks.model import MagicFuse
 
 
 class EncoderGraph(nn.Module):
-    """image uint8 (1, H, W, 3) -> condition, detail_4, detail_2."""
+    """image uint8 (1, H, W, 3), and noise if it takes some -> condition, and details if it has any.
 
-    inputs = ("image",)
-    outputs = ("condition", "detail_4", "detail_2")
+    The details are detail_4 (at 1/4) and detail_2.
+    """
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
+        ae = model.preset.autoencoder
+        self.inputs = ("image", "noise") if ae.noise_channels else ("image",)
+        self.outputs = ("condition", *detail_names(model))
         self.encoder = model.encoder
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Run the graph."""
         x = image.permute(0, 3, 1, 2).float() / 255
-        features: tuple[Tensor, Tensor, Tensor] = self.encoder(x)
+        features: tuple[Tensor, ...] = self.encoder(x, noise)
         return features
 
 
@@ -88,41 +91,52 @@ class FusionGraph(nn.Module):
 
 
 class SegmentationGraph(nn.Module):
-    """z_seg, detail_4 -> mask and confidence, uint8 (1, H, W)."""
+    """z_seg, and detail_4 if there are details -> mask and confidence, uint8 (1, H, W)."""
 
-    inputs = ("z_seg", "detail_4")
     outputs = ("mask", "confidence")
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
+        self.inputs = ("z_seg", *detail_names(model)[:1])
         self.head = model.segmentation
 
-    def forward(self, z_seg: Tensor, detail_4: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the graph. Decided at 1/2: 11 scores a pixel cost a CPU more than the network."""
+    def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the graph. A refined head is decided at 1/2.
+
+        11 scores a pixel cost a CPU more than the network.
+        """
         logits = self.head(z_seg, detail_4)
-        logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+        if self.head.refined:
+            logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
         best, mask = logits.max(dim=1, keepdim=True)
         confidence = 255 / (logits - best).exp().sum(dim=1, keepdim=True)
         both = torch.cat([mask.float(), confidence.round()], dim=1)
-        both = F.interpolate(both, scale_factor=2, mode="nearest").to(torch.uint8)
+        if self.head.refined:
+            both = F.interpolate(both, scale_factor=2, mode="nearest")
+        both = both.to(torch.uint8)
         return both[:, 0], both[:, 1]
 
 
 class DecoderGraph(nn.Module):
-    """x0, detail_4, detail_2 -> image uint8 (1, H, W, 3)."""
+    """x0, and details if there are any -> image uint8 (1, H, W, 3)."""
 
-    inputs = ("x0", "detail_4", "detail_2")
     outputs = ("image",)
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
+        self.inputs = ("x0", *detail_names(model))
         self.decoder = model.decoder
 
-    def forward(self, x0: Tensor, detail_4: Tensor, detail_2: Tensor) -> Tensor:
+    def forward(self, x0: Tensor, *details: Tensor) -> Tensor:
         """Run the graph."""
-        image = self.decoder(x0, detail_4, detail_2)
+        image = self.decoder(x0, *details)
         pixels: Tensor = (image.clamp(0, 1) * 255).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1)
+
+
+def detail_names(model: MagicFuse) -> tuple[str, ...]:
+    """Return the names of the features that the encoder hands to the head and the decoder."""
+    return () if model.preset.autoencoder.latent_only else ("detail_4", "detail_2")
 
 
 Graph = EncoderGraph | StreamGraph | FusionGraph | SegmentationGraph | DecoderGraph
@@ -144,20 +158,21 @@ def example_inputs(model: MagicFuse, height: int, width: int, seed: int = 0) -> 
     """Return one tensor for every input name that a graph can have, at an image size."""
     preset = model.preset
     generator = torch.Generator().manual_seed(seed)
-    size = (height // 8, width // 8)
+    size = (height // preset.autoencoder.scale, width // preset.autoencoder.scale)
     latents = ("z", "x0", "x0_ikr", "x0_ckg", "eps_ikr", "eps_ckg")
     image = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=generator)
-    with torch.no_grad():
-        condition, detail_4, detail_2 = EncoderGraph(model)(image)
     values = {
         name: torch.randn(1, preset.autoencoder.latent_channels, *size, generator=generator)
         for name in latents
     }
-    return values | {
-        "image": image,
-        "condition": condition,
-        "detail_4": detail_4,
-        "detail_2": detail_2,
+    values["image"] = image
+    values["noise"] = torch.randn(1, preset.autoencoder.noise_channels, *size, generator=generator)
+    encoder = EncoderGraph(model)
+    with torch.no_grad():
+        features = encoder(*(values[name] for name in encoder.inputs))
+    return {
+        **values,
+        **dict(zip(encoder.outputs, features, strict=True)),
         "z_seg": torch.randn(1, len(preset.classes), *size, generator=generator),
         "t": torch.tensor([499.0]),
         "abar_t": torch.tensor([0.3]),

@@ -15,7 +15,8 @@ _PREFIXES = {
     "ckg": {"unet.": "ckg."},
     "segmentation": {"head.": "segmentation."},
 }
-_NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")  # only training uses these
+# Only training uses these; with `latent_only` the condition is the latent, and is exported.
+_NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
 
 
 def load_weights(model: MagicFuse, bundle: Bundle) -> None:
@@ -36,7 +37,7 @@ def load_weights(model: MagicFuse, bundle: Bundle) -> None:
             found[name] = torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
     state = model.state_dict()
     for name, value in state.items():
-        if any(part in name for part in _NOT_EXPORTED):
+        if any(part in name for part in _NOT_EXPORTED) and name not in found:
             continue
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"

@@ -82,7 +82,7 @@ class TransformerBlock(nn.Module):
         tokens = self.inlet(self.norm(x)).flatten(2).transpose(1, 2)  # (B, HW, C)
         tokens = tokens + self.attention1(self.norm1(tokens))
         tokens = tokens + self.attention2(self.norm2(tokens))
-        value, gate = self.widen(self.norm3(tokens)).chunk(2, dim=-1)
-        tokens = tokens + self.narrow(value * F.gelu(gate))
+        wide = self.widen(self.norm3(tokens))
+        tokens = tokens + self.narrow(wide[..., : 4 * c] * F.gelu(wide[..., 4 * c :]))
         total: Tensor = x + self.outlet(tokens.transpose(1, 2).reshape(b, c, h, w))
         return total
