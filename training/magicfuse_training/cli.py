@@ -1,4 +1,4 @@
-"""`magicfuse-train`: the stages, what a model costs, export and scores.
+"""`magicfuse-train`: the stages, what a model costs, export and scores, the authors' weights.
 
 magicfuse-train stage autoencoder --data DATA --minutes 8   then ikr, ckg, mkf, one_step, few_step
 magicfuse-train export --run runs/nano --out engines/nano
@@ -10,6 +10,7 @@ from __future__ import annotations
 import typer
 
 from magicfuse_ros.command_line import OneLineErrors
+from magicfuse_training.commands.convert_official import convert_official_command
 from magicfuse_training.commands.cost import cost_command
 from magicfuse_training.commands.degradations import degradations_command
 from magicfuse_training.commands.export import export_command
@@ -29,6 +30,7 @@ app.command("cost")(cost_command)
 app.command("degradations")(degradations_command)
 app.command("export")(export_command)
 app.command("score")(score_command)
+app.command("convert-official")(convert_official_command)
 
 if __name__ == "__main__":
     app()

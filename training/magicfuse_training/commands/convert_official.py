@@ -1,0 +1,86 @@
+"""`magicfuse-train convert-official`: the authors' own weights become a bundle or a checkpoint."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from magicfuse_ros.bundle import Provenance, sha256
+from magicfuse_training.export.bundle import current_commit, export_bundle
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.official.files import OfficialFiles, load_official
+from magicfuse_training.official.verify import Comparison, compare
+
+
+def convert_official_command(
+    autoencoder: Annotated[Path, typer.Argument(help="ae.pth: holds `encoder` and `decoder`")],
+    ikr: Annotated[Path, typer.Argument(help="ikr.pth: the stream that restores")],
+    ckg: Annotated[Path, typer.Argument(help="ckg.pth: the stream that estimates the thermal")],
+    mkf: Annotated[Path, typer.Argument(help="model.pth: the fusion network with its head")],
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    checkpoint: Annotated[
+        bool, typer.Option(help="write a run to train on from instead of a bundle")
+    ] = False,
+    verify: Annotated[
+        Path | None, typer.Option(help="arrays of the published networks (.npz) to compare with")
+    ] = None,
+    height: Annotated[int, typer.Option(min=32, help="rows of the bundle's image")] = 480,
+    width: Annotated[int, typer.Option(min=32, help="columns of the bundle's image")] = 640,
+    ikr_heads: Annotated[int, typer.Option(min=1, help="attention heads of ikr")] = 4,
+    ckg_heads: Annotated[int, typer.Option(min=1, help="attention heads of ckg")] = 8,
+) -> None:
+    """Convert the authors' weights, .pth or .safetensors; a bundle stores them as float16.
+
+    With --verify nothing is written unless every array is within its limit.
+    """
+    for name, size in (("height", height), ("width", width)):
+        if size % 4:
+            raise typer.BadParameter(f"{name} is {size}; expected a multiple of 4")
+    files = OfficialFiles(autoencoder, ikr, ckg, mkf)
+    model = load_official(files, ikr_heads, ckg_heads)
+    model.preset = model.preset.model_copy(update={"height": height, "width": width})
+    if verify is not None:
+        results = compare(model, verify)
+        _print(results)
+        if wrong := [r.array for r in results if not r.fits]:
+            typer.echo(f"{len(wrong)} of {len(results)} arrays differ, first {wrong[0]}", err=True)
+            raise typer.Exit(1)
+    if checkpoint:
+        _write_run(model, out)
+    else:
+        export_bundle(model, out, _provenance(files))
+    Console().print(f"{out} written")
+
+
+def _print(results: list[Comparison]) -> None:
+    table = Table("array", "relative error", "limit", title="published and converted networks")
+    for result in results:
+        style = None if result.fits else "red"
+        table.add_row(result.array, f"{result.error:.1e}", f"{result.limit:.0e}", style=style)
+    Console().print(table)
+
+
+def _write_run(model: MagicFuse, folder: Path) -> None:
+    """Write what a finished `mkf` stage leaves, and the preset that it belongs to."""
+    stage = folder / "mkf"
+    stage.mkdir(parents=True, exist_ok=True)
+    torch.save({"ema": model.state_dict(), "elapsed": 0.0}, stage / "last.pt")
+    preset = yaml.safe_dump(model.preset.model_dump(mode="json"), sort_keys=False)
+    (folder / "preset.yaml").write_text(preset, encoding="utf-8")
+
+
+def _provenance(files: OfficialFiles) -> Provenance:
+    paths = (files.autoencoder, files.ikr, files.ckg, files.mkf)
+    return Provenance(
+        data=[f"weights of the paper's authors: {p.name}, SHA-256 {sha256(p)}" for p in paths],
+        weights_license="none given: the authors' release states no licence",
+        commit=current_commit(Path(__file__).parent),
+        created=datetime.now(timezone.utc).date().isoformat(),
+    )
