@@ -3,13 +3,11 @@
 import itertools
 
 import numpy as np
-import pytest
 import torch
 
-from magicfuse_training.data.classes import IGNORE, MFNET_TO_CAMVID, STATIC, remap
 from magicfuse_training.data.crops import CropConfig, Crops
 from magicfuse_training.data.night import night_reference
-from magicfuse_training.data.scenes import Scene, load_camvid, read_boxes, read_image
+from magicfuse_training.data.scenes import Scene, read_boxes
 
 CONFIG = CropConfig(height=64, width=96, batch=6)
 
@@ -90,20 +88,7 @@ def test_an_epoch_counts_the_scenes_that_can_be_drawn() -> None:
     assert crops_of([1, 1, 1]).scenes == 3 and crops_of([1, 0, 1]).scenes == 2
 
 
-def test_unlabelled_pixels_of_mfnet_are_negatives_and_unknown_ids_are_ignored() -> None:
-    label = np.array([[0, 1, 2, 3, 8, 255]], np.uint8)
-    expected = [[STATIC, 8, 9, 10, STATIC, IGNORE]]
-    assert remap(label, MFNET_TO_CAMVID).tolist() == expected
-
-
 def test_boxes_are_in_pixels_and_of_the_wanted_kind(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "b.txt"
     path.write_text("0 0.5 0.5 0.5 1.0\n2 0.1 0.1 0.1 0.1\n")
     assert read_boxes(path, 100, 200, [0]).tolist() == [[50, 0, 150, 100]]
-
-
-def test_missing_data_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(FileNotFoundError, match="camvid"):
-        load_camvid(tmp_path / "camvid", "train", 64, 96)
-    with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
-        read_image(tmp_path / "nothing.png")

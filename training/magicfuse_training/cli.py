@@ -10,6 +10,7 @@ from __future__ import annotations
 import typer
 
 from magicfuse_ros.command_line import OneLineErrors
+from magicfuse_training.commands.check_data import check_data_command
 from magicfuse_training.commands.convert_official import convert_official_command
 from magicfuse_training.commands.cost import cost_command
 from magicfuse_training.commands.degradations import degradations_command
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("stage")(stage_command)
+app.command("check-data")(check_data_command)
 app.command("cost")(cost_command)
 app.command("degradations")(degradations_command)
 app.command("export")(export_command)

@@ -1,32 +1,242 @@
-"""Class maps between data sets, as data, in one place. Ids on the left are the data set's own."""
+"""Class maps between data sets, as data, in one place: what every id and name of a set becomes.
+
+Targets are the project's 11 classes, or STATIC, or IGNORE. A map holds every id that its set
+defines: one that is not listed is an error and names the file, so that no label gets lost unseen.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from magicfuse_training.data.errors import DataError
+
+U8 = npt.NDArray[np.uint8]
+Rgb = tuple[int, int, int]
+
+CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence",
+    "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 IGNORE = 255
 STATIC = 254  # some class that is neither car, pedestrian nor bicyclist; which one is not known
+MOVING = (CAR, PEDESTRIAN, BICYCLIST)  # the last ids: losses rely on it
 
-# MFNet's 9 classes (MSRS): 0 unlabelled ... 8 bump. Its unlabelled pixels are labelled in one way:
-# they are none of its classes. Without these negatives a model calls most of MSRS a pedestrian.
-MFNET_TO_CAMVID: dict[int, int] = {
-    0: STATIC,
-    1: 8,  # car
-    2: 9,  # person -> pedestrian
-    3: 10,  # bike -> bicyclist
-    4: STATIC,
-    5: STATIC,
-    6: STATIC,
-    7: STATIC,
-    8: STATIC,
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What the label images of a set hold: ids, their names, and the class each becomes.
+
+    `colors` is given where label images are RGB pictures; its order is that of the ids.
+    """
+
+    name: str
+    classes: Mapping[int, tuple[str, int]]
+    colors: tuple[Rgb, ...] = ()
+
+    def to_project(self, ids: U8, file: Path) -> U8:
+        """Map an image of the set's ids (H, W) uint8 to the project's; same shape.
+
+        Raises:
+            DataError: naming the file and the ids that the set does not define.
+        """
+        if unknown := self.unknown(ids):
+            known = ", ".join(map(str, self.classes))
+            raise DataError(
+                f"'{file}' holds label id {', '.join(map(str, unknown))}; "
+                f"the ids of {self.name} are {known}"
+            )
+        lookup = np.full(256, IGNORE, np.uint8)
+        for source, (_, target) in self.classes.items():
+            lookup[source] = target
+        return np.asarray(lookup[ids], np.uint8)
+
+    def unknown(self, ids: U8) -> list[int]:
+        """Return the ids that occur and are not defined, in order."""
+        counts = np.bincount(ids.reshape(-1), minlength=256)
+        return [i for i in np.flatnonzero(counts).tolist() if i not in self.classes]
+
+    def from_colors(self, image: U8, file: Path) -> U8:
+        """Return the ids (H, W) of an RGB label picture (H, W, 3).
+
+        Raises:
+            DataError: naming the file and a colour that the set does not define.
+        """
+        packed = (image.astype(np.int32) << np.array([16, 8, 0])).sum(2)
+        codes = np.array([r << 16 | g << 8 | b for r, g, b in self.colors], np.int32)
+        order = codes.argsort()
+        place = np.searchsorted(codes[order], packed).clip(max=len(codes) - 1)
+        wrong = codes[order][place] != packed
+        if wrong.any():
+            raise DataError(
+                f"'{file}' holds the colour {tuple(image[wrong][0].tolist())}, "
+                f"which is none of the {len(codes)} of {self.name}"
+            )
+        return np.asarray(order[place], np.uint8)
+
+
+PROJECT = LabelMap(
+    "the project's classes",
+    {
+        **{i: (name, i) for i, name in enumerate(CLASSES)},
+        STATIC: ("static", STATIC),
+        IGNORE: ("void", IGNORE),
+    },
+)
+
+# The 11 classes of SegNet (10.1109/TPAMI.2016.2644615), which are the project's.
+CAMVID = LabelMap("CamVid's 11 classes", {k: v for k, v in PROJECT.classes.items() if k != STATIC})
+CAMVID_SEGNET = LabelMap(
+    "SegNet's CamVid", {**{i: (n, i) for i, n in enumerate(CLASSES)}, 11: ("unlabelled", IGNORE)}
+)
+
+# CamVid's own 32 (10.1016/j.patrec.2008.04.005), by its label_colors.txt; grouped as SegNet does.
+_CAMVID_32: tuple[tuple[str, Rgb, int], ...] = (
+    ("Animal", (64, 128, 64), PEDESTRIAN),
+    ("Archway", (192, 0, 128), BUILDING),
+    ("Bicyclist", (0, 128, 192), BICYCLIST),
+    ("Bridge", (0, 128, 64), BUILDING),
+    ("Building", (128, 0, 0), BUILDING),
+    ("Car", (64, 0, 128), CAR),
+    ("CartLuggagePram", (64, 0, 192), PEDESTRIAN),
+    ("Child", (192, 128, 64), PEDESTRIAN),
+    ("Column_Pole", (192, 192, 128), POLE),
+    ("Fence", (64, 64, 128), FENCE),
+    ("LaneMkgsDriv", (128, 0, 192), ROAD),
+    ("LaneMkgsNonDriv", (192, 0, 64), ROAD),
+    ("Misc_Text", (128, 128, 64), SIGN),
+    ("MotorcycleScooter", (192, 0, 192), BICYCLIST),
+    ("OtherMoving", (128, 64, 64), CAR),
+    ("ParkingBlock", (64, 192, 128), PAVEMENT),
+    ("Pedestrian", (64, 64, 0), PEDESTRIAN),
+    ("Road", (128, 64, 128), ROAD),
+    ("RoadShoulder", (128, 128, 192), PAVEMENT),
+    ("Sidewalk", (0, 0, 192), PAVEMENT),
+    ("SignSymbol", (192, 128, 128), SIGN),
+    ("Sky", (128, 128, 128), SKY),
+    ("SUVPickupTruck", (64, 128, 192), CAR),
+    ("TrafficCone", (0, 0, 64), POLE),
+    ("TrafficLight", (0, 64, 64), SIGN),
+    ("Train", (192, 64, 128), CAR),
+    ("Tree", (128, 128, 0), TREE),
+    ("Truck_Bus", (192, 128, 192), CAR),
+    ("Tunnel", (64, 0, 64), BUILDING),
+    ("VegetationMisc", (192, 192, 0), TREE),
+    ("Void", (0, 0, 0), IGNORE),
+    ("Wall", (64, 192, 0), BUILDING),
+)
+CAMVID_COLORS = LabelMap(
+    "CamVid's 32 classes",
+    {i: (name, target) for i, (name, _, target) in enumerate(_CAMVID_32)},
+    tuple(color for _, color, _ in _CAMVID_32),
+)
+
+# MFNet's 9 (10.1109/IROS.2017.8206396), also of MSRS. Its unlabelled pixels are labelled in one
+# way: they are none of its classes. Without these negatives a model calls most of MSRS a
+# pedestrian.
+MFNET = LabelMap(
+    "MFNet's 9 classes",
+    {
+        0: ("unlabelled", STATIC),
+        1: ("car", CAR),
+        2: ("person", PEDESTRIAN),
+        3: ("bike", BICYCLIST),
+        4: ("curve", STATIC),
+        5: ("car_stop", STATIC),
+        6: ("guardrail", STATIC),
+        7: ("color_cone", STATIC),
+        8: ("bump", STATIC),
+        255: ("void", IGNORE),
+    },
+)
+
+# FMB (arXiv 2308.02097): 14 classes, and 2 % of the pixels without one.
+FMB = LabelMap(
+    "FMB's 15 ids",
+    {
+        0: ("unlabelled", IGNORE),
+        1: ("road", ROAD),
+        2: ("sidewalk", PAVEMENT),
+        3: ("building", BUILDING),
+        4: ("traffic lamp", SIGN),
+        5: ("traffic sign", SIGN),
+        6: ("vegetation", TREE),
+        7: ("sky", SKY),
+        8: ("person", PEDESTRIAN),
+        9: ("car", CAR),
+        10: ("truck", CAR),
+        11: ("bus", CAR),
+        12: ("motorcycle", BICYCLIST),
+        13: ("bicycle", BICYCLIST),
+        14: ("pole", POLE),
+        255: ("void", IGNORE),
+    },
+)
+
+# The labelIds files of Cityscapes (10.1109/CVPR.2016.350); a licence plate (-1) is not drawn.
+CITYSCAPES = LabelMap(
+    "Cityscapes' ids",
+    {
+        0: ("unlabeled", IGNORE),
+        1: ("ego vehicle", IGNORE),
+        2: ("rectification border", IGNORE),
+        3: ("out of roi", IGNORE),
+        4: ("static", STATIC),
+        5: ("dynamic", IGNORE),
+        6: ("ground", STATIC),
+        7: ("road", ROAD),
+        8: ("sidewalk", PAVEMENT),
+        9: ("parking", STATIC),
+        10: ("rail track", STATIC),
+        11: ("building", BUILDING),
+        12: ("wall", BUILDING),
+        13: ("fence", FENCE),
+        14: ("guard rail", FENCE),
+        15: ("bridge", BUILDING),
+        16: ("tunnel", BUILDING),
+        17: ("pole", POLE),
+        18: ("polegroup", POLE),
+        19: ("traffic light", SIGN),
+        20: ("traffic sign", SIGN),
+        21: ("vegetation", TREE),
+        22: ("terrain", STATIC),
+        23: ("sky", SKY),
+        24: ("person", PEDESTRIAN),
+        25: ("rider", BICYCLIST),
+        26: ("car", CAR),
+        27: ("truck", CAR),
+        28: ("bus", CAR),
+        29: ("caravan", CAR),
+        30: ("trailer", CAR),
+        31: ("train", CAR),
+        32: ("motorcycle", BICYCLIST),
+        33: ("bicycle", BICYCLIST),
+        255: ("void", IGNORE),
+    },
+)
+
+LABEL_MAPS = (PROJECT, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES)
+
+# Names in box files, in lower case. YOLO text has numbers for names.
+BoxMap = Mapping[str, int]
+MSRS_BOXES: BoxMap = {"0": PEDESTRIAN, "1": BICYCLIST, "2": CAR}
+LLVIP_BOXES: BoxMap = {"person": PEDESTRIAN}
+M3FD_BOXES: BoxMap = {
+    "people": PEDESTRIAN,
+    "car": CAR,
+    "bus": CAR,
+    "motorcycle": BICYCLIST,
+    "lamp": POLE,
+    "truck": CAR,
 }
-MOVING = (8, 9, 10)  # the last ids: losses rely on it
-
-
-def remap(label: npt.NDArray[np.uint8], table: dict[int, int]) -> npt.NDArray[np.uint8]:
-    """Map every id of a label image (H, W) uint8; ids that the table lacks become IGNORE."""
-    lookup = np.full(256, IGNORE, np.uint8)
-    for source, target in table.items():
-        lookup[source] = target
-    return lookup[label]
+KAIST_BOXES: BoxMap = {
+    "person": PEDESTRIAN,
+    "people": PEDESTRIAN,  # a group in which nobody could be told from the others
+    "cyclist": BICYCLIST,
+    "person?": IGNORE,  # the people who labelled it were not sure
+}

@@ -45,7 +45,11 @@ class Crops(Dataset[Batch]):
     """
 
     def __init__(
-        self, groups: list[list[Scene]], group_weights: list[float], config: CropConfig, seed: int
+        self,
+        groups: Sequence[Sequence[Scene]],
+        group_weights: list[float],
+        config: CropConfig,
+        seed: int,
     ) -> None:
         self.groups = groups
         self.probabilities = np.array(group_weights) / sum(group_weights)
@@ -69,8 +73,8 @@ class Crops(Dataset[Batch]):
 
     def _sample(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
         config = self.config
-        group = self.groups[rng.choice(len(self.groups), p=self.probabilities)]
-        scene = group[rng.integers(len(group))]
+        group = self.groups[int(rng.choice(len(self.groups), p=self.probabilities))]
+        scene = group[int(rng.integers(len(group)))]
         height, width = scene.visible.shape[:2]
         scale = np.exp(rng.uniform(*np.log(config.scale)))
         aspect = np.exp(rng.uniform(-0.1, 0.1))

@@ -1,22 +1,34 @@
-"""Road scenes, decoded once and held in memory: visible, and thermal, labels, boxes if any."""
+"""Road scenes of any data set at a common size: visible, and thermal, labels, boxes if any."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from magicfuse_training.data.classes import MFNET_TO_CAMVID, remap
+from magicfuse_training.data.classes import IGNORE, PEDESTRIAN, U8, BoxMap
+from magicfuse_training.data.datasets import dataset
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.files import (
+    Boxes,
+    read_boxes,
+    read_fourth_channel,
+    read_image,
+    read_label,
+    read_objects,
+)
+from magicfuse_training.data.layout import DataSet, Record
 from magicfuse_training.data.night import night_reference
 
-cv2.setNumThreads(0)  # its thread pool does not survive the fork of a data loader's worker
+__all__ = ["PERSON", "Scene", "Scenes", "load", "load_camvid", "load_msrs", "read_boxes",
+           "read_image", "read_scene"]  # fmt: skip
 
-U8 = npt.NDArray[np.uint8]
-PERSON = 0  # in the box files
+PERSON = 0  # in the box files of MSRS
+Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,8 @@ class Scene:
     """One scene at a common size; arrays (H, W, 3) or (H, W), uint8.
 
     `clean` is false for real night images: they are degraded, and no clean image of them exists;
-    `target` is then a stand-in (`night_reference`), else the visible image itself. `people` holds
-    boxes (N, 4) as x0, y0, x1, y1 in pixels.
+    `target` is then a stand-in (`night_reference`), else the visible image itself. `label` is all
+    IGNORE where the set has no labels. `people` holds boxes (N, 4) as x0, y0, x1, y1 in pixels.
     """
 
     name: str
@@ -34,75 +46,149 @@ class Scene:
     clean: bool
     thermal: U8 | None
     label: U8
-    people: npt.NDArray[np.float32]
+    people: Boxes
 
 
-def read_image(path: Path, gray: bool = False) -> U8:
-    """Read an image as RGB (or gray) uint8.
+class Scenes(Sequence[Scene]):
+    """The scenes of one split, read when they are asked for; `list(scenes)` keeps them in memory.
+
+    Images of another aspect ratio lose their margins: a person who is stretched is none.
+    """
+
+    def __init__(self, data: DataSet, root: Path, split: str, height: int, width: int) -> None:
+        """Find the files.
+
+        Raises:
+            DataError: if there is no scene, or a file of one is missing.
+        """
+        self.data = data
+        self.records = data.records(root, split)
+        self.height, self.width = height, width
+
+    def __len__(self) -> int:
+        """Return the number of scenes."""
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Scene: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scene]: ...
+    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
+        """Read one scene, or several.
+
+        Raises:
+            DataError: for a file that is damaged, or a label or box that the set does not define.
+        """
+        if isinstance(index, slice):
+            return [self._read(record) for record in self.records[index]]
+        return self._read(self.records[index])
+
+    def _read(self, record: Record) -> Scene:
+        return read_scene(self.data, record, self.height, self.width)
+
+
+def read_scene(data: DataSet, record: Record, height: int, width: int) -> Scene:
+    """Read one scene of a data set at height x width.
 
     Raises:
-        FileNotFoundError: if it is missing or cannot be decoded.
+        DataError: for a file that is damaged, or a label or box that the set does not define.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
-    if image is None:
-        raise FileNotFoundError(f"'{path}' is missing or is no image")
-    return np.asarray(image if gray else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    original = read_image(record.visible)
+    visible = _fit(original, height, width)
+    clean = not _is_night(data, record.name, original)
+    thermal = None
+    if record.thermal is not None:
+        read = read_fourth_channel if data.thermal_in_alpha else _read_gray
+        thermal = _fit(read(record.thermal), height, width)
+    label = np.full((height, width), IGNORE, np.uint8)
+    if record.label is not None and data.labels is not None:
+        ids = read_label(record.label, data.labels)
+        label = _fit(data.labels.to_project(ids, record.label), height, width, label=True)
+    people = np.zeros((0, 4), np.float32)
+    if record.boxes is not None:
+        size = (int(original.shape[0]), int(original.shape[1]))
+        people = people_in(record.boxes, data.boxes, *size)
+        people = _fit_boxes(people, size, (height, width))
+    target = visible if clean else night_reference(visible)
+    return Scene(record.name, visible, target, clean, thermal, label, people)
 
 
-def read_boxes(
-    path: Path, height: int, width: int, kinds: Iterable[int]
-) -> npt.NDArray[np.float32]:
-    """Read YOLO boxes of the given kinds as (N, 4) x0, y0, x1, y1 in pixels."""
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    wanted = [list(map(float, r[1:5])) for r in rows if int(r[0]) in set(kinds)]
-    box = np.array(wanted, np.float32).reshape(-1, 4)
-    low, high = box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2
-    return np.concatenate([low, high], 1) * np.array([width, height, width, height], np.float32)
+def _is_night(data: DataSet, name: str, image: U8) -> bool:
+    if callable(data.night):
+        return data.night(name)
+    upper = cv2.cvtColor(image[: max(1, image.shape[0] // 3)], cv2.COLOR_RGB2GRAY)
+    return float(upper.mean()) < data.night
 
 
-def _resize(image: U8, height: int, width: int, label: bool = False) -> U8:
-    if image.shape[:2] == (height, width):
-        return image
+def _read_gray(path: Path) -> U8:
+    return read_image(path, gray=True)
+
+
+def people_in(path: Path, names: BoxMap, height: int, width: int) -> Boxes:
+    """Return the boxes of pedestrians in a box file, (N, 4) x0, y0, x1, y1 in pixels.
+
+    Raises:
+        DataError: for a damaged file, or a name that the set does not define.
+    """
+    found, boxes = read_objects(path, height, width)
+    for name in found:
+        if name not in names:
+            raise DataError(f"'{path}' holds the box name '{name}'; expected {', '.join(names)}")
+    return boxes[[names[name] == PEDESTRIAN for name in found]].reshape(-1, 4)
+
+
+def _middle(size: Size, wanted: Size) -> tuple[int, int, int, int]:
+    """Return x, y, width, height of the largest middle part with the aspect ratio wanted."""
+    (height, width), aspect = size, wanted[1] / wanted[0]
+    w = min(width, round(height * aspect))
+    h = min(height, round(width / aspect))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def _fit(image: U8, height: int, width: int, label: bool = False) -> U8:
+    x, y, w, h = _middle((image.shape[0], image.shape[1]), (height, width))
+    image = image[y : y + h, x : x + w]
+    if (h, w) == (height, width):
+        return np.ascontiguousarray(image)
     how = cv2.INTER_NEAREST if label else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
 
 
+def _fit_boxes(boxes: Boxes, size: Size, wanted: Size) -> Boxes:
+    x, y, w, h = _middle(size, wanted)
+    if size == wanted:
+        return boxes
+    scale = np.array([wanted[1] / w, wanted[0] / h] * 2, np.float32)
+    limit = np.array([wanted[1], wanted[0]] * 2, np.float32)
+    moved = ((boxes - np.array([x, y] * 2, np.float32)) * scale).clip(0, limit)
+    return moved[(moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])]
+
+
+def load(
+    kind: str, root: Path, split: str, height: int, width: int, in_memory: bool = False
+) -> Sequence[Scene]:
+    """Load a split of a data set (`datasets.DATASETS`) at height x width.
+
+    Args:
+        kind: the data set.
+        root: its folder.
+        split: one of its splits; "all" where it has none.
+        height: of every scene, in pixels.
+        width: of every scene, in pixels.
+        in_memory: read all of it now; otherwise each scene is read whenever it is asked for.
+
+    Raises:
+        DataError: for an unknown kind or split, and for a missing, damaged or foreign file.
+    """
+    scenes = Scenes(dataset(kind), root, split, height, width)
+    return list(scenes) if in_memory else scenes
+
+
 def load_camvid(root: Path, split: str, height: int, width: int) -> list[Scene]:
-    """Load CamVid (`root/split/{vi,label}`), resized to height x width."""
-    scenes = []
-    for path in sorted((root / split / "vi").glob("*.jpg")):
-        visible = _resize(read_image(path), height, width)
-        label = read_image(root / split / "label" / f"{path.stem}.png", gray=True)
-        label = _resize(label, height, width, label=True)
-        nobody = np.zeros((0, 4), np.float32)
-        scenes.append(Scene(path.stem, visible, visible, True, None, label, nobody))
-    return _not_empty(scenes, root / split)
+    """Load repacked CamVid (`root/split/{vi,label}`) into memory, resized to height x width."""
+    return list(load("camvid-repacked", root, split, height, width))
 
 
 def load_msrs(root: Path, split: str, height: int, width: int) -> list[Scene]:
-    """Load MSRS (`root/split/{vi,ir,pseudo_label,boxes_infrared}`), resized to height x width."""
-    scenes = []
-    for path in sorted((root / split / "vi").glob("*.jpg")):
-        visible = _resize(read_image(path), height, width)
-        clean = not path.stem.endswith("N")
-        thermal = read_image(root / split / "ir" / path.name, gray=True)
-        label = read_image(root / split / "pseudo_label" / f"{path.stem}.png", gray=True)
-        boxes = root / split / "boxes_infrared" / f"{path.stem}.txt"
-        scenes.append(
-            Scene(
-                path.stem,
-                visible,
-                visible if clean else night_reference(visible),
-                clean,
-                _resize(thermal, height, width),
-                _resize(remap(label, MFNET_TO_CAMVID), height, width, label=True),
-                read_boxes(boxes, height, width, [PERSON]),
-            )
-        )
-    return _not_empty(scenes, root / split)
-
-
-def _not_empty(scenes: list[Scene], folder: Path) -> list[Scene]:
-    if not scenes:
-        raise FileNotFoundError(f"'{folder}' holds no scene; expected vi/*.jpg and its companions")
-    return scenes
+    """Load repacked MSRS (`root/split/{vi,ir,pseudo_label,boxes_infrared}`) into memory."""
+    return list(load("msrs-repacked", root, split, height, width))

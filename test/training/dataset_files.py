@@ -1,0 +1,151 @@
+"""Tiny data sets in their published layouts, written file by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+HEIGHT, WIDTH = 24, 32
+GRAY = np.linspace(20, 235, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)
+COLOR = np.dstack([GRAY, 255 - GRAY, np.full_like(GRAY, 180)])  # RGB
+THERMAL = GRAY.T.reshape(HEIGHT, WIDTH)
+PERSON_BOX = (8.0, 6.0, 16.0, 18.0)
+
+VOC = "<bndbox><xmin>8</xmin><ymin>6</ymin><xmax>16</xmax><ymax>18</ymax></bndbox>"
+XYWH = "<bndbox><x>8</x><y>6</y><w>8</w><h>12</h></bndbox>"
+OTHER = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox>"
+
+
+def picture(path: Path, image: np.ndarray = COLOR) -> Path:
+    """Write a picture, RGB, gray or RGBA, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flip = {2: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    code = flip[2 if image.ndim == 2 else image.shape[2]]
+    assert cv2.imwrite(str(path), image if code is None else cv2.cvtColor(image, code))
+    return path
+
+
+def label(path: Path, ids: list[int]) -> Path:
+    """Write a label image with one column of pixels an id, and the rest of the last one."""
+    image = np.full((HEIGHT, WIDTH), ids[-1], np.uint8)
+    image[:, : len(ids)] = ids
+    return picture(path, image)
+
+
+def text(path: Path, content: str) -> Path:
+    """Write a text file, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
+
+
+def voc(path: Path, *objects: tuple[str, str]) -> Path:
+    """Write a box file of (name, bndbox)."""
+    body = "".join(f"<object><name>{name}</name>{box}</object>" for name, box in objects)
+    return text(path, f"<annotation>{body}</annotation>")
+
+
+def mfnet(root: Path) -> None:
+    for name in ("00001D", "00002N", "00003D"):
+        picture(root / "images" / f"{name}.png", np.dstack([COLOR, THERMAL]))
+        label(root / "labels" / f"{name}.png", [1, 2, 3, 0])
+    text(root / "train.txt", "00001D\n00002N\n")
+    text(root / "val.txt", "00003D\n")
+    text(root / "test.txt", "")
+
+
+def msrs(root: Path) -> None:
+    for name in ("00001D", "00002N"):
+        picture(root / "train" / "vi" / f"{name}.png")
+        picture(root / "train" / "ir" / f"{name}.png", THERMAL)
+        label(root / "train" / "Segmentation_labels" / f"{name}.png", [1, 2, 3, 0])
+
+
+def msrs_repacked(root: Path) -> None:
+    for name in ("00001D", "00002N"):
+        picture(root / "train" / "vi" / f"{name}.jpg")
+        picture(root / "train" / "ir" / f"{name}.jpg", THERMAL)
+        label(root / "train" / "pseudo_label" / f"{name}.png", [1, 2, 3, 0])
+        boxes = "0 0.375 0.5 0.25 0.5\n2 0.1 0.1 0.1 0.1\n"
+        text(root / "train" / "boxes_infrared" / f"{name}.txt", boxes)
+
+
+def fmb(root: Path) -> None:
+    picture(root / "train" / "Visible" / "00001.png")
+    picture(root / "train" / "Infrared" / "00001.png", THERMAL)
+    label(root / "train" / "Label" / "00001.png", [9, 8, 13, 7])
+
+
+def llvip(root: Path) -> None:
+    for split, name in (("train", "010001"), ("test", "190001")):
+        picture(root / "visible" / split / f"{name}.jpg")
+        picture(root / "infrared" / split / f"{name}.jpg", THERMAL)
+        voc(root / "Annotations" / f"{name}.xml", ("person", VOC))
+
+
+def m3fd(root: Path) -> None:
+    picture(root / "Vis" / "00000.png")
+    picture(root / "Ir" / "00000.png", THERMAL)
+    voc(root / "Annotation" / "00000.xml", ("People", VOC), ("Lamp", OTHER), ("Car", OTHER))
+
+
+def roadscene(root: Path) -> None:
+    picture(root / "crop_LR_visible" / "FLIR_00006.jpg")
+    picture(root / "cropinfrared" / "FLIR_00006.jpg", THERMAL)
+
+
+def roadscene_repacked(root: Path) -> None:
+    picture(root / "train" / "vi" / "FLIR_00006.jpg")
+    picture(root / "train" / "ir" / "FLIR_00006.jpg", THERMAL)
+
+
+def camvid(root: Path) -> None:
+    picture(root / "701_StillsRaw_full" / "0001TP_006690.png")
+    colors = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)  # sky
+    colors[:, :3] = [(64, 0, 128), (192, 128, 64), (192, 0, 192)]  # car, child, motorcycle
+    picture(root / "LabeledApproved_full" / "0001TP_006690_L.png", colors)
+
+
+def camvid_segnet(root: Path) -> None:
+    picture(root / "train" / "0001TP_006690.png")
+    label(root / "trainannot" / "0001TP_006690.png", [8, 9, 10, 0])
+
+
+def camvid_repacked(root: Path) -> None:
+    picture(root / "train" / "vi" / "0001TP_006690.jpg")
+    label(root / "train" / "label" / "0001TP_006690.png", [8, 9, 10, 0])
+
+
+def cityscapes(root: Path) -> None:
+    for city in ("aachen", "bochum"):
+        name = f"{city}_000000_000019"
+        picture(root / "leftImg8bit" / "train" / city / f"{name}_leftImg8bit.png")
+        folder = root / "gtFine" / "train" / city
+        label(folder / f"{name}_gtFine_labelIds.png", [26, 24, 25, 23])
+        picture(folder / f"{name}_gtFine_color.png")
+        text(folder / f"{name}_gtFine_polygons.json", "{}")
+
+
+def kaist(root: Path) -> None:
+    for video in ("set00/V000", "set03/V001", "set06/V000"):
+        picture(root / "images" / video / "visible" / "I00000.jpg")
+        picture(root / "images" / video / "lwir" / "I00000.jpg", THERMAL)
+        boxes = root / "annotations-xml-new-sanitized" / video / "I00000.xml"
+        voc(boxes, ("person", XYWH), ("cyclist", XYWH), ("person?", XYWH))
+
+
+def folder(root: Path) -> None:
+    picture(root / "vi" / "a.jpg")
+    picture(root / "ir" / "a.png", THERMAL)
+    label(root / "label" / "a.png", [8, 9, 10, 0])
+
+
+WRITERS = {
+    writer.__name__.replace("_", "-"): writer
+    for writer in (
+        folder, mfnet, msrs, msrs_repacked, fmb, llvip, m3fd, roadscene, roadscene_repacked,
+        camvid, camvid_segnet, camvid_repacked, cityscapes, kaist,
+    )
+}  # fmt: skip

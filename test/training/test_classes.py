@@ -1,0 +1,84 @@
+"""Class maps: complete, and loud about what they do not know."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from magicfuse_training.data.classes import (
+    BICYCLIST,
+    CAMVID_COLORS,
+    CAR,
+    CITYSCAPES,
+    CLASSES,
+    FMB,
+    IGNORE,
+    LABEL_MAPS,
+    MFNET,
+    MOVING,
+    PEDESTRIAN,
+    PROJECT,
+    ROAD,
+    STATIC,
+    LabelMap,
+)
+from magicfuse_training.data.datasets import DATASETS
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.preset import load_preset
+
+FILE = Path("some/label.png")
+
+
+def test_the_classes_are_those_of_the_presets_and_the_moving_ones_come_last() -> None:
+    assert [c.name for c in load_preset("nano").classes] == list(CLASSES)
+    assert [CLASSES[i] for i in MOVING] == ["car", "pedestrian", "bicyclist"]
+    assert tuple(range(len(CLASSES)))[-3:] == MOVING
+
+
+@pytest.mark.parametrize("labels", LABEL_MAPS, ids=lambda m: m.name)
+def test_every_id_becomes_a_class_static_or_ignored(labels: LabelMap) -> None:
+    ids = np.array([list(labels.classes)], np.uint8)
+    mapped = labels.to_project(ids, FILE)
+    assert mapped.dtype == np.uint8 and mapped.shape == ids.shape
+    assert set(mapped.reshape(-1).tolist()) <= {*range(len(CLASSES)), STATIC, IGNORE}
+    assert len({name for name, _ in labels.classes.values()}) == len(labels.classes)
+
+
+@pytest.mark.parametrize("labels", LABEL_MAPS, ids=lambda m: m.name)
+def test_any_other_id_is_an_error_that_names_file_and_id(labels: LabelMap) -> None:
+    for other in set(range(256)) - labels.classes.keys():
+        with pytest.raises(DataError, match=rf"'some/label\.png' holds label id {other};"):
+            labels.to_project(np.array([[0, other]], np.uint8), FILE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "count"),
+    [(MFNET, 9), (FMB, 15), (CITYSCAPES, 34), (CAMVID_COLORS, 32), (PROJECT, 11)],
+)
+def test_ids_are_complete_and_count_from_zero(labels: LabelMap, count: int) -> None:
+    assert set(range(count)) == labels.classes.keys() - {STATIC, IGNORE}
+
+
+def test_every_data_set_with_labels_or_boxes_says_what_they_mean() -> None:
+    for data in DATASETS.values():
+        assert ("label" in data.templates) == (data.labels is not None)
+        assert ("boxes" in data.templates) == bool(data.boxes)
+        assert data.labels is None or data.labels in LABEL_MAPS
+        assert set(data.boxes.values()) <= {*range(len(CLASSES)), IGNORE}
+
+
+def test_unlabelled_pixels_of_mfnet_are_negatives() -> None:
+    label = np.array([[0, 1, 2, 3, 8, 255]], np.uint8)
+    expected = [[STATIC, CAR, PEDESTRIAN, BICYCLIST, STATIC, IGNORE]]
+    assert MFNET.to_project(label, FILE).tolist() == expected
+
+
+def test_the_32_colours_of_camvid_differ_and_are_told_apart() -> None:
+    assert len(set(CAMVID_COLORS.colors)) == 32
+    image = np.array([CAMVID_COLORS.colors], np.uint8)
+    assert CAMVID_COLORS.from_colors(image, FILE).tolist() == [list(range(32))]
+    lanes = np.array([[(128, 64, 128), (128, 0, 192)]], np.uint8)
+    ids = CAMVID_COLORS.from_colors(lanes, FILE)
+    assert CAMVID_COLORS.to_project(ids, FILE).tolist() == [[ROAD, ROAD]]
+    with pytest.raises(DataError, match=r"'some/label\.png' holds the colour \(1, 2, 3\)"):
+        CAMVID_COLORS.from_colors(np.array([[(0, 0, 0), (1, 2, 3)]], np.uint8), FILE)

@@ -1,0 +1,140 @@
+"""Looks at every file of a data set and tells what is there, what is missing, what is damaged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.files import read_label, read_objects
+from magicfuse_training.data.layout import PARTS, DataSet, Part, Record
+
+Size = tuple[int, int]  # width, height
+_ASPECT_TOLERANCE = 0.01
+
+
+@dataclass
+class SplitReport:
+    """What was found of one split.
+
+    Attributes:
+        split: its name.
+        counts: files of each part; a part that is left out is not listed.
+        sizes: how many images of each part have which size.
+        depths: how many thermal images have which bit depth.
+        labels: pixels of every label id.
+        boxes: boxes of every name.
+        faults: for every kind of fault, the files or scenes that have it.
+        sound: the scenes without a fault.
+    """
+
+    split: str
+    counts: dict[Part, int] = field(default_factory=dict)
+    sizes: dict[Part, Counter[Size]] = field(default_factory=dict)
+    depths: Counter[str] = field(default_factory=Counter)
+    labels: Counter[int] = field(default_factory=Counter)
+    boxes: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    sound: list[Record] = field(default_factory=list)
+
+    def fault(self, kind: str, what: str) -> None:
+        """Note one fault."""
+        self.faults.setdefault(kind, []).append(what)
+
+
+def check_split(
+    data: DataSet, root: Path, split: str, done: Callable[[int, int], None] = lambda *_: None
+) -> SplitReport:
+    """Read all files of a split; `done` is told after every scene: how many, of how many.
+
+    Raises:
+        DataError: for an unknown split, or a split whose files cannot even be listed.
+    """
+    index = data.index(root, split)
+    report = SplitReport(split, {part: len(files) for part, files in index.files.items()})
+    for part in PARTS:
+        for name in index.missing.get(part, ()):
+            report.fault(f"{part} missing", data.expected(part, split, [name]))
+        for name in index.orphans.get(part, ()):
+            report.fault(f"{part} without a visible image", data.expected(part, split, [name]))
+    for i, name in enumerate(index.names):
+        files = {part: there[name] for part, there in index.files.items() if name in there}
+        if _check_scene(report, data, root, files) and len(files) == len(index.files):
+            record = Record(
+                name,
+                files["visible"],
+                files.get("thermal"),
+                files.get("label"),
+                files.get("boxes"),
+            )
+            report.sound.append(record)
+        done(i + 1, len(index.names))
+    return report
+
+
+def _check_scene(report: SplitReport, data: DataSet, root: Path, files: dict[Part, Path]) -> bool:
+    """Read the files of a scene; return whether all of them are as they should be."""
+    before = sum(map(len, report.faults.values()))
+    sizes: dict[Part, Size] = {}
+    for part, path in files.items():
+        shown = path.relative_to(root).as_posix()
+        try:
+            # An empty text file of boxes is how YOLO says that there is none.
+            if path.stat().st_size == 0 and path.suffix != ".txt":
+                report.fault("empty", shown)
+            elif part == "boxes":
+                width, height = sizes.get("visible", (1, 1))
+                names, _ = read_objects(path, height, width)
+                report.boxes.update(names)
+                for name in sorted(set(names) - set(data.boxes)):
+                    report.fault("unknown box name", f"{name} in {shown}")
+            else:
+                size, depth = _decode(path)
+                sizes[part] = size
+                report.sizes.setdefault(part, Counter())[size] += 1
+                if part == "thermal":
+                    report.depths[depth] += 1
+                    if data.thermal_in_alpha and depth != _FOUR_CHANNELS:
+                        report.fault("no fourth channel", shown)
+                if part == "label":
+                    _count_labels(report, data, path, shown)
+        except DataError as error:
+            report.fault("unreadable", str(error).replace(str(path), shown))
+    shapes = {part: size[0] / size[1] for part, size in sizes.items()}
+    for part, aspect in shapes.items():
+        if abs(aspect / shapes.get("visible", aspect) - 1) > _ASPECT_TOLERANCE:
+            report.fault(
+                f"{part} of another aspect ratio than the visible image",
+                "{}: {}x{}".format(files[part].relative_to(root).as_posix(), *sizes[part]),
+            )
+    return sum(map(len, report.faults.values())) == before
+
+
+_FOUR_CHANNELS = "8 bit, 4 channels"
+_DEPTHS = {"1": "1 bit", "L": "8 bit", "P": "8 bit, palette", "RGB": "8 bit, 3 channels",
+           "RGBA": _FOUR_CHANNELS, "I": "32 bit", "F": "32 bit float"}  # fmt: skip
+
+
+def _decode(path: Path) -> tuple[Size, str]:
+    """Decode all of an image, which OpenCV does without an error for one that is cut short."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            depth = "16 bit" if image.mode.startswith("I;16") else _DEPTHS.get(image.mode)
+            return image.size, depth or image.mode
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"'{path}': {error}") from error
+
+
+def _count_labels(report: SplitReport, data: DataSet, path: Path, shown: str) -> None:
+    assert data.labels is not None, f"{data.kind} has label files and no label map"
+    ids = read_label(path, data.labels)
+    counts = np.bincount(ids.reshape(-1))
+    report.labels.update({int(i): int(counts[i]) for i in np.flatnonzero(counts)})
+    for unknown in data.labels.unknown(ids):
+        report.fault("unknown label id", f"{unknown} in {shown}")

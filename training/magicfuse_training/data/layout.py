@@ -1,0 +1,189 @@
+"""Where a data set keeps its files: a declaration, and the one reader that walks it.
+
+A path is a template like "leftImg8bit/{split}/{city}/{name}_leftImg8bit.png". Fields in braces
+match one folder or file name (or a part of it); a scene is known by its fields other than the
+split, joined by "/". A template that ends in ".*" takes any picture suffix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from magicfuse_ros.media.pictures import PICTURE_SUFFIXES
+from magicfuse_training.data.classes import BoxMap, LabelMap
+from magicfuse_training.data.errors import DataError
+
+Part = Literal["visible", "thermal", "label", "boxes"]
+PARTS: tuple[Part, ...] = ("visible", "thermal", "label", "boxes")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Record:
+    """The files of one scene."""
+
+    name: str
+    visible: Path
+    thermal: Path | None
+    label: Path | None
+    boxes: Path | None
+
+
+@dataclass(frozen=True)
+class Index:
+    """What was found of one split: the files of each part by scene, and what does not fit."""
+
+    names: list[str]  # of the scenes that the split should have
+    files: dict[Part, dict[str, Path]]  # a part that the set does not have, or is left out, lacks
+    missing: dict[Part, list[str]]
+    orphans: dict[Part, list[str]]  # files without a visible image
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The declaration of a data set.
+
+    Attributes:
+        kind: its name on the command line.
+        source: where the layout is published.
+        templates: path of each part, relative to the root.
+        labels: what the label images hold.
+        boxes: what the names in the box files mean.
+        splits: their names; empty: every folder that holds visible images, and the root as ".".
+        members: for each split a pattern that names of its scenes match, where folders do not tell.
+        list_file: template of a text file with the names of a split's scenes, one a line.
+        optional: parts that may be left out altogether.
+        thermal_in_alpha: the thermal image is the fourth channel of its file.
+        night: tells a night scene by its name; or the mean luma, 0 to 255, of the upper third of
+            an image, below which it is one.
+    """
+
+    kind: str
+    source: str
+    templates: Mapping[Part, str]
+    labels: LabelMap | None = None
+    boxes: BoxMap = field(default_factory=dict)
+    splits: tuple[str, ...] = ("all",)
+    members: Mapping[str, str] = field(default_factory=dict)
+    list_file: str | None = None
+    optional: frozenset[Part] = frozenset({"boxes"})
+    thermal_in_alpha: bool = False
+    night: Callable[[str], bool] | float = 45.0  # right for 99 % of MSRS's days, 97 % of its nights
+
+    def splits_in(self, root: Path) -> list[str]:
+        """Return the names of the splits, for sets that leave them to the user also those there.
+
+        Raises:
+            DataError: if the root is no folder.
+        """
+        if not root.is_dir():
+            raise DataError(f"data folder '{root}' does not exist")
+        if self.splits:
+            return list(self.splits)
+        inside = PurePosixPath(self.templates["visible"]).relative_to("{split}").parent
+        found = [".", *sorted(p.name for p in root.iterdir() if p.is_dir())]
+        return [split for split in found if (root / split / inside).is_dir()]
+
+    def index(self, root: Path, split: str) -> Index:
+        """Find the files of a split.
+
+        Raises:
+            DataError: for an unknown split, a missing list of scenes, or a scene with two files.
+        """
+        known = self.splits_in(root)
+        if split not in known:
+            raise DataError(
+                f"split is '{split}'; '{root}' as {self.kind} has {', '.join(known) or 'none'}"
+            )
+        found = {part: find_files(root, t, split) for part, t in self.templates.items()}
+        names = self._names(root, split, found["visible"])
+        missing: dict[Part, list[str]] = {}
+        orphans: dict[Part, list[str]] = {}
+        files: dict[Part, dict[str, Path]] = {}
+        for part, there in found.items():
+            if part in self.optional and not there:
+                continue
+            files[part] = {name: there[name] for name in names if name in there}
+            missing[part] = [name for name in names if name not in there]
+            # A part that keeps all splits in one folder holds files of the other splits as well.
+            if ("{split}" in self.templates[part]) == ("{split}" in self.templates["visible"]):
+                orphans[part] = sorted(there.keys() - found["visible"].keys())
+        return Index(names, files, missing, orphans)
+
+    def _names(self, root: Path, split: str, visible: Mapping[str, Path]) -> list[str]:
+        if self.list_file is not None:
+            path = root / self.list_file.format(split=split)
+            try:
+                return path.read_text(encoding="utf-8").split()
+            except OSError as error:
+                raise DataError(f"list of scenes '{path}': {error.strerror}") from error
+        pattern = re.compile(self.members.get(split, ""))
+        return sorted(name for name in visible if pattern.match(name))
+
+    def records(self, root: Path, split: str) -> list[Record]:
+        """Return the scenes of a split, in the order of their names.
+
+        Raises:
+            DataError: if there is none, or naming the first files that are missing.
+        """
+        index = self.index(root, split)
+        if not index.names:
+            raise DataError(
+                f"'{root}' holds no scene of split '{split}' of {self.kind}; "
+                f"expected {self.templates['visible'].replace('{split}', split)}"
+            )
+        for part, names in index.missing.items():
+            if names:
+                raise DataError(
+                    f"{len(names)} {part} files of {self.kind} '{split}' are missing in '{root}': "
+                    f"{self.expected(part, split, names)}"
+                )
+        get = {part: index.files.get(part, {}).get for part in PARTS}
+        return [
+            Record(
+                name,
+                index.files["visible"][name],
+                get["thermal"](name),
+                get["label"](name),
+                get["boxes"](name),
+            )
+            for name in index.names
+        ]
+
+    def expected(self, part: Part, split: str, names: list[str]) -> str:
+        """Return the paths, relative to the root, of the first few of some scenes of a part."""
+        template = self.templates[part]
+        fields = [f for f in re.findall(r"{(\w+)}", template) if f != "split"]
+        shown = []
+        for name in names[:_SHOWN]:
+            values = dict(zip(fields, name.split("/"), strict=True))
+            shown.append(str(PurePosixPath(template.format(split=split, **values))))
+        return ", ".join(shown) + (", ..." if len(names) > _SHOWN else "")
+
+
+def find_files(root: Path, template: str, split: str) -> dict[str, Path]:
+    """Return the files of a template for one split, by the names of their scenes.
+
+    Raises:
+        DataError: if two files are of the same scene.
+    """
+    path = str(PurePosixPath(template.replace("{split}", split)))
+    pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))
+    if path.endswith(".*"):
+        suffixes = "|".join(re.escape(s) for s in PICTURE_SUFFIXES)
+        pattern = pattern.removesuffix(re.escape(".*")) + f"(?:{suffixes})"
+    expression = re.compile(pattern, re.IGNORECASE)
+    found: dict[str, Path] = {}
+    for file in root.glob(re.sub(r"{\w+}", "*", path)):
+        match = expression.fullmatch(file.relative_to(root).as_posix())
+        if match is None or file.name.startswith("."):
+            continue
+        name = "/".join(match.groups())
+        if name in found:
+            raise DataError(f"'{file}' and '{found[name].name}' are of the same scene")
+        found[name] = file
+    return found
