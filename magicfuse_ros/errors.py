@@ -19,3 +19,7 @@ class FrameError(MagicFuseError):
 
 class MediaError(MagicFuseError):
     """An input or output file, folder or bag that cannot be read or written."""
+
+
+class EngineError(BackendError):
+    """A built engine that is missing, stale or damaged, or that cannot be written."""

@@ -1,0 +1,277 @@
+"""Built engines, kept per user: found again only where nothing that they depend on has changed.
+
+An engine is two files, `<network>-<fingerprint>.engine` and the manifest beside it, `.json`. The
+manifest is written last, so that a build that was killed leaves nothing that could be taken for an
+engine. This module knows of no inference library.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from magicfuse_ros import __version__
+from magicfuse_ros.bundle import NetworkSpec, TensorSpec
+from magicfuse_ros.errors import EngineError
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+class EngineKey(BaseModel):
+    """What an engine depends on. Engines of equal keys are interchangeable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="the ONNX file's name")
+    onnx_sha256: str
+    backend: str
+    version: str = Field(description="of the backend's library")
+    device: str = Field(description="compute capability, such as sm_89, or the CPU's name")
+    precision: Precision
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    magicfuse_ros: str = Field(__version__, description="its passes prepare the ONNX for a build")
+
+    @classmethod
+    def of(
+        cls, spec: NetworkSpec, backend: str, version: str, device: str, precision: Precision
+    ) -> EngineKey:
+        """Return the key of a bundle's network on a device."""
+        return cls(
+            network=spec.file,
+            onnx_sha256=spec.sha256,
+            backend=backend,
+            version=version,
+            device=device,
+            precision=precision,
+            inputs=spec.inputs,
+            outputs=spec.outputs,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all fields."""
+        return hashlib.sha256(EngineKey.model_dump_json(self).encode()).hexdigest()
+
+
+class EngineManifest(BaseModel):
+    """The JSON beside an engine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: EngineKey
+    engine_sha256: str
+    engine_bytes: int
+    created: str = Field(description="UTC, ISO 8601")
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An engine that is what its manifest says, and was built for the asked key."""
+
+    engine: bytes
+
+
+@dataclass(frozen=True)
+class Miss:
+    """No engine to use.
+
+    Attributes:
+        reason: for the user.
+        state: damaged where the engine is there, but is not what its manifest says; stale where
+            there is one for this device and precision, of another ONNX file or library.
+    """
+
+    reason: str
+    state: Literal["absent", "stale", "damaged"]
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder.
+
+    MAGICFUSE_CACHE names it, else it is `magicfuse` in XDG_CACHE_HOME, or in ~/.cache.
+
+    Raises:
+        EngineError: if none of the three is known.
+    """
+    if folder := os.environ.get("MAGICFUSE_CACHE"):
+        return Path(folder).expanduser()
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "magicfuse"
+    try:
+        return Path.home() / ".cache" / "magicfuse"
+    except RuntimeError as error:
+        raise EngineError(
+            "the home folder is not known; set MAGICFUSE_CACHE to a folder for built engines"
+        ) from error
+
+
+class EngineCache:
+    """The engines of one folder, which is made when the first one is stored."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Use a folder; None takes the user's.
+
+        Raises:
+            EngineError: if `root` is None and the user's cache folder is not known.
+        """
+        self.root = (root or cache_folder()) / "engines"
+
+    def path(self, key: EngineKey) -> Path:
+        """Return where the engine of a key lies, or would lie."""
+        stem = key.network.removesuffix(".onnx")
+        return self.root / key.backend / f"{stem}-{key.fingerprint[:16]}.engine"
+
+    def lookup(self, key: EngineKey) -> Hit | Miss:
+        """Return the engine of a key, verified byte for byte, or why there is none."""
+        path = self.path(key)
+        try:
+            manifest = _read(path.with_suffix(".json"))
+        except FileNotFoundError:
+            return self._nearest(key)
+        except (OSError, ValueError) as error:
+            return Miss(f"the manifest of '{path}' cannot be read: {_reason(error)}", "damaged")
+        try:
+            engine = path.read_bytes()
+        except OSError as error:
+            return Miss(f"'{path}' cannot be read: {_reason(error)}", "damaged")
+        if manifest.key != key:
+            return Miss(
+                f"'{path}' is of another build: {_difference(manifest.key, key)}", "damaged"
+            )
+        if len(engine) != manifest.engine_bytes:
+            return Miss(
+                f"'{path}' is damaged: it has {len(engine)} bytes, its manifest records "
+                f"{manifest.engine_bytes}",
+                "damaged",
+            )
+        if (actual := hashlib.sha256(engine).hexdigest()) != manifest.engine_sha256:
+            return Miss(
+                f"'{path}' was changed or damaged: SHA-256 is {actual[:12]}..., its manifest "
+                f"records {manifest.engine_sha256[:12]}...",
+                "damaged",
+            )
+        return Hit(engine)
+
+    def store(self, key: EngineKey, engine: bytes) -> Path:
+        """Write an engine and its manifest; return the engine's path. Call it in `locked`.
+
+        Raises:
+            EngineError: if a file cannot be written, such as on a full disk. Nothing is left then.
+        """
+        path = self.path(key)
+        manifest = EngineManifest(
+            key=key,
+            engine_sha256=hashlib.sha256(engine).hexdigest(),
+            engine_bytes=len(engine),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for partial in path.parent.glob(f".{path.stem}.*"):  # of a build that was killed
+                partial.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)
+            _replace(path, engine)
+            _replace(path.with_suffix(".json"), manifest.model_dump_json(indent=2).encode() + b"\n")
+        except OSError as error:
+            raise EngineError(f"cannot write engine '{path}': {_reason(error)}") from error
+        return path
+
+    @contextmanager
+    def locked(self, key: EngineKey, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Keep other processes from building the engine of a key meanwhile.
+
+        The lock goes with the process, however it ends.
+
+        Args:
+            key: of the engine.
+            on_wait: called once where another process has the lock, before waiting for it.
+
+        Raises:
+            EngineError: if the folder cannot be written.
+        """
+        path = self.path(key).with_suffix(".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise EngineError(f"cannot write '{path}': {_reason(error)}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _nearest(self, key: EngineKey) -> Miss:
+        """Say what is different about the most similar engine that is there."""
+        keys = []
+        for path in sorted((self.root / key.backend).glob("*.json")):
+            try:
+                keys.append(_read(path).key)
+            except (OSError, ValueError):
+                continue
+        alike = [other for other in keys if other.network == key.network]
+        reason = f"no engine of {key.network} was built for {key.device} in {key.precision}"
+        if not alike:
+            return Miss(reason, "absent")
+        nearest = min(alike, key=lambda other: len(_differences(other, key)))
+        stale = {"device", "precision"}.isdisjoint(_differences(nearest, key))
+        reason = f"{reason}; the nearest differs: {_difference(nearest, key)}"
+        return Miss(reason, "stale" if stale else "absent")
+
+
+def _read(path: Path) -> EngineManifest:
+    return EngineManifest.model_validate_json(path.read_bytes())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file that is there completely or not at all, even where the machine loses power."""
+    handle, partial = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def _differences(old: EngineKey, new: EngineKey) -> list[str]:
+    return [name for name in EngineKey.model_fields if getattr(old, name) != getattr(new, name)]
+
+
+def _difference(old: EngineKey, new: EngineKey) -> str:
+    parts = []
+    for name in _differences(old, new):
+        if name in ("inputs", "outputs"):
+            parts.append(f"{name} have another shape")
+        else:
+            parts.append(f"{name} {_short(old, name)}, now {_short(new, name)}")
+    return "; ".join(parts)
+
+
+def _short(key: EngineKey, name: str) -> str:
+    value = str(getattr(key, name))
+    return f"{value[:12]}..." if name == "onnx_sha256" else value
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+    return str(getattr(error, "strerror", None) or error)
