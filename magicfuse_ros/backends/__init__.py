@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
 import numpy.typing as npt
 
+from magicfuse_ros.backends.cuda import missing_device
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
+from magicfuse_ros.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.errors import BackendError
 
 Tensor: TypeAlias = Any  # a backend's own handle; a numpy array on the CPU backends
@@ -34,11 +37,13 @@ class Backend(Protocol):
     device: str
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
-        """Load and compile a network.
+        """Load a network: its built engine on a GPU, else the ONNX file itself.
 
         Raises:
             BackendError: if the file cannot be read or compiled, or if its inputs and outputs are
                 not those of `spec`. The message names the file.
+            EngineError: on a GPU, if no engine was built of this very file for this very device
+                and library, or if the engine is damaged. The message says which, and the remedy.
         """
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
@@ -48,55 +53,193 @@ class Backend(Protocol):
         """Return a tensor as an array that no later call overwrites."""
 
 
-# name: (module, class, pip package); "auto" tries them in this order
-_BACKENDS = {
-    "openvino": ("magicfuse_ros.backends.openvino", "OpenVinoBackend", "openvino"),
-    "onnxruntime": ("magicfuse_ros.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
+class BuildMonitor(Protocol):
+    """Follows a build from its thread."""
+
+    cancelled: bool  # set by another thread to end the build
+
+    def step(self, phase: str, done: int, total: int) -> None:
+        """Take note that `done` of `total` parts are finished, and that `phase` is in work."""
+
+
+class Builder(Protocol):
+    """Makes engines of ONNX files."""
+
+    name: str
+    version: str
+
+    def devices(self, compute_capabilities: Sequence[str]) -> list[str]:
+        """Return what to build for, as `EngineKey.device`: one engine each.
+
+        Args:
+            compute_capabilities: of GPUs, such as "8.9"; empty for the device of this machine.
+
+        Raises:
+            BackendError: if this machine has no device, or the library cannot build for one.
+        """
+
+    def build(
+        self,
+        path: Path,
+        spec: NetworkSpec,
+        device: str,
+        precision: Precision,
+        monitor: BuildMonitor,
+    ) -> bytes:
+        """Build one network.
+
+        Raises:
+            BackendError: naming the network and, where the library says so, operator and node.
+        """
+
+
+@dataclass(frozen=True)
+class _Library:
+    package: str
+    backend: str  # a class of the module of the backend's name
+    builder: str = ""  # module.class; empty where there is nothing to build
+    gpu: bool = False
+    precisions: tuple[Precision, ...] = ("fp32",)
+
+
+# "auto" tries them in this order
+_LIBRARIES = {
+    "tensorrt_rtx": _Library(
+        package="tensorrt-rtx",
+        backend="TensorRtRtxBackend",
+        builder="tensorrt_build.TensorRtRtxBuilder",
+        gpu=True,
+        precisions=("fp32", "fp16"),
+    ),
+    "tensorrt": _Library(
+        package="tensorrt",
+        backend="TensorRtBackend",
+        builder="tensorrt_build.TensorRtBuilder",
+        gpu=True,
+        precisions=("fp32", "fp16"),
+    ),
+    "openvino": _Library("openvino", "OpenVinoBackend", "openvino.OpenVinoBackend"),
+    "onnxruntime": _Library("onnxruntime", "OnnxRuntimeBackend"),
 }
-BACKENDS: tuple[str, ...] = ("auto", *_BACKENDS)
+BACKENDS: tuple[str, ...] = ("auto", *_LIBRARIES)
+BUILDERS: tuple[str, ...] = tuple(name for name, entry in _LIBRARIES.items() if entry.builder)
 
 
-def select(name: str = "auto", threads: int = 0) -> Backend:
-    """Return a backend; `auto` takes the first of `BACKENDS` that is installed.
+@dataclass(frozen=True)
+class Choice:
+    """Which backend is used, and why."""
+
+    asked: str
+    used: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.used}: {self.why}"
+
+
+def choose(name: str = "auto", precision: Precision = "fp32") -> Choice:
+    """Return the backend to use; `auto` takes the first of `BACKENDS` that can run here.
 
     Args:
         name: one of `BACKENDS`.
-        threads: CPU threads of one network call; 0 takes all cores.
+        precision: of the networks' arithmetic.
 
     Raises:
-        BackendError: if the backend is not known or not installed, or `threads` is negative.
-            A named backend is never replaced by another one.
+        BackendError: if the backend is not known or cannot run here. A named backend is never
+            replaced by another one.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend '{name}' is not known; expected one of {', '.join(BACKENDS)}")
+    if name != "auto":
+        if obstacle := _obstacle(name, precision):
+            usable = [n for n in _LIBRARIES if not _obstacle(n, precision)]
+            raise BackendError(
+                f"backend '{name}' {obstacle}; available here: {', '.join(usable) or 'none'}"
+            )
+        return Choice(name, name, "asked for")
+    passed_over: list[str] = []
+    for candidate in _LIBRARIES:
+        if not (obstacle := _obstacle(candidate, precision)):
+            return Choice(name, candidate, "; ".join(["auto", *passed_over]))
+        passed_over.append(f"{candidate} {obstacle}")
+    raise BackendError(f"no inference backend can run here: {'; '.join(passed_over)}")
+
+
+def select(name: str = "auto", threads: int = 0, precision: Precision = "fp32") -> Backend:
+    """Return the backend that `choose` names.
+
+    Args:
+        name: one of `BACKENDS`.
+        threads: CPU threads of one network call; 0 takes all cores. A GPU takes no notice.
+        precision: of the networks' arithmetic; a CPU backend has fp32 only.
+
+    Raises:
+        BackendError: as `choose`, or if `threads` is negative.
+    """
+    used = choose(name, precision).used
     if threads < 0:
         raise BackendError(f"threads is {threads}; expected 0 (all cores) or more")
-    if name != "auto":
-        try:
-            return _create(name, threads)
-        except ImportError as error:
-            raise BackendError(
-                f"backend '{name}' is not installed ({error}): pip install {_BACKENDS[name][2]}; "
-                f"available here: {', '.join(_importable()) or 'none'}"
-            ) from error
-    for candidate in _importable():
-        return _create(candidate, threads)
-    packages = " or ".join(package for *_, package in _BACKENDS.values())
-    raise BackendError(f"no inference backend is installed: pip install {packages}")
+    create = getattr(_module(used), _LIBRARIES[used].backend)
+    return cast(Backend, create(precision) if _LIBRARIES[used].gpu else create(threads))
 
 
-def _create(name: str, threads: int) -> Backend:
-    module, class_name, _ = _BACKENDS[name]
-    return cast(Backend, getattr(importlib.import_module(module), class_name)(threads))
+def builder(name: str, precision: Precision = "fp32") -> Builder:
+    """Return what builds engines for a backend. The GPU itself may be elsewhere, see `Builder`.
+
+    Raises:
+        BackendError: if the backend is not known or not installed, has no engines, or does not
+            compute in `precision`.
+    """
+    library = _LIBRARIES.get(name)
+    known = ", ".join(BUILDERS)
+    if library is None:
+        raise BackendError(f"backend '{name}' is not known; expected one of {known}")
+    if not library.builder:
+        raise BackendError(
+            f"backend '{name}' has nothing to build: it loads the bundle's ONNX files themselves, "
+            f"at once; expected one of {known}"
+        )
+    if obstacle := _wrong_precision(name, precision) or _not_installed(name):
+        raise BackendError(f"backend '{name}' {obstacle}")
+    module, class_name = library.builder.split(".")
+    try:
+        return cast(Builder, getattr(_module(module), class_name)())
+    except ImportError as error:  # what only a build needs
+        raise BackendError(
+            f"backend '{name}' cannot build here ({error}): pip install {error.name}"
+        ) from error
 
 
-def _importable() -> Iterator[str]:
-    for name, (module, *_) in _BACKENDS.items():
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            continue
-        yield name
+def _obstacle(name: str, precision: Precision) -> str:
+    """Return why a backend cannot run here; empty where it can."""
+    if obstacle := _wrong_precision(name, precision):
+        return obstacle
+    # Before the import: without a device, importing or touching TensorRT may end the process.
+    if _LIBRARIES[name].gpu and (reason := missing_device()):
+        return f"has no GPU ({reason})"
+    return _not_installed(name)
+
+
+def _wrong_precision(name: str, precision: Precision) -> str:
+    if precision not in PRECISIONS:
+        return f"has no precision '{precision}'; expected one of {', '.join(PRECISIONS)}"
+    if precision == "int8":
+        return "has no int8 networks in this release: bundles hold float32 graphs only"
+    if precision not in _LIBRARIES[name].precisions:
+        return f"computes in {' or '.join(_LIBRARIES[name].precisions)}, not in {precision}"
+    return ""
+
+
+def _not_installed(name: str) -> str:
+    try:
+        _module(name)
+    except ImportError as error:
+        return f"is not installed ({error}): pip install {_LIBRARIES[name].package}"
+    return ""
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"magicfuse_ros.backends.{name}")
 
 
 def check_graph(

@@ -1,0 +1,222 @@
+"""ONNX to ONNX: what a bundle's float32 graphs need before TensorRT builds them.
+
+TensorRT takes uint8 only at the borders of a graph, takes axes and sizes only as constants, and
+builds strongly typed networks: precision is in the ONNX, not in a flag. Every pass returns a new
+model; none needs torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from magicfuse_ros.errors import BackendError
+
+# Layers that run in float16: nearly all of a network's arithmetic.
+_COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# Overflow or lose their variance in float16; their result is small again.
+_NORMS = frozenset(
+    {"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"}
+)
+# Stay in the precision of what they are given.
+_FOLLOW = frozenset({
+    "Add", "AveragePool", "Clip", "Concat", "DepthToSpace", "Div", "Elu", "Expand", "Gather",
+    "Gelu", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max",
+    "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Relu", "Reshape", "Resize", "Sigmoid",
+    "Slice", "Softmax", "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
+# Move numbers about and leave each as it is, so that a cast may come before or after.
+_LAYOUT = frozenset({
+    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
+})  # fmt: skip
+_FOLDED = 1024  # elements; larger constants are weights, which the library itself folds
+
+
+def fold_constants(model: Any) -> Any:
+    """Return the model with its small computed constants (axes, sizes, scalars) as initialisers.
+
+    Args:
+        model: an `onnx.ModelProto`, in topological order; not changed.
+    """
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    graph = folded.graph
+    known = {
+        t.name: numpy_helper.to_array(t) for t in graph.initializer if math.prod(t.dims) <= _FOLDED
+    }
+    nodes = []
+    for node in graph.node:
+        if not all(name in known for name in node.input if name):
+            nodes.append(node)
+            continue
+        feeds = {name: known[name] for name in node.input if name}
+        values = ReferenceEvaluator(_alone(node, feeds, folded)).run(None, feeds)
+        for name, value in zip(node.output, values, strict=True):
+            known[name] = np.asarray(value)
+            graph.initializer.append(numpy_helper.from_array(known[name], name))
+    return _with_nodes(folded, nodes)
+
+
+def uint8_at_borders(model: Any, network: str) -> Any:
+    """Return the model with float32 inside, and uint8 only as its inputs and outputs.
+
+    Args:
+        model: an `onnx.ModelProto`; not changed.
+        network: named in errors.
+
+    Raises:
+        BackendError: where the graph computes in uint8, which float32 would not reproduce.
+    """
+    model, types = _copy_with_types(model)
+    graph = model.graph
+    borders = {v.name for v in graph.input if types[v.name] == TensorProto.UINT8}
+    results = {v.name for v in graph.output if types[v.name] == TensorProto.UINT8}
+    nodes = [_cast(name, f"{name}.float", TensorProto.FLOAT) for name in sorted(borders)]
+    for node in graph.node:
+        integers = [n for n in node.input if types.get(n) == TensorProto.UINT8]
+        if node.op_type == "Cast":
+            _retarget(node)
+        elif integers and node.op_type not in _LAYOUT:
+            raise BackendError(
+                f"network '{network}': {node.op_type} '{node.name}' computes in uint8; TensorRT "
+                "takes uint8 only at the inputs and outputs"
+            )
+        elif any(types.get(n) == TensorProto.UINT8 for n in node.output) and not integers:
+            raise BackendError(
+                f"network '{network}': {node.op_type} '{node.name}' makes uint8; only Cast may"
+            )
+        _rename(node.input, {n: f"{n}.float" for n in borders | results})
+        _rename(node.output, {n: f"{n}.float" for n in results})
+        nodes.append(node)
+    nodes += [_cast(f"{name}.float", name, TensorProto.UINT8) for name in sorted(results)]
+    return _with_nodes(model, nodes)
+
+
+def half_body(model: Any) -> Any:
+    """Return the model with its body in float16; inputs and outputs keep their types.
+
+    Convolutions, matrix products and what lies between them become float16. Normalisations stay
+    float32, and so does what comes before the first product or after the last one: the embedding of
+    the time step, the DDIM arithmetic, the choice of a class, the scaling to 0..255.
+
+    Args:
+        model: an `onnx.ModelProto` with float32 arithmetic, in topological order; not changed.
+    """
+    model, types = _copy_with_types(model)
+    graph = model.graph
+    constant = {t.name for t in graph.initializer}
+    body = _leads_to_products(graph.node)
+    half: set[str] = set()  # tensors that are float16 from here on
+    nodes: list[Any] = []
+    casts: dict[tuple[str, int], str] = {}
+
+    def is_float(name: str) -> bool:
+        return bool(types.get(name) == TensorProto.FLOAT)
+
+    def as_type(name: str, to: int) -> str:
+        if (name, to) not in casts:
+            result = casts[name, to] = f"{name}.to{helper.tensor_dtype_to_np_dtype(to).name}"
+            nodes.append(_cast(name, result, to))
+        return casts[name, to]
+
+    for index, node in enumerate(graph.node):
+        floats = [n for n in node.input if is_float(n)]
+        moving = [n for n in floats if n not in constant]
+        settled = node.input[:1] if node.op_type == "CastLike" else node.input
+        if all(n in constant for n in settled if n):
+            constant.update(node.output)
+        inside = bool(moving) and index in body
+        follows = node.op_type in _FOLLOW and all(n in half for n in moving)
+        if (moving and node.op_type in _COMPUTE) or (inside and follows):
+            numbers = _numbers(node)
+            for i, name in enumerate(node.input):
+                if is_float(name) and name not in half and i in numbers:
+                    node.input[i] = as_type(name, TensorProto.FLOAT16)
+            half.update(n for n in node.output if is_float(n))
+        else:
+            for i, name in enumerate(node.input):
+                if name in half:
+                    node.input[i] = as_type(name, TensorProto.FLOAT)
+        nodes.append(node)
+        if inside and node.op_type in _NORMS:
+            exact = f"{node.output[0]}.float32"
+            nodes.append(_cast(exact, node.output[0], TensorProto.FLOAT16))
+            half.add(node.output[0])
+            node.output[0] = exact
+    results = {v.name for v in graph.output} & half
+    for node in nodes:
+        for names in (node.input, node.output):
+            _rename(names, {n: f"{n}.float16" for n in results})
+    nodes += [_cast(f"{n}.float16", n, TensorProto.FLOAT) for n in sorted(results)]
+    return _with_nodes(model, nodes)
+
+
+def _alone(node: Any, feeds: dict[str, Any], model: Any) -> Any:
+    """Return a model of one node, at the opset of `model`."""
+    inputs = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+        for n, v in feeds.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    graph = helper.make_graph([node], "constant", inputs, outputs)
+    return helper.make_model(graph, opset_imports=model.opset_import)
+
+
+def _copy_with_types(model: Any) -> tuple[Any, dict[str, int]]:
+    """Return a copy, and the element type of every tensor of its graph."""
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    graph = model.graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    types = {v.name: v.type.tensor_type.elem_type for v in values}
+    return model, types | {t.name: t.data_type for t in graph.initializer}
+
+
+def _with_nodes(model: Any, nodes: list[Any]) -> Any:
+    """Put `nodes` into the model and check it. What was inferred before no longer holds."""
+    del model.graph.value_info[:]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _leads_to_products(nodes: Any) -> set[int]:
+    """Return the indices of the nodes whose result reaches a layer of `_COMPUTE`."""
+    wanted: set[str] = set()
+    found: set[int] = set()
+    for index, node in reversed(list(enumerate(nodes))):
+        reaches = any(name in wanted for name in node.output)
+        if reaches:
+            found.add(index)
+        if reaches or node.op_type in _COMPUTE:
+            wanted.update(node.input)
+    return found
+
+
+def _numbers(node: Any) -> range:
+    """Return which inputs hold values; the others of Resize hold its region and scales."""
+    return range(1) if node.op_type == "Resize" else range(len(node.input))
+
+
+def _cast(source: str, target: str, to: int) -> Any:
+    return helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=to)
+
+
+def _retarget(cast: Any) -> None:
+    """Let a Cast to uint8 give float32 instead; the cast at the border truncates the same way."""
+    for attribute in cast.attribute:
+        if attribute.name == "to" and attribute.i == TensorProto.UINT8:
+            attribute.i = TensorProto.FLOAT
+
+
+def _rename(names: Any, new: dict[str, str]) -> None:
+    for i, name in enumerate(names):
+        names[i] = new.get(name, name)

@@ -1,0 +1,105 @@
+"""TensorRT and TensorRT for RTX: one API, and here all that differs between the two."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from magicfuse_ros.backends.cuda import Device, missing_device
+from magicfuse_ros.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Library:
+    """One of the two.
+
+    Attributes:
+        name: of the backend, which is that of the Python module.
+        oldest: first release that has the API, as (major, minor).
+        portable: builds for GPUs that are not here, and an engine runs on every GPU of its compute
+            capability. Otherwise it is built on the GPU that runs it, and for that product.
+    """
+
+    name: str
+    oldest: tuple[int, int]
+    portable: bool
+
+    def require(self) -> None:
+        """Look for the module without importing it.
+
+        Raises:
+            ImportError: if it is not installed.
+        """
+        if importlib.util.find_spec(self.name) is None:
+            raise ImportError(f"No module named '{self.name}'", name=self.name)
+
+    def load(self) -> Any:
+        """Import the module.
+
+        Raises:
+            BackendError: if its release is too old, or if it needs a GPU and there is none.
+        """
+        if not self.portable and (reason := missing_device()):
+            # TensorRT ends the process where it finds no GPU.
+            raise BackendError(f"backend '{self.name}' needs a GPU: {reason}")
+        module = importlib.import_module(self.name)
+        release = tuple(int(part) for part in module.__version__.split(".")[:2])
+        if release < self.oldest:
+            raise BackendError(
+                f"backend '{self.name}' is of release {module.__version__}; expected "
+                f"{'.'.join(map(str, self.oldest))} or later"
+            )
+        return module
+
+    def device(self, gpu: Device) -> str:
+        """Return `EngineKey.device` of a GPU."""
+        capability = _sm(gpu.compute_capability)
+        return capability if self.portable else f"{capability} {gpu.name}"
+
+    def devices(self, module: Any, compute_capabilities: Sequence[str]) -> list[str]:
+        """See `Builder.devices`."""
+        if not compute_capabilities:
+            return [self.device(_this_gpu(self))]
+        if not self.portable:
+            gpu = _this_gpu(self)
+            for asked in compute_capabilities:
+                if asked != gpu.compute_capability:
+                    raise BackendError(
+                        f"compute capability is {asked}; {self.name} builds on the GPU that runs "
+                        f"the engine, and {gpu.name} here has {gpu.compute_capability}"
+                    )
+            return [self.device(gpu)]
+        names = (re.fullmatch(r"SM(\d+)(\d)", n) for n in module.ComputeCapability.__members__)
+        known = [f"{match[1]}.{match[2]}" for match in names if match]
+        for asked in compute_capabilities:
+            if asked not in known:
+                raise BackendError(
+                    f"compute capability is {asked}; {self.name} builds for {', '.join(known)}"
+                )
+        return [_sm(asked) for asked in dict.fromkeys(compute_capabilities)]
+
+    def aim(self, module: Any, config: Any, device: str) -> None:
+        """Set what a build is for, where that is not the GPU of this machine."""
+        if self.portable:
+            config.num_compute_capabilities = 1
+            capability = module.ComputeCapability.__members__[device.upper().replace("_", "")]
+            config.set_compute_capability(capability, 0)
+
+
+RTX = Library("tensorrt_rtx", oldest=(1, 0), portable=True)
+TENSORRT = Library("tensorrt", oldest=(10, 3), portable=False)
+
+
+def _sm(compute_capability: str) -> str:
+    return f"sm_{compute_capability.replace('.', '')}"
+
+
+def _this_gpu(library: Library) -> Device:
+    if reason := missing_device():
+        remedy = "name one with --compute-capability" if library.portable else "build it there"
+        raise BackendError(f"{library.name} has no GPU here to build for ({reason}); {remedy}")
+    return Device()
