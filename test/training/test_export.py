@@ -31,14 +31,14 @@ def model(build_model: Callable[[], MagicFuse]) -> MagicFuse:
 @pytest.fixture(scope="module")
 def bundle(model: MagicFuse, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundles") / "small"
-    export_bundle(model, folder, provenance({"ikr": 1.0}, "abc"))
+    export_bundle(model, folder, provenance({"ikr": 1.0}, "abc", ["three scenes"], "your own"))
     return Bundle.load(folder)
 
 
 @pytest.fixture(scope="module")
 def paper_bundle(small_paper: MagicFuse, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundles") / "paper"
-    export_bundle(small_paper, folder, provenance({}, "abc"), tolerance=1e-4)
+    export_bundle(small_paper, folder, provenance({}, "abc", [], "none"))
     return Bundle.load(folder)
 
 

@@ -18,6 +18,7 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.run_folder import data_rows, drop_lines_after
+from magicfuse_training.stages.runner import recorded_data
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.trainer import Trainer
 
@@ -139,7 +140,8 @@ def test_the_command_trains_a_stage_from_the_one_before(
     runs = tmp_path / "runs"
 
     def stage(name: str, *options: str) -> tuple[int, str]:
-        common = ("--data", str(tmp_path / "data"), "--run", str(runs), "--preset", str(preset))
+        data = [f"--data={k}-repacked:{tmp_path / 'data' / k}" for k in ("camvid", "msrs")]
+        common = (*data, "--run", str(runs), "--preset", str(preset))
         result = CliRunner().invoke(
             app, ["stage", name, *common, "--workers", "0", "--batch", "2", *options]
         )
@@ -151,6 +153,12 @@ def test_the_command_trains_a_stage_from_the_one_before(
     config = yaml.safe_load((runs / "ikr" / "config.yaml").read_text())
     assert config["start"].endswith("autoencoder/last.pt") and config["seed"] == 0
     data = (runs / "ikr" / "data.tsv").read_text().splitlines()
+    trained = recorded_data(runs / "ikr")
+    assert [text.split(" (")[0] for text in trained.data] == [
+        "camvid-repacked, split train: 2 scenes",
+        "msrs-repacked, split train: 2 scenes",
+    ]
+    assert "CC BY-NC" in trained.terms and "MFNet" in trained.terms
     assert len(data) == 2 * 2 + 2 * 4 and all("/train/" in row for row in data)
     begun = torch.load(runs / "autoencoder" / "last.pt", weights_only=True)["ema"]
     ended = torch.load(runs / "ikr" / "last.pt", weights_only=True)["model"]

@@ -10,10 +10,13 @@ from __future__ import annotations
 import typer
 
 from magicfuse_ros.command_line import OneLineErrors
+from magicfuse_training.commands.ablate import ablate_command
+from magicfuse_training.commands.all import all_command
 from magicfuse_training.commands.check_data import check_data_command
 from magicfuse_training.commands.convert_official import convert_official_command
 from magicfuse_training.commands.cost import cost_command
 from magicfuse_training.commands.degradations import degradations_command
+from magicfuse_training.commands.distill import distill_command
 from magicfuse_training.commands.export import export_command
 from magicfuse_training.commands.score import score_command
 from magicfuse_training.commands.stage import stage_command
@@ -26,8 +29,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.command("all")(all_command)
 app.command("stage")(stage_command)
 app.command("check-data")(check_data_command)
+app.command("distill")(distill_command)
+app.command("ablate")(ablate_command)
 app.command("cost")(cost_command)
 app.command("degradations")(degradations_command)
 app.command("export")(export_command)

@@ -16,6 +16,10 @@ class TrainingError(MagicFuseError):
     """A run that cannot start, go on, or end well."""
 
 
+class ExportError(MagicFuseError):
+    """A graph that does not do what its network does."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'NEAREST'?", or "; expected one of ..." where nothing is near."""
     known = list(known)

@@ -12,14 +12,14 @@ import typer
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle, write_manifest
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.commands.options import BundleFolder, DataFolder
+from magicfuse_training.commands.options import BundleFolder, DevelopmentData
 from magicfuse_training.metrics.score import score_camvid, score_msrs
 from magicfuse_training.metrics.table import print_scores, write_into_card
 
 
 def score_command(
     bundle: BundleFolder,
-    data: DataFolder,
+    data: DevelopmentData,
     backend: str = "auto",
     steps: Annotated[int | None, typer.Option(help="K; default: the bundle's")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the scores here")] = None,

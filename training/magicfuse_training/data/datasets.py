@@ -48,6 +48,7 @@ _ALL = (
         labels=classes.PROJECT,
         splits=(),
         optional=frozenset({"thermal", "label"}),
+        terms="your own",
     ),
     DataSet(
         kind="mfnet",
@@ -63,6 +64,7 @@ _ALL = (
         list_file="{split}.txt",
         thermal_in_alpha=True,
         night=_ends_in_n,
+        terms="research only: stems from MFNet",
     ),
     DataSet(
         kind="msrs",
@@ -75,6 +77,7 @@ _ALL = (
         labels=classes.MFNET,
         splits=("train", "test"),
         night=_ends_in_n,
+        terms="research only: stems from MFNet",
     ),
     DataSet(
         kind="msrs-repacked",
@@ -91,6 +94,7 @@ _ALL = (
         splits=(),
         optional=frozenset(),
         night=_ends_in_n,
+        terms="research only: stems from MFNet",
     ),
     DataSet(
         kind="fmb",
@@ -149,6 +153,7 @@ _ALL = (
         },
         labels=classes.CAMVID_COLORS,
         night=_never,
+        terms="research only: CC BY-NC",
     ),
     DataSet(
         kind="camvid-segnet",
@@ -157,6 +162,7 @@ _ALL = (
         labels=classes.CAMVID_SEGNET,
         splits=("train", "val", "test"),
         night=_never,
+        terms="research only: CC BY-NC",
     ),
     DataSet(
         kind="camvid-repacked",
@@ -165,6 +171,7 @@ _ALL = (
         labels=classes.CAMVID,
         splits=(),
         night=_never,
+        terms="research only: CC BY-NC",
     ),
     DataSet(
         kind="cityscapes",

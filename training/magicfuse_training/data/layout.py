@@ -60,6 +60,7 @@ class DataSet:
         thermal_in_alpha: the thermal image is the fourth channel of its file.
         night: tells a night scene by its name; or the mean luma, 0 to 255, of the upper third of
             an image, below which it is one.
+        terms: what its licence means for weights that were trained on it.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class DataSet:
     list_file: str | None = None
     optional: frozenset[Part] = frozenset({"boxes"})
     thermal_in_alpha: bool = False
+    terms: str = "those of its source"
     night: Callable[[str], bool] | float = 45.0  # right for 99 % of MSRS's days, 97 % of its nights
 
     def splits_in(self, root: Path) -> list[str]:

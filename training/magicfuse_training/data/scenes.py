@@ -83,6 +83,13 @@ class Scenes(Sequence[Scene]):
             return [self._read(record) for record in self.records[index]]
         return self._read(self.records[index])
 
+    def is_clean(self, index: int) -> bool:
+        """Return whether a scene is one by day; reads its image only if its name does not tell."""
+        name, path = self.records[index].name, self.records[index].visible
+        if callable(self.data.night):
+            return not self.data.night(name)
+        return not _is_night(self.data, name, read_image(path))
+
     def _read(self, record: Record) -> Scene:
         return read_scene(self.data, record, self.height, self.width)
 

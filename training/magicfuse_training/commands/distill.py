@@ -1,0 +1,47 @@
+"""`magicfuse-train distill`: teaches a smaller ckg what a larger one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from magicfuse_training.commands.options import Data, load_averaged, newest_checkpoint
+from magicfuse_training.data.mix import Source
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import load_preset
+from magicfuse_training.stages.distillation import distillation_loss, student_of
+from magicfuse_training.stages.runner import Budget, train_stage
+from magicfuse_training.stages.stage import Stage
+
+
+def distill_command(
+    data: Data,
+    teacher: Annotated[Path, typer.Option(help="run folder of the larger model")],
+    teacher_preset: Annotated[str, typer.Option(help="its preset")],
+    preset: Annotated[str, typer.Option(help="the student's: differs in ckg, name and steps only")],
+    run: Annotated[Path, typer.Option(help="run folder of the student, to write")],
+    teacher_steps: Annotated[
+        int | None, typer.Option(min=1, help="K of the teacher; its largest if omitted")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="time budget")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="budget in steps")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    seed: int = 0,
+) -> None:
+    """Train the student's ckg on the teacher's output; everything else is copied from it."""
+    sources = [Source.parse(text) for text in data]
+    checkpoint = newest_checkpoint(teacher)
+    if checkpoint is None:
+        raise typer.BadParameter(f"teacher '{teacher}' has no checkpoint")
+    large = MagicFuse(load_preset(teacher_preset))
+    load_averaged(large, checkpoint)
+    torch.manual_seed(seed)
+    student = student_of(large, load_preset(preset))
+    count = teacher_steps or max(large.preset.steps)
+    stage = Stage("distill", ("ckg",), distillation_loss(large, count), (0.2, 0.35, 0.45))
+    budget = Budget(minutes, steps, batch, workers=workers, seed=seed)
+    train_stage(stage, student, run / stage.name, sources, budget, f"{checkpoint}, K = {count}")

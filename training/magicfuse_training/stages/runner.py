@@ -1,0 +1,137 @@
+"""One stage on some data sets: what every command that trains does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+
+from magicfuse_training.data.crops import Batch, CropConfig, Crops
+from magicfuse_training.data.mix import (
+    GROUPS,
+    Groups,
+    Source,
+    Trained,
+    describe,
+    load_groups,
+    load_held_out,
+)
+from magicfuse_training.data.scenes import Scene
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.stages.accelerator import MixedPrecision
+from magicfuse_training.stages.checkpoint import write_atomically
+from magicfuse_training.stages.run_folder import data_rows
+from magicfuse_training.stages.stage import Stage
+from magicfuse_training.stages.trainer import Trainer
+
+PICTURES = 2  # of each data set, on TensorBoard
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a stage is trained, and how its batches are made."""
+
+    minutes: float | None = None
+    steps: int | None = None
+    batch: int | None = None  # the stage's own, if None
+    accumulate: int = 1
+    mixed_precision: MixedPrecision = "bf16"
+    workers: int = 1
+    seed: int = 0
+
+
+def train_stage(
+    stage: Stage,
+    model: MagicFuse,
+    folder: Path,
+    sources: Sequence[Source],
+    budget: Budget,
+    start: str,
+    groups: Groups | None = None,
+) -> MagicFuse:
+    """Train a stage in `folder`; return the averaged model in evaluation mode.
+
+    Args:
+        stage: the stage.
+        model: is trained in place.
+        folder: of the run's stage; a killed run goes on from there.
+        sources: the data sets.
+        budget: minutes or steps, and the rest.
+        start: where the model's weights came from, for the record.
+        groups: the scenes of `sources`, if they are loaded already.
+
+    Raises:
+        TrainingError: where the data has no scene that the stage learns from, and where `Trainer`
+            says so.
+        DataError: for a set that is incomplete or damaged.
+    """
+    size = model.preset.height, model.preset.width
+    trainer = Trainer(
+        stage,
+        model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        folder,
+        budget.minutes,
+        steps=budget.steps,
+        accumulate=budget.accumulate,
+        mixed_precision=budget.mixed_precision,
+    )
+    groups = groups or load_groups(sources, *size)
+    crops = stage.crops if budget.batch is None else replace(stage.crops, batch=budget.batch)
+    accelerator = trainer.accelerator
+    if writes := accelerator.is_main_process:
+        processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
+        record_data(folder, sources)
+        Console().print(f"{stage.name} on {processes}, from {start}", soft_wrap=True)
+    return trainer.run(
+        Crops(groups, group_weights(stage, groups), crops, budget.seed),
+        budget.workers,
+        validation=_validation(load_held_out(sources, *size, PICTURES), crops) if writes else None,
+        data=data_rows(s.folder(s.training_split) for s in sources),
+        start=start,
+    )
+
+
+def record_data(folder: Path, sources: Sequence[Source]) -> None:
+    """Write down what a stage is trained on, for the bundle's provenance."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(asdict(describe(sources)), sort_keys=False)
+    write_atomically(text, folder / "data.yaml")
+
+
+def recorded_data(folder: Path) -> Trained:
+    """Return what a stage was trained on.
+
+    Raises:
+        TrainingError: if the folder does not tell.
+    """
+    try:
+        return Trained(**yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8")))
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        raise TrainingError(f"'{folder}': cannot read data.yaml: {error}") from error
+
+
+def group_weights(stage: Stage, groups: Groups) -> list[float]:
+    """Return the stage's weights of the groups that there are.
+
+    Raises:
+        TrainingError: if the stage learns from none of them.
+    """
+    weights = [w if len(g) else 0.0 for w, g in zip(stage.group_weights, groups, strict=True)]
+    if not sum(weights):
+        wanted = " or ".join(n for n, w in zip(GROUPS, stage.group_weights, strict=True) if w)
+        there = ", ".join(f"{len(g)} {name}" for name, g in zip(GROUPS, groups, strict=True))
+        raise TrainingError(
+            f"stage '{stage.name}' learns from scenes {wanted}; the data holds {there}"
+        )
+    return weights
+
+
+def _validation(scenes: list[Scene], config: CropConfig) -> Batch:
+    """Return the same crop of every scene every time."""
+    batches = [Crops([[scene]], [1.0], config, 0)[range(1)] for scene in scenes]
+    return {k: torch.cat([b[k] for b in batches]) for k in batches[0]}
