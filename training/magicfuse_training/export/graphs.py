@@ -1,7 +1,7 @@
 """The six ONNX graphs of a bundle, as modules whose forward is exactly one graph.
 
 Images enter and leave as uint8 NHWC, and every branch does its own DDIM step, so that no arithmetic
-is left between graphs.
+is left between graphs. uint8 is cast next to the edge of a graph: TensorRT has none inside.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class EncoderGraph(nn.Module):
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Run the graph."""
-        x = image.permute(0, 3, 1, 2).float() / 255
+        x = image.float().permute(0, 3, 1, 2) / 255
         features: tuple[Tensor, ...] = self.encoder(x, noise)
         return features
 
@@ -108,13 +108,12 @@ class SegmentationGraph(nn.Module):
         logits = self.head(z_seg, detail_4)
         if self.head.refined:
             logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-        best, mask = logits.max(dim=1, keepdim=True)
-        confidence = 255 / (logits - best).exp().sum(dim=1, keepdim=True)
+        mask = logits.argmax(dim=1, keepdim=True)  # max(dim) leaves its axis to be computed
+        confidence = 255 / (logits - logits.amax(dim=1, keepdim=True)).exp().sum(1, keepdim=True)
         both = torch.cat([mask.float(), confidence.round()], dim=1)
         if self.head.refined:
             both = F.interpolate(both, scale_factor=2, mode="nearest")
-        both = both.to(torch.uint8)
-        return both[:, 0], both[:, 1]
+        return both[:, 0].to(torch.uint8), both[:, 1].to(torch.uint8)
 
 
 class DecoderGraph(nn.Module):
@@ -129,9 +128,9 @@ class DecoderGraph(nn.Module):
 
     def forward(self, x0: Tensor, *details: Tensor) -> Tensor:
         """Run the graph."""
-        image = self.decoder(x0, *details)
+        image = self.decoder(x0, *details).permute(0, 2, 3, 1)
         pixels: Tensor = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1)
+        return pixels
 
 
 def detail_names(model: MagicFuse) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ class MagicFuse(nn.Module):
             mixed = [ikr[0], ckg[0]]
         w, z_seg = self.mkf(ikr[1], ckg[1], self._visible(z, a), torch.cat(mixed, dim=1), z_seg, t)
         w, z_seg = w.float(), z_seg.float()
-        mask = self.thermal_mask(z_seg)
+        mask = self.thermal_mask(z_seg)  # of the state just updated, as in the release
         w = mask * torch.minimum(w, tau[:, None, None, None]) + (1 - mask) * w  # Eq. 11
         eps, x0 = algebra.fuse(self.prediction, w, z, ikr, ckg, a)
         return x0, algebra.ddim(x0, eps, b), z_seg, w

@@ -7,6 +7,8 @@ Only names and shapes are known here (state dicts), nothing of the release's cod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from magicfuse_training.networks.autoencoder import AutoencoderConfig
 from magicfuse_training.networks.fusion import FusionConfig
 from magicfuse_training.networks.unet import UNetConfig
@@ -54,9 +56,7 @@ _FUSION_LAYER: dict[str, str | tuple[str, ...]] = {
 }
 
 
-def _below(
-    ours: str, theirs: str, table: dict[str, str] | dict[str, str | tuple[str, ...]]
-) -> Modules:
+def _below(ours: str, theirs: str, table: Mapping[str, str | tuple[str, ...]]) -> Modules:
     """Return a table with a prefix on either side."""
     result: Modules = {}
     for name, source in table.items():
