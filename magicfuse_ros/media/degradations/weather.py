@@ -27,11 +27,12 @@ from magicfuse_ros.media.degradations.effect import (
 
 _ROAD_M, _SIDE_M, _TOP_M, _END_M = 1.5, 10.0, 18.0, 30.0
 _CONTRAST_AT_VISIBILITY = 0.05  # that is how meteorologists define the visibility
+_SMALLEST_MM = 1.0  # smaller drops are too faint to be told from the veil
+_APERTURE_M = 0.003
+_BANDS = ((0.5, 1.2), (1.2, 2.4), (2.4, 4.0))  # distances of drops, metres
 
 
-def _air(
-    image: Image, transmission: Linear, airlight: Color | tuple[float, float, float]
-) -> Linear:
+def _air(image: Image, transmission: Linear, airlight: Color) -> Linear:
     """Koschmieder's law, I = J t + A (1 - t), in linear light."""
     light = np.array(airlight).astype(np.float32)
     return np.asarray(to_linear(image) * transmission + light * (1.0 - transmission), np.float32)
@@ -43,7 +44,8 @@ def _transmission(shape: tuple[int, ...], rows: Rows, horizon: float, visibility
     full_height = height / (rows[1] - rows[0])
     row = np.linspace(rows[0], rows[1], height, dtype=np.float32)[:, None] - np.float32(horizon)
     side = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / np.float32(full_height)
-    # One over the distance, of every surface; the sum is a minimum of distances without edges.
+    # One over the distance, of each surface; their root sum of squares is the nearest of them, with
+    # rounded edges.
     nearness = np.hypot(
         np.where(row > 0, row / _ROAD_M, -row / _TOP_M), np.hypot(side / _SIDE_M, 1 / _END_M)
     )
@@ -182,8 +184,3 @@ class Rain(Effect):
             hits = hits.reshape(height, width).astype(np.float32)
             total += cv2.GaussianBlur(hits, (0, 0), sigma)
         return np.minimum(total, 1.0)
-
-
-_SMALLEST_MM = 1.0  # smaller drops are too faint to be told from the veil
-_APERTURE_M = 0.003
-_BANDS = ((0.5, 1.2), (1.2, 2.4), (2.4, 4.0))  # distances in metres
