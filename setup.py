@@ -34,7 +34,14 @@ setup(
         "pillow>=10.1",
         "rosbags",
     ],
-    extras_require={"onnxruntime": ["onnxruntime"]},
+    extras_require={
+        "onnxruntime": ["onnxruntime"],
+        "tensorrt-rtx": ["tensorrt-rtx", "cuda-bindings", "onnx"],
+        "tensorrt": [
+            "cuda-bindings",
+            "onnx",
+        ],  # tensorrt itself comes with JetPack or the GPU's CUDA
+    },
     zip_safe=False,
     entry_points={
         "console_scripts": [

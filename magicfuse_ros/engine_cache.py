@@ -213,7 +213,10 @@ class EngineCache:
             except BlockingIOError:
                 on_wait()
                 fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a child has the file
 
     def _nearest(self, key: EngineKey) -> Miss:
         """Say what is different about the most similar engine that is there."""

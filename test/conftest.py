@@ -3,8 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pytest import MonkeyPatch
 
 from tiny_bundle import build
+
+
+@pytest.fixture(autouse=True)
+def _own_engine_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: MonkeyPatch) -> None:
+    """Keep tests off the user's built engines, and off each other's."""
+    monkeypatch.setenv("MAGICFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

@@ -43,10 +43,7 @@ class DeviceTensor:
         self.dtype = np.dtype(dtype)
         self.nbytes = math.prod(shape) * self.dtype.itemsize
         self.address = device.take(self.nbytes)
-        self._device = device
-
-    def __del__(self) -> None:
-        self._device.give_back(self.address, self.nbytes)
+        weakref.finalize(self, device.give_back, self.address, self.nbytes)
 
 
 class Device:

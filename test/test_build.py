@@ -1,0 +1,180 @@
+"""`magicfuse build` as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from magicfuse_ros import backends
+from magicfuse_ros.cli import app
+from magicfuse_ros.commands import build
+from magicfuse_ros.engine_cache import EngineCache, EngineManifest, Precision
+
+
+class Library:
+    """A builder whose engines say of what they are made."""
+
+    name = "tensorrt_rtx"
+    version = "1.0"
+    delay = 0.0
+
+    def devices(self, compute_capabilities: list[str]) -> list[str]:
+        return [f"sm_{c.replace('.', '')}" for c in compute_capabilities or ["8.9"]]
+
+    def build(
+        self, path: Path, spec: object, device: str, precision: str, monitor: backends.BuildMonitor
+    ) -> bytes:
+        for part in range(10):
+            monitor.step("timing", part, 10)
+            if monitor.cancelled:
+                break
+            time.sleep(self.delay)
+        return f"{path.name} {device} {precision} {self.version}".encode()
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    library = Library()
+
+    def builder(name: str, precision: Precision) -> Library:
+        return library
+
+    monkeypatch.setattr(backends, "builder", builder)
+    return library
+
+
+def magicfuse_build(*arguments: object, **env: str) -> Result:
+    command = ["build", *map(str, arguments)]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "200", **env})
+
+
+def manifests() -> list[EngineManifest]:
+    paths = sorted(EngineCache().root.glob("*/*.json"))
+    return [EngineManifest.model_validate_json(path.read_bytes()) for path in paths]
+
+
+def test_each_engine_is_built_once_and_kept(tiny_bundle: Path, library: Library) -> None:
+    command = (tiny_bundle, "--backend", "tensorrt_rtx", "--precision", "fp16")
+    result = magicfuse_build(*command)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("built") == 6 and str(EngineCache().root) in result.stdout
+    assert len(manifests()) == 6
+    again = magicfuse_build(*command)
+    assert again.stdout.count("up to date") == 6
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        ("--compute-capability", "8.6", "8.9", "12.0"),
+        ("--compute-capability", "8.6", "--compute-capability", "8.9", "12.0"),
+    ],
+)
+def test_one_engine_for_each_compute_capability(
+    tiny_bundle: Path, library: Library, capabilities: tuple[str, ...]
+) -> None:
+    for command in (
+        (*capabilities, tiny_bundle, "--backend", "tensorrt_rtx"),
+        (tiny_bundle, "--backend", "tensorrt_rtx", *capabilities),
+    ):
+        result = magicfuse_build(*command)
+        assert result.exit_code == 0, result.output
+        assert len(manifests()) == 18
+        assert {m.key.device for m in manifests()} == {"sm_86", "sm_89", "sm_120"}
+
+
+def test_what_changed_is_built_anew_and_the_reason_is_said(
+    tiny_bundle: Path, library: Library
+) -> None:
+    command = (tiny_bundle, "--backend", "tensorrt_rtx")
+    assert magicfuse_build(*command).exit_code == 0
+    (engine,) = EngineCache().root.glob("*/ckg-*.engine")
+    engine.write_bytes(engine.read_bytes()[:-1])
+    result = magicfuse_build(*command)
+    assert "ckg: built anew: " in result.stderr and "is damaged" in result.stderr
+    assert (result.stdout.count("up to date"), result.stdout.count("built")) == (5, 1)
+    library.version = "2.0"
+    result = magicfuse_build(*command)
+    assert result.stderr.count("version 1.0, now 2.0") == result.stdout.count("built") == 6
+    engine.with_suffix(".json").unlink()
+    engine.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--backend", "onnxruntime"), "error: backend 'onnxruntime' has nothing to build"),
+        (("--backend", "cuda"), "error: backend 'cuda' is not known"),
+        (("--backend", "openvino", "--precision", "int8"), "has no int8 networks"),
+        (("--backend", "openvino", "--precision", "fp8"), "has no precision 'fp8'; expected one"),
+        (("--backend", "openvino", "--compute-capability", "8.6"), "builds for the CPU"),
+    ],
+)
+def test_an_error_is_one_line(tiny_bundle: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = magicfuse_build(tiny_bundle, *arguments, COLUMNS="40")
+    assert result.exit_code == 2
+    assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    tiny_bundle: Path, library: Library, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    cache = str(tmp_path / "file")
+    result = magicfuse_build(tiny_bundle, "--backend", "tensorrt_rtx", MAGICFUSE_CACHE=cache)
+    assert result.exit_code == 2 and "error: cannot write" in result.stderr
+    assert "Traceback" not in result.output
+
+
+_SLOW = """
+import sys
+sys.path[:0] = {path!r}
+from magicfuse_ros import backends
+from magicfuse_ros.cli import app
+from test_build import Library
+library = Library()
+library.delay = 0.2
+backends.builder = lambda name, precision: library
+app()
+"""
+
+
+def test_ctrl_c_ends_the_build_with_one_line_and_leaves_nothing_half_written(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    code = _SLOW.format(path=[str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", code, "build", str(tiny_bundle), "--backend", "tensorrt_rtx"]
+    environment = {**os.environ, "MAGICFUSE_CACHE": str(tmp_path)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("engines/*/ikr-*.lock")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == build.INTERRUPTED == 130
+    assert errors.splitlines()[1:] == [
+        "interrupted; the engines that were finished before are kept, and are whole"
+    ]
+    names = sorted(p.name.partition("-")[0] for p in tmp_path.glob("engines/*/*") if p.suffix)
+    assert [n for n in names if not n.startswith(".")].count("encoder") == 3
+    suffixes = {p.suffix for p in tmp_path.glob("engines/*/ikr-*")}
+    assert suffixes == {".lock"}
+
+
+def test_openvino_is_really_built_and_loaded(tiny_bundle: Path, tmp_path: Path) -> None:
+    result = magicfuse_build(tiny_bundle, "--backend", "openvino")
+    assert result.exit_code == 0, result.output
+    assert {m.key.backend for m in manifests()} == {"openvino"} and len(manifests()) == 6
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    fused = CliRunner().invoke(
+        app, ["bench", "--bundle", str(bundle), "--backend", "openvino", "--frames", "1"]
+    )
+    assert fused.exit_code == 0, fused.output
