@@ -25,7 +25,9 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("image", default_value="image", description="camera topic"),
             DeclareLaunchArgument("bundle", default_value="", description="folder of a bundle"),
             DeclareLaunchArgument(
-                "backend", default_value="", description="auto, openvino or onnxruntime"
+                "backend",
+                default_value="",
+                description="auto, tensorrt_rtx, tensorrt, openvino or onnxruntime",
             ),
             DeclareLaunchArgument(
                 "params_file", default_value=DEFAULTS, description="parameters of fuse_node"

@@ -27,8 +27,11 @@ class FuseParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     bundle: str = Field("", description="folder of the bundle; empty: the bundle of the package")
-    backend: Literal["auto", "openvino", "onnxruntime"] = Field(
-        "auto", description="inference library; auto: the first that is installed"
+    backend: Literal["auto", "tensorrt_rtx", "tensorrt", "openvino", "onnxruntime"] = Field(
+        "auto", description="inference library; auto: the first that can run here, GPU before CPU"
+    )
+    precision: Literal["fp32", "fp16"] = Field(
+        "fp32", description="arithmetic of the networks; fp16 on a GPU only"
     )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of a network; 0: all cores")
     fit: Fit = Field(

@@ -3,7 +3,9 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from onnx import TensorProto, helper
 
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec, TensorSpec
+from magicfuse_ros.engine_cache import EngineCache, EngineKey
 from magicfuse_ros.errors import BackendError
 
 INSTALLED = ("openvino", "onnxruntime")
@@ -176,9 +179,109 @@ def block(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 def test_auto_takes_openvino_first_and_onnxruntime_where_it_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(backends, "missing_device", lambda: "no driver")
     assert backends.select().name == "openvino"
     block(monkeypatch, "openvino")
     assert backends.select("auto").name == "onnxruntime"
+    choice = backends.choose("auto")
+    assert (choice.asked, choice.used) == ("auto", "onnxruntime")
+    assert "tensorrt_rtx has no GPU (no driver); " in choice.why
+    assert "openvino is not installed" in choice.why
+    assert backends.choose("onnxruntime").why == "asked for"
+
+
+def test_auto_prefers_a_gpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "missing_device", lambda: "")
+    module = ModuleType("magicfuse_ros.backends.tensorrt")
+    monkeypatch.setitem(sys.modules, "magicfuse_ros.backends.tensorrt", module)
+    monkeypatch.setitem(sys.modules, "magicfuse_ros.backends.tensorrt_rtx", None)
+    choice = backends.choose()
+    assert choice.used == "tensorrt"
+    assert "tensorrt_rtx is not installed" in choice.why
+    assert backends.choose("auto", "fp16").used == "tensorrt"
+    assert backends.choose("openvino").used == "openvino"
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
+def test_without_a_gpu_the_library_is_not_even_imported(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(backends, "missing_device", lambda: "cudaErrorNoDevice")
+    for module in (name, f"magicfuse_ros.backends.{name}"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(
+        BackendError,
+        match=rf"'{name}' has no GPU \(cudaErrorNoDevice\); available here: openvino, onnxruntime$",
+    ):
+        backends.select(name)
+    assert not {name, f"magicfuse_ros.backends.{name}"} & sys.modules.keys()
+
+
+def test_a_precision_that_a_backend_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "missing_device", lambda: "no driver")
+    with pytest.raises(BackendError, match="'openvino' computes in fp32, not in fp16"):
+        backends.select("openvino", precision="fp16")
+    with pytest.raises(BackendError, match=r"tensorrt has no GPU .*; openvino computes in fp32"):
+        backends.select("auto", precision="fp16")
+    with pytest.raises(BackendError, match="'openvino' has no int8 networks in this release"):
+        backends.select("openvino", precision="int8")
+
+
+Change = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        (lambda path: None, ""),
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is damaged"),
+    ],
+)
+def test_openvino_loads_what_was_built_and_computes_the_same(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture, change: Change, warning: str
+) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    spec = bundle.manifest.networks["mkf"]
+    inputs = some_inputs(spec, 1)
+    expected = run(backends.select("openvino"), bundle, "mkf", inputs)
+
+    builder, cache = backends.builder("openvino"), EngineCache()
+    (device,) = builder.devices([])
+    key = EngineKey.of(spec, builder.name, builder.version, device, "fp32")
+    engine = builder.build(bundle.path("mkf"), spec, device, "fp32", Watched())
+    change(cache.store(key, engine))
+
+    backend = backends.select("openvino", threads=1)
+    path = bundle.path("mkf") if warning else tiny_bundle / "absent.onnx"  # not read on a hit
+    outputs = backend.load(path, spec)(inputs)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(outputs[name], value)
+    assert warning in caplog.text and bool(warning) == bool(caplog.text)
+
+
+class Watched:
+    """Counts what a builder tells its monitor; asks it to stop after `patience` steps."""
+
+    def __init__(self, patience: int | None = None) -> None:
+        self.cancelled = False
+        self.steps: list[tuple[str, int, int]] = []
+        self._patience = patience
+
+    def step(self, phase: str, done: int, total: int) -> None:
+        self.steps.append((phase, done, total))
+        self.cancelled = self._patience is not None and len(self.steps) >= self._patience
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    with pytest.raises(BackendError, match="'auto' is not known; expected one of tensorrt_rtx, "):
+        backends.builder("auto")
+    with pytest.raises(BackendError, match="'onnxruntime' has nothing to build"):
+        backends.builder("onnxruntime")
+    with pytest.raises(
+        BackendError, match=r"compute capability is 8\.9; openvino builds for the CPU"
+    ):
+        backends.builder("openvino").devices(["8.9"])
 
 
 def test_missing_backend_is_named_with_the_remedy_and_never_replaced(
@@ -193,12 +296,15 @@ def test_missing_backend_is_named_with_the_remedy_and_never_replaced(
     block(monkeypatch, "onnxruntime")
     with pytest.raises(BackendError, match="available here: none"):
         backends.select("onnxruntime")
-    with pytest.raises(BackendError, match="pip install openvino or onnxruntime"):
+    monkeypatch.setattr(backends, "missing_device", lambda: "no driver")
+    with pytest.raises(BackendError, match=r"openvino is not.*: pip install openvino; onnxruntime"):
         backends.select("auto")
 
 
 def test_unknown_backend_and_impossible_threads() -> None:
-    with pytest.raises(BackendError, match="'cuda' is not known; expected one of auto, openvino,"):
+    with pytest.raises(
+        BackendError, match="'cuda' is not known; expected one of auto, tensorrt_rtx,"
+    ):
         backends.select("cuda")
     with pytest.raises(BackendError, match="threads is -1; expected 0"):
         backends.select("openvino", threads=-1)

@@ -49,6 +49,9 @@ def test_info_explains_the_bundle(tiny_bundle: Path) -> None:
         "0" * 40,
         "restored.psnr",
         "12.35",
+        "Backends on this machine",
+        "openvino (auto; tensorrt_rtx ",
+        "can run",
     ):
         assert expected in result.stdout, expected
 
@@ -61,6 +64,8 @@ def test_bench_writes_what_it_measured(tiny_bundle: Path, tmp_path: Path) -> Non
     assert "end to end" in result.stdout and "fps" in result.stdout
     report = json.loads(path.read_text())
     assert report["backend"]["name"] == "onnxruntime"
+    assert (report["backend"]["asked"], report["backend"]["why"]) == ("onnxruntime", "asked for")
+    assert report["precision"] == "fp32"
     assert report["machine"] == machine() and machine()["cores"] == len(os.sched_getaffinity(0))
     assert (report["width"], report["height"], report["steps"]) == (50, 40, 1)
     assert report["fingerprint"] == Bundle.load(tiny_bundle).fingerprint

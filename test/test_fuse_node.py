@@ -82,6 +82,7 @@ def test_a_single_output_runs_only_its_networks(tmp_path: Path, tiny_bundle: Pat
         report = rig.next_diagnostics()
         assert 0 < float(report["age_p50_ms"]) < 1000
         assert report["backend"].startswith("openvino ")
+        assert report["backend_asked"] == "auto" and report["backend_why"].startswith("auto; ")
         assert float(report["stage_ikr_ms"]) > 0
         assert float(report["stage_decoder_ms"]) > 0
         for idle in ("ckg", "mkf", "segmentation"):

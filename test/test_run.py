@@ -93,6 +93,9 @@ def test_the_report(folder: Path, tmp_path: Path, tiny_bundle: Path) -> None:
         "name": "onnxruntime",
         "version": backend.version,
         "device": backend.device,
+        "precision": "fp32",
+        "asked": "onnxruntime",
+        "why": "asked for",
     }
     assert report["fit"] == "stretch"
     assert report["counts"] == {"read": 4, "fused": 3, "refused": 1}

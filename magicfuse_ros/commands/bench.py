@@ -8,17 +8,19 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser, Output
 from magicfuse_ros.sampler import frame_gflop
@@ -33,6 +35,7 @@ def bench_command(
         Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
     ] = None,
     backend: Annotated[str, typer.Option(help=", ".join(backends.BACKENDS))] = "auto",
+    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "fp32",
     steps: Annotated[int | None, typer.Option(help="K; the bundle's default if omitted.")] = None,
     width: Annotated[
         int | None, typer.Option(min=1, help="Of the frame; the networks' if omitted.")
@@ -49,7 +52,9 @@ def bench_command(
     """Time the pipeline on this machine."""
     console = Console()
     loaded = Bundle.load(bundle or default_bundle())
-    chosen = backends.select(backend, threads)
+    choice = backends.choose(backend, cast(Precision, precision))
+    chosen = backends.select(backend, threads, cast(Precision, precision))
+    console.print(Text(f"{chosen.name} {chosen.version} ({choice.why})", "dim"), soft_wrap=True)
     fuser = Fuser(loaded, chosen, steps=steps)
     size = (height or loaded.manifest.height, width or loaded.manifest.width, 3)
     image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
@@ -61,12 +66,18 @@ def bench_command(
         results.append({"outputs": list(outputs), "gflop_per_frame": gflop, **result})
     report = {
         "machine": machine(),
-        "backend": {"name": chosen.name, "version": chosen.version, "device": chosen.device},
+        "backend": {
+            "name": chosen.name,
+            "version": chosen.version,
+            "device": chosen.device,
+            "asked": choice.asked,
+            "why": choice.why,
+        },
         "threads": threads,
         "bundle": loaded.manifest.name,
         "fingerprint": loaded.fingerprint,
         "commit": loaded.manifest.provenance.commit,
-        "precision": loaded.manifest.precision,
+        "precision": precision,
         "width": size[1],
         "height": size[0],
         "steps": fuser.steps,

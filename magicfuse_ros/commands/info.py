@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from magicfuse_ros import backends
 from magicfuse_ros.bundle import NETWORKS, Bundle, Manifest
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.errors import BackendError
 from magicfuse_ros.sampler import OUTPUTS, Output, frame_gflop
 
 _FRAMES: tuple[tuple[str, tuple[Output, ...]], ...] = (
@@ -37,6 +39,7 @@ def info_command(
         _networks(manifest),
         _cost(loaded),
         _pairs("Sampling", _sampling(manifest)),
+        _pairs("Backends on this machine", _backends()),
         _classes(manifest),
         _pairs("Provenance", _provenance(manifest)),
         _pairs("Scores", dict(_flat(manifest.provenance.scores))),
@@ -81,6 +84,18 @@ def _sampling(manifest: Manifest) -> dict[str, str]:
         "tau": str(manifest.tau),
         "seed": str(manifest.seed),
     }
+
+
+def _backends() -> dict[str, str]:
+    """Say of each backend whether it can run here, and which one `auto` takes."""
+    found: dict[str, str] = {}
+    for name in backends.BACKENDS:
+        try:
+            choice = backends.choose(name)
+            found[name] = f"{choice.used} ({choice.why})" if name == "auto" else "can run"
+        except BackendError as error:
+            found[name] = str(error).removeprefix(f"backend '{name}' ").partition("; available")[0]
+    return found
 
 
 def _size(manifest: Manifest) -> tuple[int, int]:

@@ -16,9 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from magicfuse_ros import backends
-from magicfuse_ros.backends import Backend
+from magicfuse_ros.backends import Backend, Choice
 from magicfuse_ros.bundle import Bundle, SemanticClass
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser
 from magicfuse_ros.geometry import FITS, Fit
@@ -42,6 +43,7 @@ def run_command(
         Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
     ] = None,
     backend: Annotated[str, typer.Option(help=", ".join(backends.BACKENDS))] = "auto",
+    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "fp32",
     steps: Annotated[int | None, typer.Option(help="K; the bundle's default if omitted.")] = None,
     fit: Annotated[
         str, typer.Option(help=f"To the networks' image size: {' or '.join(FITS)}.")
@@ -54,10 +56,12 @@ def run_command(
     """Fuse pictures, a video or a bag, and write images, a contact sheet and a report."""
     source = open_source(input, topic)
     loaded = Bundle.load(bundle or default_bundle())
-    engine = backends.select(backend)
+    choice = backends.choose(backend, cast(Precision, precision))
+    engine = backends.select(backend, precision=cast(Precision, precision))
     fuser = Fuser(loaded, engine, fit=cast(Fit, fit), steps=steps)
     console = Console(stderr=True)
-    console.print(f"{loaded.manifest.name} on {engine.name} {engine.version}", style="dim")
+    line = f"{loaded.manifest.name} on {engine.name} {engine.version} ({choice.why})"
+    console.print(Text(line, "dim"), soft_wrap=True)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,7 +71,7 @@ def run_command(
     run = fuse_source(source, fuser, loaded.manifest.classes, out, limit, console)
     report = {
         "input": str(input),
-        **_describe(loaded, engine),
+        **_describe(loaded, engine, choice, precision),
         "fit": fit,
         **run.report(),
     }
@@ -176,13 +180,16 @@ def _write(
     sheet.offer(row)
 
 
-def _describe(bundle: Bundle, backend: Backend) -> dict[str, Any]:
+def _describe(bundle: Bundle, backend: Backend, choice: Choice, precision: str) -> dict[str, Any]:
     return {
         "bundle": {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint},
         "backend": {
             "name": backend.name,
             "version": backend.version,
             "device": backend.device,
+            "precision": precision,
+            "asked": choice.asked,
+            "why": choice.why,
         },
     }
 

@@ -22,7 +22,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from magicfuse_ros.backends import Backend, select
+from magicfuse_ros.backends import Backend, Choice, choose, select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.errors import MagicFuseError
@@ -45,6 +45,7 @@ class Pipeline:
     values: FuseParameters
     bundle: Bundle
     backend: Backend
+    choice: Choice
     fuser: Fuser
     publishers: Publishers
 
@@ -135,16 +136,18 @@ class FuseNode(LifecycleNode):
 
     def _build(self, values: FuseParameters) -> None:
         bundle = Bundle.load(values.bundle or default_bundle())
-        backend = select(values.backend, values.threads)
+        choice = choose(values.backend, values.precision)
+        backend = select(values.backend, values.threads, values.precision)
         self.get_logger().info(
-            f"building '{bundle.root}' on {backend.name} {backend.version} ({backend.device})"
+            f"loading '{bundle.root}' on {backend.name} {backend.version} ({backend.device}); "
+            f"backend '{choice.asked}' was asked for, {choice}"
         )
         fuser = Fuser(
             bundle, backend, fit=values.fit, steps=values.chosen_steps, tau=values.chosen_tau
         )
         fuser.warm_up()
         publishers = Publishers(self, bundle.manifest.classes)
-        self._pipeline = Pipeline(values, bundle, backend, fuser, publishers)
+        self._pipeline = Pipeline(values, bundle, backend, choice, fuser, publishers)
 
     def _refuse(self, reason: str) -> TransitionCallbackReturn:
         self._failure = reason
@@ -226,6 +229,8 @@ class FuseNode(LifecycleNode):
             settings = {
                 "bundle": str(pipeline.bundle.root),
                 "backend": f"{backend.name} {backend.version} {backend.device}",
+                "backend_asked": pipeline.choice.asked,
+                "backend_why": pipeline.choice.why,
                 "mode": pipeline.values.mode,
                 "tau": f"{pipeline.fuser.tau:.2f}",
                 "image_topic": self._image_topic(pipeline.values),
