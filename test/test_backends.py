@@ -185,7 +185,7 @@ def test_auto_takes_openvino_first_and_onnxruntime_where_it_is_missing(
     assert backends.select("auto").name == "onnxruntime"
     choice = backends.choose("auto")
     assert (choice.asked, choice.used) == ("auto", "onnxruntime")
-    assert "tensorrt_rtx has no GPU (no driver); " in choice.why
+    assert "tensorrt_rtx finds no GPU (no driver); " in choice.why
     assert "openvino is not installed" in choice.why
     assert backends.choose("onnxruntime").why == "asked for"
 
@@ -211,7 +211,7 @@ def test_without_a_gpu_the_library_is_not_even_imported(
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(
         BackendError,
-        match=rf"'{name}' has no GPU \(cudaErrorNoDevice\); available here: openvino, onnxruntime$",
+        match=rf"'{name}' finds no GPU \(cudaErrorNoDevice\); available here: openvino, ",
     ):
         backends.select(name)
     assert not {name, f"magicfuse_ros.backends.{name}"} & sys.modules.keys()
@@ -221,7 +221,7 @@ def test_a_precision_that_a_backend_has_not_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(backends, "missing_device", lambda: "no driver")
     with pytest.raises(BackendError, match="'openvino' computes in fp32, not in fp16"):
         backends.select("openvino", precision="fp16")
-    with pytest.raises(BackendError, match=r"tensorrt has no GPU .*; openvino computes in fp32"):
+    with pytest.raises(BackendError, match=r"tensorrt finds no GPU .*; openvino computes in fp32"):
         backends.select("auto", precision="fp16")
     with pytest.raises(BackendError, match="'openvino' has no int8 networks in this release"):
         backends.select("openvino", precision="int8")

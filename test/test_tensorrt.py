@@ -74,9 +74,7 @@ def test_every_network_of_nano_builds(
 
 
 @rtx
-def test_half_engines_are_smaller_and_capabilities_differ(
-    builder: backends.Builder, tmp_path: Path
-) -> None:
+def test_half_engines_are_smaller_and_capabilities_differ(builder: backends.Builder) -> None:
     bundle = Bundle.load(NANO)
     spec = bundle.manifest.networks["ikr"]
 
@@ -86,7 +84,6 @@ def test_half_engines_are_smaller_and_capabilities_differ(
     exact, half, other = build("sm_89", "fp32"), build("sm_89", "fp16"), build("sm_86", "fp16")
     assert len(half) < 0.8 * len(exact)
     assert half != other
-    assert half == build("sm_89", "fp16")
 
 
 @rtx
@@ -136,7 +133,7 @@ def test_without_a_gpu_its_capability_must_be_named(builder: backends.Builder) -
 @pytest.mark.skipif(not no_gpu, reason="there is a GPU")
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
 def test_running_without_a_gpu_is_refused(name: str) -> None:
-    with pytest.raises(BackendError, match=rf"'{name}' has no GPU"):
+    with pytest.raises(BackendError, match=rf"'{name}' finds no GPU"):
         backends.select(name, precision="fp16")
 
 

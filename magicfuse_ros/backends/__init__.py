@@ -216,7 +216,7 @@ def _obstacle(name: str, precision: Precision) -> str:
         return obstacle
     # Before the import: without a device, importing or touching TensorRT may end the process.
     if _LIBRARIES[name].gpu and (reason := missing_device()):
-        return f"has no GPU ({reason})"
+        return f"finds no GPU ({reason})"
     return _not_installed(name)
 
 

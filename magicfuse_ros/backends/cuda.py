@@ -28,7 +28,7 @@ def missing_device() -> str:
     try:
         from cuda.bindings import runtime
     except ImportError as error:
-        return f"{error}: pip install cuda-bindings"
+        return f"cuda-bindings is not installed: {error}"
     status, count = runtime.cudaGetDeviceCount()
     if status != runtime.cudaError_t.cudaSuccess:
         return str(status.name)

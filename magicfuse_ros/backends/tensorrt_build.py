@@ -80,13 +80,15 @@ class TensorRtBuilder(EngineBuilder):
 
 
 def _prepared(path: Path, precision: Precision) -> Any:
+    """Return a network's model as TensorRT takes it."""
     try:
-        model = fold_constants(onnx.load(path))
+        model = uint8_at_borders(fold_constants(onnx.load(path)), path.name)
+        return half_body(model) if precision == "fp16" else model
+    except BackendError:
+        raise
     except Exception as error:  # protobuf's and onnx's have no narrower common base
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise BackendError(f"network '{path.name}': onnx cannot read it: {reason[0]}") from error
-    model = uint8_at_borders(model, path.name)
-    return half_body(model) if precision == "fp16" else model
 
 
 def _describe(error: Any) -> str:
