@@ -4,7 +4,7 @@ phase 1   autoencoder   images and back
           ikr, ckg      Eq. 7 in the latent space; the autoencoder is frozen
 phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
 then      one_step      the whole sampler at K = 1, trained on what it puts out
-          few_step      the same at every K of the preset, on frames of the size that will run
+          few_step      the same at every K of the preset
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_ros.schedule import ddim_steps
-from magicfuse_training.data.crops import Batch, CropConfig
+from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.losses.image import (
     chroma,
@@ -223,8 +223,7 @@ STAGES: dict[str, Stage] = {
             EVERYTHING,
             few_step_loss,
             (0.38, 0.28, 0.34),
-            optimizer=AdamWConfig(learning_rate=5e-4),
-            crops=CropConfig(height=480, width=640, batch=4, scale=(1.0, 1.6)),
+            optimizer=AdamWConfig(learning_rate=6e-4),
             # The streams serve several noise levels here: batches of one level have other
             # statistics than the running ones that inference uses.
             frozen_statistics=True,
