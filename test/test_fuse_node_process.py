@@ -48,7 +48,7 @@ def test_a_signal_during_configuration_ends_the_node_cleanly(
         assert rig.spin_until(client.service_is_ready)
         request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
         client.call_async(request)
-        assert rig.spin_until(lambda: "building" in rig.output())
+        assert rig.spin_until(lambda: "loading" in rig.output())
         assert rig.end(signal.SIGINT, 2) == 0, rig.output()
     finally:
         rig.close()
