@@ -1,5 +1,9 @@
-"""Fixtures for the training package; without torch its tests are skipped."""
+"""Fixtures for the training package; without torch its tests are skipped.
 
+Tests marked slow run where MAGICFUSE_SLOW_TESTS=1 is set.
+"""
+
+import os
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +12,18 @@ torch = pytest.importorskip("torch", reason="the training package needs torch")
 
 from magicfuse_training.networks.model import MagicFuse  # noqa: E402
 from magicfuse_training.preset import Preset, load_preset  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: runs only where MAGICFUSE_SLOW_TESTS=1 is set")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "MAGICFUSE_SLOW_TESTS" in os.environ:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: set MAGICFUSE_SLOW_TESTS=1"))
 
 
 @pytest.fixture(scope="session")

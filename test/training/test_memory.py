@@ -3,7 +3,6 @@
 MAGICFUSE_SLOW_TESTS=1 pytest -s test/training/test_memory.py
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ with open("/proc/self/status") as status:
 """
 
 
-@pytest.mark.skipif("MAGICFUSE_SLOW_TESTS" not in os.environ, reason="set MAGICFUSE_SLOW_TESTS=1")
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_a_step_of_the_published_fusion_network_at_480x640_stays_below_1_gb() -> None:
     """All scores of its 19,200 pixels alone would be 1.5 GB."""

@@ -86,6 +86,7 @@ def fixture_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @needs_fixtures
+@pytest.mark.slow  # the export; test_export.py has fewer layers of every kind
 @torch.no_grad()
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_one_step_through_a_runtime_is_one_step_in_torch(
