@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from magicfuse_ros.bundle import Provenance, sha256
+from magicfuse_training.data.mix import Trained
 from magicfuse_training.export.bundle import current_commit, export_bundle
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.official.files import OfficialFiles, load_official
 from magicfuse_training.official.verify import Comparison, compare
+from magicfuse_training.stages.runner import record_data
 
 
 def convert_official_command(
@@ -53,7 +55,7 @@ def convert_official_command(
             typer.echo(f"{len(wrong)} of {len(results)} arrays differ, first {wrong[0]}", err=True)
             raise typer.Exit(1)
     if checkpoint:
-        _write_run(model, out)
+        _write_run(model, _provenance(files), out)
     else:
         export_bundle(model, out, _provenance(files))
     Console().print(f"{out} written")
@@ -67,11 +69,12 @@ def _print(results: list[Comparison]) -> None:
     Console().print(table)
 
 
-def _write_run(model: MagicFuse, folder: Path) -> None:
+def _write_run(model: MagicFuse, made: Provenance, folder: Path) -> None:
     """Write what a finished `mkf` stage leaves, and the preset that it belongs to."""
     stage = folder / "mkf"
     stage.mkdir(parents=True, exist_ok=True)
     torch.save({"ema": model.state_dict(), "elapsed": 0.0}, stage / "last.pt")
+    record_data(stage, Trained(made.data, made.weights_license))
     preset = yaml.safe_dump(model.preset.model_dump(mode="json"), sort_keys=False)
     (folder / "preset.yaml").write_text(preset, encoding="utf-8")
 

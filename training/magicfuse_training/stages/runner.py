@@ -85,7 +85,7 @@ def train_stage(
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
-        record_data(folder, sources)
+        record_data(folder, describe(sources))
         Console().print(f"{stage.name} on {processes}, from {start}", soft_wrap=True)
     return trainer.run(
         Crops(groups, group_weights(stage, groups), crops, budget.seed),
@@ -96,10 +96,10 @@ def train_stage(
     )
 
 
-def record_data(folder: Path, sources: Sequence[Source]) -> None:
+def record_data(folder: Path, trained: Trained) -> None:
     """Write down what a stage is trained on, for the bundle's provenance."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(asdict(describe(sources)), sort_keys=False)
+    text = yaml.safe_dump(asdict(trained), sort_keys=False)
     write_atomically(text, folder / "data.yaml")
 
 

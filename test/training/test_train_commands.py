@@ -1,0 +1,86 @@
+"""The commands that train more than a stage: all, distill, ablate."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from test_run_folder import write_data
+from typer.testing import CliRunner
+
+from magicfuse_ros.backends import select
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.fuser import Fuser
+from magicfuse_training.cli import app
+from magicfuse_training.commands import ablate
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages.ablations import ABLATIONS
+
+
+def write_preset(preset: Preset, path: Path) -> str:
+    path.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
+    return str(path)
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
+    small_preset: Preset, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("vi", "ir"):
+        (tmp_path / "pairs" / kind).mkdir(parents=True)
+        for i in range(5):
+            image = rng.integers(90, 200, (64, 96, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / "pairs" / kind / f"{i}.png"), image)
+    data = f"--data=folder:{tmp_path / 'pairs'}"
+    preset, run = write_preset(small_preset, tmp_path / "small.yaml"), tmp_path / "run"
+    options = ("--preset", preset, "--minutes", "0.1", "--batch", "2")
+    invoke("all", data, "--out", str(tmp_path / "mine"), "--run", str(run), *options)
+    bundle = Bundle.load(tmp_path / "mine")
+    assert bundle.manifest.provenance.data[0].startswith("folder, split .: 5 scenes")
+    assert set(bundle.manifest.provenance.training_minutes) == {
+        "autoencoder", "ikr", "ckg", "mkf", "one_step", "few_step",
+    }  # fmt: skip
+    frame = Fuser(bundle, select("onnxruntime"))(np.full((60, 90, 3), 40, np.uint8))
+    assert frame.mag_image is not None and frame.mag_image.shape == (60, 90, 3)
+
+    smaller = small_preset.ckg.model_copy(update={"widths": [8, 8]})
+    student = small_preset.model_copy(update={"name": "student", "ckg": smaller})
+    invoke(
+        "distill", data, "--teacher", str(run), "--teacher-preset", preset, "--batch", "2",
+        "--preset", write_preset(student, tmp_path / "student.yaml"),
+        "--run", str(tmp_path / "student"), "--steps", "2", "--workers", "0",
+    )  # fmt: skip
+    taught = torch.load(tmp_path / "student" / "distill" / "last.pt", weights_only=True)["ema"]
+    teacher = torch.load(run / "few_step" / "last.pt", weights_only=True)["ema"]
+    assert all(torch.equal(taught[k], teacher[k]) for k in teacher if not k.startswith("ckg."))
+
+
+def test_ablate_leaves_a_table_and_a_plot(
+    small_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablate, "ABLATIONS", {k: ABLATIONS[k] for k in ("full", "IV")})
+    monkeypatch.setattr(ablate, "TAUS", (0.0, 1.0))
+    write_data(tmp_path / "data")
+    run, out = tmp_path / "run", tmp_path / "out"
+    preset = write_preset(small_preset, tmp_path / "small.yaml")
+    data = [f"--data={k}-repacked:{tmp_path / 'data' / k}" for k in ("camvid", "msrs")]
+    common = ("--run", str(run), "--preset", preset)
+    invoke("stage", "ckg", *data, *common, "--steps", "1", "--batch", "2", "--workers", "0")
+    arguments = ("--data", str(tmp_path / "data"), "--out", str(out), "--minutes", "0")
+    invoke("ablate", *arguments, *common)
+    result = json.loads((out / "ablation.json").read_text())
+    assert set(result["models"]) == {"full", "IV"} and set(result["tau"]) == {"0.0", "1.0"}
+    assert result["models"]["IV"]["mIoU clean"] is None
+    assert result["models"]["full"]["mIoU clean"] is not None
+    table = (out / "ablation.md").read_text()
+    assert "| IV | no semantics |" in table and "person contrast" in table
+    assert cv2.imread(str(out / "ablation.png")) is not None
