@@ -24,6 +24,7 @@ from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.ablations import ABLATIONS, Ablation
 from magicfuse_training.stages.runner import Budget, train_stage
+from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.stages import STAGES
 
 TAUS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -46,25 +47,24 @@ def ablate_command(
     sources = [Source(f"{name}-repacked", data / name) for name in ("camvid", "msrs")]
     groups = load_groups(sources, config.height, config.width)
     trained = describe(sources)
+    models: dict[str, MagicFuse] = {}
+    for name, ablation in ABLATIONS.items():
+        model = _build(ablation, config, start, seed)
+        for stage in _stages(ablation):
+            folder = out / "models" / name / stage.name
+            budget = Budget(minutes, seed=seed)
+            model = train_stage(stage, model, folder, sources, budget, str(start), groups)
+        models[name] = model
+    # Only now: loaders fork, which inference libraries with their threads do not survive.
+    commit = current_commit(Path(__file__).parent)
     rows: dict[str, Any] = {}
     for name, ablation in ABLATIONS.items():
-        folder = out / "models" / name
-        model = _build(ablation, config, start, seed)
-        stages = [replace(STAGES["mkf"], loss=ablation.mkf)]
-        if ablation.ikr is not ABLATIONS["full"].ikr:
-            stages.insert(0, replace(STAGES["ikr"], loss=ablation.ikr))
-        for stage in stages:
-            budget = Budget(minutes, seed=seed)
-            model = train_stage(
-                stage, model, folder / stage.name, sources, budget, str(start), groups
-            )
-        commit = current_commit(Path(__file__).parent)
-        spent = {stage.name: minutes for stage in stages}
+        spent = {stage.name: minutes for stage in _stages(ablation)}
         made = provenance(spent, commit, trained.data, trained.terms)
-        export_bundle(model, folder / "bundle", made)
-        rows[name] = {"what": ablation.what} | _score(
-            folder / "bundle", data, every, None, ablation.semantics
-        )
+        bundle = out / "models" / name / "bundle"
+        export_bundle(models[name], bundle, made)
+        scores = _score(bundle, data, every, None, ablation.semantics)
+        rows[name] = {"what": ablation.what} | scores
     sweep = {
         str(tau): _score(out / "models" / "full" / "bundle", data, every, tau, True) for tau in TAUS
     }
@@ -73,6 +73,14 @@ def ablate_command(
     write_table(result, out / "ablation.md")
     draw_plot(result, out / "ablation.png")
     Console().print((out / "ablation.md").read_text(encoding="utf-8"), markup=False)
+
+
+def _stages(ablation: Ablation) -> list[Stage]:
+    """Return the stages that a variant is trained in, with its own losses."""
+    stages = [replace(STAGES["mkf"], loss=ablation.mkf)]
+    if ablation.ikr is not ABLATIONS["full"].ikr:
+        stages.insert(0, replace(STAGES["ikr"], loss=ablation.ikr))
+    return stages
 
 
 def _build(ablation: Ablation, preset: Preset, start: Path, seed: int) -> MagicFuse:
