@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 import torch
 import yaml
 from test_run_folder import write_data
@@ -17,9 +16,7 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.cli import app
-from magicfuse_training.commands import ablate
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.ablations import ABLATIONS
 
 
 def write_preset(preset: Preset, path: Path) -> str:
@@ -69,11 +66,17 @@ def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
     assert all(torch.equal(taught[k], teacher[k]) for k in teacher if not k.startswith("ckg."))
 
 
-def test_ablate_leaves_a_table_and_a_plot(
-    small_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ablate, "ABLATIONS", {k: ABLATIONS[k] for k in ("full", "IV")})
-    monkeypatch.setattr(ablate, "TAUS", (0.0, 1.0))
+SHORT_ABLATION = """
+import sys
+from magicfuse_training.cli import app
+from magicfuse_training.commands import ablate
+ablate.ABLATIONS = {k: ablate.ABLATIONS[k] for k in ("full", "IV")}
+ablate.TAUS = (0.0, 1.0)
+app(sys.argv[1:])
+"""
+
+
+def test_ablate_leaves_a_table_and_a_plot(small_preset: Preset, tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     run, out = tmp_path / "run", tmp_path / "out"
     preset = write_preset(small_preset, tmp_path / "small.yaml")
@@ -81,7 +84,8 @@ def test_ablate_leaves_a_table_and_a_plot(
     common = ("--run", str(run), "--preset", preset)
     invoke("stage", "ckg", *data, *common, "--steps", "1", "--batch", "2", "--workers", "0")
     arguments = ("--data", str(tmp_path / "data"), "--out", str(out), "--minutes", "0")
-    invoke("ablate", *arguments, *common)
+    command = [sys.executable, "-c", SHORT_ABLATION, "ablate", *arguments, *common]
+    subprocess.run(command, check=True)
     result = json.loads((out / "ablation.json").read_text())
     assert set(result["models"]) == {"full", "IV"} and set(result["tau"]) == {"0.0", "1.0"}
     assert result["models"]["IV"]["mIoU clean"] is None
