@@ -5,7 +5,15 @@ import torch
 
 from magicfuse_training.data.classes import IGNORE, STATIC
 from magicfuse_training.losses.config import LossConfig
-from magicfuse_training.losses.image import chroma, detail_l1, fusion_loss, luma, sobel
+from magicfuse_training.losses.image import (
+    chroma,
+    coarse_l1,
+    detail_l1,
+    fusion_loss,
+    luma,
+    sobel,
+    structure_loss,
+)
 from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
 
 WEIGHTS = torch.ones(11)
@@ -85,3 +93,19 @@ def test_weights_of_zero_hide_a_sample() -> None:
     b[1] = 0
     hidden = torch.tensor([0.0, 1.0])[:, None, None, None]
     assert detail_l1(a, b, hidden) == 0 < detail_l1(a, b, 1 - hidden)
+
+
+def test_the_coarse_loss_sees_exposure_and_no_texture() -> None:
+    image, one = torch.full((2, 3, 32, 32), 0.4), torch.ones(2, 1, 1, 1)
+    texture = 0.1 * (torch.arange(32) % 2 * 2.0 - 1)
+    assert float(coarse_l1(image + texture, image, one)) == pytest.approx(0, abs=1e-6)
+    assert float(coarse_l1(image + 0.1, image, one)) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_structure_loss_is_one_minus_ssim() -> None:
+    image = torch.rand(1, 1, 32, 32)
+    assert float(structure_loss(image, image)) == pytest.approx(0, abs=1e-5)
+    assert 1.2 < float(structure_loss(image, 1 - image)) <= 2  # turned about
+    # of constants: 1 - (2ab + c1) / (a^2 + b^2 + c1)
+    a, b = torch.full((1, 1, 9, 9), 0.2), torch.full((1, 1, 9, 9), 0.6)
+    assert float(structure_loss(a, b)) == pytest.approx(1 - 0.2401 / 0.4001, abs=1e-3)

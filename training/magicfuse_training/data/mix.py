@@ -77,14 +77,14 @@ def describe(sources: Sequence[Source]) -> Trained:
     return Trained(data, "; ".join(terms))
 
 
-class _Some(Sequence[Scene]):
-    """Scenes of a set by their indexes, read when asked for."""
+class _Lazy(Sequence[Scene]):
+    """Scenes of several sets, each read when it is asked for."""
 
-    def __init__(self, scenes: Scenes, indexes: list[int]) -> None:
-        self.scenes, self.indexes = scenes, indexes
+    def __init__(self, places: list[tuple[Scenes, int]]) -> None:
+        self.places = places
 
     def __len__(self) -> int:
-        return len(self.indexes)
+        return len(self.places)
 
     @overload
     def __getitem__(self, index: int) -> Scene: ...
@@ -92,31 +92,9 @@ class _Some(Sequence[Scene]):
     def __getitem__(self, index: slice) -> list[Scene]: ...
     def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
         if isinstance(index, slice):
-            return [self.scenes[i] for i in self.indexes[index]]
-        return self.scenes[self.indexes[index]]
-
-
-class _Joined(Sequence[Scene]):
-    """Several sequences of scenes, one after the other."""
-
-    def __init__(self, parts: list[Sequence[Scene]]) -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    @overload
-    def __getitem__(self, index: int) -> Scene: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Scene]: ...
-    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        for part in self.parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError("no such scene")
+            return [scenes[i] for scenes, i in self.places[index]]
+        scenes, i = self.places[index]
+        return scenes[i]
 
 
 def load_groups(sources: Sequence[Source], height: int, width: int) -> Groups:
@@ -128,17 +106,24 @@ def load_groups(sources: Sequence[Source], height: int, width: int) -> Groups:
         DataError: for a set that is incomplete or damaged.
     """
     sets = [Scenes(dataset(s.kind), s.root, s.training_split, height, width) for s in sources]
-    in_memory = sum(map(len, sets)) <= IN_MEMORY
-    parts: list[list[Sequence[Scene]]] = [[], [], []]
+    if sum(map(len, sets)) <= IN_MEMORY:
+        read: list[list[Scene]] = [[], [], []]
+        for scene in (scene for scenes in sets for scene in scenes):
+            read[_group(scene.thermal is not None, scene.clean)].append(scene)
+        return list(read)
+    places: list[list[tuple[Scenes, int]]] = [[], [], []]
     for scenes in sets:
-        indexes: list[list[int]] = [[], [], []]
-        for i in range(len(scenes)):
-            indexes[_group(scenes, i)].append(i)
-        for group, some in zip(parts, indexes, strict=True):
-            if some:
-                chosen = _Some(scenes, some)
-                group.append(list(chosen) if in_memory else chosen)
-    return [_Joined(group) for group in parts]
+        for i, record in enumerate(scenes.records):
+            paired = record.thermal is not None
+            # Whether it is night may need the image, and matters to pairs only.
+            places[_group(paired, not paired or scenes.is_clean(i))].append((scenes, i))
+    return [_Lazy(group) for group in places]
+
+
+def _group(paired: bool, clean: bool) -> int:
+    if not paired:
+        return 0
+    return 1 if clean else 2
 
 
 def load_held_out(sources: Sequence[Source], height: int, width: int, count: int) -> list[Scene]:
@@ -150,9 +135,3 @@ def load_held_out(sources: Sequence[Source], height: int, width: int, count: int
         step = max(1, len(scenes) // count)
         some.extend(scenes[i] for i in range(0, len(scenes), step)[:count])
     return some
-
-
-def _group(scenes: Scenes, index: int) -> int:
-    if scenes.records[index].thermal is None:
-        return 0
-    return 1 if scenes.is_clean(index) else 2

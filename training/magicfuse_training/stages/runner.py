@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ class Budget:
 
     minutes: float | None = None
     steps: int | None = None
-    batch: int | None = None  # the stage's own, if None
+    batch: int | None = None  # the default of CropConfig, if None
     accumulate: int = 1
     mixed_precision: MixedPrecision = "bf16"
     workers: int = 1
@@ -81,7 +81,7 @@ def train_stage(
         mixed_precision=budget.mixed_precision,
     )
     groups = groups or load_groups(sources, *size)
-    crops = stage.crops if budget.batch is None else replace(stage.crops, batch=budget.batch)
+    crops = CropConfig() if budget.batch is None else CropConfig(batch=budget.batch)
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"

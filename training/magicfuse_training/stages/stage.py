@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from magicfuse_training.data.crops import Batch, CropConfig
+from magicfuse_training.data.crops import Batch
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.optimizer import (
@@ -31,7 +31,6 @@ class Stage:
     group_weights: tuple[float, float, float]  # CamVid, MSRS by day, MSRS at night
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     schedule: ScheduleConfig = field(default_factory=CosineSchedule)
-    crops: CropConfig = field(default_factory=CropConfig)
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
 
     def overridden_by(self, preset: Preset) -> Stage:
