@@ -17,8 +17,8 @@ _PLOTTED = ("VIF", "person contrast", "mIoU dark")
 def write_table(result: dict[str, Any], path: Path) -> None:
     """Write models and tau sweep as Markdown tables."""
     lines = [
-        f"Preset `{result['preset']}`, {result['minutes']:g} minutes a stage and model, every "
-        f"{result['every']}. frame of MSRS dev (MagImg) and CamVid val (masks), K of the preset.",
+        f"Preset `{result['preset']}`, {result['minutes']:g} minutes a stage and model; MagImg on "
+        f"MSRS dev, masks on CamVid val, one frame in {result['every']}; K of the preset.",
         "",
     ]
     lines += _table(["model", "without", *METRICS], result["models"], ["what"])
