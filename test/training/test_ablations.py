@@ -26,7 +26,9 @@ def fuse() -> Fuse:
         ones = torch.ones(1)
         streams = ((latent[0], latent[1]), (thermal, thermal))
         z_seg = torch.zeros(1, 11, 8, 12)
-        return model.fuse(*streams, latent[2], z_seg, 499 * ones, 0.3 * ones, ones, ones)
+        condition = torch.zeros(1, model.preset.autoencoder.condition_channels, 8, 12)
+        levels = (499 * ones, 0.3 * ones, ones)
+        return model.fuse(*streams, latent[2], z_seg, *levels, ones, condition)
 
     return run
 

@@ -15,7 +15,7 @@ from magicfuse_training.networks.fusion import FusionNetwork
 from magicfuse_training.preset import load_preset
 
 preset = load_preset("paper")
-network = FusionNetwork(preset.mkf, 8, len(preset.classes)).eval()
+network = FusionNetwork(preset.mkf, 8, 8, len(preset.classes)).eval()
 z, z_seg = torch.randn(1, 8, 120, 160), torch.randn(1, 9, 120, 160)
 with torch.no_grad():
     network(z, z, z, torch.randn(1, 16, 120, 160), z_seg, torch.tensor([960.0]))

@@ -160,6 +160,7 @@ def test_every_step_grid_runs_and_keeps_the_sizes(small_model: MagicFuse) -> Non
 @torch.no_grad()
 def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: MagicFuse) -> None:
     latent = torch.randn(4, 1, 4, 8, 12)
+    condition = torch.randn(1, small_model.preset.autoencoder.condition_channels, 8, 12)
     ones = torch.ones(1)
 
     def fuse(tau: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -172,6 +173,7 @@ def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: 
             0.3 * ones,
             ones,
             torch.tensor([tau]),
+            condition,
         )
         return x0, z_seg, w
 

@@ -27,7 +27,7 @@ class CropConfig:
     width: int = 320
     batch: int = 12
     scale: tuple[float, float] = (0.53, 1.6)  # below 0.53 a crop would exceed a 480x640 scene
-    clean: float = 0.2  # a restorer that seldom sees clean input overdoes it on clean days
+    clean: float = 0.3  # a restorer that seldom sees clean input overdoes it on clean days
     night_weight: float = 0.3  # of a stand-in for the clean image of a night scene
     person_weight: float = 7.0  # thermal images are mostly dark: people need weight to be learnt
 

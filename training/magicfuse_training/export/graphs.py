@@ -51,24 +51,15 @@ class StreamGraph(nn.Module):
 
 
 class FusionGraph(nn.Module):
-    """One DDIM step of mkf."""
+    """One DDIM step of mkf, which may take the condition, too."""
 
-    inputs = (
-        "x0_ikr",
-        "x0_ckg",
-        "z",
-        "eps_ikr",
-        "eps_ckg",
-        "z_seg",
-        "t",
-        "abar_t",
-        "abar_next",
-        "tau",
-    )
     outputs = ("x0", "z_next", "z_seg_next", "w")
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
+        streams = ("x0_ikr", "x0_ckg", "z", "eps_ikr", "eps_ckg", "z_seg")
+        seen = ("condition",) if model.mkf.sees_condition else ()
+        self.inputs = (*streams, "t", "abar_t", "abar_next", "tau", *seen)
         self.model = model
 
     def forward(
@@ -83,10 +74,11 @@ class FusionGraph(nn.Module):
         abar_t: Tensor,
         abar_next: Tensor,
         tau: Tensor,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run the graph."""
         return self.model.fuse(
-            (eps_ikr, x0_ikr), (eps_ckg, x0_ckg), z, z_seg, t, abar_t, abar_next, tau
+            (eps_ikr, x0_ikr), (eps_ckg, x0_ckg), z, z_seg, t, abar_t, abar_next, tau, condition
         )
 
 

@@ -43,7 +43,7 @@ def gflop_per_call(model: MagicFuse) -> dict[str, float]:
             "encoder": lambda: model.encoder(image),
             "ikr": lambda: model.ikr(condition, z, t),
             "ckg": lambda: model.ckg(condition, z, t),
-            "mkf": lambda: model.mkf(z, z, z, torch.cat([z, z], 1), z_seg, t),
+            "mkf": lambda: model.mkf(z, z, z, torch.cat([z, z], 1), z_seg, t, condition),
             "segmentation": lambda: model.segmentation(z_seg, *details[:1]),
             "decoder": lambda: model.decoder(z, *details),
         }

@@ -47,6 +47,7 @@ class FusionConfig(BaseModel):
     segproj_kernel: Literal[1, 3] = 1
     estimate_channels: int | None = None  # hidden channels of the last layer; None: the latent's
     weight: Literal["sigmoid", "unbounded"] = "sigmoid"  # the paper's text; the release's networks
+    condition: bool = False  # F also sees what the streams see: masks need more than two estimates
 
 
 class FusionLayer(nn.Module):
@@ -77,12 +78,16 @@ class FusionLayer(nn.Module):
 class FusionNetwork(nn.Module):
     """F and the chain that turns its features into the segmentation state."""
 
-    def __init__(self, config: FusionConfig, latent_channels: int, classes: int) -> None:
+    def __init__(
+        self, config: FusionConfig, condition_channels: int, latent_channels: int, classes: int
+    ) -> None:
         super().__init__()
         self.scales = config.scales
+        self.sees_condition = config.condition
         self.bounded = config.weight == "sigmoid"
         self.time = TimeEmbedding(config.widths[0], config.time_channels, config.sinusoid)
-        self.inlet = conv3(3 * latent_channels, config.widths[0])
+        seen = condition_channels if config.condition else 0
+        self.inlet = conv3(3 * latent_channels + seen, config.widths[0])
         self.inlet_act = nn.SiLU() if config.inlet_act else nn.Identity()
         inputs = [config.widths[0], *config.widths[:-1]]
         self.layers = nn.ModuleList(
@@ -114,16 +119,28 @@ class FusionNetwork(nn.Module):
         return None
 
     def forward(
-        self, x0_ikr: Tensor, x0_ckg: Tensor, z: Tensor, noise: Tensor, z_seg: Tensor, t: Tensor
+        self,
+        x0_ikr: Tensor,
+        x0_ckg: Tensor,
+        z: Tensor,
+        noise: Tensor,
+        z_seg: Tensor,
+        t: Tensor,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return (w, next z_seg).
 
         x0_ikr, x0_ckg, z: (B, L, h, w); noise: both streams' noise or velocity, (B, 2L, h, w);
-        z_seg: (B, classes, h, w); t: (B,). w: (B, L, h, w), the paper's, but each latent channel
-        has its own; in [0, 1], or any number where the preset has it unbounded.
+        z_seg: (B, classes, h, w); t: (B,); condition: (B, C, h, w), the streams', needed where the
+        config has it seen. w: (B, L, h, w), the paper's, but each latent channel has its own; in
+        [0, 1], or any number where the preset has it unbounded.
         """
         time = self.time(t)
-        h = self.inlet_act(self.inlet(torch.cat([x0_ikr, x0_ckg, z], dim=1)))
+        seen = [x0_ikr, x0_ckg, z]
+        if self.sees_condition:
+            assert condition is not None
+            seen.append(condition)
+        h = self.inlet_act(self.inlet(torch.cat(seen, dim=1)))
         size = z.shape[-2:]
         outputs: list[Tensor] = []
         scale = 1

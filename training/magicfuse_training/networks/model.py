@@ -48,7 +48,7 @@ class MagicFuse(nn.Module):
         self.decoder = Decoder(ae)
         self.ikr = UNet(preset.ikr, ae.stream_channels, latent)
         self.ckg = UNet(preset.ckg, ae.stream_channels, latent)
-        self.mkf = FusionNetwork(preset.mkf, latent, classes)
+        self.mkf = FusionNetwork(preset.mkf, ae.stream_channels, latent, classes)
         self.segmentation = SegmentationHead(
             classes, ae.detail_channels, preset.segmentation_width, activation(ae.act), ae.scale
         )
@@ -80,17 +80,20 @@ class MagicFuse(nn.Module):
         abar: Tensor,
         abar_next: Tensor,
         tau: Tensor,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Do one DDIM step of mkf (Eq. 8 to 13); return (x0, z_next, z_seg_next, w).
 
-        `ikr` and `ckg` are the streams' (eps, x0) of this step; tau: (B,) or (1,).
+        `ikr` and `ckg` are the streams' (eps, x0) of this step; tau: (B,) or (1,); condition: see
+        `FusionNetwork.forward`.
         """
         a, b = abar[:, None, None, None], abar_next[:, None, None, None]
         if self.prediction == "v":  # what is mixed (see algebra.fuse), so what F looks at
             mixed = [algebra.velocity(x0, eps, a) for eps, x0 in (ikr, ckg)]
         else:
             mixed = [ikr[0], ckg[0]]
-        w, z_seg = self.mkf(ikr[1], ckg[1], self._visible(z, a), torch.cat(mixed, dim=1), z_seg, t)
+        noise = torch.cat(mixed, dim=1)
+        w, z_seg = self.mkf(ikr[1], ckg[1], self._visible(z, a), noise, z_seg, t, condition)
         w, z_seg = w.float(), z_seg.float()
         mask = self.thermal_mask(z_seg)  # of the state just updated, as in the release
         w = mask * torch.minimum(w, tau[:, None, None, None]) + (1 - mask) * w  # Eq. 11
@@ -126,7 +129,8 @@ class MagicFuse(nn.Module):
         t, abar, abar_next = ones * step.t, ones * step.abar_t, ones * step.abar_next
         eps_i, x0_i, z_i = self.denoise(self.ikr, condition, streams.z_ikr, t, abar, abar_next)
         eps_c, x0_c, z_c = self.denoise(self.ckg, condition, streams.z_ckg, t, abar, abar_next)
+        levels = (t, abar, abar_next)
         x0, z, z_seg, w = self.fuse(
-            (eps_i, x0_i), (eps_c, x0_c), streams.z_mkf, streams.z_seg, t, abar, abar_next, tau
+            (eps_i, x0_i), (eps_c, x0_c), streams.z_mkf, streams.z_seg, *levels, tau, condition
         )
         return Streams(z_i, z_c, z, z_seg, x0_i, x0_c, x0, w)

@@ -10,6 +10,7 @@ IV     no semantics: neither the head's loss (Eq. 16) nor the mask of thermal cl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,15 +26,15 @@ class WithoutThermal(MagicFuse):
     """Model II: what is mixed is the visible stream, twice."""
 
     def fuse(
-        self, ikr: tuple[Tensor, Tensor], ckg: tuple[Tensor, Tensor], *rest: Tensor
+        self, ikr: tuple[Tensor, Tensor], ckg: tuple[Tensor, Tensor], *rest: Any, **more: Any
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Do one DDIM step of mkf on (ikr, ikr); shapes as in `MagicFuse.fuse`."""
-        return super().fuse(ikr, ikr, *rest)
+        return super().fuse(ikr, ikr, *rest, **more)
 
 
 class _EqualWeights(FusionNetwork):
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        w, z_seg = super().forward(*inputs)
+    def forward(self, *inputs: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        w, z_seg = super().forward(*inputs, **more)
         return torch.full_like(w, 0.5), z_seg
 
 
@@ -43,7 +44,10 @@ class WithoutFusion(MagicFuse):
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
         self.mkf = _EqualWeights(
-            preset.mkf, preset.autoencoder.latent_channels, len(preset.classes)
+            preset.mkf,
+            preset.autoencoder.stream_channels,
+            preset.autoencoder.latent_channels,
+            len(preset.classes),
         )
 
 
