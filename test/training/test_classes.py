@@ -15,12 +15,14 @@ from magicfuse_training.data.classes import (
     IGNORE,
     LABEL_MAPS,
     MFNET,
+    MFNET_CLASSES,
     MOVING,
     PEDESTRIAN,
     PROJECT,
     ROAD,
     STATIC,
     LabelMap,
+    to_classes,
 )
 from magicfuse_training.data.datasets import DATASETS
 from magicfuse_training.data.errors import DataError
@@ -82,3 +84,19 @@ def test_the_32_colours_of_camvid_differ_and_are_told_apart() -> None:
     assert CAMVID_COLORS.to_project(ids, FILE).tolist() == [[ROAD, ROAD]]
     with pytest.raises(DataError, match=r"'some/label\.png' holds the colour \(1, 2, 3\)"):
         CAMVID_COLORS.from_colors(np.array([[(0, 0, 0), (1, 2, 3)]], np.uint8), FILE)
+
+
+def test_labels_can_be_those_of_the_paper() -> None:
+    paper = [c.name for c in load_preset("paper").classes]
+    assert tuple(paper) == MFNET_CLASSES
+    own = np.arange(9, dtype=np.uint8)[None]
+    assert to_classes(MFNET, own, FILE, paper).tolist() == own.tolist()
+    camvid = np.array([[ROAD, CAR, PEDESTRIAN, BICYCLIST, IGNORE]], np.uint8)
+    mapped = to_classes(PROJECT, camvid, FILE, paper)
+    names = [MFNET_CLASSES[i] for i in mapped[0, :4]]
+    assert names == ["unlabelled", "car", "person", "bike"] and mapped[0, 4] == IGNORE
+
+
+def test_labels_of_other_classes_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match="the preset's classes are dog, cat; labels can be mapped"):
+        to_classes(MFNET, np.zeros((1, 1), np.uint8), FILE, ["dog", "cat"])

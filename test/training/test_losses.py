@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from training_process import small_crops
 
 from magicfuse_training.data.classes import IGNORE, STATIC
 from magicfuse_training.losses.config import LossConfig
@@ -10,11 +11,15 @@ from magicfuse_training.losses.image import (
     coarse_l1,
     detail_l1,
     fusion_loss,
+    log_mse,
     luma,
     sobel,
     structure_loss,
 )
 from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.stages.stage import to_device
+from magicfuse_training.stages.stages import ikr_loss, thermal_loss
 
 WEIGHTS = torch.ones(11)
 WEIGHED = LossConfig(contrast=1, texture=1, colour=1, class_weights=[])
@@ -109,3 +114,42 @@ def test_the_structure_loss_is_one_minus_ssim() -> None:
     # of constants: 1 - (2ab + c1) / (a^2 + b^2 + c1)
     a, b = torch.full((1, 1, 9, 9), 0.2), torch.full((1, 1, 9, 9), 0.6)
     assert float(structure_loss(a, b)) == pytest.approx(1 - 0.2401 / 0.4001, abs=1e-3)
+
+
+class Oracle(torch.nn.Module):
+    """Knows x0, and derives from what the sampler shows it what it has to predict."""
+
+    def __init__(self, model: MagicFuse, x0: torch.Tensor) -> None:
+        super().__init__()
+        self.noise, self.x0 = model.prediction == "epsilon", x0
+        self.abar = torch.tensor(model.preset.schedule.alphas_cumprod(), dtype=torch.float32)
+
+    def forward(self, condition: torch.Tensor, seen: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        a = self.abar[t.long()][:, None, None, None]
+        if self.noise:
+            return (seen - a.sqrt() * self.x0) / (1 - a).sqrt()  # seen: z
+        return (seen - self.x0) / (1 - a).sqrt()  # seen: sqrt(abar) z
+
+
+@pytest.mark.parametrize("form", ["small_model", "small_paper"])
+def test_streams_learn_what_the_sampler_asks_of_them(
+    form: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: MagicFuse = request.getfixturevalue(form)
+    batch = to_device(small_crops()[range(3)], torch.device("cpu"))
+    fixed = model.encoder.encode(batch["clean"]).detach()
+    monkeypatch.setattr(model.encoder, "encode", lambda *_: fixed)
+    monkeypatch.setitem(model._modules, "ikr", Oracle(model, fixed))
+    assert float(ikr_loss(model, batch)["ikr"]) < 1e-4
+
+
+def test_the_thermal_loss_counts_people_and_not_the_brightness_of_one_image() -> None:
+    real = torch.rand(2, 1, 32, 32) * 0.2
+    weight = torch.ones(2, 1, 32, 32)
+    weight[:, :, 8:16, 8:16] = 7
+    brighter, missed = real.clone(), real.clone()
+    real[:, :, 8:16, 8:16] = 0.8
+    brighter[:, :, 8:16, 8:16] = 0.8
+    assert thermal_loss(missed, real, weight) > thermal_loss(brighter + 0.03, real, weight)
+    assert log_mse(real, real) < log_mse(brighter + 0.03, real)
+    assert torch.isfinite(thermal_loss(real, real, torch.ones_like(weight)))

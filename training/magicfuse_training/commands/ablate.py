@@ -45,7 +45,7 @@ def ablate_command(
         raise typer.BadParameter(f"run '{run}' has no phase 1; expected {start}")
     config = load_preset(preset)
     sources = [Source(f"{name}-repacked", data / name) for name in ("camvid", "msrs")]
-    groups = load_groups(sources, config.height, config.width)
+    groups = load_groups(sources, config.height, config.width, [c.name for c in config.classes])
     trained = describe(sources)
     models: dict[str, MagicFuse] = {}
     for name, ablation in ABLATIONS.items():

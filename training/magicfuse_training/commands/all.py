@@ -48,7 +48,7 @@ def all_command(
     sources = [Source.parse(text) for text in data]
     config = load_preset(preset)
     check_training(config, preset)
-    groups = load_groups(sources, config.height, config.width)
+    groups = load_groups(sources, config.height, config.width, [c.name for c in config.classes])
     for name, share in SHARES.items():
         torch.manual_seed(seed)
         model = MagicFuse(config)

@@ -1,12 +1,13 @@
 """Class maps between data sets, as data, in one place: what every id and name of a set becomes.
 
-Targets are the project's 11 classes, or STATIC, or IGNORE. A map holds every id that its set
-defines: one that is not listed is an error and names the file, so that no label gets lost unseen.
+Targets are the project's 11 classes, or STATIC, or IGNORE; `to_classes` goes on from there to the
+classes of a preset. A map holds every id that its set defines: one that is not listed is an error
+and names the file, so that no label gets lost unseen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,6 +156,9 @@ MFNET = LabelMap(
     },
 )
 
+MFNET_CLASSES = tuple(name for i, (name, _) in MFNET.classes.items() if i != IGNORE)
+_MFNET_IDS = {CAR: 1, PEDESTRIAN: 2, BICYCLIST: 3, IGNORE: IGNORE}  # all others: unlabelled, 0
+
 # FMB (arXiv 2308.02097): 14 classes, and 2 % of the pixels without one.
 FMB = LabelMap(
     "FMB's 15 ids",
@@ -221,6 +225,36 @@ CITYSCAPES = LabelMap(
 )
 
 LABEL_MAPS = (PROJECT, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES)
+
+
+def to_classes(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U8:
+    """Map an image of a set's ids (H, W) uint8 to those of a preset's classes; same shape.
+
+    Args:
+        labels: the set's map.
+        ids: the label image.
+        file: where it came from.
+        names: the preset's classes: the project's, or MFNet's 9. In MFNet's, a road, a sky or a
+            building of another set is unlabelled, as it is in MFNet itself.
+
+    Raises:
+        DataError: for other classes, and as `LabelMap.to_project`.
+    """
+    project = labels.to_project(ids, file)
+    if tuple(names) == CLASSES:
+        return project
+    if tuple(names) != MFNET_CLASSES:
+        raise DataError(
+            f"the preset's classes are {', '.join(names)}; labels can be mapped to "
+            f"{', '.join(CLASSES)}, or to {', '.join(MFNET_CLASSES)}"
+        )
+    if labels is MFNET:
+        return ids
+    lookup = np.zeros(256, np.uint8)
+    for source, target in _MFNET_IDS.items():
+        lookup[source] = target
+    return np.asarray(lookup[project], np.uint8)
+
 
 # Names in box files, in lower case. YOLO text has numbers for names.
 BoxMap = Mapping[str, int]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import Scene, Scenes
@@ -97,15 +98,20 @@ class _Lazy(Sequence[Scene]):
         return scenes[i]
 
 
-def load_groups(sources: Sequence[Source], height: int, width: int) -> Groups:
+def load_groups(
+    sources: Sequence[Source], height: int, width: int, names: Sequence[str] = CLASSES
+) -> Groups:
     """Load the training splits of some sets in the three groups of GROUPS.
 
-    Up to IN_MEMORY scenes are decoded now, more than that whenever they are drawn.
+    Up to IN_MEMORY scenes are decoded now, more than that whenever they are drawn. `names`: see
+    `Scenes`.
 
     Raises:
         DataError: for a set that is incomplete or damaged.
     """
-    sets = [Scenes(dataset(s.kind), s.root, s.training_split, height, width) for s in sources]
+    sets = [
+        Scenes(dataset(s.kind), s.root, s.training_split, height, width, names) for s in sources
+    ]
     if sum(map(len, sets)) <= IN_MEMORY:
         read: list[list[Scene]] = [[], [], []]
         for scene in (scene for scenes in sets for scene in scenes):
@@ -126,12 +132,14 @@ def _group(paired: bool, clean: bool) -> int:
     return 1 if clean else 2
 
 
-def load_held_out(sources: Sequence[Source], height: int, width: int, count: int) -> list[Scene]:
+def load_held_out(
+    sources: Sequence[Source], height: int, width: int, count: int, names: Sequence[str] = CLASSES
+) -> list[Scene]:
     """Load a few scenes of every set to look at: held-out ones where the set has such a split."""
     some: list[Scene] = []
     for source in sources:
         split = source.held_out_split or source.training_split
-        scenes = Scenes(dataset(source.kind), source.root, split, height, width)
+        scenes = Scenes(dataset(source.kind), source.root, split, height, width, names)
         step = max(1, len(scenes) // count)
         some.extend(scenes[i] for i in range(0, len(scenes), step)[:count])
     return some

@@ -10,7 +10,7 @@ from typing import overload
 import cv2
 import numpy as np
 
-from magicfuse_training.data.classes import IGNORE, PEDESTRIAN, U8, BoxMap
+from magicfuse_training.data.classes import CLASSES, IGNORE, PEDESTRIAN, U8, BoxMap, to_classes
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import (
@@ -55,15 +55,23 @@ class Scenes(Sequence[Scene]):
     Images of another aspect ratio lose their margins: a person who is stretched is none.
     """
 
-    def __init__(self, data: DataSet, root: Path, split: str, height: int, width: int) -> None:
-        """Find the files.
+    def __init__(
+        self,
+        data: DataSet,
+        root: Path,
+        split: str,
+        height: int,
+        width: int,
+        names: Sequence[str] = CLASSES,
+    ) -> None:
+        """Find the files; `names` are the classes of the labels, see `to_classes`.
 
         Raises:
             DataError: if there is no scene, or a file of one is missing.
         """
         self.data = data
         self.records = data.records(root, split)
-        self.height, self.width = height, width
+        self.height, self.width, self.names = height, width, names
 
     def __len__(self) -> int:
         """Return the number of scenes."""
@@ -91,11 +99,13 @@ class Scenes(Sequence[Scene]):
         return not _is_night(self.data, name, read_image(path))
 
     def _read(self, record: Record) -> Scene:
-        return read_scene(self.data, record, self.height, self.width)
+        return read_scene(self.data, record, self.height, self.width, self.names)
 
 
-def read_scene(data: DataSet, record: Record, height: int, width: int) -> Scene:
-    """Read one scene of a data set at height x width.
+def read_scene(
+    data: DataSet, record: Record, height: int, width: int, names: Sequence[str] = CLASSES
+) -> Scene:
+    """Read one scene of a data set at height x width; `names` as for `Scenes`.
 
     Raises:
         DataError: for a file that is damaged, or a label or box that the set does not define.
@@ -110,7 +120,8 @@ def read_scene(data: DataSet, record: Record, height: int, width: int) -> Scene:
     label = np.full((height, width), IGNORE, np.uint8)
     if record.label is not None and data.labels is not None:
         ids = read_label(record.label, data.labels)
-        label = _fit(data.labels.to_project(ids, record.label), height, width, label=True)
+        ids = to_classes(data.labels, ids, record.label, names)
+        label = _fit(ids, height, width, label=True)
     people = np.zeros((0, 4), np.float32)
     if record.boxes is not None:
         size = (int(original.shape[0]), int(original.shape[1]))

@@ -80,7 +80,8 @@ def train_stage(
         accumulate=budget.accumulate,
         mixed_precision=budget.mixed_precision,
     )
-    groups = groups or load_groups(sources, *size)
+    names = [c.name for c in model.preset.classes]
+    groups = groups or load_groups(sources, *size, names)
     crops = CropConfig() if budget.batch is None else CropConfig(batch=budget.batch)
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
@@ -90,7 +91,9 @@ def train_stage(
     return trainer.run(
         Crops(groups, group_weights(stage, groups), crops, budget.seed),
         budget.workers,
-        validation=_validation(load_held_out(sources, *size, PICTURES), crops) if writes else None,
+        validation=(
+            _validation(load_held_out(sources, *size, PICTURES, names), crops) if writes else None
+        ),
         data=data_rows(s.folder(s.training_split) for s in sources),
         start=start,
     )

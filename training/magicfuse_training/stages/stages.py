@@ -54,12 +54,12 @@ def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
 
 
 def _diffusion_loss(
-    model: MagicFuse, unet: nn.Module, batch: Batch, target: Tensor, weight: Tensor
+    model: MagicFuse, unet: nn.Module, batch: Batch, image: Tensor, weight: Tensor
 ) -> Tensor:
-    """Return Eq. 7 in its v form: the weighted squared error of the velocity."""
+    """Return Eq. 7: the weighted squared error of the noise, or in its v form of the velocity."""
     abar_all = torch.tensor(model.preset.schedule.alphas_cumprod(), dtype=torch.float32)
     with torch.no_grad():
-        x0 = model.encoder.encode(target).float()
+        x0 = model.encoder.encode(image).float()
     condition = model.encoder(batch["degraded"])[0]
     grid = [
         t for k in model.preset.steps for t in model.preset.timesteps(k)
@@ -69,8 +69,10 @@ def _diffusion_loss(
     t = torch.where(torch.rand(len(x0)) < 0.5, on_grid, anywhere)
     abar = abar_all[t][:, None, None, None]
     eps = torch.randn_like(x0)
-    v = unet(condition, algebra.add_noise(x0, eps, abar), t.float()).float()
-    error = (v - algebra.velocity(x0, eps, abar)).square()
+    z = algebra.add_noise(x0, eps, abar)
+    output = unet(condition, model.visible(z, abar), t.float()).float()
+    target = eps if model.prediction == "epsilon" else algebra.velocity(x0, eps, abar)
+    error = (output - target).square()
     mean: Tensor = (error * weight).sum() / (weight.sum() * x0.shape[1]).clamp_min(1.0)
     return mean
 
