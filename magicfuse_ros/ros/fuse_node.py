@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-from dataclasses import dataclass
 from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -18,36 +17,18 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from magicfuse_ros.backends import Backend, Choice, choose, select
-from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.parameters import FuseParameters, parameters
+from magicfuse_ros.parameters import parameters
+from magicfuse_ros.ros.camera import Camera, image_topic
 from magicfuse_ros.ros.diagnostics import Diagnostics, Report
 from magicfuse_ros.ros.node_parameters import declare, read
+from magicfuse_ros.ros.pipeline import Pipeline
 from magicfuse_ros.ros.process import run, spin
-from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.ros.worker import Worker
 
 _NAMES = frozenset(row.name for row in parameters())
 _LIVE = frozenset(row.name for row in parameters() if row.live)
-
-
-@dataclass
-class Pipeline:
-    """What exists from configure to cleanup."""
-
-    values: FuseParameters
-    bundle: Bundle
-    backend: Backend
-    choice: Choice
-    fuser: Fuser
-    publishers: Publishers
 
 
 class FuseNode(LifecycleNode):
@@ -59,7 +40,7 @@ class FuseNode(LifecycleNode):
         self._failure = ""
         self._pipeline: Pipeline | None = None
         self._worker: Worker | None = None
-        self._inputs: list[Subscription] = []
+        self._camera: Camera | None = None
         declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics = Diagnostics(self.get_fully_qualified_name())
@@ -76,7 +57,7 @@ class FuseNode(LifecycleNode):
             in the diagnostics.
         """
         try:
-            self._build(read(self, {}))
+            self._pipeline = Pipeline.build(self, read(self, {}))
         except MagicFuseError as error:
             return self._refuse(str(error))
         except Exception as error:  # a library's; rclpy would drop it without a word
@@ -99,8 +80,8 @@ class FuseNode(LifecycleNode):
             self.get_clock(),
             self.get_logger(),
         )
-        self._subscribe(pipeline.values, self._worker)
-        self.get_logger().info(f"waiting for images on {self._image_topic(pipeline.values)}")
+        self._camera = Camera(self, pipeline.values, self._worker)
+        self.get_logger().info(f"waiting for images on {image_topic(self, pipeline.values)}")
         self._state = "active"
         return TransitionCallbackReturn.SUCCESS
 
@@ -134,55 +115,15 @@ class FuseNode(LifecycleNode):
         self._stop()
         super().destroy_node()
 
-    def _build(self, values: FuseParameters) -> None:
-        bundle = Bundle.load(values.bundle or default_bundle())
-        choice = choose(values.backend, values.precision)
-        backend = select(values.backend, values.threads, values.precision)
-        self.get_logger().info(
-            f"loading '{bundle.root}' on {backend.name} {backend.version} ({backend.device}); "
-            f"backend '{choice.asked}' was asked for, {choice}"
-        )
-        fuser = Fuser(
-            bundle, backend, fit=values.fit, steps=values.chosen_steps, tau=values.chosen_tau
-        )
-        fuser.warm_up()
-        publishers = Publishers(self, bundle.manifest.classes)
-        self._pipeline = Pipeline(values, bundle, backend, choice, fuser, publishers)
-
     def _refuse(self, reason: str) -> TransitionCallbackReturn:
         self._failure = reason
         self.get_logger().error(f"configuration failed: {reason}")
         return TransitionCallbackReturn.FAILURE
 
-    def _image_topic(self, values: FuseParameters) -> str:
-        name: str = self.resolve_topic_name("image")
-        return f"{name}/compressed" if values.image_transport == "compressed" else name
-
-    def _camera_info_topic(self) -> str:
-        """Return where it is remapped to, else the sibling of the image, as cameras publish it."""
-        name: str = self.resolve_topic_name("camera_info")
-        if name != self.resolve_topic_name("camera_info", only_expand=True):
-            return name
-        folder, _, _ = self.resolve_topic_name("image").rpartition("/")
-        return f"{folder}/camera_info"
-
-    def _subscribe(self, values: FuseParameters, worker: Worker) -> None:
-        reliability = ReliabilityPolicy[values.image_reliability.upper()]
-        newest = QoSProfile(depth=1, reliability=reliability)
-        message_type = CompressedImage if values.image_transport == "compressed" else Image
-
-        def note(camera_info: CameraInfo) -> None:
-            worker.camera_info = camera_info
-
-        self._inputs = [
-            self.create_subscription(message_type, self._image_topic(values), worker.offer, newest),
-            self.create_subscription(CameraInfo, self._camera_info_topic(), note, newest),
-        ]
-
     def _stop(self) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        if self._camera is not None:
+            self._camera.destroy()
+            self._camera = None
         if self._worker is not None:
             self._worker.stop()
 
@@ -201,22 +142,13 @@ class FuseNode(LifecycleNode):
                     f"{fixed[0]} is read when the node is configured, which is {self._state}; "
                     "clean it up first"
                 )
-            self._apply(values)
+            if self._pipeline is not None:
+                self._pipeline.apply(values)
+                if self._worker is not None:
+                    self._worker.mode = values.mode
         except MagicFuseError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
-
-    def _apply(self, values: FuseParameters) -> None:
-        if (pipeline := self._pipeline) is None:
-            return
-        manifest = pipeline.bundle.manifest
-        # steps first: only the bundle knows its steps, and nothing may change where one is refused
-        pipeline.fuser.steps = values.chosen_steps or manifest.default_steps
-        tau = values.chosen_tau
-        pipeline.fuser.tau = manifest.tau if tau is None else tau
-        pipeline.values = values
-        if self._worker is not None:
-            self._worker.mode = values.mode
 
     def _publish_diagnostics(self) -> None:
         now = self.get_clock().now().to_msg()
@@ -225,16 +157,8 @@ class FuseNode(LifecycleNode):
     def _report(self) -> Report:
         settings: dict[str, str] = {}
         if (pipeline := self._pipeline) is not None:
-            backend = pipeline.backend
-            settings = {
-                "bundle": str(pipeline.bundle.root),
-                "backend": f"{backend.name} {backend.version} {backend.device}",
-                "backend_asked": pipeline.choice.asked,
-                "backend_why": pipeline.choice.why,
-                "mode": pipeline.values.mode,
-                "tau": f"{pipeline.fuser.tau:.2f}",
-                "image_topic": self._image_topic(pipeline.values),
-            }
+            settings = pipeline.settings()
+            settings["image_topic"] = image_topic(self, pipeline.values)
         snapshot = None if self._worker is None else self._worker.statistics.snapshot(monotonic())
         return Report(self._state, self._failure, settings, snapshot)
 

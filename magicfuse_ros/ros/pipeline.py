@@ -1,0 +1,71 @@
+"""What `fuse_node` holds from configure to cleanup: bundle, backend, fuser and output topics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.lifecycle import LifecycleNode
+
+from magicfuse_ros.backends import Backend, Choice, choose, select
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.parameters import FuseParameters
+from magicfuse_ros.ros.publishers import Publishers
+
+
+@dataclass
+class Pipeline:
+    """Made by `build`. `values` are the parameters in use."""
+
+    values: FuseParameters
+    bundle: Bundle
+    backend: Backend
+    choice: Choice
+    fuser: Fuser
+    publishers: Publishers
+
+    @classmethod
+    def build(cls, node: LifecycleNode, values: FuseParameters) -> Pipeline:
+        """Load and verify the bundle, load its networks, warm up, advertise the topics.
+
+        Raises:
+            MagicFuseError: if the bundle or the backend cannot be used, or a value is refused.
+        """
+        bundle = Bundle.load(values.bundle or default_bundle())
+        choice = choose(values.backend, values.precision)
+        backend = select(values.backend, values.threads, values.precision)
+        node.get_logger().info(
+            f"loading '{bundle.root}' on {backend.name} {backend.version} ({backend.device}); "
+            f"backend '{choice.asked}' was asked for, {choice}"
+        )
+        fuser = Fuser(
+            bundle, backend, fit=values.fit, steps=values.chosen_steps, tau=values.chosen_tau
+        )
+        fuser.warm_up()
+        publishers = Publishers(node, bundle.manifest.classes)
+        return cls(values, bundle, backend, choice, fuser, publishers)
+
+    def apply(self, values: FuseParameters) -> None:
+        """Take over the live parameters.
+
+        Raises:
+            MagicFuseError: if the bundle has no such steps; nothing has changed then.
+        """
+        manifest = self.bundle.manifest
+        self.fuser.steps = values.chosen_steps or manifest.default_steps
+        tau = values.chosen_tau
+        self.fuser.tau = manifest.tau if tau is None else tau
+        self.values = values
+
+    def settings(self) -> dict[str, str]:
+        """Return what is in use, for the diagnostics."""
+        backend = self.backend
+        return {
+            "bundle": str(self.bundle.root),
+            "backend": f"{backend.name} {backend.version} {backend.device}",
+            "backend_asked": self.choice.asked,
+            "backend_why": self.choice.why,
+            "mode": self.values.mode,
+            "tau": f"{self.fuser.tau:.2f}",
+        }
