@@ -1,25 +1,27 @@
-"""Starts fuse_node and brings it to active.
+"""Starts fuse_node, which configures and activates itself, and starts it again where it dies.
 
 ros2 launch magicfuse_ros fuse.launch.py image:=/front/image_raw
 """
 
+from pathlib import Path
+
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.events import matches_action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
-from lifecycle_msgs.msg import Transition
 
 PACKAGE = "magicfuse_ros"
 DEFAULTS = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "fuse.yaml"])
+PROFILE = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "fastdds.xml"])
+# Kilted and later read the first, Jazzy and Humble the second.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+RESPAWN_DELAY_S = 2.0
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments; an empty bundle or backend leaves the choice to params_file."""
+    """Declare the arguments; an empty bundle, backend or threads is left to params_file."""
     return LaunchDescription(
         [
             DeclareLaunchArgument("image", default_value="image", description="camera topic"),
@@ -30,11 +32,22 @@ def generate_launch_description() -> LaunchDescription:
                 description="auto, tensorrt_rtx, tensorrt, openvino or onnxruntime",
             ),
             DeclareLaunchArgument(
+                "threads", default_value="", description="CPU threads of a network; 0: all cores"
+            ),
+            DeclareLaunchArgument(
                 "params_file", default_value=DEFAULTS, description="parameters of fuse_node"
             ),
             DeclareLaunchArgument("namespace", default_value="", description="of the node"),
             DeclareLaunchArgument(
                 "use_sim_time", default_value="false", description="take time from /clock"
+            ),
+            DeclareLaunchArgument(
+                "fastdds_profile",
+                default_value="false",
+                description="true: the package's Fast DDS profile for images; or a profile's path",
+            ),
+            DeclareLaunchArgument(
+                "respawn", default_value="true", description="start the node again where it dies"
             ),
             OpaqueFunction(function=fuse),
         ]
@@ -42,10 +55,10 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def fuse(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return the node and the two transitions."""
+    """Return the node."""
     chosen = {
-        name: ParameterValue(value, value_type=str)
-        for name in ("bundle", "backend")
+        name: ParameterValue(value, value_type=value_type)
+        for name, value_type in (("bundle", str), ("backend", str), ("threads", int))
         if (value := LaunchConfiguration(name).perform(context))
     }
     use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
@@ -56,24 +69,25 @@ def fuse(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("params_file"),
-            {**chosen, "use_sim_time": use_sim_time},
+            # By itself: a request from here may get lost after a crash, while DDS still takes the
+            # dead node's service for alive.
+            {**chosen, "use_sim_time": use_sim_time, "autostart": True},
         ],
         remappings=[("image", LaunchConfiguration("image"))],
+        additional_env=dict.fromkeys(PROFILE_VARIABLES, path) if (path := profile(context)) else {},
+        respawn=LaunchConfiguration("respawn"),
+        respawn_delay=RESPAWN_DELAY_S,
         output="screen",
     )
+    return [node]
 
-    def change(transition: int) -> EmitEvent:
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
-        )
 
-    # Only after configuring: a deactivation by the user, which also ends inactive, must last.
-    activate_when_configured = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="inactive",
-            entities=[change(Transition.TRANSITION_ACTIVATE)],
-        )
-    )
-    return [activate_when_configured, node, change(Transition.TRANSITION_CONFIGURE)]
+def profile(context: LaunchContext) -> str:
+    """Return the path of the Fast DDS profile; empty for none."""
+    value: str = LaunchConfiguration("fastdds_profile").perform(context)
+    if value.lower() in ("", "false"):
+        return ""
+    path: str = PROFILE.perform(context) if value.lower() == "true" else value
+    if not Path(path).is_file():
+        raise RuntimeError(f"fastdds_profile is '{value}'; expected true, false or a file's path")
+    return path

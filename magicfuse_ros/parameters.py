@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from magicfuse_ros.geometry import Fit
 
-Scalar = int | float | str
+Scalar = bool | int | float | str
 Mode = Literal["fuse", "restore"]
 _LIVE: dict[str, JsonValue] = {"live": True}
 TABLE_BEGIN = "<!-- parameters: written by python -m magicfuse_ros.parameters -->"
@@ -40,9 +40,8 @@ class FuseParameters(BaseModel):
     image_transport: Literal["raw", "compressed"] = Field(
         "raw", description="raw subscribes to image, compressed to image/compressed"
     )
-    image_reliability: Literal["reliable", "best_effort"] = Field(
-        "reliable",
-        description="of the image subscription; a best-effort camera needs best_effort",
+    autostart: bool = Field(
+        False, description="configure and activate at the start; the launch files set it"
     )
     mode: Mode = Field(
         "fuse", description="restore: only the restored image, at a fraction of the cost",

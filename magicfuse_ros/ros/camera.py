@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import FuseParameters
+from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.worker import Worker
 
 
@@ -29,18 +34,31 @@ class Camera:
     """The subscriptions, from the making of it to `destroy`."""
 
     def __init__(self, node: Node, values: FuseParameters, worker: Worker) -> None:
-        reliability = ReliabilityPolicy[values.image_reliability.upper()]
-        newest = QoSProfile(depth=1, reliability=reliability)
+        """Subscribe.
+
+        Raises:
+            MagicFuseError: if a QoS override cannot be used; nothing is subscribed to then.
+        """
         message_type = CompressedImage if values.image_transport == "compressed" else Image
 
         def note(camera_info: CameraInfo) -> None:
             worker.camera_info = camera_info
 
         self._node = node
-        self._subscriptions = [
-            node.create_subscription(message_type, image_topic(node, values), worker.offer, newest),
-            node.create_subscription(CameraInfo, camera_info_topic(node), note, newest),
-        ]
+        self._subscriptions: list[Subscription] = []
+        try:
+            self._subscribe(message_type, image_topic(node, values), worker.offer)
+            self._subscribe(CameraInfo, camera_info_topic(node), note)
+        except MagicFuseError:
+            self.destroy()
+            raise
+
+    def _subscribe(self, message_type: Any, topic: str, callback: Callable[[Any], None]) -> None:
+        with qos.checked_overrides(topic):
+            subscription = self._node.create_subscription(
+                message_type, topic, callback, qos.camera(), qos_overriding_options=qos.OVERRIDABLE
+            )
+        self._subscriptions.append(subscription)
 
     def destroy(self) -> None:
         """Unsubscribe."""

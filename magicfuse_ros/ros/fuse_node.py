@@ -24,7 +24,7 @@ from magicfuse_ros.ros.camera import Camera, image_topic
 from magicfuse_ros.ros.diagnostics import Diagnostics, Report
 from magicfuse_ros.ros.node_parameters import declare, read
 from magicfuse_ros.ros.pipeline import Pipeline
-from magicfuse_ros.ros.process import run, spin
+from magicfuse_ros.ros.process import Stop, run, spin
 from magicfuse_ros.ros.worker import Worker
 
 _NAMES = frozenset(row.name for row in parameters())
@@ -68,7 +68,12 @@ class FuseNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe. Returns SUCCESS: the node is active."""
+        """Subscribe.
+
+        Returns:
+            SUCCESS: the node is active. FAILURE: it stays inactive, as a QoS override of a
+            subscription cannot be used.
+        """
         pipeline = self._pipeline
         assert pipeline is not None  # the state machine configures first
         super().on_activate(state)  # lets the publishers publish
@@ -80,7 +85,13 @@ class FuseNode(LifecycleNode):
             self.get_clock(),
             self.get_logger(),
         )
-        self._camera = Camera(self, pipeline.values, self._worker)
+        try:
+            self._camera = Camera(self, pipeline.values, self._worker)
+        except MagicFuseError as error:
+            self._stop()
+            super().on_deactivate(state)
+            return self._refuse(str(error), "activation")
+        self._failure = ""
         self.get_logger().info(f"waiting for images on {image_topic(self, pipeline.values)}")
         self._state = "active"
         return TransitionCallbackReturn.SUCCESS
@@ -115,9 +126,9 @@ class FuseNode(LifecycleNode):
         self._stop()
         super().destroy_node()
 
-    def _refuse(self, reason: str) -> TransitionCallbackReturn:
+    def _refuse(self, reason: str, what: str = "configuration") -> TransitionCallbackReturn:
         self._failure = reason
-        self.get_logger().error(f"configuration failed: {reason}")
+        self.get_logger().error(f"{what} failed: {reason}")
         return TransitionCallbackReturn.FAILURE
 
     def _stop(self) -> None:
@@ -163,9 +174,18 @@ class FuseNode(LifecycleNode):
         return Report(self._state, self._failure, settings, snapshot)
 
 
+def serve(node: FuseNode, stop: Stop) -> None:
+    """Bring the node to active where `autostart` says so, and serve it until a signal comes."""
+    if node.get_parameter("autostart").value:
+        success = TransitionCallbackReturn.SUCCESS
+        if node.trigger_configure() == success:
+            node.trigger_activate()
+    spin(node, stop)
+
+
 def main() -> None:
     """Run the node; the entry point of the executable `fuse_node`."""
-    sys.exit(run(FuseNode, spin))
+    sys.exit(run(FuseNode, serve))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
         descriptor.floating_point_range = [
             FloatingPointRange(from_value=float(row.minimum or 0), to_value=float(row.maximum or 0))
         ]
-    elif isinstance(row.default, int):
+    elif isinstance(row.default, int) and not isinstance(row.default, bool):
         descriptor.integer_range = [
             IntegerRange(from_value=int(row.minimum or 0), to_value=int(row.maximum or 0))
         ]

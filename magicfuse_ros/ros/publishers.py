@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import FusedFrame, Output
 from magicfuse_ros.overlay import overlay
 from magicfuse_ros.parameters import Mode
+from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.images import Pixels, to_message
 from magicfuse_ros.ros.labels import LABEL_TYPE, label_message
-
-# A few frames for a subscriber that is busy for a moment; reliable, or large images get lost.
-_IMAGES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-_LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,11 @@ class Publishers:
     """Publishers of everything that comes out, lazy: `wanted` tells what has a subscriber."""
 
     def __init__(self, node: LifecycleNode, classes: list[SemanticClass]) -> None:
+        """Advertise.
+
+        Raises:
+            MagicFuseError: if a QoS override cannot be used.
+        """
         self._node = node
         self._classes = classes
 
@@ -61,10 +62,23 @@ class Publishers:
             ),
             Topic("~/segmentation/overlay", frozenset({"mag_image", "mask"}), blended),
         )
-        create = node.create_lifecycle_publisher
-        self._images = {topic: create(Image, topic.name, _IMAGES) for topic in topics}
-        self._camera_info = create(CameraInfo, "~/camera_info", _IMAGES)
-        self._labels = create(LABEL_TYPE, "~/segmentation/label_info", _LATCHED)
+        labels = "~/segmentation/label_info"
+        self._labels = node.create_lifecycle_publisher(LABEL_TYPE, labels, qos.latched())
+        self._made = [self._labels]
+        try:
+            self._images = {topic: self._create(Image, topic.name) for topic in topics}
+            self._camera_info = self._create(CameraInfo, "~/camera_info")
+        except MagicFuseError:
+            self.destroy()
+            raise
+
+    def _create(self, message_type: Any, topic: str) -> Any:
+        with qos.checked_overrides(topic):
+            publisher = self._node.create_lifecycle_publisher(
+                message_type, topic, qos.images(), qos_overriding_options=qos.OVERRIDABLE
+            )
+        self._made.append(publisher)
+        return publisher
 
     def wanted(self, mode: Mode) -> list[Topic]:
         """Return the image topics that have a subscriber and that `mode` can serve."""
@@ -98,5 +112,5 @@ class Publishers:
 
     def destroy(self) -> None:
         """Take all topics back."""
-        for publisher in (*self._images.values(), self._camera_info, self._labels):
+        for publisher in self._made:
             self._node.destroy_lifecycle_publisher(publisher)
