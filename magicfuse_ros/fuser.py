@@ -64,6 +64,7 @@ class Fuser:
             raise MagicFuseError(f"fit is '{fit}'; expected one of {', '.join(FITS)}")
         manifest = bundle.manifest
         self._bundle = bundle
+        self._backend = backend
         self._fit: Fit = fit
         self._size = (manifest.height, manifest.width)
         self.steps = manifest.default_steps if steps is None else steps
@@ -141,6 +142,16 @@ class Fuser:
             "total": (end - start) * 1e3,
         }
         return FusedFrame(*images, *masks, steps=steps, stages_ms=stages)
+
+    def reload(self) -> None:
+        """Verify the bundle and load all networks anew; `steps` and `tau` stay.
+
+        Raises:
+            MagicFuseError: if that fails; the networks stay as they were.
+        """
+        bundle = Bundle.load(self._bundle.root)
+        self._sampler = Sampler(bundle, self._backend)
+        self._bundle = bundle
 
     def warm_up(self) -> None:
         """Run every network once, so that the first real frame is not slower than the others."""

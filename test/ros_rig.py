@@ -34,6 +34,7 @@ LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 _domains = itertools.count(os.getpid())
+_nanoseconds = itertools.count(7)
 
 
 class Rig:
@@ -176,7 +177,10 @@ class Rig:
 
 
 def image(stamp: int = 1, size: tuple[int, int] = (64, 96), value: int = 90) -> Image:
-    """Return a bgr8 camera message of (rows, columns) with a gradient."""
+    """Return a bgr8 camera message of (rows, columns) with a gradient.
+
+    Its stamp is `stamp` seconds and a few nanoseconds, newer than that of any image before.
+    """
     rows, columns = size
     pixels = np.full((rows, columns, 3), value, np.uint8)
     pixels[:, :, 0] = np.linspace(0, 255, columns, dtype=np.uint8)
@@ -184,6 +188,6 @@ def image(stamp: int = 1, size: tuple[int, int] = (64, 96), value: int = 90) -> 
     message = Image(encoding="bgr8", height=rows, width=columns, step=encoded.step)
     message.header.frame_id = "front_camera"
     message.header.stamp.sec = stamp
-    message.header.stamp.nanosec = 7
+    message.header.stamp.nanosec = next(_nanoseconds)
     message.data.frombytes(encoded.data)
     return message

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
@@ -17,7 +18,7 @@ from rclpy.logging import get_logger
 
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros.publishers import Topic
-from magicfuse_ros.ros.worker import Worker
+from magicfuse_ros.ros.worker import RELOAD_AFTER, Worker
 from ros_rig import image
 
 TOPIC = Topic("~/restored_image", frozenset({"restored"}), lambda frame: frame.restored)
@@ -30,6 +31,13 @@ class FakeFuser:
         self.go = threading.Semaphore(0)
         self.asked: list[frozenset[str]] = []
         self.error: Exception | None = None
+        self.mended_by_reload = False
+        self.reloads = 0
+
+    def reload(self) -> None:
+        self.reloads += 1
+        if self.mended_by_reload:
+            self.error = None
 
     def __call__(self, pixels: Any, outputs: frozenset[str]) -> FusedFrame:
         self.asked.append(outputs)
@@ -61,6 +69,15 @@ class Bench:
     def counts(self) -> dict[str, int]:
         snapshot = self.worker.statistics.snapshot(monotonic())
         return {k: getattr(snapshot, k) for k in ("received", "fused", "dropped", "idle", "failed")}
+
+    def refused(self) -> Mapping[str, int]:
+        return self.worker.statistics.snapshot(monotonic()).refused
+
+    def has_failed(self, count: int) -> bool:
+        return self.counts()["failed"] == count
+
+    def handled(self) -> int:
+        return self.counts()["fused"] + sum(self.refused().values())
 
     def stop(self) -> None:
         self.fuser.go.release(100)
@@ -120,3 +137,52 @@ def test_stop_finishes_the_frame_in_work(bench: Bench) -> None:
     bench.fuser.go.release()
     bench.worker.stop()
     assert bench.publishers.stamps == [1]
+
+
+def test_images_lost_one_after_the_other_lead_to_a_reload(bench: Bench) -> None:
+    bench.fuser.error = RuntimeError("device lost")
+    bench.fuser.mended_by_reload = True
+    bench.fuser.go.release(100)
+    for stamp in range(1, RELOAD_AFTER + 1):
+        assert bench.fuser.reloads == 0
+        bench.worker.offer(image(stamp))
+        wait_for(partial(bench.has_failed, stamp))
+    wait_for(lambda: bench.fuser.reloads == 1)
+    assert "5 images in a row were lost: RuntimeError: device lost" in bench.worker.failure
+    bench.worker.offer(image(stamp=10))
+    wait_for(lambda: bench.counts()["fused"] == 1)
+    assert bench.worker.failure == ""
+
+
+def test_a_defect_that_stays_does_not_reload_all_the_time(bench: Bench) -> None:
+    bench.fuser.error = RuntimeError("device lost")
+    bench.fuser.go.release(100)
+    for count in range(1, 20):
+        bench.worker.offer(image(stamp=count))
+        wait_for(partial(bench.has_failed, count))
+    assert bench.fuser.reloads == 1
+    assert bench.worker.failure.startswith("19 images in a row were lost")
+
+
+def test_nothing_is_fused_twice_or_out_of_order(bench: Bench) -> None:
+    bench.fuser.go.release(100)
+
+    def offer(seconds: float) -> None:
+        message = image()
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(int(seconds * 1e9), 10**9)
+        before = bench.handled()
+        bench.worker.offer(message)
+        wait_for(lambda: bench.handled() == before + 1)
+
+    for seconds in (10.0, 10.2, 10.1, 10.2, 10.3):  # late, and twice
+        offer(seconds)
+    assert bench.publishers.stamps == [10, 10, 10]
+    assert bench.refused() == {"stamp is not newer than the last image's": 2}
+    offer(4.0)  # a bag that starts again
+    offer(4.1)
+    assert bench.publishers.stamps[3:] == [4, 4]
+    offer(0.0)  # unstamped images have no order
+    offer(0.0)
+    offer(-3.0)
+    assert bench.publishers.stamps[5:] == [0, 0, -3]
+    assert bench.counts()["failed"] == 0

@@ -19,7 +19,7 @@ class Report:
 
     Attributes:
         state: of the lifecycle.
-        failure: why the latest configuration failed, empty otherwise.
+        failure: why the latest transition failed, or no image comes through; empty otherwise.
         settings: what is in use: bundle, backend, mode, tau, image_topic.
         snapshot: counts since activation, None before the first.
     """
@@ -74,7 +74,7 @@ def _values(report: Report) -> dict[str, str]:
     values["fps"] = f"{snapshot.fps:.2f}"
     values |= {f"age_{name}_ms": f"{age:.1f}" for name, age in snapshot.age_ms.items()}
     values |= {f"stage_{name}_ms": f"{ms:.2f}" for name, ms in snapshot.stages_ms.items()}
-    for name in ("received", "fused", "dropped", "idle", "failed"):
+    for name in ("received", "fused", "dropped", "idle", "failed", "reloads"):
         values[name] = str(getattr(snapshot, name))
     values["refused"] = str(sum(snapshot.refused.values()))
     values |= {f"refused: {cause}": str(count) for cause, count in snapshot.refused.items()}

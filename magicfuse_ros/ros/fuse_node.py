@@ -170,8 +170,10 @@ class FuseNode(LifecycleNode):
         if (pipeline := self._pipeline) is not None:
             settings = pipeline.settings()
             settings["image_topic"] = image_topic(self, pipeline.values)
-        snapshot = None if self._worker is None else self._worker.statistics.snapshot(monotonic())
-        return Report(self._state, self._failure, settings, snapshot)
+        if (worker := self._worker) is None:
+            return Report(self._state, self._failure, settings, None)
+        failure = self._failure or worker.failure
+        return Report(self._state, failure, settings, worker.statistics.snapshot(monotonic()))
 
 
 def serve(node: FuseNode, stop: Stop) -> None:

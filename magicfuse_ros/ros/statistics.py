@@ -24,6 +24,7 @@ class Snapshot:
         dropped: images that a newer one replaced before they were begun.
         idle: images that nobody wanted a result of.
         failed: images that were lost by a defect of the fuser or a publisher.
+        reloads: how often the networks were loaded anew, as image after image was lost.
         refused: images that could not be decoded or fused, by cause.
         fps: fused images a second.
         steps: K of the latest frame, 0 before the first.
@@ -37,6 +38,7 @@ class Snapshot:
     dropped: int
     idle: int
     failed: int
+    reloads: int
     refused: Mapping[str, int]
     fps: float
     steps: int
@@ -64,7 +66,7 @@ class Statistics:
             self._last_received = now
 
     def count(self, what: str) -> None:
-        """Count one for `dropped`, `idle` or `failed`."""
+        """Count one for `dropped`, `idle`, `failed` or `reloads`."""
         with self._lock:
             self._counts[what] += 1
 
@@ -98,6 +100,7 @@ class Statistics:
                 dropped=self._counts["dropped"],
                 idle=self._counts["idle"],
                 failed=self._counts["failed"],
+                reloads=self._counts["reloads"],
                 refused=dict(self._refused),
                 fps=len(frames) / max(min(WINDOW_S, now - self._start), 1.0),
                 steps=self._steps,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from time import monotonic
 
+from builtin_interfaces.msg import Time
 from rclpy.clock import Clock
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.fuser import Fuser
@@ -20,6 +19,11 @@ from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.ros.statistics import Statistics
 
 _WARN_EVERY_S = 5.0
+# A camera's images may overtake each other by less than this; an older one is of a new beginning,
+# such as a bag that starts again.
+_OUT_OF_ORDER_NS = 500_000_000
+RELOAD_AFTER = 5  # images lost in a row: a defect that stays
+_RELOAD_EVERY_S = 10.0
 
 
 class Worker:
@@ -29,6 +33,7 @@ class Worker:
         mode: `fuse` or `restore`; may change at any time.
         camera_info: the camera's latest, or None.
         statistics: counts since the start.
+        failure: why no image comes through any more; empty once one does.
     """
 
     def __init__(
@@ -37,10 +42,14 @@ class Worker:
         self.mode: Mode = mode
         self.camera_info: CameraInfo | None = None
         self.statistics = Statistics(monotonic())
+        self.failure = ""
         self._fuser = fuser
         self._publishers = publishers
         self._clock = clock
         self._logger = logger
+        self._newest_ns = 0
+        self._lost_in_a_row = 0
+        self._next_reload = 0.0
         self._mailbox: Mailbox[Image | CompressedImage] = Mailbox()
         self._thread = threading.Thread(target=self._work, name="fuse")
         self._thread.start()
@@ -64,13 +73,32 @@ class Worker:
                 self.statistics.refused(str(error))
                 self._logger.warning(f"image refused: {error}", throttle_duration_sec=_WARN_EVERY_S)
             except Exception as error:  # a defect costs this frame, not the node
-                self.statistics.count("failed")
-                self._logger.error(
-                    f"image lost: {type(error).__name__}: {error}",
-                    throttle_duration_sec=_WARN_EVERY_S,
-                )
+                self._lose(f"{type(error).__name__}: {error}")
+
+    def _lose(self, reason: str) -> None:
+        self._lost_in_a_row += 1
+        stays = self._lost_in_a_row >= RELOAD_AFTER
+        if stays:
+            self.failure = f"{self._lost_in_a_row} images in a row were lost: {reason}"
+        self.statistics.count("failed")
+        self._logger.error(f"image lost: {reason}", throttle_duration_sec=_WARN_EVERY_S)
+        if stays and monotonic() >= self._next_reload:
+            self._next_reload = monotonic() + _RELOAD_EVERY_S
+            self._reload()
+
+    def _reload(self) -> None:
+        try:
+            self._fuser.reload()
+        except Exception as error:  # the next lost image leads here again
+            self._logger.error(f"the networks cannot be loaded anew: {error}")
+        else:
+            self.statistics.count("reloads")
+            self._logger.warning(f"{self.failure}; the networks were loaded anew")
 
     def _process(self, message: Image | CompressedImage) -> None:
+        stamp_ns = _nanoseconds(message.header.stamp)
+        if stamp_ns > 0 and 0 <= self._newest_ns - stamp_ns < _OUT_OF_ORDER_NS:
+            raise FrameError("stamp is not newer than the last image's")
         image = to_rgb(message)
         topics = self._publishers.wanted(self.mode)
         if not topics:
@@ -79,10 +107,14 @@ class Worker:
         outputs = frozenset().union(*(topic.needs for topic in topics))
         frame = self._fuser(image, outputs)
         self._publishers.publish(frame, topics, message.header, self.camera_info)
-        self.statistics.fused(monotonic(), self._age(message.header), frame.steps, frame.stages_ms)
+        self._newest_ns = stamp_ns if stamp_ns > 0 else self._newest_ns
+        self.failure, self._lost_in_a_row = "", 0
+        self.statistics.fused(monotonic(), self._age(stamp_ns), frame.steps, frame.stages_ms)
 
-    def _age(self, header: Header) -> float | None:
-        stamp = Time.from_msg(header.stamp, clock_type=self._clock.clock_type)
-        if stamp.nanoseconds == 0:
-            return None
-        return float((self._clock.now() - stamp).nanoseconds) * 1e-9
+    def _age(self, stamp_ns: int) -> float | None:
+        """Return seconds since the stamp; None for an image without a valid one."""
+        return (self._clock.now().nanoseconds - stamp_ns) * 1e-9 if stamp_ns > 0 else None
+
+
+def _nanoseconds(stamp: Time) -> int:
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
