@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -20,7 +22,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -29,12 +31,23 @@ from magicfuse_ros.image_codec import encode_bgr8
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 30.0
+CAMERA = "/camera/image_raw"
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
+COUNTERS = ("received", "fused", "dropped", "idle", "failed", "refused")
 _domains = itertools.count(os.getpid())
 _nanoseconds = itertools.count(7)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a process has of the machine."""
+
+    rss_mb: float
+    threads: int
+    files: int
 
 
 class Rig:
@@ -76,7 +89,8 @@ class Rig:
         self.node = rclpy.create_node("test_client", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self.camera = self.node.create_publisher(Image, "/camera/image_raw", RELIABLE)
+        self.camera = self.node.create_publisher(Image, CAMERA, RELIABLE)
+        self._clients: dict[str, Any] = {}
         self.diagnostics: list[dict[str, str]] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
@@ -97,11 +111,13 @@ class Rig:
         return True
 
     def call(self, service_type: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(service_type, f"{self.name}/{service}")
+        if service not in self._clients:
+            name = f"{self.name}/{service}"
+            self._clients[service] = self.node.create_client(service_type, name)
+        client = self._clients[service]
         assert self.spin_until(client.service_is_ready), self.output()
         future = client.call_async(request)
         assert self.spin_until(future.done), self.output()
-        self.node.destroy_client(client)
         return future.result()
 
     def transition(self, label: str) -> bool:
@@ -118,14 +134,33 @@ class Rig:
         assert self.transition("activate"), self.output()
         assert self.spin_until(lambda: self.camera.get_subscription_count() > 0)
 
+    def connect_camera(self) -> None:
+        """Publish camera images anew, after the publisher was destroyed."""
+        self.camera = self.node.create_publisher(Image, CAMERA, RELIABLE)
+        assert self.spin_until(lambda: self.camera.get_subscription_count() > 0)
+        self.spin_until(lambda: False, 0.3)  # the node's side follows within milliseconds
+
     def set(self, **values: Any) -> SetParametersResult:
         """Set one parameter."""
-        client = AsyncParameterClient(self.node, self.name)
-        assert self.spin_until(client.services_are_ready)
+        client = self._parameter_client()
         future = client.set_parameters([Parameter(name, value=v) for name, v in values.items()])
         assert self.spin_until(future.done)
         (result,) = future.result().results
         return result
+
+    def parameter(self, name: str) -> Any:
+        """Return the value of a parameter."""
+        future = self._parameter_client().get_parameters([name])
+        assert self.spin_until(future.done)
+        (value,) = future.result().values
+        return parameter_value_to_python(value)
+
+    def _parameter_client(self) -> AsyncParameterClient:
+        if "parameters" not in self._clients:
+            self._clients["parameters"] = AsyncParameterClient(self.node, self.name)
+        client = self._clients["parameters"]
+        assert self.spin_until(client.services_are_ready)
+        return client
 
     def subscribe(self, topic: str, message_type: Any = Image, qos: QoSProfile = RELIABLE) -> Any:
         """Return the list that fills with the messages, once both sides know of each other."""
@@ -150,6 +185,19 @@ class Rig:
         seen = len(self.diagnostics)
         assert self.spin_until(lambda: len(self.diagnostics) >= seen + count), self.output()
         return self.diagnostics[-1]
+
+    def counts(self) -> dict[str, int]:
+        """Return the node's counters of images."""
+        report = self.next_diagnostics()
+        return {name: int(report[name]) for name in COUNTERS}
+
+    def new_counts(self, before: Mapping[str, int]) -> dict[str, int]:
+        """Return by how much the counters have grown."""
+        return {name: count - before[name] for name, count in self.counts().items()}
+
+    def resources(self) -> Resources:
+        process = psutil.Process(self.process.pid)
+        return Resources(process.memory_info().rss / 1e6, process.num_threads(), process.num_fds())
 
     def output(self) -> str:
         self._log.seek(0)

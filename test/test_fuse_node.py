@@ -110,11 +110,16 @@ def test_the_newest_image_is_fused_and_the_count_is_honest(rig: Rig) -> None:
     assert new["received"] == new["fused"] + new["dropped"]
 
 
+@pytest.mark.fault(
+    "short, oversized and zero-size messages, a wrong step or encoding",
+    "refused, counted by cause and logged; WARN",
+)
 def test_bad_messages_are_refused_and_counted(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
-    bayer, short, narrow, nothing = (image() for _ in range(4))
+    bayer, short, long, narrow, nothing = (image() for _ in range(5))
     bayer.encoding = "bayer_rggb8"
     del short.data[-100:]
+    long.data.frombytes(bytes(100))
     narrow.step = 10
     nothing.height = nothing.width = nothing.step = 0
     del nothing.data[:]
@@ -123,12 +128,12 @@ def test_bad_messages_are_refused_and_counted(rig: Rig) -> None:
         return rig.diagnostics[-1][key] == value
 
     before = int(rig.next_diagnostics()["refused"])
-    for number, bad in enumerate((bayer, short, narrow, nothing), start=1):
+    for number, bad in enumerate((bayer, short, long, narrow, nothing), start=1):
         rig.camera.publish(bad)
         assert rig.spin_until(partial(reports, "refused", str(before + number))), rig.output()
     report = rig.diagnostics[-1]
     causes = " ".join(key for key in report if key.startswith("refused: "))
-    for words in ("bayer_rggb8", "18332 bytes long", "step is 10", "0x0"):
+    for words in ("bayer_rggb8", "18332 bytes long", "18532 bytes long", "step is 10", "0x0"):
         assert words in causes
     assert "1 images refused" in report["message"]
     assert "image refused: " in rig.output()
@@ -213,6 +218,10 @@ def test_transitions_and_back(tmp_path: Path, tiny_bundle: Path) -> None:
         rig.close()
 
 
+@pytest.mark.fault(
+    "a broken bundle",
+    "stays unconfigured and says which file; ERROR; configures once the bundle is mended",
+)
 def test_a_broken_bundle_leaves_the_node_unconfigured(tmp_path: Path, tiny_bundle: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(tiny_bundle, broken)

@@ -17,6 +17,7 @@ from lifecycle_msgs.srv import ChangeState
 from ros_rig import Rig, image
 
 
+@pytest.mark.fault("SIGINT or SIGTERM, also many", "ends cleanly with exit code 0")
 # 100 signals come at every moment of the end, the interpreter's own included.
 @pytest.mark.parametrize("times", [1, 2, 100])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -35,8 +35,8 @@ def test_no_wheel_of_ros_is_a_dependency() -> None:
     assert "ros-" not in (ROOT / "requirements" / "vehicle.txt").read_text()
 
 
-def test_the_launch_file_compiles(tmp_path: Path) -> None:
-    launch = ROOT / "launch" / "fuse.launch.py"
+@pytest.mark.parametrize("launch", sorted((ROOT / "launch").glob("*.launch.py")))
+def test_the_launch_files_compile(launch: Path, tmp_path: Path) -> None:
     compiled = py_compile.compile(str(launch), cfile=str(tmp_path / "launch.pyc"), doraise=True)
     assert compiled and Path(compiled).stat().st_size > 0
 

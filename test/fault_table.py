@@ -1,0 +1,80 @@
+"""The README's table of faults, made from a run of the tests that are marked with `fault`.
+
+python test/fault_table.py          runs them and writes the table, if all pass
+python test/fault_table.py --check  runs nothing; fails where the table is not that of the tests
+
+A test is marked with `@pytest.mark.fault(fault, what the node does)`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+BEGIN = "<!-- faults: written by python test/fault_table.py -->"
+END = "<!-- /faults -->"
+
+
+class Collector:
+    """A pytest plugin that notes the marked tests.
+
+    Attributes:
+        rows: (fault, what the node does) and the tests of it, in the order of the tests.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], list[str]] = {}
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            for mark in item.iter_markers("fault"):
+                name = f"{item.path.name}::{getattr(item, 'originalname', item.name)}"
+                tests = self.rows.setdefault(mark.args, [])
+                if name not in tests:
+                    tests.append(name)
+
+    def table(self) -> str:
+        """Return the table in Markdown."""
+        lines = ["| fault | what the node does | test |", "|---|---|---|"]
+        for (fault, answer), tests in self.rows.items():
+            lines.append(f"| {fault} | {answer} | {', '.join(f'`{test}`' for test in tests)} |")
+        return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str, table: str) -> str:
+    """Return a README text with the table put between its two markers."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table}{END}{after}"
+
+
+def arguments(check: bool) -> Iterator[str]:
+    """Yield what pytest is called with."""
+    yield from ("-m", "fault", "-q", "-p", "no:cacheprovider", str(ROOT / "test"))
+    yield f"--ignore={ROOT / 'test' / 'training'}"
+    if check:
+        yield "--collect-only"
+
+
+def main(check: bool) -> int:
+    """Return the exit code: 0 where the tests pass, and with `check` where the table is theirs."""
+    collector = Collector()
+    if code := pytest.main(list(arguments(check)), plugins=[collector]):
+        return int(code)
+    readme = README.read_text(encoding="utf-8")
+    written = with_table(readme, collector.table())
+    if not check:
+        README.write_text(written, encoding="utf-8")
+    elif readme != written:
+        print("README.md: the table of faults is not that of the tests; run make faults")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

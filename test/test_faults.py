@@ -1,0 +1,261 @@
+"""What goes wrong on a vehicle, done to the real node over DDS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from builtin_interfaces.msg import Time
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+from magicfuse_ros.image_codec import ENCODINGS
+from ros_rig import RELIABLE, Rig, image
+
+CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2}
+PAUSE_S = 0.1  # lets a message through the node before the next one replaces it
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle))
+    try:
+        rig.activate()
+        yield rig
+        assert rig.counts()["failed"] == 0, rig.output()
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+@pytest.fixture
+def rig(shared: Rig) -> Iterator[Rig]:
+    """The node, which must fuse the next image whatever was done to it."""
+    yield shared
+    shared.unsubscribe_all()
+    received = shared.subscribe("restored_image")
+    shared.camera.publish(image())
+    assert shared.spin_until(lambda: bool(received)), shared.output()
+    shared.unsubscribe_all()
+
+
+def gray(encoding: str, size: tuple[int, int], padding: int = 0, big: bool = False) -> Image:
+    """Return a gray picture of (rows, columns) in an encoding; the padding of its rows is noise."""
+    rows, columns = size
+    levels = np.linspace(0, 255, rows * columns).astype(np.uint8).reshape(rows, columns)
+    low = np.full_like(levels, 77)
+    if encoding == "mono16":
+        pixels = np.stack((levels, low) if big else (low, levels), axis=2)
+    else:
+        pixels = np.repeat(levels[..., None], CHANNELS[encoding], axis=2)
+    noise = np.random.default_rng(0).integers(0, 256, (rows, padding), np.uint8)
+    lines = np.concatenate([pixels.reshape(rows, -1), noise], axis=1)
+    message = image()
+    message.encoding, message.is_bigendian = encoding, int(big)
+    message.height, message.width, message.step = rows, columns, lines.shape[1]
+    del message.data[:]
+    message.data.frombytes(np.ascontiguousarray(lines).reshape(-1))
+    return message
+
+
+def fused(rig: Rig, received: list[Image], message: Image) -> Image:
+    """Publish a message and return what the node makes of it."""
+    before = len(received)
+    rig.camera.publish(message)
+    assert rig.spin_until(lambda: len(received) > before), rig.output()
+    return received[-1]
+
+
+@pytest.mark.fault(
+    "camera stops and returns", "WARN after 2 s without an image; goes on with the first new one"
+)
+def test_camera_stops_and_returns(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    fused(rig, received, image(1))
+    rig.node.destroy_publisher(rig.camera)
+    assert rig.spin_until(lambda: "no image on /camera/image_raw" in rig.diagnostics[-1]["message"])
+    assert rig.diagnostics[-1]["level"] == "1"
+    rig.connect_camera()
+    fused(rig, received, image(2))
+    assert rig.spin_until(lambda: rig.diagnostics[-1]["level"] == "0")
+
+
+@pytest.mark.fault(
+    "images at 200 Hz", "the newest is fused, in order; those it replaces are counted as dropped"
+)
+def test_bursts(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    before = rig.counts()
+    count, start = 200, monotonic()
+    for number in range(count):
+        rig.camera.publish(image(stamp=100 + number, size=(480, 640)))
+        rig.spin_until(lambda due=start + number / 200: monotonic() >= due)  # type: ignore[misc]
+    newest = 99 + count
+    assert rig.spin_until(lambda: bool(received) and received[-1].header.stamp.sec == newest)
+    stamps = [message.header.stamp.sec for message in received]
+    assert stamps == sorted(set(stamps))
+    new = rig.new_counts(before)
+    assert new["fused"] == len(received)
+    assert new["received"] == new["fused"] + new["dropped"]
+
+
+@pytest.mark.fault("size and encoding change from image to image", "each is fused at its own size")
+def test_size_and_encoding_change(rig: Rig) -> None:
+    received = rig.subscribe("segmentation/mask")
+    for encoding, size in product(ENCODINGS, ((50, 70), (480, 640), (33, 1), (1, 5))):
+        mask = fused(rig, received, gray(encoding, size))
+        assert (mask.height, mask.width, mask.step) == (*size, size[1]), encoding
+
+
+@pytest.mark.fault("rows with padding", "the padding is left out")
+@pytest.mark.fault("big-endian mono16", "read as such")
+def test_layout_in_memory(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    plain = fused(rig, received, gray("mono8", (48, 64))).data
+    for encoding, big in (*((name, False) for name in ENCODINGS), ("mono16", True)):
+        assert fused(rig, received, gray(encoding, (48, 64), 5, big)).data == plain, encoding
+
+
+@pytest.mark.fault(
+    "stamps that are zero, negative or have 2 s of nanoseconds",
+    "fused; the header goes through unchanged; no age is counted for zero and negative ones",
+)
+def test_invalid_stamps(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    far, least = 2**31 - 1, -(2**31)
+    for seconds, nanoseconds in ((0, 0), (-5, 0), (least, 1), (7, 2 * 10**9), (far, 2**32 - 1)):
+        message = image()
+        message.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
+        assert fused(rig, received, message).header == message.header
+    ages = [float(v) for k, v in rig.next_diagnostics().items() if k.startswith("age_")]
+    assert ages and all(map(math.isfinite, ages))
+
+
+@pytest.mark.fault(
+    "images out of order, or twice",
+    "refused and counted where the stamp is not newer than the last one's; one older by 0.5 s or "
+    "more is a new beginning, such as a bag that starts again",
+)
+def test_out_of_order(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    before = rig.counts()
+    for tenths in (100, 102, 101, 102, 103, 40, 41):
+        message = image()
+        message.header.stamp = Time(sec=tenths // 10, nanosec=tenths % 10 * 10**8)
+        rig.camera.publish(message)
+        rig.spin_until(lambda: False, PAUSE_S)
+    assert rig.spin_until(lambda: len(received) >= 5)
+    stamps = [m.header.stamp.sec * 10 + m.header.stamp.nanosec // 10**8 for m in received]
+    assert stamps == [100, 102, 103, 40, 41]
+    assert rig.new_counts(before)["refused"] == 2
+
+
+@pytest.mark.fault("subscribers come and go", "what nobody takes is not computed; no image is lost")
+def test_subscribers_come_and_go(rig: Rig) -> None:
+    topics = ("mag_image", "segmentation/mask", "thermal_estimate", "segmentation/overlay")
+    for number, topic in enumerate(topics):
+        received = rig.subscribe(topic)
+        answer = fused(rig, received, image(stamp=10 + number))
+        assert answer.header.stamp.sec == 10 + number
+        rig.unsubscribe_all()
+
+
+@pytest.mark.fault("parameters change under load", "from the next image on; none is lost")
+def test_parameters_change_under_load(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    before = rig.counts()
+    changes = [{"tau": 0.1}, {"steps": 1}, {"mode": "restore"}, {"steps": 2}, {"mode": "fuse"}]
+    for number in range(30):
+        rig.camera.publish(image(stamp=100 + number, size=(480, 640)))
+        assert rig.set(**changes[number % len(changes)]).successful
+    assert rig.set(steps=0).successful and rig.set(tau=-1.0).successful
+    assert rig.spin_until(lambda: received[-1].header.stamp.sec == 129)
+    stamps = [message.header.stamp.sec for message in received]
+    assert stamps == sorted(set(stamps))
+    new = rig.new_counts(before)
+    assert new["received"] == new["fused"] + new["dropped"] == 30
+
+
+@pytest.mark.fault(
+    "the clock jumps back, as a bag starts again",
+    "goes on; the diagnostics, on a steady clock, do so, too",
+)
+def test_clock_jumps_back(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    clock = rig.node.create_publisher(Clock, "/clock", RELIABLE)
+    assert rig.set(use_sim_time=True).successful
+    try:
+        assert rig.spin_until(lambda: clock.get_subscription_count() > 0)
+        for seconds in (1000, 1001, 5, 6):
+            clock.publish(Clock(clock=Time(sec=seconds, nanosec=5 * 10**7)))
+            rig.spin_until(lambda: False, PAUSE_S)
+            message = image()
+            message.header.stamp = Time(sec=seconds)
+            fused(rig, received, message)
+        assert [message.header.stamp.sec for message in received] == [1000, 1001, 5, 6]
+        assert rig.next_diagnostics()["level"] == "0"
+    finally:
+        assert rig.set(use_sim_time=False).successful
+        rig.node.destroy_publisher(clock)
+
+
+@pytest.mark.fault("2,000 fuzzed messages", "refused with a reason, or fused; none is lost")
+def test_fuzzed_messages(rig: Rig) -> None:
+    """Over DDS a few; test_fuzz.py has the 2,000 through the same code."""
+    received = rig.subscribe("restored_image")
+    before = rig.counts()
+    random = np.random.default_rng(4)
+    for number in range(200):
+        message = gray(str(random.choice(ENCODINGS)), (12, 16), int(random.integers(3)))
+        field = str(random.choice(["height", "width", "step", "encoding", "data", "none"]))
+        if field == "encoding":
+            message.encoding = bytes(random.integers(32, 127, 6, np.uint8)).decode()
+        elif field == "data":
+            del message.data[int(random.integers(len(message.data))) :]
+        elif field != "none":
+            setattr(message, field, int(random.integers(2**32)) >> int(random.integers(32)))
+        message.header.stamp.sec = 100 + number
+        rig.camera.publish(message)
+        rig.spin_until(lambda: False, 0.005)
+
+    def all_handled() -> bool:
+        new = rig.new_counts(before)
+        return new["received"] == new["fused"] + new["dropped"] + new["refused"] == 200
+
+    assert rig.spin_until(all_handled), rig.new_counts(before)
+    new = rig.new_counts(before)
+    assert new["fused"] == len(received) > 0
+    assert new["refused"] > 0
+
+
+@pytest.mark.fault(
+    "configure, activate, deactivate, cleanup, 100 times",
+    "no growth: the same threads and open files; memory within 10 MB after the first 20",
+)
+def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        assert rig.state() == "unconfigured"
+        used = []
+        for cycle in range(1, 101):
+            for transition in ("configure", "activate", "deactivate", "cleanup"):
+                assert rig.transition(transition), rig.output()
+            if cycle in (20, 100):
+                used.append(rig.resources())
+        early, late = used
+        assert (late.threads, late.files) == (early.threads, early.files)
+        assert late.rss_mb - early.rss_mb < 10
+        rig.activate()
+        received = rig.subscribe("restored_image")
+        fused(rig, received, image())
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()

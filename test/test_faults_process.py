@@ -1,0 +1,144 @@
+"""Faults of the node's own process, its networks and its disk, over DDS."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from ros_rig import Rig, image
+
+# fuse_node with networks that raise while the file FAULT is there: "once" takes it away by the
+# first failure, "until loaded" by loading them anew.
+FAULTY_NODE = """
+import os
+from pathlib import Path
+from magicfuse_ros.backends.openvino import OpenVinoBackend
+from magicfuse_ros.ros import fuse_node
+
+fault = Path(os.environ["FAULT"])
+load = OpenVinoBackend.load
+
+def load_faulty(self, path, spec):
+    fault.unlink(missing_ok=True)
+    network = load(self, path, spec)
+
+    def call(inputs):
+        if fault.exists():
+            if fault.read_text() == "once":
+                fault.unlink()
+            raise RuntimeError("the device is lost")
+        return network(inputs)
+
+    return call
+
+OpenVinoBackend.load = load_faulty
+fuse_node.main()
+"""
+# What launch does with respawn=true.
+RESPAWN = "import subprocess, sys\nwhile True: subprocess.call(sys.argv[1:])"
+NODE = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node")
+
+
+@pytest.mark.fault("the backend raises once", "that image is lost and counted; the next is fused")
+@pytest.mark.fault(
+    "the backend raises for every image",
+    "after 5 in a row: ERROR, and the networks are loaded anew, at most every 10 s",
+)
+def test_a_raising_backend(tmp_path: Path, tiny_bundle: Path) -> None:
+    script, fault = tmp_path / "node.py", tmp_path / "fault"
+    script.write_text(FAULTY_NODE)
+    command = (sys.executable, str(script))
+    rig = Rig(tmp_path, {"FAULT": str(fault)}, command, bundle=str(tiny_bundle))
+
+    def lose(stamp: int, total: int) -> None:
+        rig.camera.publish(image(stamp))
+        assert rig.spin_until(lambda: int(rig.diagnostics[-1]["failed"]) == total), rig.output()
+
+    try:
+        rig.activate()
+        received = rig.subscribe("mag_image")
+        rig.next_diagnostics(1)
+        fault.write_text("once")
+        lose(1, total=1)
+        rig.camera.publish(image(stamp=2))
+        assert rig.spin_until(lambda: bool(received)), rig.output()
+        assert "image lost: RuntimeError: the device is lost" in rig.output()
+
+        fault.write_text("until loaded")
+        for number in range(5):
+            lose(10 + number, total=2 + number)
+        assert rig.spin_until(lambda: rig.diagnostics[-1]["reloads"] == "1"), rig.output()
+        assert rig.diagnostics[-1]["level"] == "2"
+        assert "5 images in a row were lost" in rig.diagnostics[-1]["message"]
+        rig.camera.publish(image(stamp=20))
+        assert rig.spin_until(lambda: len(received) == 2), rig.output()
+        assert rig.spin_until(lambda: rig.diagnostics[-1]["level"] == "0"), rig.diagnostics[-1]
+        assert [message.header.stamp.sec for message in received] == [2, 20]
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+@pytest.mark.fault("kill -9", "under a respawning launch it comes back, active, by itself")
+def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
+    command = (sys.executable, "-c", RESPAWN, *NODE)
+    rig = Rig(tmp_path, command=command, bundle=str(tiny_bundle), autostart=True)
+    launch = psutil.Process(rig.process.pid)
+
+    def fuses_again(seen: int) -> bool:
+        rig.camera.publish(image())
+        rig.spin_until(lambda: False, 0.1)
+        return len(received) > seen
+
+    try:
+        received = rig.subscribe("mag_image")
+        assert rig.spin_until(partial(fuses_again, 0)), rig.output()
+        (first,) = launch.children()
+        first.kill()
+        assert rig.spin_until(lambda: first.pid not in [c.pid for c in launch.children()])
+        seen = len(received)
+        assert rig.spin_until(partial(fuses_again, seen)), rig.output()
+        (second,) = launch.children()
+        assert second.pid != first.pid
+    finally:
+        children = launch.children() if launch.is_running() else []
+        rig.close()
+        for child in children:
+            child.kill()
+
+
+@pytest.mark.fault(
+    "disk full at the engine cache, and at the log",
+    "`magicfuse build` says so and leaves nothing behind; the node runs without either",
+)
+def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:
+    cache = tmp_path / "cache"
+    build = [sys.executable, "-m", "magicfuse_ros.cli", "build", "--backend", "openvino"]
+    limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *build, "--bundle", str(tiny_bundle)]
+    environment = {**os.environ, "MAGICFUSE_CACHE": str(cache)}
+    done = subprocess.run(limited, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "File too large" in " ".join((done.stdout + done.stderr).split())
+    assert not [path for path in cache.rglob("*") if path.suffix in (".engine", ".json")]
+
+    full = ("sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh", *NODE)
+    rig = Rig(tmp_path, {"MAGICFUSE_CACHE": str(cache)}, full, bundle=str(tiny_bundle))
+    try:
+        rig.activate()
+        received = rig.subscribe("mag_image")
+        bad = image()
+        bad.encoding = "bayer_rggb8"  # makes it log
+        rig.camera.publish(bad)
+        rig.camera.publish(image())
+        assert rig.spin_until(lambda: bool(received))
+        assert rig.end() == 0
+    finally:
+        rig.close()

@@ -1,0 +1,85 @@
+"""QoS by ROS's standard override parameters, and the Fast DDS profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from ros_rig import CAMERA, ROOT, Rig, image
+
+PROFILE = str(ROOT / "config" / "fastdds.xml")
+# What fuse.launch.py sets with fastdds_profile:=true
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def test_overrides_and_profile(tmp_path: Path, tiny_bundle: Path) -> None:
+    overrides = {
+        f"qos_overrides.{CAMERA}.subscription.reliability": "best_effort",
+        f"qos_overrides.{Rig.name}/mag_image.publisher.reliability": "best_effort",
+        f"qos_overrides.{Rig.name}/mag_image.publisher.depth": 2,
+    }
+    profile = dict.fromkeys(PROFILE_VARIABLES, PROFILE)
+    rig = Rig(tmp_path, profile, bundle=str(tiny_bundle), **overrides)
+    try:
+        rig.activate()
+        (subscription,) = rig.node.get_subscriptions_info_by_topic(CAMERA)
+        assert subscription.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        reliability = {
+            topic: publisher.qos_profile.reliability
+            for topic in ("mag_image", "restored_image")
+            for publisher in rig.node.get_publishers_info_by_topic(f"{rig.name}/{topic}")
+        }
+        assert reliability == {
+            "mag_image": ReliabilityPolicy.BEST_EFFORT,
+            "restored_image": ReliabilityPolicy.RELIABLE,
+        }
+        assert rig.parameter(f"qos_overrides.{Rig.name}/mag_image.publisher.depth") == 2
+
+        received = rig.subscribe("mag_image", Image, BEST_EFFORT)
+        camera = rig.node.create_publisher(Image, CAMERA, BEST_EFFORT)
+        assert rig.spin_until(lambda: camera.get_subscription_count() > 0)
+        for stamp in range(1, 50):
+            camera.publish(image(stamp))
+            if rig.spin_until(lambda: bool(received), 0.2):
+                break
+        assert received, rig.output()
+
+        # the shared memory of the profile, in which images have room
+        maps = Path(f"/proc/{rig.process.pid}/maps").read_text().splitlines()
+        ends = [line.split()[0].split("-") for line in maps if "/dev/shm/" in line]
+        assert max(int(end, 16) - int(start, 16) for start, end in ends) >= 64 * 2**20
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize(
+    ("override", "transition", "state"),
+    [
+        (f"{Rig.name}/mag_image.publisher.reliability", "configure", "unconfigured"),
+        (f"{CAMERA}.subscription.reliability", "activate", "inactive"),
+    ],
+)
+def test_a_wrong_override_is_named(
+    tmp_path: Path, tiny_bundle: Path, override: str, transition: str, state: str
+) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle), **{f"qos_overrides.{override}": "often"})
+    try:
+        transitions = ["configure", "activate"]
+        for step in transitions[: transitions.index(transition)]:
+            assert rig.transition(step)
+        assert not rig.transition(transition)
+        assert rig.state() == state
+        report = rig.next_diagnostics()
+        assert report["level"] == "2"
+        assert "qos_overrides of" in report["message"] and "`often`" in report["message"]
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
