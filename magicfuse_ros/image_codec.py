@@ -5,12 +5,14 @@ Everything inside magicfuse_ros is RGB, HxWx3 uint8, C-contiguous.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from magicfuse_ros.errors import FrameError
 
@@ -19,6 +21,7 @@ Image = npt.NDArray[np.uint8]
 _BYTES_PER_PIXEL = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2}
 ENCODINGS: tuple[str, ...] = tuple(_BYTES_PER_PIXEL)
 COMPRESSED_FORMATS: tuple[str, ...] = ("jpeg", "png")
+MAX_PIXELS = 2**26  # of a compressed image: 200 MB as RGB
 _YUV_NAMES = ("yuv", "yuyv", "uyvy", "nv12", "nv21", "nv24", "i420")
 
 _TO_RGB: dict[str, Callable[[Image], Any]] = {
@@ -104,7 +107,7 @@ def decode_compressed(format: str, data: Any) -> Image:
         so that it fits the camera_info.
 
     Raises:
-        FrameError: for another format, or data that is not an image.
+        FrameError: for another format, data that is not an image, or one of over `MAX_PIXELS`.
     """
     name = format.lower()
     known = any(word in name for word in (*COMPRESSED_FORMATS, "jpg"))
@@ -112,7 +115,20 @@ def decode_compressed(format: str, data: Any) -> Image:
         raise FrameError(
             f"compressed format is {format!r}; supported are {', '.join(COMPRESSED_FORMATS)}"
         )
+    _check_size(data)
     return decode_file(data, upright=False)
+
+
+def _check_size(data: Any) -> None:
+    """Read the header alone: a few damaged bytes there would make the decoder take gigabytes."""
+    flat = np.frombuffer(data, dtype=np.uint8)
+    try:
+        with PIL.Image.open(io.BytesIO(flat)) as file:
+            width, height = file.size
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise FrameError(f"{flat.size} bytes of image data are damaged or no image") from error
+    if width * height > MAX_PIXELS:
+        raise FrameError(f"image is {width}x{height}; at most {MAX_PIXELS} pixels are decoded")
 
 
 def decode_file(data: Any, *, upright: bool = True) -> Image:

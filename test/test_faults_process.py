@@ -121,8 +121,9 @@ def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
 )
 def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:
     cache = tmp_path / "cache"
-    build = [sys.executable, "-m", "magicfuse_ros.cli", "build", "--backend", "openvino"]
-    limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *build, "--bundle", str(tiny_bundle)]
+    build = [sys.executable, "-c", "from magicfuse_ros.cli import app; app()", "build"]
+    build += ["--backend", "openvino"]
+    limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *build, str(tiny_bundle)]
     environment = {**os.environ, "MAGICFUSE_CACHE": str(cache)}
     done = subprocess.run(limited, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -1,0 +1,92 @@
+"""Fuzzed camera messages through the same code as the node's: an image, or a reason."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from sensor_msgs.msg import CompressedImage, Image
+
+from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec import ENCODINGS
+from magicfuse_ros.ros.images import to_rgb
+from media_files import picture
+
+UINT32 = st.one_of(st.integers(0, 70), st.integers(0, 2**32 - 1))
+NAMES = st.one_of(
+    st.sampled_from([*ENCODINGS, "bayer_rggb8", "32FC1", "yuv422_yuy2", "jpeg", "png"]),
+    st.text(st.characters(codec="utf-8"), max_size=12),
+)
+FUZZ = settings(
+    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+)
+PIXELS = picture(24, 32)
+FILES = [cv2.imencode(suffix, PIXELS)[1].tobytes() for suffix in (".jpg", ".png")]
+
+
+def check(message: Image | CompressedImage) -> None:
+    """Accept an RGB image, or the one error that the node counts as a refusal."""
+    try:
+        rgb = to_rgb(message)
+    except FrameError as error:
+        assert str(error)
+        return
+    assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3 and rgb.size > 0
+    assert rgb.flags.c_contiguous
+    if isinstance(message, Image):
+        assert rgb.shape[:2] == (message.height, message.width)
+
+
+@FUZZ
+@given(
+    encoding=NAMES,
+    height=UINT32,
+    width=UINT32,
+    step=UINT32,
+    big=st.integers(0, 255),
+    length=st.integers(0, 5000),
+    fits=st.booleans(),
+)
+def test_images(
+    encoding: str, height: int, width: int, step: int, big: int, length: int, fits: bool
+) -> None:
+    if fits and height * step < 10**6:
+        length = height * step
+    message = Image(encoding=encoding, height=height, width=width, step=step, is_bigendian=big)
+    message.data.frombytes(bytes(length))
+    check(message)
+
+
+@FUZZ
+@given(
+    format=NAMES,
+    file=st.sampled_from(FILES),
+    cut=st.integers(0, 5000),
+    changes=st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 255)), max_size=8),
+)
+def test_compressed_images(
+    format: str, file: bytes, cut: int, changes: list[tuple[int, int]]
+) -> None:
+    content = bytearray(file[: cut or None])
+    for place, value in changes:
+        content[place % len(content)] = value
+    message = CompressedImage(format=format)
+    message.data.frombytes(bytes(content))
+    check(message)
+
+
+@pytest.mark.parametrize("size", [(65500, 65500), (9000, 9000)])
+def test_a_small_file_of_a_huge_image_is_refused(size: tuple[int, int]) -> None:
+    """A damaged header must not cost gigabytes."""
+    content = bytearray(FILES[0])
+    start = content.index(b"\xff\xc0") + 5  # SOF0: rows and columns, 16 bits each
+    content[start : start + 4] = b"".join(number.to_bytes(2, "big") for number in size)
+    message = CompressedImage(format="jpeg")
+    message.data.frombytes(bytes(content))
+    with pytest.raises(FrameError, match=r"damaged|9000x9000"):
+        to_rgb(message)
