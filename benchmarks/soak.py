@@ -1,0 +1,330 @@
+"""Soak: `fuse_node` with a 30 Hz camera and random faults, for as long as wanted.
+
+make soak MINUTES=30      or: python benchmarks/soak.py --minutes 30 [--seed 1] [--out out/soak]
+
+A tiny bundle of real networks keeps up with the camera on two cores, so that the age shows the
+node and not the networks. Faults: the camera pauses, bursts at 200 Hz, sends malformed, late and
+repeated images, changes size and encoding; a subscriber comes and goes; parameters change; the node
+is deactivated and activated. It passes if
+- the node's memory grows by less than 10 MB after the warm-up (medians of a tenth of the time),
+- no frame comes out twice or out of order,
+- every image sent is published, dropped or refused, by the node's own counters, none is lost, and
+  what is counted as fused has come out,
+- the age, stamp to arrival at a subscriber, is under 3 camera periods for 99 of 100 frames.
+Leaves soak.json and soak.png in the output folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from time import monotonic, time_ns
+from typing import Annotated, Any
+
+import numpy as np
+import psutil
+import typer
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from sensor_msgs.msg import Image
+
+from magicfuse_ros.demo.play import CONFIG, child, end, isolate, parameter_file, tail
+from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.session import Session
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "test"))
+from tiny_bundle import build  # noqa: E402
+
+NODE, CAMERA = "/soak/fuse_node", "/soak/image_raw"
+PERIOD_S = 1 / 30
+FAULT_EVERY_S = (1.0, 4.0)
+DRAIN_S = 20.0
+SETTLE_S = 1.0
+MAX_GROWTH_MB, MAX_PERIODS = 10.0, 3.0
+SIZES = ((240, 320), (480, 640), (600, 800))
+ENCODINGS = {"bgr8": 3, "rgb8": 3, "mono8": 1}
+# What becomes of an image that was received; whatever else the node counts of them must be 0.
+OUTCOMES = ("fused", "dropped", "refused", "idle", "failed")
+
+
+@dataclass
+class Run:
+    """What was seen, for the report."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    arrived: int = 0
+    disorder: int = 0
+    unaccounted: list[dict[str, int]] = field(default_factory=list)
+    ages: list[tuple[float, float]] = field(default_factory=list)  # seconds, ms
+    rss: list[tuple[float, float]] = field(default_factory=list)  # seconds, MB
+
+
+class Soak:
+    """The camera, a subscriber, and whoever does the faults."""
+
+    def __init__(self, session: Session, pid: int, seed: int) -> None:
+        self.run = Run()
+        self._session = session
+        self._random = random.Random(seed)
+        self._process = psutil.Process(pid)
+        self._size, self._encoding = SIZES[1], "bgr8"
+        self._sent = self._arrived = 0  # since the latest activation
+        self._last_sent_ns = self._last_arrived_ns = 0
+        self._silent_until = 0.0
+        self._report: dict[str, str] = {}
+        self._extra: Any = None
+        node = session.node
+        self._camera = node.create_publisher(Image, CAMERA, qos.images())
+        deep = qos.images()
+        deep.depth = 100
+        node.create_subscription(Image, f"{NODE}/mag_image", self._on_image, deep, raw=True)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._parameters = AsyncParameterClient(node, NODE)
+        self._start = monotonic()
+
+    def work(self, seconds: float) -> None:
+        """Run for a time, then wait for the last image's result."""
+        session = self._session
+        connected = session.spin_until(lambda: self._camera.get_subscription_count() > 0, DRAIN_S)
+        assert connected, "the node does not subscribe"
+        session.spin_until(lambda: False, SETTLE_S)
+        self._start = due = next_rss = monotonic()
+        next_fault = due + self._random.uniform(*FAULT_EVERY_S)
+        while (now := monotonic()) < self._start + seconds:
+            if now >= next_rss:
+                self.run.rss.append((now - self._start, self._process.memory_info().rss / 1e6))
+                next_rss += 1.0
+            if now >= next_fault:
+                self._fault()
+                next_fault = monotonic() + self._random.uniform(*FAULT_EVERY_S)
+                due = max(due, monotonic())
+            if now >= self._silent_until:
+                self._send()
+            due += PERIOD_S
+            session.spin_until(lambda until=due: monotonic() >= until, PERIOD_S)  # type: ignore[misc]
+        self._account()
+
+    def _on_image(self, message: bytes) -> None:
+        now_ns = time_ns()
+        seconds, nanoseconds = struct.unpack_from("<iI", message, 4)  # CDR: the header's stamp
+        stamp_ns = seconds * 1_000_000_000 + nanoseconds
+        self.run.disorder += stamp_ns <= self._last_arrived_ns
+        self._last_arrived_ns = stamp_ns
+        self._arrived += 1
+        self.run.ages.append((monotonic() - self._start, (now_ns - stamp_ns) / 1e6))
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        (status,) = array.status
+        self._report = {value.key: value.value for value in status.values}
+
+    def _send(self, message: Image | None = None, stamp_ns: int | None = None) -> None:
+        message = message or self._image()
+        stamp_ns = stamp_ns or max(time_ns(), self._last_sent_ns + 1)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        self._last_sent_ns = max(stamp_ns, self._last_sent_ns)
+        self._camera.publish(message)
+        self._sent += 1
+
+    def _image(self) -> Image:
+        (rows, columns), encoding = self._size, self._encoding
+        step = columns * ENCODINGS[encoding]
+        message = Image(encoding=encoding, height=rows, width=columns, step=step)
+        message.data.frombytes(np.full(rows * step, self._sent % 256, np.uint8))
+        return message
+
+    def _fault(self) -> None:
+        faults: tuple[Callable[[], None], ...] = (
+            self._pause, self._burst, self._malformed, self._late, self._twice, self._resize,
+            self._reencode, self._subscriber, self._set_parameters, self._lifecycle,
+        )  # fmt: skip
+        fault = self._random.choice(faults)
+        self.run.faults[fault.__name__.strip("_")] += 1
+        fault()
+
+    def _pause(self) -> None:
+        self._silent_until = monotonic() + self._random.uniform(0.5, 3.0)
+
+    def _burst(self) -> None:
+        for _ in range(40):
+            self._send()
+            self._session.spin_until(lambda: False, 0.005)
+
+    def _malformed(self) -> None:
+        message = self._image()
+        kind = self._random.randrange(4)
+        if kind == 0:
+            del message.data[-100:]
+        elif kind == 1:
+            message.data.frombytes(bytes(100))
+        elif kind == 2:
+            message.height = message.width = message.step = 0
+            del message.data[:]
+        else:
+            message.encoding = "bayer_rggb8"
+        self._send(message)
+
+    def _late(self) -> None:
+        self._send(stamp_ns=self._last_sent_ns - 50_000_000)
+
+    def _twice(self) -> None:
+        self._send(stamp_ns=self._last_sent_ns)
+
+    def _resize(self) -> None:
+        self._size = self._random.choice(SIZES)
+
+    def _reencode(self) -> None:
+        self._encoding = self._random.choice(list(ENCODINGS))
+
+    def _subscriber(self) -> None:
+        node = self._session.node
+        if self._extra is not None:
+            node.destroy_subscription(self._extra)
+            self._extra = None
+        else:
+            topic = f"{NODE}/segmentation/overlay"
+            profile = qos.images()
+            self._extra = node.create_subscription(Image, topic, lambda _: None, profile, raw=True)
+
+    def _set_parameters(self) -> None:
+        tau = Parameter("tau", value=self._random.random())
+        steps = Parameter("steps", value=self._random.choice((0, 1, 2)))
+        self._parameters.set_parameters([tau, steps])  # the answer comes while images go on
+
+    def _lifecycle(self) -> None:
+        """Deactivate and activate: the node's counters begin anew."""
+        self._account()
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            assert self._session.change_state(NODE, transition, self._process.is_running, DRAIN_S)
+        session = self._session
+        session.spin_until(lambda: self._camera.get_subscription_count() > 0, DRAIN_S)
+        session.spin_until(lambda: False, SETTLE_S)
+        self._sent = self._arrived = 0
+
+    def _account(self) -> None:
+        """Wait until the counters add up, and add them to the run's."""
+
+        def found() -> dict[str, int]:
+            names = ("received", *OUTCOMES)
+            return {name: int(self._report.get(name, 0)) for name in names}
+
+        def adds_up() -> bool:
+            counts = found()
+            outcomes = sum(counts[name] for name in OUTCOMES)
+            return self._sent == counts["received"] == outcomes and self._arrived == counts["fused"]
+
+        ok = self._session.spin_until(adds_up, DRAIN_S)
+        counts = {"sent": self._sent, "arrived": self._arrived, **found()}
+        if not ok:
+            self.run.unaccounted.append(counts)
+        self.run.counts.update(counts)
+        self.run.arrived += self._arrived
+
+
+def judge(run: Run, seconds: float) -> dict[str, Any]:
+    """Return the figures and whether each of the promises was kept."""
+    warm_up = min(60.0, seconds / 5)
+    tenth = (seconds - warm_up) / 10
+    early = [mb for at, mb in run.rss if warm_up <= at < warm_up + tenth]
+    late = [mb for at, mb in run.rss if at >= run.rss[-1][0] - tenth]
+    growth = median(late) - median(early)
+    ages = {f"p{p}": float(np.percentile([ms for _, ms in run.ages], p)) for p in (50, 95, 99)}
+    checks = {
+        "memory": growth < MAX_GROWTH_MB,
+        "order": run.disorder == 0,
+        "counts": not run.unaccounted and run.counts["failed"] == 0,
+        "age": ages["p99"] < MAX_PERIODS * PERIOD_S * 1e3,
+    }
+    return {
+        "passed": all(checks.values()),
+        "checks": checks,
+        "warm_up_s": warm_up,
+        "rss_mb": {"early": median(early), "late": median(late), "growth": growth},
+        "age_ms": ages,
+        "age_limit_ms": MAX_PERIODS * PERIOD_S * 1e3,
+        "counts": dict(run.counts),
+        "twice_or_out_of_order": run.disorder,
+        "segments_that_do_not_add_up": run.unaccounted,
+        "faults": dict(run.faults),
+    }
+
+
+def plot(run: Run, path: Path) -> None:
+    """Draw memory and age over time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (memory, age) = pyplot.subplots(2, 1, sharex=True, figsize=(9, 5))
+    memory.plot(*zip(*run.rss, strict=True))
+    memory.set_ylabel("memory of the node, MB")
+    memory.set_ylim(bottom=0)
+    age.plot(*zip(*run.ages, strict=True), ".", markersize=1)
+    age.axhline(MAX_PERIODS * PERIOD_S * 1e3, color="gray", linewidth=0.8)
+    age.set_ylabel("age on arrival, ms")
+    age.set_xlabel("seconds")
+    age.set_yscale("log")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.5, help="How long.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Of the faults.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/soak"),
+) -> None:
+    """Run the soak; exit code 1 where a promise was not kept."""
+    out = out.resolve()
+    (out / "log").mkdir(parents=True, exist_ok=True)
+    isolate(out)
+    bundle = out / f"bundle_{os.getpid()}"
+    build(bundle)
+    log = out / "log" / "fuse_node.txt"
+    overrides = parameter_file(
+        out / "log" / "fuse_node.yaml", {"bundle": str(bundle), "autostart": True}
+    )
+    namespace, _, name = NODE.rpartition("/")
+    arguments = ["-r", f"__node:={name}", "-r", f"__ns:={namespace}"]
+    arguments += ["--params-file", str(CONFIG / "fuse.yaml"), "--params-file", str(overrides)]
+    arguments += ["-r", f"image:={CAMERA}"]
+    with child("fuse_node", arguments, log) as node, Session("soak") as session:
+        work = Soak(session, node.pid, seed)
+        work.work(minutes * 60)
+        code = end(node)
+    result = {"minutes": minutes, "seed": seed, **judge(work.run, minutes * 60)}
+    result["exit_code"] = code
+    result["passed"] = result["passed"] and code == 0
+    result["machine"] = {
+        "cores": os.cpu_count(),
+        "cpu": _cpu(),
+        "python": platform.python_version(),
+    }
+    (out / "soak.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    plot(work.run, out / "soak.png")
+    print(json.dumps(result, indent=2))
+    if not result["passed"]:
+        print(f"the soak failed; the node's log ends:\n{tail(log)}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def cpu() -> str:
+    """Return the name of the processor."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+
+
+if __name__ == "__main__":
+    typer.run(soak)
