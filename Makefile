@@ -2,10 +2,14 @@
 # make demo    a real video through the node; results in out/demo  [INPUT=video, folder or bag] [TOPIC=of a bag] [DURATION=60]
 # make test    all tests (also installs what they and the training package need)
 # make lint    ruff and mypy
+# make faults  the fault tests; writes their table into README.md
+# make soak    the node under random faults; results in out/soak  [MINUTES=30] [SEED=1]
 PYTHON ?= python3
 INPUT ?=
 TOPIC ?=
 DURATION ?= 60
+MINUTES ?= 30
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -13,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The venv stands alone, also in a shell where a ROS is sourced.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint faults soak
 
 setup: $(VENV)/setup.stamp
 
@@ -40,3 +44,8 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+faults: $(VENV)/test.stamp
+	$(BIN)/python test/fault_table.py
+
+soak: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) --seed $(SEED)

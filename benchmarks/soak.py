@@ -309,7 +309,7 @@ def soak(
     result["passed"] = result["passed"] and code == 0
     result["machine"] = {
         "cores": os.cpu_count(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "python": platform.python_version(),
     }
     (out / "soak.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
