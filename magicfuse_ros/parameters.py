@@ -12,10 +12,10 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from magicfuse_ros.deadline import Mode
 from magicfuse_ros.geometry import Fit
 
 Scalar = bool | int | float | str
-Mode = Literal["fuse", "restore"]
 _LIVE: dict[str, JsonValue] = {"live": True}
 TABLE_BEGIN = "<!-- parameters: written by python -m magicfuse_ros.parameters -->"
 TABLE_END = "<!-- /parameters -->"
@@ -44,12 +44,20 @@ class FuseParameters(BaseModel):
         False, description="configure and activate at the start; the launch files set it"
     )
     mode: Mode = Field(
-        "fuse", description="restore: only the restored image, at a fraction of the cost",
+        "fuse",
+        description="restore: only the restored image, at a fraction of the cost; auto: fuse, and "
+        "restore while fusing cannot meet the deadline",
         json_schema_extra=_LIVE,
     )  # fmt: skip
     steps: int = Field(
         0, ge=0, le=1000,
-        description="diffusion steps K of a frame, one of the bundle's; 0: the bundle's default",
+        description="diffusion steps K of a frame, one of the bundle's; 0: the most that meet the "
+        "deadline",
+        json_schema_extra=_LIVE,
+    )  # fmt: skip
+    target_period: float = Field(
+        0.0, ge=0.0, le=60.0,
+        description="deadline: seconds from one result to the next; 0: the camera's own period",
         json_schema_extra=_LIVE,
     )  # fmt: skip
     tau: float = Field(
@@ -58,11 +66,6 @@ class FuseParameters(BaseModel):
         "0 to 1; below 0: the bundle's own",
         json_schema_extra=_LIVE,
     )  # fmt: skip
-
-    @property
-    def chosen_steps(self) -> int | None:
-        """K, or None for the bundle's default."""
-        return self.steps or None
 
     @property
     def chosen_tau(self) -> float | None:

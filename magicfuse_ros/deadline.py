@@ -1,0 +1,312 @@
+"""Deadline control: what the next frame may cost, from what the last ones did cost.
+
+    term        meaning
+    period      of the camera: mean interval of the arrivals
+    deadline    target_period; where that is 0, the camera's period
+    plan        mode, K and stride of the next frame; every stride-th image is begun
+    rungs       modes and K from best to cheapest: falling K, then in `auto` only the restored image
+
+    1. A frame costs fixed + K x step: step is ikr + ckg + mkf of one step, fixed is all the rest
+       from taking the message to the last publication.
+    2. A plan fits if its cost is at most `FITS` of the deadline. If the present one does not, the
+       best that fits follows at once. Where not even the last rung fits, the stride grows until it
+       fits into stride x period: skipped images are spread evenly.
+    3. A better plan has to fit into `RAISES` of the deadline for `patience` frames. `patience`
+       doubles where a raise did not last, so that a wrong estimate cannot make the plan flap.
+
+The estimate of a cost is the second largest of the latest: one slow frame changes nothing, two do.
+Arrivals, not stamps, give the period: a bag that plays faster keeps its stamps, and what arrives
+is what has to be coped with.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from math import ceil
+from statistics import median
+from typing import Literal
+
+from magicfuse_ros.errors import MagicFuseError
+
+FITS = 0.95
+RAISES = 0.80
+COSTS = 10  # frames in an estimate
+FEWEST_COSTS = 3
+PATIENCE = 20  # frames
+MOST_PATIENCE = 640
+_INTERVALS = 30
+_FEWEST_INTERVALS = 4
+_AWAY_S = 1.0
+
+Mode = Literal["fuse", "restore", "auto"]
+FrameMode = Literal["fuse", "restore"]
+_Rung = tuple[FrameMode, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with the next frame; of `stride` images, one is begun."""
+
+    mode: FrameMode
+    steps: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """The control at one moment.
+
+    Attributes:
+        plan: in force.
+        why: what led to it.
+        period_s: of the camera; None before some images came.
+        deadline_s: None as long as neither target_period nor the camera's period is known.
+    """
+
+    plan: Plan
+    why: str
+    period_s: float | None
+    deadline_s: float | None
+
+
+class CameraPeriod:
+    """The mean interval of the latest arrivals; a pause of the camera does not count."""
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        self._times: deque[float] = deque(maxlen=_INTERVALS + 1)
+        self._paused = False
+
+    def arrived(self, now: float) -> None:
+        """Take note of an image at `now`, seconds of a steady clock."""
+        if self._times:
+            limit = max(_AWAY_S, 5 * (self.seconds or 0))
+            pause = now - self._times[-1] > limit
+            # One long interval is a pause; two are a slow camera.
+            if pause and not self._paused:
+                self._times.clear()
+            self._paused = pause
+        self._times.append(now)
+        intervals = len(self._times) - 1
+        if intervals >= _FEWEST_INTERVALS:
+            self.seconds = max((self._times[-1] - self._times[0]) / intervals, 1e-4)
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Of one frame, in seconds; `step` and `ikr` for one of its K steps."""
+
+    fixed: float
+    step: float
+    ikr: float
+    encoder: float
+
+    def of(self, steps: int) -> float:
+        return self.fixed + steps * self.step
+
+
+class _Costs:
+    """Costs of the latest frames of one mode."""
+
+    def __init__(self) -> None:
+        self.latest: deque[_Cost] = deque(maxlen=COSTS)
+
+    def estimate(self, steps: int) -> float:
+        return sorted(cost.of(steps) for cost in self.latest)[-2]
+
+    def restoring(self, steps: int) -> float:
+        """Estimate a frame of ikr alone; too high by the networks that it does not need."""
+        return sorted(cost.fixed + steps * cost.ikr for cost in self.latest)[-2]
+
+    def probe(self) -> float:
+        """Return the time of what runs in every mode, to compare the speed then and now."""
+        return median(cost.encoder + cost.ikr for cost in self.latest)
+
+
+class DeadlineControl:
+    """Chooses plans. Threads may differ: `admit` where images arrive, the rest where they go."""
+
+    def __init__(self, grids: Collection[int], default_steps: int) -> None:
+        """Start with K = `default_steps`, which is one of `grids`."""
+        self._grids = sorted(grids, reverse=True)
+        self._lock = threading.Lock()
+        self._period = CameraPeriod()
+        self._target = 0.0
+        self._base = 1  # stride that the target period asks for
+        self._mode: Mode = "fuse"
+        self._steps = 0
+        self._rungs: list[_Rung] = [("fuse", k) for k in self._grids]
+        self._plan = Plan("fuse", default_steps, 1)
+        self._why = "start"
+        self._costs = _Costs()
+        self._fusing: tuple[_Costs, float] | None = None  # when fusing was given up, and its probe
+        self._patience = PATIENCE
+        self._calm = 0
+        self._since_raise: int | None = None
+        self._waiting = 0
+        self._begun: float | None = None
+
+    def configure(self, mode: Mode, steps: int, target_period: float) -> None:
+        """Take over parameters; the present plan stays where it is allowed by them.
+
+        Args:
+            mode: `auto` falls back from fusing to restoring alone, and comes back.
+            steps: K; 0 lets the deadline choose.
+            target_period: seconds; 0 takes the camera's period.
+
+        Raises:
+            MagicFuseError: if there is no grid for K; nothing has changed then.
+        """
+        if steps and steps not in self._grids:
+            raise MagicFuseError(f"steps is {steps}; expected 0 or one of {sorted(self._grids)}")
+        with self._lock:
+            self._mode, self._steps, self._target = mode, steps, target_period
+            self._patience = PATIENCE
+            self._set_base()
+            self._set_rungs(restore_wanted=True)
+
+    def admit(self, now: float) -> bool:
+        """Take note of an image that arrived at `now` (steady clock); say whether to begin it."""
+        with self._lock:
+            self._period.arrived(now)
+            self._set_base()
+            self._waiting += 1
+            stride, period = self._plan.stride, self._period.seconds or 0.0
+            # The time counts, too: after lost images or a pause the next one is begun at once.
+            late = self._begun is None or now - self._begun > (stride + 0.5) * period
+            if self._waiting < stride and not late:
+                return False
+            self._waiting = 0
+            self._begun = now
+            return True
+
+    def plan(self, restore_wanted: bool) -> Plan:
+        """Return the plan for a frame; without `restore_wanted`, `auto` has nothing to fall to."""
+        with self._lock:
+            self._set_rungs(restore_wanted)
+            return self._plan
+
+    def done(self, plan: Plan, cost_s: float, stages_ms: Mapping[str, float]) -> None:
+        """Learn from a frame.
+
+        Args:
+            plan: by which it was made.
+            cost_s: from taking its message to its last publication, seconds.
+            stages_ms: as in `FusedFrame`.
+        """
+        with self._lock:
+            if (plan.mode, plan.steps) != (self._plan.mode, self._plan.steps):
+                return
+            ikr, ckg, mkf = (stages_ms.get(name, 0.0) / 1e3 for name in ("ikr", "ckg", "mkf"))
+            step = (ikr + ckg + mkf) / plan.steps
+            fixed = max(cost_s - plan.steps * step, 0.0)
+            encoder = stages_ms.get("encoder", 0.0) / 1e3
+            self._costs.latest.append(_Cost(fixed, step, ikr / plan.steps, encoder))
+            if self._since_raise is not None:
+                self._since_raise += 1
+                if self._since_raise > 2 * PATIENCE:
+                    self._since_raise, self._patience = None, PATIENCE
+            if len(self._costs.latest) >= FEWEST_COSTS and self._budget() is not None:
+                self._choose()
+
+    def status(self) -> Status:
+        """Return the plan in force and what led to it."""
+        with self._lock:
+            period = self._period.seconds
+            return Status(self._plan, self._why, period, self._target or period)
+
+    def _budget(self) -> float | None:
+        period = self._period.seconds
+        if not self._target or period is None:
+            return self._target or period
+        return min(self._target, self._base * period) if self._target > period else self._target
+
+    def _set_base(self) -> None:
+        if not self._target or self._period.seconds is None:
+            self._base = 1
+            return
+        ratio = self._target / self._period.seconds
+        if abs(ratio - self._base) > 0.6:  # more than half: no flapping between two
+            self._base = max(1, round(ratio))
+
+    def _set_rungs(self, restore_wanted: bool) -> None:
+        grids = [self._steps] if self._steps else self._grids
+        mode: FrameMode = "restore" if self._mode == "restore" else "fuse"
+        rungs: list[_Rung] = [(mode, k) for k in grids]
+        if self._mode == "auto" and restore_wanted:
+            rungs.append(("restore", grids[-1]))
+        if rungs == self._rungs:
+            return
+        self._rungs = rungs
+        plan = self._plan
+        if (plan.mode, plan.steps) not in rungs:
+            steps = plan.steps if plan.steps in grids else grids[-1]
+            self._switch(Plan(mode, steps, plan.stride), "parameters or subscribers changed")
+
+    def _choose(self) -> None:
+        needed = self._best(FITS)
+        if self._rank(needed) > self._rank(self._plan):
+            if self._since_raise is not None:
+                self._patience = min(2 * self._patience, MOST_PATIENCE)
+            self._since_raise = None
+            self._switch(needed, self._words(self._plan, "but has"))
+            return
+        better = self._best(RAISES)
+        if self._rank(better) >= self._rank(self._plan) or len(self._costs.latest) < COSTS:
+            self._calm = 0
+            return
+        self._calm += 1
+        if self._calm >= self._patience:
+            self._since_raise = 0
+            self._switch(better, self._words(better, "and has"))
+
+    def _best(self, share: float) -> Plan:
+        """Return the best plan that costs at most `share` of the deadline."""
+        budget = self._budget()
+        assert budget is not None
+        cost: float | None = None
+        for mode, steps in self._rungs:
+            cost = self._predict(mode, steps)
+            if cost is None or cost <= share * budget:  # unknown: to be tried
+                return Plan(mode, steps, self._base)
+        period = self._period.seconds
+        assert cost is not None
+        stride = self._base if period is None else max(self._base, ceil(cost / (share * period)))
+        return Plan(mode, steps, stride)
+
+    def _predict(self, mode: FrameMode, steps: int) -> float | None:
+        if mode == self._plan.mode:
+            return self._costs.estimate(steps)
+        if mode == "restore":
+            return self._costs.restoring(steps)
+        if self._fusing is None:
+            return None
+        costs, probe_then = self._fusing
+        probe = self._costs.probe()
+        speed = probe / probe_then if probe and probe_then else 1.0
+        return costs.estimate(steps) * speed
+
+    def _rank(self, plan: Plan) -> tuple[int, int]:
+        """Return what orders plans, the best first."""
+        return self._rungs.index((plan.mode, plan.steps)), plan.stride
+
+    def _words(self, plan: Plan, link: str) -> str:
+        cost = self._predict(plan.mode, plan.steps)
+        budget = self._budget() or 0.0
+        if plan.stride > self._base and self._period.seconds:
+            budget = plan.stride * self._period.seconds
+        taken = "an unknown time" if cost is None else f"{cost * 1e3:.0f} ms"
+        return f"{plan.mode} with K = {plan.steps} takes {taken} {link} {budget * 1e3:.0f} ms"
+
+    def _switch(self, plan: Plan, why: str) -> None:
+        if (plan.mode, plan.steps) != (self._plan.mode, self._plan.steps):
+            if self._plan.mode == "fuse" and plan.mode == "restore":
+                known = len(self._costs.latest) >= FEWEST_COSTS
+                self._fusing = (self._costs, self._costs.probe()) if known else None
+            # Where a backend works asynchronously, stages are no true parts: costs start anew.
+            self._costs = _Costs()
+        self._plan, self._why = plan, why
+        self._calm = 0
