@@ -1,0 +1,156 @@
+"""Is the camera's image fit for use? Cheap checks of black, saturated, frozen and blurred images.
+
+They look at a fixed number of pixels of the green channel, whatever the size of the image: a coarse
+grid over the whole image and a few full-resolution patches. Every limit is set so that a dark night
+frame, which has few but bright lights, and a smooth one, which has no detail to lose, pass.
+
+    black      the brightest 0.1 % are below `BLACK`
+    saturated  more than `SATURATED` of the image is at the top of the scale
+    frozen     the grid equals that of the image before, `FROZEN` times in a row; a sensor's noise
+               makes two equal images of a running camera next to impossible
+    blurred    detail is lost everywhere: the mean square difference of pixels 4 apart is more than
+               `BLURRED` times that of neighbours, in the sharpest of the patches that have any
+               contrast. It is 1 for noise, about 4 for sharp edges and 16 for a slope
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+BLACK = 12  # of 255
+SATURATED = 0.4
+FROZEN = 10
+BLURRED = 11.0
+WINDOW_S = 10.0
+SHARE = 0.5  # of the images of the window, before a check warns
+_TOP = 252
+_GRID_PIXELS = 20_000
+_PATCHES = 5  # a side
+_PATCH = 48  # pixels a side
+_LEAST_CONTRAST = 40.0  # square of gray levels, between pixels 4 apart
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Of one image.
+
+    Attributes:
+        mean: gray level, 0 to 255.
+        brightest: gray level that 0.1 % exceed.
+        saturated: part of the image at the top of the scale, 0 to 1.
+        softness: see `blurred` above; None where the image has no contrast to judge by.
+        repeats: how many images before it were the same, in a row.
+    """
+
+    mean: float
+    brightest: int
+    saturated: float
+    softness: float | None
+    repeats: int
+
+    def faults(self) -> dict[str, str]:
+        """Return what is wrong, by check, with the figure that tells."""
+        found = {}
+        if self.brightest < BLACK:
+            found["black"] = f"brightest gray level {self.brightest} of 255"
+        if self.saturated > SATURATED:
+            found["saturated"] = f"{self.saturated:.0%} of the pixels"
+        if self.repeats >= FROZEN:
+            found["frozen"] = f"the same image {self.repeats + 1} times"
+        if self.softness is not None and self.softness > BLURRED:
+            found["blurred"] = f"softness {self.softness:.1f}, limit {BLURRED:.0f}"
+        return found
+
+
+class InputChecks:
+    """Measures every image and keeps the faults of the last `WINDOW_S` seconds. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._window: deque[tuple[float, Measures, Mapping[str, str]]] = deque()
+        self._last: Pixels | None = None
+        self._repeats = 0
+
+    def add(self, image: Pixels, now: float) -> Measures:
+        """Measure an image.
+
+        Args:
+            image: [H, W, 3] uint8 RGB, of at least one pixel; not changed.
+            now: seconds of a steady clock.
+        """
+        green = image[:, :, 1]
+        grid = _grid(green)
+        same = self._last is not None and np.array_equal(grid, self._last)
+        self._repeats = self._repeats + 1 if same else 0
+        self._last = grid
+        histogram = np.bincount(grid.ravel(), minlength=256)
+        from_top = np.cumsum(histogram[::-1])
+        measures = Measures(
+            mean=float(histogram @ np.arange(256)) / grid.size,
+            brightest=255 - int(np.searchsorted(from_top, grid.size / 1000, side="right")),
+            saturated=float(histogram[_TOP:].sum()) / grid.size,
+            softness=_softness(green),
+            repeats=self._repeats,
+        )
+        with self._lock:
+            self._window.append((now, measures, measures.faults()))
+            self._forget(now)
+        return measures
+
+    def latest(self, now: float) -> Measures | None:
+        """Return the measures of the latest image, None where the window is empty."""
+        with self._lock:
+            self._forget(now)
+            return self._window[-1][1] if self._window else None
+
+    def warnings(self, now: float) -> list[str]:
+        """Return one sentence for every check that failed in at least half of the window."""
+        with self._lock:
+            self._forget(now)
+            faults = [faults for _, _, faults in self._window]
+        sentences = []
+        for check in ("black", "saturated", "frozen", "blurred"):
+            figures = [found[check] for found in faults if check in found]
+            # Frozen needs no majority: it takes a run of images by itself.
+            if figures and (check == "frozen" and check in faults[-1]):
+                sentences.append(f"images are frozen ({figures[-1]})")
+            elif len(figures) > SHARE * len(faults):
+                sentences.append(f"images are {check} ({figures[-1]})")
+        return sentences
+
+    def _forget(self, now: float) -> None:
+        while self._window and self._window[0][0] < now - WINDOW_S:
+            self._window.popleft()
+
+
+def _grid(plane: npt.NDArray[np.uint8]) -> Pixels:
+    step = max(1, round((plane.size / _GRID_PIXELS) ** 0.5))
+    return np.ascontiguousarray(plane[step // 2 :: step, step // 2 :: step])
+
+
+def _softness(plane: npt.NDArray[np.uint8]) -> float | None:
+    rows, columns = plane.shape
+    if min(rows, columns) < _PATCHES * _PATCH // 2:
+        return None  # too small to have detail
+    tops = np.linspace(0, rows - _PATCH, _PATCHES).astype(int)
+    lefts = np.linspace(0, columns - _PATCH, _PATCHES).astype(int)
+    patches = np.stack(
+        [plane[top : top + _PATCH, left : left + _PATCH] for top in tops for left in lefts]
+    ).astype(np.float32)
+    near, far = (
+        np.square(patches[:, lag:] - patches[:, :-lag]).mean((1, 2))
+        + np.square(patches[:, :, lag:] - patches[:, :, :-lag]).mean((1, 2))
+        for lag in (1, 4)
+    )
+    judged = far > 2 * _LEAST_CONTRAST
+    if not judged.any():
+        return None
+    return float(np.min(far[judged] / np.maximum(near[judged], 1e-3)))
