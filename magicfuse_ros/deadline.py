@@ -9,10 +9,11 @@
     1. A frame costs fixed + K x step: step is ikr + ckg + mkf of one step, fixed is all the rest
        from taking the message to the last publication.
     2. A plan fits if its cost is at most `FITS` of the deadline. If the present one does not, the
-       best that fits follows at once. Where not even the last rung fits, the stride grows until it
-       fits into stride x period: skipped images are spread evenly.
-    3. A better plan has to fit into `RAISES` of the deadline for `patience` frames. `patience`
-       doubles where a raise did not last, so that a wrong estimate cannot make the plan flap.
+       best that fits follows at once. Where the last rung is in use and does not fit, the stride
+       grows until it fits into stride x period: skipped images are spread evenly.
+    3. Back it goes one rung or stride at a time, where that fits into `RAISES` of the deadline for
+       `patience` frames. `patience` doubles where a raise did not last, so that a wrong estimate
+       (the stages of an asynchronous backend are no true parts) cannot make the plan flap.
 
 The estimate of a cost is the second largest of the latest: one slow frame changes nothing, two do.
 Arrivals, not stamps, give the period: a bag that plays faster keeps its stamps, and what arrives
@@ -24,7 +25,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from statistics import median
 from typing import Literal
@@ -121,9 +122,12 @@ class _Costs:
         """Estimate a frame of ikr alone; too high by the networks that it does not need."""
         return sorted(cost.fixed + steps * cost.ikr for cost in self.latest)[-2]
 
-    def probe(self) -> float:
-        """Return the time of what runs in every mode, to compare the speed then and now."""
-        return median(cost.encoder + cost.ikr for cost in self.latest)
+    def fusing(self, steps: int, then: _Costs) -> float:
+        """Estimate a fused frame from those of `then` and the speed of what runs in both modes."""
+        probes = sorted(cost.encoder + cost.ikr for cost in self.latest)
+        pairs = [(cost.of(steps), cost.encoder + cost.ikr) for cost in then.latest]
+        ratios = [cost / probe for cost, probe in pairs if probe]
+        return median(ratios) * probes[-2] if ratios and probes[-2] else then.estimate(steps)
 
 
 class DeadlineControl:
@@ -142,7 +146,7 @@ class DeadlineControl:
         self._plan = Plan("fuse", default_steps, 1)
         self._why = "start"
         self._costs = _Costs()
-        self._fusing: tuple[_Costs, float] | None = None  # when fusing was given up, and its probe
+        self._fusing: _Costs | None = None  # of when fusing was given up
         self._patience = PATIENCE
         self._calm = 0
         self._since_raise: int | None = None
@@ -252,16 +256,30 @@ class DeadlineControl:
             if self._since_raise is not None:
                 self._patience = min(2 * self._patience, MOST_PATIENCE)
             self._since_raise = None
-            self._switch(needed, self._words(self._plan, "but has"))
+            why = self._words(self._plan, "but has")
+            if (needed.mode, needed.steps) != (self._plan.mode, self._plan.steps):
+                needed = replace(needed, stride=self._base)
+            self._switch(needed, why)
             return
-        better = self._best(RAISES)
-        if self._rank(better) >= self._rank(self._plan) or len(self._costs.latest) < COSTS:
+        better = self._better(self._best(RAISES))
+        if better is None or len(self._costs.latest) < COSTS:
             self._calm = 0
             return
         self._calm += 1
         if self._calm >= self._patience:
             self._since_raise = 0
             self._switch(better, self._words(better, "and has"))
+
+    def _better(self, best: Plan) -> Plan | None:
+        """Return the plan next to the present one on the way to `best`, None if that is worse."""
+        rung, stride = self._rank(self._plan)
+        if self._rank(best) >= (rung, stride):
+            return None
+        best_rung, best_stride = self._rank(best)
+        if stride > self._base:
+            return replace(self._plan, stride=best_stride if best_rung == rung else self._base)
+        mode, steps = self._rungs[rung - 1]
+        return Plan(mode, steps, self._base)
 
     def _best(self, share: float) -> Plan:
         """Return the best plan that costs at most `share` of the deadline."""
@@ -284,10 +302,7 @@ class DeadlineControl:
             return self._costs.restoring(steps)
         if self._fusing is None:
             return None
-        costs, probe_then = self._fusing
-        probe = self._costs.probe()
-        speed = probe / probe_then if probe and probe_then else 1.0
-        return costs.estimate(steps) * speed
+        return self._costs.fusing(steps, self._fusing)
 
     def _rank(self, plan: Plan) -> tuple[int, int]:
         """Return what orders plans, the best first."""
@@ -305,8 +320,7 @@ class DeadlineControl:
         if (plan.mode, plan.steps) != (self._plan.mode, self._plan.steps):
             if self._plan.mode == "fuse" and plan.mode == "restore":
                 known = len(self._costs.latest) >= FEWEST_COSTS
-                self._fusing = (self._costs, self._costs.probe()) if known else None
-            # Where a backend works asynchronously, stages are no true parts: costs start anew.
-            self._costs = _Costs()
+                self._fusing = self._costs if known else None
+            self._costs = _Costs()  # only what was measured with the present plan is trusted
         self._plan, self._why = plan, why
         self._calm = 0

@@ -26,7 +26,7 @@ import numpy.typing as npt
 BLACK = 12  # of 255
 SATURATED = 0.4
 FROZEN = 10
-BLURRED = 11.0
+BLURRED = 10.0
 WINDOW_S = 10.0
 SHARE = 0.5  # of the images of the window, before a check warns
 _TOP = 252

@@ -25,7 +25,7 @@ from magicfuse_ros.errors import MagicFuseError
 
 PERIOD = 0.1
 GRIDS = (1, 2, 4)
-SETTLED = COSTS + 2 * PATIENCE
+SETTLED = 4 * (COSTS + PATIENCE) + 20  # from the last rung to the first
 
 
 class Drive:
@@ -105,7 +105,7 @@ def test_after_any_past_the_best_plan_that_fits_is_found(
     drive = Drive()
     for slower in before:
         drive.frames(1, ms, slower)
-    drive.frames(3 * (COSTS + MOST_PATIENCE), ms)
+    drive.frames(4 * (COSTS + MOST_PATIENCE), ms)
     comfortable = [rung for rung, cost in ladder(ms) if cost <= RAISES * PERIOD]
     fitting = [rung for rung, cost in ladder(ms) if cost <= FITS * PERIOD]
     order = [rung for rung, _ in ladder(ms)]
@@ -149,7 +149,7 @@ def test_one_slow_frame_changes_nothing_and_two_do() -> None:
     assert "takes 240 ms but has 100 ms" in drive.control.status().why
     drive.frames(SETTLED, cost)
     assert drive.plan == Plan("fuse", 4, 1)
-    assert "takes 80 ms and has 100 ms" in drive.control.status().why
+    assert drive.control.status().why == "fuse with K = 4 takes 80 ms and has 100 ms"
 
 
 @pytest.mark.parametrize("slower", [1.0, 2.3, 5.0, 9.9])

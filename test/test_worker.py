@@ -16,6 +16,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from rclpy.clock import Clock, ClockType
 from rclpy.logging import get_logger
 
+from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros.publishers import Topic
 from magicfuse_ros.ros.worker import RELOAD_AFTER, Worker
@@ -59,12 +60,18 @@ class FakePublishers:
         self.stamps.append(header.stamp.sec)
 
 
+class FakeDebug:
+    def publish(self, *figures: Any) -> None:
+        pass
+
+
 class Bench:
     def __init__(self) -> None:
         self.fuser, self.publishers = FakeFuser(), FakePublishers()
         clock = Clock(clock_type=ClockType.SYSTEM_TIME)
-        parts: Any = (self.fuser, self.publishers, "fuse", clock, get_logger("test"))
-        self.worker = Worker(*parts)
+        control = DeadlineControl([2], default_steps=2)
+        fakes: Any = (self.fuser, self.publishers, FakeDebug())
+        self.worker = Worker(*fakes, control, clock, get_logger("test"))
 
     def counts(self) -> dict[str, int]:
         snapshot = self.worker.statistics.snapshot(monotonic())

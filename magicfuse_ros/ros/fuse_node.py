@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import parameters
 from magicfuse_ros.ros.camera import Camera, image_topic
-from magicfuse_ros.ros.diagnostics import Diagnostics, Report
+from magicfuse_ros.ros.diagnostics import Activity, Diagnostics, Report
 from magicfuse_ros.ros.node_parameters import declare, read
 from magicfuse_ros.ros.pipeline import Pipeline
 from magicfuse_ros.ros.process import Stop, run, spin
@@ -81,7 +81,8 @@ class FuseNode(LifecycleNode):
         self._worker = Worker(
             pipeline.fuser,
             pipeline.publishers,
-            pipeline.values.mode,
+            pipeline.debug,
+            pipeline.control,
             self.get_clock(),
             self.get_logger(),
         )
@@ -141,7 +142,7 @@ class FuseNode(LifecycleNode):
     def _release(self) -> None:
         self._stop()
         if self._pipeline is not None:
-            self._pipeline.publishers.destroy()
+            self._pipeline.destroy()
         self._pipeline = self._worker = None
 
     def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
@@ -155,8 +156,6 @@ class FuseNode(LifecycleNode):
                 )
             if self._pipeline is not None:
                 self._pipeline.apply(values)
-                if self._worker is not None:
-                    self._worker.mode = values.mode
         except MagicFuseError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -166,14 +165,20 @@ class FuseNode(LifecycleNode):
         self._diagnostics_publisher.publish(self._diagnostics.message(self._report(), now))
 
     def _report(self) -> Report:
+        pipeline, worker = self._pipeline, self._worker
         settings: dict[str, str] = {}
-        if (pipeline := self._pipeline) is not None:
-            settings = pipeline.settings()
-            settings["image_topic"] = image_topic(self, pipeline.values)
-        if (worker := self._worker) is None:
+        if pipeline is not None:
+            settings = pipeline.settings() | {"image_topic": image_topic(self, pipeline.values)}
+        if pipeline is None or worker is None:
             return Report(self._state, self._failure, settings, None)
-        failure = self._failure or worker.failure
-        return Report(self._state, failure, settings, worker.statistics.snapshot(monotonic()))
+        now = monotonic()
+        activity = Activity(
+            worker.statistics.snapshot(now),
+            pipeline.control.status(),
+            worker.checks.latest(now),
+            worker.checks.warnings(now),
+        )
+        return Report(self._state, self._failure or worker.failure, settings, activity)
 
 
 def serve(node: FuseNode, stop: Stop) -> None:

@@ -9,8 +9,10 @@ from rclpy.lifecycle import LifecycleNode
 from magicfuse_ros.backends import Backend, Choice, choose, select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.parameters import FuseParameters
+from magicfuse_ros.ros.debug_topics import DebugTopics
 from magicfuse_ros.ros.publishers import Publishers
 
 
@@ -24,6 +26,8 @@ class Pipeline:
     choice: Choice
     fuser: Fuser
     publishers: Publishers
+    debug: DebugTopics
+    control: DeadlineControl
 
     @classmethod
     def build(cls, node: LifecycleNode, values: FuseParameters) -> Pipeline:
@@ -39,12 +43,14 @@ class Pipeline:
             f"loading '{bundle.root}' on {backend.name} {backend.version} ({backend.device}); "
             f"backend '{choice.asked}' was asked for, {choice}"
         )
-        fuser = Fuser(
-            bundle, backend, fit=values.fit, steps=values.chosen_steps, tau=values.chosen_tau
-        )
+        manifest = bundle.manifest
+        control = DeadlineControl(manifest.step_grids, manifest.default_steps)
+        control.configure(values.mode, values.steps, values.target_period)
+        fuser = Fuser(bundle, backend, fit=values.fit, tau=values.chosen_tau)
         fuser.warm_up()
-        publishers = Publishers(node, bundle.manifest.classes)
-        return cls(values, bundle, backend, choice, fuser, publishers)
+        publishers = Publishers(node, manifest.classes)
+        debug = DebugTopics(node)
+        return cls(values, bundle, backend, choice, fuser, publishers, debug, control)
 
     def apply(self, values: FuseParameters) -> None:
         """Take over the live parameters.
@@ -52,11 +58,15 @@ class Pipeline:
         Raises:
             MagicFuseError: if the bundle has no such steps; nothing has changed then.
         """
-        manifest = self.bundle.manifest
-        self.fuser.steps = values.chosen_steps or manifest.default_steps
+        self.control.configure(values.mode, values.steps, values.target_period)
         tau = values.chosen_tau
-        self.fuser.tau = manifest.tau if tau is None else tau
+        self.fuser.tau = self.bundle.manifest.tau if tau is None else tau
         self.values = values
+
+    def destroy(self) -> None:
+        """Take the topics back."""
+        self.publishers.destroy()
+        self.debug.destroy()
 
     def settings(self) -> dict[str, str]:
         """Return what is in use, for the diagnostics."""

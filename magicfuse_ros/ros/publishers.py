@@ -11,10 +11,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.deadline import FrameMode
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import FusedFrame, Output
 from magicfuse_ros.overlay import overlay
-from magicfuse_ros.parameters import Mode
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.images import Pixels, to_message
 from magicfuse_ros.ros.labels import LABEL_TYPE, label_message
@@ -80,7 +80,7 @@ class Publishers:
         self._made.append(publisher)
         return publisher
 
-    def wanted(self, mode: Mode) -> list[Topic]:
+    def wanted(self, mode: FrameMode) -> list[Topic]:
         """Return the image topics that have a subscriber and that `mode` can serve."""
         return [
             topic

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WINDOW_S = 10.0
+SILENCE_S = 2.0  # a camera that sent nothing for so long is silent
 _MAX_CAUSES = 8
 _PERCENTILES = (50, 95, 99)
 
@@ -21,7 +22,8 @@ class Snapshot:
     Attributes:
         received: images that arrived.
         fused: images whose results were published.
-        dropped: images that a newer one replaced before they were begun.
+        dropped: images that were not begun, for there was no time.
+        drops: the same by cause.
         idle: images that nobody wanted a result of.
         failed: images that were lost by a defect of the fuser or a publisher.
         reloads: how often the networks were loaded anew, as image after image was lost.
@@ -31,11 +33,14 @@ class Snapshot:
         age_ms: camera stamp to publication, p50, p95 and p99; empty where nothing was fused.
         stages_ms: mean time of each stage.
         last_received_s: seconds since the latest image; None before the first.
+        unanswered_s: seconds for which images have come in and nothing has come out, though
+            wanted; 0 where that is not so.
     """
 
     received: int
     fused: int
     dropped: int
+    drops: Mapping[str, int]
     idle: int
     failed: int
     reloads: int
@@ -45,6 +50,7 @@ class Snapshot:
     age_ms: Mapping[str, float]
     stages_ms: Mapping[str, float]
     last_received_s: float | None
+    unanswered_s: float
 
 
 class Statistics:
@@ -54,19 +60,35 @@ class Statistics:
         self._lock = threading.Lock()
         self._start = now
         self._counts: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._frames: deque[tuple[float, float | None, Mapping[str, float]]] = deque()
         self._last_received: float | None = None
+        self._unanswered_since: float | None = None
         self._steps = 0
 
     def received(self, now: float) -> None:
         """Count an image that arrived."""
         with self._lock:
             self._counts["received"] += 1
+            silent = self._last_received is not None and now - self._last_received > SILENCE_S
+            if silent or self._unanswered_since is None:
+                self._unanswered_since = now
             self._last_received = now
 
+    def dropped(self, cause: str) -> None:
+        """Count an image that was not begun."""
+        with self._lock:
+            self._drops[cause] += 1
+
+    def idle(self) -> None:
+        """Count an image that nobody wanted a result of."""
+        with self._lock:
+            self._counts["idle"] += 1
+            self._unanswered_since = None
+
     def count(self, what: str) -> None:
-        """Count one for `dropped`, `idle`, `failed` or `reloads`."""
+        """Count one for `failed` or `reloads`."""
         with self._lock:
             self._counts[what] += 1
 
@@ -82,6 +104,7 @@ class Statistics:
         """Count a published frame; `age_s` is None for an image without a stamp."""
         with self._lock:
             self._counts["fused"] += 1
+            self._unanswered_since = None
             self._steps = steps
             self._frames.append((now, age_s, stages_ms))
             self._forget(now)
@@ -93,11 +116,12 @@ class Statistics:
             frames = list(self._frames)
             ages = [1000.0 * age for _, age, _ in frames if age is not None]
             stages = [times for _, _, times in frames]
-            last = self._last_received
+            last, since = self._last_received, self._unanswered_since
             return Snapshot(
                 received=self._counts["received"],
                 fused=self._counts["fused"],
-                dropped=self._counts["dropped"],
+                dropped=sum(self._drops.values()),
+                drops=dict(self._drops),
                 idle=self._counts["idle"],
                 failed=self._counts["failed"],
                 reloads=self._counts["reloads"],
@@ -110,6 +134,7 @@ class Statistics:
                     for name in (stages[-1] if stages else ())
                 },
                 last_received_s=None if last is None else now - last,
+                unanswered_s=0.0 if since is None else now - since,
             )
 
     def _forget(self, now: float) -> None:

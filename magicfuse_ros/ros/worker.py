@@ -10,9 +10,11 @@ from rclpy.clock import Clock
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.parameters import Mode
+from magicfuse_ros.input_checks import InputChecks
+from magicfuse_ros.ros.debug_topics import DebugTopics
 from magicfuse_ros.ros.images import to_rgb
 from magicfuse_ros.ros.mailbox import Mailbox
 from magicfuse_ros.ros.publishers import Publishers
@@ -30,21 +32,29 @@ class Worker:
     """Takes the newest camera message, never an older one; survives every message.
 
     Attributes:
-        mode: `fuse` or `restore`; may change at any time.
         camera_info: the camera's latest, or None.
         statistics: counts since the start.
+        checks: what the images look like.
         failure: why no image comes through any more; empty once one does.
     """
 
     def __init__(
-        self, fuser: Fuser, publishers: Publishers, mode: Mode, clock: Clock, logger: RcutilsLogger
+        self,
+        fuser: Fuser,
+        publishers: Publishers,
+        debug: DebugTopics,
+        control: DeadlineControl,
+        clock: Clock,
+        logger: RcutilsLogger,
     ) -> None:
-        self.mode: Mode = mode
         self.camera_info: CameraInfo | None = None
         self.statistics = Statistics(monotonic())
+        self.checks = InputChecks()
         self.failure = ""
         self._fuser = fuser
         self._publishers = publishers
+        self._debug = debug
+        self._control = control
         self._clock = clock
         self._logger = logger
         self._newest_ns = 0
@@ -56,9 +66,12 @@ class Worker:
 
     def offer(self, message: Image | CompressedImage) -> None:
         """Hand over a camera message; returns at once."""
-        self.statistics.received(monotonic())
-        if self._mailbox.put(message):
-            self.statistics.count("dropped")
+        now = monotonic()
+        self.statistics.received(now)
+        if not self._control.admit(now):
+            self.statistics.dropped("skipped for the deadline")
+        elif self._mailbox.put(message):
+            self.statistics.dropped("replaced by a newer image")
 
     def stop(self) -> None:
         """Finish the frame in work and end the thread."""
@@ -96,20 +109,28 @@ class Worker:
             self._logger.warning(f"{self.failure}; the networks were loaded anew")
 
     def _process(self, message: Image | CompressedImage) -> None:
+        start = monotonic()
         stamp_ns = _nanoseconds(message.header.stamp)
         if stamp_ns > 0 and 0 <= self._newest_ns - stamp_ns < _OUT_OF_ORDER_NS:
             raise FrameError("stamp is not newer than the last image's")
         image = to_rgb(message)
-        topics = self._publishers.wanted(self.mode)
+        self.checks.add(image, start)
+        restored = self._publishers.wanted("restore")
+        plan = self._control.plan(bool(restored))
+        topics = restored if plan.mode == "restore" else self._publishers.wanted("fuse")
         if not topics:
-            self.statistics.count("idle")
+            self.statistics.idle()
             return
         outputs = frozenset().union(*(topic.needs for topic in topics))
+        self._fuser.steps = plan.steps
         frame = self._fuser(image, outputs)
         self._publishers.publish(frame, topics, message.header, self.camera_info)
+        now, age_s = monotonic(), self._age(stamp_ns)
         self._newest_ns = stamp_ns if stamp_ns > 0 else self._newest_ns
         self.failure, self._lost_in_a_row = "", 0
-        self.statistics.fused(monotonic(), self._age(stamp_ns), frame.steps, frame.stages_ms)
+        self._control.done(plan, now - start, frame.stages_ms)
+        self.statistics.fused(now, age_s, frame.steps, frame.stages_ms)
+        self._debug.publish(age_s, now - start, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
         """Return seconds since the stamp; None for an image without a valid one."""

@@ -1,0 +1,43 @@
+"""`~/debug/*`: the figures of every frame as plain numbers, to plot while driving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Float32
+
+from magicfuse_ros.bundle import NETWORKS
+
+STAGES = ("prepare", *NETWORKS, "finish", "total")
+NAMES = ("age_ms", "cost_ms", "steps", *(f"stage_ms/{stage}" for stage in STAGES))
+
+
+class DebugTopics:
+    """One Float32 topic a figure; nothing is sent where nobody listens."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._publishers = {
+            name: node.create_lifecycle_publisher(Float32, f"~/debug/{name}", QoSProfile(depth=10))
+            for name in NAMES
+        }
+
+    def publish(
+        self, age_s: float | None, cost_s: float, steps: int, stages_ms: Mapping[str, float]
+    ) -> None:
+        """Send the figures of one frame; an unknown age is not sent."""
+        figures = {f"stage_ms/{stage}": ms for stage, ms in stages_ms.items()}
+        figures |= {"cost_ms": 1e3 * cost_s, "steps": float(steps)}
+        if age_s is not None:
+            figures["age_ms"] = 1e3 * age_s
+        for name, value in figures.items():
+            publisher = self._publishers[name]
+            if publisher.get_subscription_count() > 0:
+                publisher.publish(Float32(data=float(value)))
+
+    def destroy(self) -> None:
+        """Take all topics back."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
