@@ -3,6 +3,7 @@
 ros2 launch magicfuse_ros fuse.launch.py image:=/front/image_raw
 """
 
+import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -15,8 +16,11 @@ from launch_ros.substitutions import FindPackageShare
 PACKAGE = "magicfuse_ros"
 DEFAULTS = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "fuse.yaml"])
 PROFILE = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "fastdds.xml"])
-# Kilted and later read the first, Jazzy and Humble the second.
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+PROFILE_VARIABLE = (
+    "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
+    else "FASTDDS_DEFAULT_PROFILES_FILE"
+)
 RESPAWN_DELAY_S = 2.0
 
 
@@ -74,7 +78,7 @@ def fuse(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             {**chosen, "use_sim_time": use_sim_time, "autostart": True},
         ],
         remappings=[("image", LaunchConfiguration("image"))],
-        additional_env=dict.fromkeys(PROFILE_VARIABLES, path) if (path := profile(context)) else {},
+        additional_env={PROFILE_VARIABLE: path} if (path := profile(context)) else {},
         respawn=LaunchConfiguration("respawn"),
         respawn_delay=RESPAWN_DELAY_S,
         output="screen",

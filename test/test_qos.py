@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ from ros_rig import CAMERA, ROOT, Rig, image
 
 PROFILE = str(ROOT / "config" / "fastdds.xml")
 # What fuse.launch.py sets with fastdds_profile:=true
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+PROFILE_VARIABLE = (
+    "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
+    else "FASTDDS_DEFAULT_PROFILES_FILE"
+)
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -25,8 +30,7 @@ def test_overrides_and_profile(tmp_path: Path, tiny_bundle: Path) -> None:
         f"qos_overrides.{Rig.name}/mag_image.publisher.reliability": "best_effort",
         f"qos_overrides.{Rig.name}/mag_image.publisher.depth": 2,
     }
-    profile = dict.fromkeys(PROFILE_VARIABLES, PROFILE)
-    rig = Rig(tmp_path, profile, bundle=str(tiny_bundle), **overrides)
+    rig = Rig(tmp_path, {PROFILE_VARIABLE: PROFILE}, bundle=str(tiny_bundle), **overrides)
     try:
         rig.activate()
         (subscription,) = rig.node.get_subscriptions_info_by_topic(CAMERA)
