@@ -130,7 +130,7 @@ def play(session: Session, publishers: list[Any], rate: float, seconds: float) -
             stamp.sec, stamp.nanosec = divmod(time_ns(), 1_000_000_000)
             publisher.publish(message)
             due += 1 / rate / len(publishers)
-            session.spin_until(lambda until=due: monotonic() >= until, 10.0)  # type: ignore[misc]
+            session.spin_until(lambda: False, due - monotonic())
 
 
 def table(rows: list[Row]) -> str:

@@ -114,7 +114,7 @@ class Soak:
             if now >= self._silent_until:
                 self._send()
             due += PERIOD_S
-            session.spin_until(lambda until=due: monotonic() >= until, PERIOD_S)  # type: ignore[misc]
+            session.spin_until(lambda: False, due - monotonic())
         self._account()
 
     def _on_image(self, message: bytes) -> None:

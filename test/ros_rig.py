@@ -110,6 +110,12 @@ class Rig:
             self._executor.spin_once(timeout_sec=0.02)
         return True
 
+    def wait(self, seconds: float) -> None:
+        """Handle messages for a time."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
     def call(self, service_type: Any, service: str, request: Any) -> Any:
         if service not in self._clients:
             name = f"{self.name}/{service}"
