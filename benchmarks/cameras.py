@@ -129,7 +129,7 @@ def play(session: Session, publishers: list[Any], rate: float, seconds: float) -
             stamp = message.header.stamp
             stamp.sec, stamp.nanosec = divmod(time_ns(), 1_000_000_000)
             publisher.publish(message)
-            due += 1 / rate / len(publishers)
+            due = max(due + 1 / rate / len(publishers), monotonic() + 0.002)
             session.spin_until(lambda: False, due - monotonic())
 
 
