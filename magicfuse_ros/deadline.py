@@ -131,7 +131,7 @@ class _Costs:
 
 
 class DeadlineControl:
-    """Chooses plans. Threads may differ: `admit` where images arrive, the rest where they go."""
+    """Chooses plans. Threads may differ: `due` where images arrive, the rest where they go."""
 
     def __init__(self, grids: Collection[int], default_steps: int) -> None:
         """Start with K = `default_steps`, which is one of `grids`."""
@@ -172,20 +172,24 @@ class DeadlineControl:
             self._set_base()
             self._set_rungs(restore_wanted=True)
 
-    def admit(self, now: float) -> bool:
-        """Take note of an image that arrived at `now` (steady clock); say whether to begin it."""
+    def due(self, now: float) -> float:
+        """Take note of an image that arrived at `now` (steady clock).
+
+        Returns:
+            When to begin it: `now`, or for an image to skip the time by which the camera should
+            have sent a later one.
+        """
         with self._lock:
             self._period.arrived(now)
             self._set_base()
             self._waiting += 1
-            stride, period = self._plan.stride, self._period.seconds or 0.0
-            # The time counts, too: after lost images or a pause the next one is begun at once.
-            late = self._begun is None or now - self._begun > (stride + 0.5) * period
-            if self._waiting < stride and not late:
-                return False
+            if self._begun is not None and self._waiting < self._plan.stride:
+                later = self._begun + (self._plan.stride + 0.5) * (self._period.seconds or 0.0)
+                if later > now:
+                    return later
             self._waiting = 0
             self._begun = now
-            return True
+            return now
 
     def plan(self, restore_wanted: bool) -> Plan:
         """Return the plan for a frame; without `restore_wanted`, `auto` has nothing to fall to."""

@@ -47,7 +47,7 @@ class Drive:
     def image(self, ms: tuple[float, float, float], slower: float = 1.0) -> bool:
         self.now += self.period
         self._number += 1
-        if not self.control.admit(self.now):
+        if self.control.due(self.now) > self.now:
             return False
         plan = self.control.plan(self.restore_wanted)
         fixed, ikr, rest = (value * slower for value in ms)
@@ -225,7 +225,7 @@ def test_a_wrong_cost_model_is_tried_ever_more_seldom() -> None:
     count = 4000
     for _ in range(count):
         drive.now += PERIOD
-        if drive.control.admit(drive.now):
+        if drive.control.due(drive.now) <= drive.now:
             plan = drive.control.plan(True)
             drive.plans.append(plan)
             drive.control.done(plan, 0.03 + 0.04 * plan.steps, {})
@@ -236,7 +236,7 @@ def test_a_wrong_cost_model_is_tried_ever_more_seldom() -> None:
 
 def test_images_are_begun_until_there_is_something_to_judge_by() -> None:
     control = DeadlineControl(GRIDS, default_steps=2)
-    assert all(control.admit(now) for now in (0.0, 0.001, 0.002))
+    assert all(control.due(now) == now for now in (0.0, 0.001, 0.002))
     status = control.status()
     assert (status.plan, status.why) == (Plan("fuse", 2, 1), "start")
     assert status.period_s is None and status.deadline_s is None
@@ -248,6 +248,8 @@ def test_after_a_pause_the_first_image_is_begun() -> None:
     assert drive.plan.stride == 4
     while not drive.image((300.0, 10.0, 10.0)):
         pass
+    drive.now += PERIOD
+    assert drive.control.due(drive.now) == pytest.approx(drive.now + 3.5 * PERIOD)
     drive.now += 20 * PERIOD
     assert drive.image((300.0, 10.0, 10.0))
 

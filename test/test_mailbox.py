@@ -1,16 +1,34 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 
 from magicfuse_ros.ros.mailbox import Mailbox
 
 
 def test_the_newest_item_is_taken_once() -> None:
     box: Mailbox[str] = Mailbox()
-    assert [box.put(item) for item in ("old", "older", "new")] == [False, True, True]
+    assert [box.put(item, due) for due, item in enumerate(("old", "older", "new"))] == [None, 0, 0]
     assert box.get() == "new"
-    assert box.put("next") is False
+    assert box.put("next", 0) is None
     assert box.get() == "next"
+
+
+def test_an_item_waits_until_it_is_due() -> None:
+    box: Mailbox[str] = Mailbox()
+    due = monotonic() + 0.2
+    box.put("later", due)
+    assert box.get() == "later"
+    assert monotonic() >= due
+
+
+def test_a_newer_item_does_not_delay_the_slot() -> None:
+    box: Mailbox[str] = Mailbox()
+    far = monotonic() + 1000
+    box.put("skipped", far)
+    assert box.put("due", 0) == far
+    assert box.put("newest", far) == 0
+    assert box.get() == "newest"
 
 
 def test_get_waits_for_put() -> None:
@@ -20,7 +38,7 @@ def test_get_waits_for_put() -> None:
     reader.start()
     reader.join(0.05)
     assert reader.is_alive()
-    box.put("item")
+    box.put("item", 0)
     reader.join(5)
     assert got == ["item"]
 
@@ -32,6 +50,6 @@ def test_close_wakes_the_reader_and_lasts() -> None:
     reader.start()
     box.close()
     reader.join(5)
-    box.put("late")
+    box.put("late", 0)
     assert got == [None]
     assert box.get() is None

@@ -70,8 +70,8 @@ class Bench:
         self.fuser, self.publishers = FakeFuser(), FakePublishers()
         clock = Clock(clock_type=ClockType.SYSTEM_TIME)
         control = DeadlineControl([2], default_steps=2)
-        fakes: Any = (self.fuser, self.publishers, FakeDebug())
-        self.worker = Worker(*fakes, control, clock, get_logger("test"))
+        parts: Any = (self.fuser, self.publishers, FakeDebug(), control, clock, get_logger("test"))
+        self.worker = Worker(*parts)
 
     def counts(self) -> dict[str, int]:
         snapshot = self.worker.statistics.snapshot(monotonic())

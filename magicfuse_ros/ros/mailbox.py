@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -13,23 +14,35 @@ class Mailbox(Generic[T]):
 
     def __init__(self) -> None:
         self._item: T | None = None
+        self._due = 0.0
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, item: T) -> bool:
-        """Leave an item; return whether an unread one was thrown away for it."""
+    def put(self, item: T, due: float) -> float | None:
+        """Leave an item that is to be read at the time `due` (`time.monotonic`), or later.
+
+        It takes the place of an unread one, and its due time where that is earlier.
+
+        Returns:
+            When the unread one was due that was thrown away; None if there was none.
+        """
         with self._changed:
-            replaced = self._item is not None
+            replaced = None if self._item is None else self._due
             self._item = item
+            self._due = due if replaced is None else min(due, replaced)
             self._changed.notify()
         return replaced
 
     def get(self) -> T | None:
-        """Wait for an item and take it; None once the mailbox is closed."""
+        """Wait for an item that is due and take it; None once the mailbox is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._item is not None)
-            item, self._item = self._item, None
-            return None if self._closed else item
+            while not self._closed:
+                left = None if self._item is None else self._due - monotonic()
+                if left is not None and left <= 0:
+                    item, self._item = self._item, None
+                    return item
+                self._changed.wait(left)
+            return None
 
     def close(self) -> None:
         """Wake the reader and let every further `get` return None."""

@@ -68,10 +68,12 @@ class Worker:
         """Hand over a camera message; returns at once."""
         now = monotonic()
         self.statistics.received(now)
-        if not self._control.admit(now):
-            self.statistics.dropped("skipped for the deadline")
-        elif self._mailbox.put(message):
-            self.statistics.dropped("replaced by a newer image")
+        replaced_due = self._mailbox.put(message, self._control.due(now))
+        if replaced_due is not None:
+            in_time = replaced_due <= now
+            self.statistics.dropped(
+                "replaced by a newer image" if in_time else "skipped for the deadline"
+            )
 
     def stop(self) -> None:
         """Finish the frame in work and end the thread."""
