@@ -1,0 +1,204 @@
+"""Deadline control, diagnostics and debug topics of the node over DDS, its networks slowed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from std_msgs.msg import Float32
+
+from magicfuse_ros.ros.debug_topics import NAMES
+from ros_rig import Rig, image
+
+# fuse_node whose networks take so many milliseconds longer as the file SLOWER says.
+SLOW_NODE = """
+import os, time
+from pathlib import Path
+from magicfuse_ros.backends.openvino import OpenVinoBackend
+from magicfuse_ros.ros import fuse_node
+
+slower = Path(os.environ["SLOWER"])
+load = OpenVinoBackend.load
+
+def load_slow(self, path, spec):
+    network = load(self, path, spec)
+
+    def call(inputs):
+        time.sleep(float(slower.read_text() or 0) / 1e3)
+        return network(inputs)
+
+    return call
+
+OpenVinoBackend.load = load_slow
+fuse_node.main()
+"""
+PERIOD_S = 0.05
+
+
+class Street:
+    """A rig with a camera of 20 Hz whose networks can be slowed."""
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        script = folder / "node.py"
+        script.write_text(SLOW_NODE)
+        self._slower = folder / "slower"
+        self.slower(0)
+        command = (sys.executable, str(script))
+        environment = {"SLOWER": str(self._slower), "OMP_NUM_THREADS": "1"}
+        self.rig = Rig(folder, environment, command, bundle=str(bundle), threads=1)
+        self.rig.activate()
+        self._random = np.random.default_rng(0)
+        self._next = monotonic()
+
+    def slower(self, ms: float) -> None:
+        """Let every call of a network take `ms` longer."""
+        partial = self._slower.with_suffix(".new")
+        partial.write_text(str(ms))
+        partial.replace(self._slower)
+
+    def drive(self, seconds: float, done: Callable[[], bool] = lambda: False) -> bool:
+        """Send images; the stamp's nanoseconds tell the time, the seconds are real, too."""
+        end = monotonic() + seconds
+        self._next = max(self._next, monotonic() - PERIOD_S)
+        while not done():
+            if monotonic() > end:
+                return False
+            message = image(size=(48, 64), value=int(self._random.integers(20, 200)))
+            message.header.stamp = self.rig.node.get_clock().now().to_msg()
+            self.rig.camera.publish(message)
+            self._next += PERIOD_S
+            self.rig.spin_until(lambda: monotonic() >= self._next)
+        return True
+
+    def reaches(self, seconds: float = 25.0, **plan: Any) -> bool:
+        """Drive until the diagnostics show such a plan, and that it stays for two reports."""
+        wanted = {f"plan_{key}": str(value) for key, value in plan.items()}
+
+        def there() -> bool:
+            latest = self.rig.diagnostics[-2:]
+            return len(latest) == 2 and all(wanted.items() <= report.items() for report in latest)
+
+        return self.drive(seconds, there)
+
+    @property
+    def report(self) -> dict[str, str]:
+        return self.rig.diagnostics[-1]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Street]:
+    made = Street(tmp_path_factory.mktemp("street"), tiny_bundle)
+    try:
+        yield made
+        assert made.rig.end() == 0, made.rig.output()
+    finally:
+        made.rig.close()
+
+
+@pytest.fixture
+def street(shared: Street) -> Iterator[Street]:
+    yield shared
+    shared.slower(0)
+    shared.rig.unsubscribe_all()
+    for name, value in {"mode": "fuse", "steps": 0, "target_period": 0.0}.items():
+        assert shared.rig.set(**{name: value}).successful
+
+
+def plan_of(report: dict[str, str]) -> str:
+    return str({key: value for key, value in report.items() if key.startswith(("plan", "stage"))})
+
+
+def test_a_slower_machine_gets_fewer_steps_then_the_restored_image_then_fewer(
+    street: Street,
+) -> None:
+    rig = street.rig
+    fused, restored = rig.subscribe("mag_image"), rig.subscribe("restored_image")
+    assert rig.set(mode="auto").successful
+    # With K = 2 nine networks run for both images, with K = 1 six, for the restored one three.
+    for ms, plan in (
+        (0.5, {"mode": "fuse", "steps": 2, "stride": 1}),
+        (5.5, {"mode": "fuse", "steps": 1, "stride": 1}),
+        (10.5, {"mode": "restore", "steps": 1, "stride": 1}),
+        (25, {"mode": "restore", "steps": 1, "stride": 2}),
+    ):
+        street.slower(ms)
+        assert street.reaches(**plan), (plan, plan_of(street.report))
+    assert "K = 1 takes" in street.report["plan_why"]
+    assert int(street.report["dropped: skipped for the deadline"]) > 0
+    assert street.report["level"] == "1"
+    assert "is over the deadline of 5" in street.report["message"]
+    assert float(street.report["camera_period_ms"]) == pytest.approx(1e3 * PERIOD_S, rel=0.1)
+
+    fused.clear(), restored.clear()
+    street.drive(1.0)
+    assert restored and not fused
+    street.slower(0.5)
+    assert street.reaches(mode="fuse", steps=2, stride=1), plan_of(street.report)
+    assert fused
+
+
+def test_skipped_images_are_spread_evenly_and_the_target_period_is_live(street: Street) -> None:
+    rig = street.rig
+    received = rig.subscribe("mag_image")
+    assert rig.set(target_period=4 * PERIOD_S).successful
+    assert street.reaches(stride=4), plan_of(street.report)
+    assert street.report["deadline_ms"] == "200.0"
+    received.clear()
+    street.drive(4.4)
+    stamps = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in received]
+    gaps = np.diff(stamps) / PERIOD_S
+    assert len(gaps) >= 16
+    assert np.mean(np.abs(gaps - 4) < 0.5) > 0.9, gaps
+    assert not rig.set(target_period=-1.0).successful
+    rig.set(target_period=0.0)
+    assert street.reaches(stride=1), plan_of(street.report)
+
+
+def test_every_frame_tells_its_figures(street: Street) -> None:
+    rig = street.rig
+    images = rig.subscribe("mag_image")
+    figures = {name: rig.subscribe(f"debug/{name}", Float32) for name in NAMES}
+    street.slower(3)
+    street.drive(1.0)
+    rig.spin_until(lambda: len(figures["age_ms"]) == len(images), 2)
+    assert len(images) > 5
+    last = {name: messages[-1].data for name, messages in figures.items()}
+    assert all(len(messages) == len(images) for messages in figures.values())
+    assert last["steps"] in (1, 2)
+    assert last["age_ms"] >= last["cost_ms"] >= last["stage_ms/total"] >= 3 * 5
+    stages = sum(v for k, v in last.items() if k.startswith("stage_ms/") and "total" not in k)
+    assert stages == pytest.approx(last["stage_ms/total"], rel=0.1)
+
+
+def test_a_frozen_camera_is_a_warning(street: Street) -> None:
+    rig = street.rig
+    for _ in range(15):
+        rig.camera.publish(image(size=(48, 64)))
+        rig.spin_until(lambda: False, 0.02)
+    assert rig.spin_until(lambda: "images are frozen (the same" in street.report["message"], 3)
+    assert street.report["level"] == "1"
+    assert float(street.report["input_mean"]) == 90.0
+    assert street.drive(3.0, lambda: street.report["message"].endswith("images a second"))
+
+
+def test_images_that_come_in_for_nothing_are_an_error(street: Street) -> None:
+    rig = street.rig
+    end = monotonic() + 15
+    while "none came out" not in street.report["message"]:
+        assert monotonic() < end, street.report["message"]
+        bad = image(size=(48, 64))
+        bad.encoding = "bayer_rggb8"
+        rig.camera.publish(bad)
+        rig.spin_until(lambda: False, 0.2)
+    assert street.report["level"] == "2"
+    rig.subscribe("mag_image")
+    assert street.drive(4.0, lambda: "none came out" not in street.report["message"])
+    assert rig.state() == "active"
