@@ -123,7 +123,7 @@ def _check_size(data: Any) -> None:
     """Read the header alone: a few damaged bytes there would make the decoder take gigabytes."""
     flat = np.frombuffer(data, dtype=np.uint8)
     try:
-        with PIL.Image.open(io.BytesIO(flat)) as file:
+        with PIL.Image.open(io.BytesIO(flat.tobytes())) as file:
             width, height = file.size
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise FrameError(f"{flat.size} bytes of image data are damaged or no image") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def test_overrides_and_profile(tmp_path: Path, tiny_bundle: Path) -> None:
-    overrides = {
+    overrides: dict[str, Any] = {
         f"qos_overrides.{CAMERA}.subscription.reliability": "best_effort",
         f"qos_overrides.{Rig.name}/mag_image.publisher.reliability": "best_effort",
         f"qos_overrides.{Rig.name}/mag_image.publisher.depth": 2,
@@ -74,7 +75,8 @@ def test_overrides_and_profile(tmp_path: Path, tiny_bundle: Path) -> None:
 def test_a_wrong_override_is_named(
     tmp_path: Path, tiny_bundle: Path, override: str, transition: str, state: str
 ) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle), **{f"qos_overrides.{override}": "often"})
+    parameters: dict[str, Any] = {f"qos_overrides.{override}": "often"}
+    rig = Rig(tmp_path, bundle=str(tiny_bundle), **parameters)
     try:
         transitions = ["configure", "activate"]
         for step in transitions[: transitions.index(transition)]:
