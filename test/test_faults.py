@@ -81,6 +81,7 @@ def fused(rig: Rig, received: list[Image], message: Image) -> Image:
 def test_camera_stops_and_returns(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
     fused(rig, received, image(1))
+    rig.next_diagnostics(1)
     rig.node.destroy_publisher(rig.camera)
     assert rig.spin_until(lambda: "no image on /camera/image_raw" in rig.diagnostics[-1]["message"])
     assert rig.diagnostics[-1]["level"] == "1"
