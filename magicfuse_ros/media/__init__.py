@@ -8,13 +8,20 @@ from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media.pictures import PICTURE_SUFFIXES, PictureSource, pictures_in
 from magicfuse_ros.media.source import Frame, Refusal, Source
 
-__all__ = ["BAG_SUFFIXES", "VIDEO_SUFFIXES", "Frame", "Refusal", "Source", "open_source"]
+__all__ = ["BAG_SUFFIXES", "VIDEO_SUFFIXES", "Frame", "Refusal", "Source", "is_bag", "open_source"]
 
 VIDEO_SUFFIXES = (
     ".avi", ".h264", ".h265", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
     ".ts", ".webm", ".wmv",
 )  # fmt: skip
 BAG_SUFFIXES = (".db3", ".mcap")
+
+
+def is_bag(path: Path) -> bool:
+    """Say whether the path looks like a rosbag2: folder, .mcap or .db3."""
+    if path.suffix.lower() in BAG_SUFFIXES:
+        return True
+    return path.is_dir() and (path / "metadata.yaml").is_file()
 
 
 def open_source(path: Path | str, topic: str | None = None) -> Source:
@@ -32,13 +39,13 @@ def open_source(path: Path | str, topic: str | None = None) -> Source:
     suffix = path.suffix.lower()
     if not path.exists():
         raise MediaError(f"'{path}' does not exist")
-    is_bag = suffix in BAG_SUFFIXES or (path.is_dir() and (path / "metadata.yaml").is_file())
-    if topic is not None and not is_bag:
+    bag = is_bag(path)
+    if topic is not None and not bag:
         raise MediaError(f"topic is {topic!r}, but '{path}' is not a rosbag2")
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"'{path}' is empty")
     # Imported where needed: a machine that only reads pictures needs neither PyAV nor rosbags.
-    if is_bag:
+    if bag:
         from magicfuse_ros.media.bag import BagSource
 
         return BagSource(path, topic)

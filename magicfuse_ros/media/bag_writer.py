@@ -1,0 +1,145 @@
+"""Writes a rosbag2 (MCAP) without ROS, which Humble and all later distributions read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from magicfuse_ros.errors import MediaError
+
+LABEL_INFO = "vision_msgs/msg/LabelInfo"
+# Humble knows bag metadata up to version 5, but reads 8: it skips fields that it does not know.
+# It cannot read 9, where the QoS profiles are no longer a string.
+_METADATA_VERSION = 8
+_VISION_MSGS = {
+    "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
+    LABEL_INFO: "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n",
+}
+_UNSPECIFIED = QosTime(0, 0)
+_LATCHED = Qos(
+    QosHistory.KEEP_LAST,
+    1,
+    QosReliability.RELIABLE,
+    QosDurability.TRANSIENT_LOCAL,
+    _UNSPECIFIED,
+    _UNSPECIFIED,
+    QosLiveliness.AUTOMATIC,
+    _UNSPECIFIED,
+    False,
+)
+
+
+def message_types() -> Typestore:
+    """Return the message types that a bag of ours may hold."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    for name, definition in _VISION_MSGS.items():
+        store.register(get_types_from_msg(definition, name))
+    return store
+
+
+class BagWriter:
+    """Use as a context manager: after an error the bag is left without its metadata.yaml.
+
+    Attributes:
+        types: the message types that can be written.
+    """
+
+    def __init__(self, path: Path, *, compress: bool = False) -> None:
+        """Make the bag.
+
+        Args:
+            path: the folder to make.
+            compress: chunks by zstd; takes processor time, so not for real time.
+
+        Raises:
+            MediaError: if the folder exists or cannot be made.
+        """
+        self.types = message_types()
+        self._path = path
+        try:
+            self._writer = Writer(
+                path, version=_METADATA_VERSION, storage_plugin=StoragePlugin.MCAP
+            )
+            if compress:
+                self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+            self._writer.open()
+        except (WriterError, OSError) as error:
+            raise self._error(error) from error
+        self._connections: dict[str, Connection] = {}
+
+    def add_topic(self, topic: str, msgtype: str, *, latched: bool = False) -> None:
+        """Announce a topic; `ros2 bag play` latches it again where `latched`.
+
+        Raises:
+            MediaError: if the file cannot be written, or the type is not in `types`.
+        """
+        qos = [_LATCHED] if latched else []
+        try:
+            self._connections[topic] = self._writer.add_connection(
+                topic, msgtype, typestore=self.types, offered_qos_profiles=qos
+            )
+        except KeyError as error:
+            raise MediaError(f"messages of the type {msgtype} cannot be recorded") from error
+        except OSError as error:
+            raise self._error(error) from error
+
+    def write_cdr(self, topic: str, time_ns: int, cdr: bytes | memoryview) -> None:
+        """Write a serialized message of a topic that was added, received at `time_ns`.
+
+        Raises:
+            MediaError: if the file cannot be written.
+        """
+        try:
+            self._writer.write(self._connections[topic], time_ns, cdr)
+        except OSError as error:
+            raise self._error(error) from error
+
+    def write(self, topic: str, time_ns: int, message: Any) -> None:
+        """Write a message of a topic that was added; see `write_cdr`."""
+        msgtype = self._connections[topic].msgtype
+        self.write_cdr(topic, time_ns, self.types.serialize_cdr(message, msgtype))
+
+    def close(self) -> None:
+        """Finish the bag.
+
+        Raises:
+            MediaError: if the file cannot be written.
+        """
+        try:
+            self._writer.close()
+        except OSError as error:
+            raise self._error(error) from error
+
+    def __enter__(self) -> BagWriter:
+        """Return the writer; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close, or give the bag up after an error."""
+        if error is None:
+            self.close()
+        else:
+            self._writer.abort()
+
+    def _error(self, error: Exception) -> MediaError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return MediaError(f"cannot write bag '{self._path}': {reason}")
