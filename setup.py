@@ -47,6 +47,7 @@ setup(
         "console_scripts": [
             "fuse_node = magicfuse_ros.ros.fuse_node:main",
             "play_node = magicfuse_ros.ros.play_node:main",
+            "replay_node = magicfuse_ros.ros.replay_node:main",
             "magicfuse = magicfuse_ros.cli:app",
         ],
     },

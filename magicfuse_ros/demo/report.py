@@ -1,15 +1,11 @@
-"""What the demo's bag holds, as figures, a side-by-side video and a contact sheet."""
+"""What the demo's bag holds, as a side-by-side video and a contact sheet."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rosbags.highlevel import AnyReader
 
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.errors import MediaError
@@ -20,60 +16,16 @@ from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, EvenSample, contact_s
 from magicfuse_ros.media.panels import panel_height, scale_to
 from magicfuse_ros.media.png import write_png
 from magicfuse_ros.media.side_by_side import SideBySideVideo
-from magicfuse_ros.ros.statistics import percentiles
+from magicfuse_ros.replay.outputs import MAG_IMAGE, NODE, OVERLAY
 
 CAMERA = "/camera/image_raw"
-NODE = "/fuse_node"
-DIAGNOSTICS = "/diagnostics"
-MAG_IMAGE = f"{NODE}/mag_image"
 PANELS = (
     CAMERA,
     f"{NODE}/restored_image",
     f"{NODE}/thermal_estimate",
-    MAG_IMAGE,
-    f"{NODE}/segmentation/overlay",
+    f"{NODE}/{MAG_IMAGE}",
+    f"{NODE}/{OVERLAY}",
 )  # in the order of the panels' titles
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The fused frames of a bag.
-
-    Attributes:
-        fused: how many.
-        fps: from the first to the last of them, 0 for fewer than two.
-        age_ms: p50, p95 and p99 from the camera's stamp to the arrival of MagImg in the bag.
-    """
-
-    fused: int
-    fps: float
-    age_ms: dict[str, float]
-
-
-def timing(bag: Path) -> Timing:
-    """Read when MagImg came."""
-    times, ages = [], []
-    with AnyReader([bag]) as reader:
-        connections = [c for c in reader.connections if c.topic == MAG_IMAGE]
-        for connection, time_ns, raw in reader.messages(connections) if connections else ():
-            message: Any = reader.deserialize(raw, connection.msgtype)
-            stamp = message.header.stamp
-            times.append(time_ns)
-            ages.append((time_ns - stamp.sec * 1_000_000_000 - stamp.nanosec) / 1e6)
-    span_s = (times[-1] - times[0]) / 1e9 if times else 0.0
-    fps = (len(times) - 1) / span_s if span_s else 0.0
-    return Timing(len(times), fps, percentiles(ages))
-
-
-def last_diagnostics(bag: Path) -> dict[str, str]:
-    """Return the values of the node's last report, by key; empty if there is none."""
-    values: dict[str, str] = {}
-    with AnyReader([bag]) as reader:
-        connections = [c for c in reader.connections if c.topic == DIAGNOSTICS]
-        for connection, _, raw in reader.messages(connections) if connections else ():
-            message: Any = reader.deserialize(raw, connection.msgtype)
-            values = {value.key: value.value for value in message.status[0].values}
-    return values
 
 
 def matched(bag: Path) -> Generator[list[Frame], None, None]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from time import time_ns
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from magicfuse_ros.media.bag_writer import BagWriter
 
 _RELIABLE = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
+_LATCHED = QoSProfile(
+    depth=30,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
 
 
 class Recorder:
@@ -25,36 +29,39 @@ class Recorder:
         counts: recorded messages by topic.
     """
 
-    def __init__(self, node: Node, bag: Path, topics: Mapping[str, Any]) -> None:
+    def __init__(
+        self, node: Node, bag: Path, topics: Mapping[str, Any], latched: Collection[str] = ()
+    ) -> None:
         """Subscribe.
 
         Args:
             node: receives the messages when it is spun.
             bag: the folder to make.
-            topics: message classes of sensor_msgs, std_msgs or diagnostic_msgs by topic.
+            topics: message classes by topic.
+            latched: the topics that were published before anybody listened.
 
         Raises:
-            rosbags.rosbag2.WriterError: if the folder exists.
+            MediaError: if the folder exists or cannot be made, or a message class is not one of
+                sensor_msgs, std_msgs, diagnostic_msgs or vision_msgs.
         """
         self.counts: Counter[str] = Counter()
         self._node = node
-        self._writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)
-        self._writer.open()
-        store = get_typestore(Stores.ROS2_JAZZY)
+        self._writer = BagWriter(bag)
         self._subscriptions = []
         for topic, message_type in topics.items():
             package = message_type.__module__.partition(".")[0]
             name = f"{package}/msg/{message_type.__name__}"
-            connection = self._writer.add_connection(topic, name, typestore=store)
-            write = partial(self._write, connection)
+            self._writer.add_topic(topic, name, latched=topic in latched)
+            write = partial(self._write, topic)
+            qos = _LATCHED if topic in latched else _RELIABLE
             # raw: the bytes as they came; to make Python objects of images takes too long here
             self._subscriptions.append(
-                node.create_subscription(message_type, topic, write, _RELIABLE, raw=True)
+                node.create_subscription(message_type, topic, write, qos, raw=True)
             )
 
-    def _write(self, connection: Connection, message: bytes) -> None:
-        self._writer.write(connection, time_ns(), message)
-        self.counts[connection.topic] += 1
+    def _write(self, topic: str, message: bytes) -> None:
+        self._writer.write_cdr(topic, time_ns(), message)
+        self.counts[topic] += 1
 
     def close(self) -> None:
         """Unsubscribe and finish the bag."""

@@ -1,0 +1,153 @@
+"""Compares the outputs in two bags frame by frame.
+
+Frames meet by the stamp of their header; where a stamp comes several times, as in a bag that was
+played in a loop, the first meets the first, and so on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from math import log10
+from pathlib import Path
+
+import numpy as np
+
+from magicfuse_ros.errors import MediaError
+from magicfuse_ros.image_codec import Image
+from magicfuse_ros.media.bag import BagSource
+from magicfuse_ros.media.bag_reader import image_topics
+from magicfuse_ros.replay.comparison import Comparison, Difference, Flicker
+from magicfuse_ros.replay.outputs import MAG_IMAGE, MASK, NODE
+
+MEASURED = (MASK, MAG_IMAGE, "restored_image", "thermal_estimate")
+FLICKERING = (MASK, MAG_IMAGE)
+
+Key = tuple[int, int]  # stamp of the header in ns, how many frames had it before
+
+
+def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
+    """Compare the outputs that `node` has in two bags.
+
+    Args:
+        new: the bag that is judged.
+        reference: the bag of an earlier run.
+        node: full name of the node in both bags.
+
+    Raises:
+        MediaError: if a bag cannot be read, the reference holds no output of the node, or the
+            sizes of a frame's images differ.
+    """
+    held = {bag: _outputs(bag, node) for bag in (new, reference)}
+    if not held[reference]:
+        raise MediaError(
+            f"rosbag2 '{reference}' holds none of the outputs that are compared; "
+            f"expected one of {', '.join(f'{node}/{name}' for name in MEASURED)}"
+        )
+    both = [name for name in held[reference] if name in held[new]]
+    found = Comparison(
+        new=str(new),
+        reference=str(reference),
+        differences=[],
+        missing=[],
+        extra=[],
+        missing_outputs=[name for name in held[reference] if name not in both],
+    )
+    if not both:
+        return found
+    keys = {bag: _common_keys(bag, node, both) for bag in (new, reference)}
+    shared = set(keys[new]) & set(keys[reference])
+    found.missing = [key[0] for key in keys[reference] if key not in shared]
+    found.extra = [key[0] for key in keys[new] if key not in shared]
+    differences = {key: Difference(key[0]) for key in keys[reference] if key in shared}
+    for name in both:
+        before: tuple[Image, Image] | None = None
+        for key, ours, theirs in _pairs(new, reference, f"{node}/{name}", shared):
+            difference = differences[key]
+            if name == MASK:
+                difference.mask_agreement = round(100.0 - _changed_percent(ours, theirs), 4)
+            else:
+                difference.psnr_db[name] = psnr_db(ours, theirs)
+            if name in FLICKERING:
+                if before is not None and before[0].shape == ours.shape:
+                    change = _changed_percent if name == MASK else _mean_change
+                    difference.flicker[name] = Flicker(
+                        round(change(ours, before[0]), 4), round(change(theirs, before[1]), 4)
+                    )
+                before = ours, theirs
+    found.differences = list(differences.values())
+    return found
+
+
+def psnr_db(image: Image, reference: Image) -> float | None:
+    """Return the peak signal-to-noise ratio of two uint8 images; None where they are equal."""
+    error = np.subtract(image, reference, dtype=np.int16).astype(np.float32)
+    mean_square = float(np.square(error).mean(dtype=np.float64))
+    return round(10 * log10(255**2 / mean_square), 4) if mean_square else None
+
+
+def _changed_percent(mask: Image, other: Image) -> float:
+    return 100.0 * float((mask != other).mean())
+
+
+def _mean_change(image: Image, other: Image) -> float:
+    return float(np.abs(np.subtract(image, other, dtype=np.int16)).mean(dtype=np.float64))
+
+
+def _outputs(bag: Path, node: str) -> list[str]:
+    topics = image_topics(bag)
+    return [name for name in MEASURED if f"{node}/{name}" in topics]
+
+
+def _common_keys(bag: Path, node: str, names: Iterable[str]) -> list[Key]:
+    """Return the keys of the frames that have all of the outputs, in the order of the first."""
+    keys = [_keys(BagSource(bag, f"{node}/{name}").header_stamps()) for name in names]
+    everywhere = set(keys[0]).intersection(*keys[1:])
+    return [key for key in keys[0] if key in everywhere]
+
+
+def _keys(stamps: Iterable[int]) -> list[Key]:
+    count: Counter[int] = Counter()
+    keys = []
+    for stamp in stamps:
+        keys.append((stamp, count[stamp]))
+        count[stamp] += 1
+    return keys
+
+
+def _pairs(
+    new: Path, reference: Path, topic: str, shared: set[Key]
+) -> Iterator[tuple[Key, Image, Image]]:
+    """Yield the frames of both bags that belong together."""
+    ours, theirs = _frames(new, topic, shared), _frames(reference, topic, shared)
+    # Frames wait here for their partner; few do, as the order in both bags is that of the camera.
+    waiting: tuple[dict[Key, Image], dict[Key, Image]] = ({}, {})
+    for pair in zip(ours, theirs, strict=True):
+        for side, (key, image) in enumerate(pair):
+            waiting[side][key] = image
+        for key in {pair[0][0], pair[1][0]}:
+            if key in waiting[0] and key in waiting[1]:
+                image, other = waiting[0].pop(key), waiting[1].pop(key)
+                if image.shape != other.shape:
+                    raise MediaError(
+                        f"{topic} of the frame with the stamp {key[0]} ns is "
+                        f"{_size(image)} in '{new}' and {_size(other)} in '{reference}'"
+                    )
+                yield key, image, other
+
+
+def _frames(bag: Path, topic: str, shared: set[Key]) -> Iterator[tuple[Key, Image]]:
+    source = BagSource(bag, topic)
+    count: Counter[int] = Counter()
+    for frame in source:
+        key = (frame.header_ns, count[frame.header_ns])
+        count[frame.header_ns] += 1
+        if key in shared:
+            yield key, frame.image
+    if source.refused:
+        first = source.refused[0]
+        raise MediaError(f"{topic} in '{bag}', message {first.name}: {first.reason}")
+
+
+def _size(image: Image) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

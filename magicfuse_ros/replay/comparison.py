@@ -1,0 +1,176 @@
+"""What a comparison of two bags found, and whether it is within limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from magicfuse_ros.errors import MediaError
+
+_NAMED = 3  # stamps in a message
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What still passes; the worst frame decides.
+
+    Attributes:
+        min_agreement: of the masks, percent.
+        min_psnr: of every image, dB.
+        max_missing: frames that only the reference has.
+    """
+
+    min_agreement: float = 98.0
+    min_psnr: float = 30.0
+    max_missing: int = 0
+
+
+@dataclass
+class Flicker:
+    """Change from the frame before, in either bag."""
+
+    new: float
+    reference: float
+
+
+@dataclass
+class Difference:
+    """One frame that both bags have; outputs that a bag does not hold are left out.
+
+    Attributes:
+        stamp_ns: of the header.
+        mask_agreement: pixels of the same class, percent.
+        psnr_db: of each image by its name, None where it is equal to the reference's.
+        flicker: by name, from the second frame on; of the mask: pixels whose class changes,
+            percent; of MagImg: mean absolute difference, 0 to 255.
+    """
+
+    stamp_ns: int
+    mask_agreement: float | None = None
+    psnr_db: dict[str, float | None] = field(default_factory=dict)
+    flicker: dict[str, Flicker] = field(default_factory=dict)
+
+
+@dataclass
+class Comparison:
+    """Two bags.
+
+    Attributes:
+        new: the bag that is judged.
+        reference: the bag of an earlier run.
+        differences: of the frames in both bags, in the reference's order.
+        missing: stamps that only the reference has, ns.
+        extra: stamps that only the new bag has, ns.
+        missing_outputs: what only the reference has.
+    """
+
+    new: str
+    reference: str
+    differences: list[Difference]
+    missing: list[int]
+    extra: list[int]
+    missing_outputs: list[str]
+
+    def failures(self, limits: Limits) -> list[str]:
+        """Say in words what is beyond the limits; empty where nothing is."""
+        found = [f"{name} is in the reference only" for name in self.missing_outputs]
+        if len(self.missing) > limits.max_missing:
+            first = ", ".join(_seconds(ns) for ns in self.missing[:_NAMED])
+            found.append(
+                f"frames missing: {len(self.missing)}, at most {limits.max_missing} may be; "
+                f"the first are those of {first}"
+            )
+        found += self._below("mask agreement", limits.min_agreement, " %", _agreement)
+        for name in self._images():
+            found += self._below(f"PSNR of {name}", limits.min_psnr, " dB", _psnr(name))
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts, and the worst and the mean of each measure over the frames."""
+        return {
+            "frames": {
+                "compared": len(self.differences),
+                "missing": len(self.missing),
+                "extra": len(self.extra),
+            },
+            "mask_agreement": _worst_and_mean(map(_agreement, self.differences)),
+            "psnr_db": {
+                name: _worst_and_mean(map(_psnr(name), self.differences)) for name in self._images()
+            },
+            "flicker": self._mean_flicker(),
+        }
+
+    def write(self, path: Path, limits: Limits) -> None:
+        """Write everything as JSON.
+
+        Raises:
+            MediaError: if the file cannot be written.
+        """
+        failures = self.failures(limits)
+        parts = asdict(self)
+        differences = parts.pop("differences")
+        report = {
+            "passed": not failures,
+            "failures": failures,
+            "limits": asdict(limits),
+            **self.summary(),
+            **parts,
+            "per_frame": differences,
+        }
+        try:
+            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise MediaError(f"cannot write '{path}': {error.strerror}") from error
+
+    def _images(self) -> list[str]:
+        return list(self.differences[0].psnr_db) if self.differences else []
+
+    def _below(
+        self, what: str, limit: float, unit: str, measure: Callable[[Difference], float | None]
+    ) -> list[str]:
+        measured = [(measure(d), d.stamp_ns) for d in self.differences]
+        low = [(value, ns) for value, ns in measured if value is not None and value < limit]
+        if not low:
+            return []
+        worst, ns = min(low)
+        return [
+            f"{what} is below {limit:g}{unit} in {len(low)} of {len(measured)} frames; "
+            f"the worst is that of {_seconds(ns)} with {worst:.2f}{unit}"
+        ]
+
+    def _mean_flicker(self) -> dict[str, dict[str, float]]:
+        by_name: dict[str, list[Flicker]] = {}
+        for difference in self.differences:
+            for name, flicker in difference.flicker.items():
+                by_name.setdefault(name, []).append(flicker)
+        return {
+            name: {
+                "new": round(fmean(f.new for f in flickers), 4),
+                "reference": round(fmean(f.reference for f in flickers), 4),
+            }
+            for name, flickers in by_name.items()
+        }
+
+
+def _agreement(difference: Difference) -> float | None:
+    return difference.mask_agreement
+
+
+def _psnr(name: str) -> Callable[[Difference], float | None]:
+    return lambda difference: difference.psnr_db[name]
+
+
+def _worst_and_mean(values: Iterable[float | None]) -> dict[str, float] | None:
+    """Return None where no frame has a value: the output is missing, or equal everywhere."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {"worst": round(min(known), 4), "mean": round(fmean(known), 4)}
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns // 1_000_000_000}.{ns % 1_000_000_000:09d}"

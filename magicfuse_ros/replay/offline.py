@@ -1,0 +1,151 @@
+"""Every image of a bag through the fuser, as fast as it goes, into a new bag.
+
+The new bag has the topics of `fuse_node`, each message with the header of its camera image and the
+time at which that image was recorded. The same bag, bundle, backend and number of threads give the
+same messages, bit by bit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.errors import FrameError
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.image_codec import Image, encode_bgr8, encode_mono8
+from magicfuse_ros.media.bag import BagSource, RecordedFrame
+from magicfuse_ros.media.bag_reader import CAMERA_INFO, RAW
+from magicfuse_ros.media.bag_writer import LABEL_INFO, BagWriter
+from magicfuse_ros.media.source import Refusal
+from magicfuse_ros.replay import outputs
+
+
+@dataclass
+class Result:
+    """What became of the images.
+
+    Attributes:
+        total_ms: time of the fuser for each fused image.
+        refused: images that could not be decoded or fused.
+        seconds: from the first to the last image, with reading and writing.
+    """
+
+    total_ms: list[float] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def report(self) -> dict[str, Any]:
+        """Return counts, refusals and times for a JSON report."""
+        fused = len(self.total_ms)
+        return {
+            "frames": {
+                "read": fused + len(self.refused),
+                "fused": fused,
+                "refused": len(self.refused),
+            },
+            "refused": [{"name": r.name, "reason": r.reason} for r in self.refused],
+            "fps": round(fused / self.seconds, 2) if self.seconds else 0.0,
+            "median_ms": round(median(self.total_ms), 3) if self.total_ms else None,
+        }
+
+
+def replay_offline(
+    source: BagSource,
+    fuser: Fuser,
+    classes: Sequence[SemanticClass],
+    bag: Path,
+    show: Callable[[int], None],
+    node: str = outputs.NODE,
+) -> Result:
+    """Fuse all images of a bag.
+
+    Args:
+        source: the bag.
+        fuser: of the bundle.
+        classes: of the bundle.
+        bag: the folder of the new bag.
+        show: called after each image with how many are done.
+        node: full name of the node whose topics the new bag has.
+
+    Raises:
+        MediaError: if the new bag cannot be written, or the old one's camera_info cannot be read.
+        BackendError: if a network fails.
+    """
+    result = Result()
+    begin = perf_counter()
+    refused: list[Refusal] = []
+    with _Recording(bag, node, classes, source.calibrations()) as recording:
+        for frame in source:
+            try:
+                fused = fuser(frame.image)
+            except FrameError as error:
+                refused.append(Refusal(frame.name, str(error)))
+                continue
+            recording.write_frame(frame, outputs.images(fused, classes))
+            result.total_ms.append(fused.stages_ms["total"])
+            show(len(result.total_ms) + len(refused) + len(source.refused))
+    result.seconds = perf_counter() - begin
+    result.refused = sorted([*source.refused, *refused], key=lambda refusal: refusal.name)
+    return result
+
+
+class _Recording(BagWriter):
+    """The messages that `fuse_node` would publish."""
+
+    def __init__(
+        self,
+        bag: Path,
+        node: str,
+        classes: Sequence[SemanticClass],
+        calibrations: list[tuple[int, Any]],
+    ) -> None:
+        super().__init__(bag, compress=True)
+        self._node = node
+        self._classes: Sequence[SemanticClass] = classes
+        self._calibrations = calibrations
+        self._labelled = False
+        self.add_topic(f"{node}/{outputs.LABELS}", LABEL_INFO, latched=True)
+        for name in outputs.IMAGES:
+            self.add_topic(f"{node}/{name}", RAW)
+        if calibrations:
+            self.add_topic(f"{node}/{outputs.CAMERA_INFO}", CAMERA_INFO)
+
+    def write_frame(self, frame: RecordedFrame, images: dict[str, Image]) -> None:
+        header = self._header(frame)
+        if not self._labelled:
+            self._put(outputs.LABELS, frame, self._labels(header))
+            self._labelled = True
+        for name, image in images.items():
+            self._put(name, frame, self._image(image, header))
+        if self._calibrations:
+            # the latest one; the first one where the camera's first image came before it
+            index = bisect_right(self._calibrations, frame.recorded_ns, key=lambda found: found[0])
+            _, info = self._calibrations[max(0, index - 1)]
+            self._put(outputs.CAMERA_INFO, frame, replace(info, header=header))
+
+    def _put(self, name: str, frame: RecordedFrame, message: Any) -> None:
+        self.write(f"{self._node}/{name}", frame.recorded_ns, message)
+
+    def _header(self, frame: RecordedFrame) -> Any:
+        stamp = self._make("builtin_interfaces/msg/Time", *divmod(frame.header_ns, 1_000_000_000))
+        return self._make("std_msgs/msg/Header", stamp, frame.frame_id)
+
+    def _image(self, image: Image, header: Any) -> Any:
+        gray = image.ndim == 2
+        encoded = encode_mono8(image) if gray else encode_bgr8(image)
+        size = (encoded.height, encoded.width)
+        encoding = "mono8" if gray else "bgr8"
+        return self._make(RAW, header, *size, encoding, 0, encoded.step, encoded.data)
+
+    def _labels(self, header: Any) -> Any:
+        pairs = [self._make("vision_msgs/msg/VisionClass", c.id, c.name) for c in self._classes]
+        return self._make(LABEL_INFO, header, pairs, 0.0)
+
+    def _make(self, msgtype: str, *fields: Any) -> Any:
+        return self.types.types[msgtype](*fields)

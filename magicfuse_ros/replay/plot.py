@@ -1,0 +1,74 @@
+"""A comparison as a picture, drawn by matplotlib, which only this needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from magicfuse_ros.errors import MagicFuseError, MediaError
+from magicfuse_ros.replay.comparison import Comparison, Difference, Limits
+
+_ROWS = ("mask agreement, %", "PSNR, dB", "flicker of the mask, %", "flicker of MagImg")
+_FLICKER = {2: "segmentation/mask", 3: "mag_image"}
+
+
+def figure_class() -> Any:
+    """Return matplotlib's Figure.
+
+    Raises:
+        MagicFuseError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MagicFuseError(
+            f"a plot needs matplotlib ({error}): pip install matplotlib"
+        ) from error
+    return Figure
+
+
+def plot(comparison: Comparison, limits: Limits, path: Path) -> None:
+    """Draw every measure over the time since the first frame, with the limits, as PNG.
+
+    Raises:
+        MagicFuseError: if matplotlib is not installed.
+        MediaError: if the file cannot be written.
+    """
+    figure = figure_class()(figsize=(10, 10), layout="constrained")
+    figure.suptitle(
+        f"{Path(comparison.new).name} against {Path(comparison.reference).name}: "
+        f"{len(comparison.differences)} frames, {len(comparison.missing)} missing"
+    )
+    axes = figure.subplots(len(_ROWS), 1, sharex=True)
+    for axis, title in zip(axes, _ROWS, strict=True):
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("seconds since the first frame")
+    differences = sorted(comparison.differences, key=lambda d: d.stamp_ns)
+    seconds = [(d.stamp_ns - differences[0].stamp_ns) / 1e9 for d in differences]
+    limit = {"color": "red", "linestyle": "--", "linewidth": 1, "label": "limit"}
+
+    axes[0].plot(seconds, [_or_nan(d.mask_agreement) for d in differences])
+    axes[0].axhline(limits.min_agreement, **limit)
+    for name in differences[0].psnr_db if differences else ():
+        # equal images have no PSNR: a gap
+        axes[1].plot(seconds, [_or_nan(d.psnr_db[name]) for d in differences], label=name)
+    axes[1].axhline(limits.min_psnr, **limit)
+    for row, name in _FLICKER.items():
+        for bag in ("new", "reference"):
+            axes[row].plot(seconds, [_flicker(d, name, bag) for d in differences], label=bag)
+    for axis in axes:
+        axis.legend(loc="lower right", fontsize="small")
+    try:
+        figure.savefig(path, format="png", dpi=100)
+    except OSError as error:
+        raise MediaError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _flicker(difference: Difference, name: str, bag: str) -> float:
+    flicker = difference.flicker.get(name)
+    return float("nan") if flicker is None else float(getattr(flicker, bag))

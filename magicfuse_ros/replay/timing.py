@@ -1,0 +1,76 @@
+"""Figures of a bag that was recorded while `fuse_node` ran."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magicfuse_ros.media.bag_reader import header_stamp_ns, open_bag
+from magicfuse_ros.replay.outputs import DIAGNOSTICS, MAG_IMAGE
+from magicfuse_ros.ros.statistics import percentiles
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The fused frames of a bag.
+
+    Attributes:
+        fused: how many.
+        fps: from the first to the last of them, 0 for fewer than two.
+        age_ms: p50, p95 and p99 from the publication of the camera image to the arrival of MagImg
+            in the bag; empty where nothing was fused.
+    """
+
+    fused: int
+    fps: float
+    age_ms: dict[str, float]
+
+
+def timing(bag: Path, node: str, published: Mapping[int, Sequence[int]] | None = None) -> Timing:
+    """Read when MagImg came.
+
+    Args:
+        bag: the bag.
+        node: full name of the node.
+        published: for each stamp when its images were published, rising, all in ns; None where
+            the stamp itself is that time.
+
+    Raises:
+        MediaError: if the bag cannot be read.
+    """
+    times, ages = [], []
+    with open_bag(bag) as reader:
+        connections = [c for c in reader.connections if c.topic == f"{node}/{MAG_IMAGE}"]
+        for _, time_ns, raw in reader.messages(connections) if connections else ():
+            stamp_ns = header_stamp_ns(bytes(raw[:12]))
+            times.append(time_ns)
+            if published is None:
+                ages.append((time_ns - stamp_ns) / 1e6)
+                continue
+            candidates = published.get(stamp_ns, ())
+            # in a loop a stamp is published again and again: the latest before the arrival
+            if index := bisect_right(candidates, time_ns):
+                ages.append((time_ns - candidates[index - 1]) / 1e6)
+    span_s = (times[-1] - times[0]) / 1e9 if times else 0.0
+    fps = (len(times) - 1) / span_s if span_s else 0.0
+    return Timing(len(times), fps, percentiles(ages))
+
+
+def last_diagnostics(bag: Path, node: str) -> dict[str, str]:
+    """Return the values of the node's last report, by key; empty if there is none.
+
+    Raises:
+        MediaError: if the bag cannot be read.
+    """
+    values: dict[str, str] = {}
+    with open_bag(bag) as reader:
+        connections = [c for c in reader.connections if c.topic == DIAGNOSTICS]
+        for connection, _, raw in reader.messages(connections) if connections else ():
+            message: Any = reader.deserialize(raw, connection.msgtype)
+            ours = [s for s in message.status if s.name.partition(":")[0] == node.lstrip("/")]
+            if ours:
+                values = {value.key: value.value for status in ours for value in status.values}
+    return values

@@ -1,0 +1,89 @@
+"""Nodes of this package as child processes, and the ROS domain that they meet in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from magicfuse_ros.bundle_path import share_folders
+
+END_S = 10.0
+_LOG_LINES = 15
+_PROFILES = Path("config", "fastdds.xml")
+
+Process = subprocess.Popen[str]
+
+
+def isolate(log: Path) -> None:
+    """Let this process and its children meet on this machine only, apart from any other ROS.
+
+    Args:
+        log: folder for ROS's own log files.
+    """
+    os.environ.update(
+        ROS_DOMAIN_ID=str(1 + os.getpid() % 100),
+        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
+        ROS_LOG_DIR=str(log),
+    )
+    if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the range yet
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    for profiles in (folder / _PROFILES for folder in share_folders()):
+        if profiles.is_file():
+            os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profiles)
+            os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profiles)  # Humble, Jazzy
+            return
+
+
+@contextmanager
+def child(module: str, arguments: list[str], log: Path) -> Iterator[Process]:
+    """Run a node of this package in a process of its own, which ends with the block.
+
+    It does not get the Ctrl-C of the terminal: the caller ends it in due order.
+    """
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"magicfuse_ros.ros.{module}", "--ros-args", *arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            end(process)
+
+
+def end(process: Process) -> int:
+    """Ask a process to end, make it end if it does not, and return its exit code."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        return process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def parameter_file(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write ROS parameters for any node; JSON values are YAML."""
+    lines = [f"    {name}: {json.dumps(value)}" for name, value in values.items()]
+    path.write_text("\n".join(["/**:", "  ros__parameters:", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def last_line(log: Path) -> dict[str, Any]:
+    """Return what a player printed as its last line, a JSON object."""
+    found: dict[str, Any] = json.loads(log.read_text().splitlines()[-1])
+    return found
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])

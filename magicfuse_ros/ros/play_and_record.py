@@ -1,0 +1,159 @@
+"""A player, `fuse_node` and this process, which records: what the demo and the replay run."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from sensor_msgs.msg import CameraInfo, Image
+
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.replay import outputs
+from magicfuse_ros.ros.children import Process, child, end, last_line, parameter_file, tail
+from magicfuse_ros.ros.labels import LABEL_TYPE
+from magicfuse_ros.ros.recorder import Recorder
+from magicfuse_ros.ros.session import Session
+
+BRING_UP_S = 60.0
+QUIET_S = 2.0  # after the player's end: so long without a result, and all are there
+
+
+@dataclass(frozen=True)
+class Play:
+    """Who takes part.
+
+    Attributes:
+        player: module of `magicfuse_ros.ros` that plays, and prints a JSON object at its end.
+        player_parameters: its ROS parameters.
+        player_arguments: further ROS arguments, for remappings.
+        node: full name of the `fuse_node`.
+        node_parameters: its ROS parameters; None where it is up already.
+        image: the raw image topic that the node is to listen to.
+        parameter_files: of the node, before its parameters.
+        record: further topics, beside the node's outputs, with their message classes.
+    """
+
+    player: str
+    player_parameters: Mapping[str, Any]
+    node: str
+    node_parameters: Mapping[str, Any] | None
+    image: str
+    player_arguments: tuple[str, ...] = ()
+    parameter_files: tuple[Path, ...] = ()
+    record: Mapping[str, Any] | None = None
+
+
+def topics(node: str) -> dict[str, Any]:
+    """Return the outputs of a `fuse_node` and the diagnostics, with their message classes."""
+    return {
+        **{f"{node}/{name}": Image for name in outputs.IMAGES},
+        f"{node}/{outputs.CAMERA_INFO}": CameraInfo,
+        f"{node}/{outputs.LABELS}": LABEL_TYPE,
+        outputs.DIAGNOSTICS: DiagnosticArray,
+    }
+
+
+def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dict[str, Any]:
+    """Play into `fuse_node` and record what comes out into `out`/bag.
+
+    Ctrl-C and SIGTERM end the play; what came until then is kept.
+
+    Args:
+        play: who takes part.
+        frames: how many fused images there can be, for the progress bar; 0: nobody knows.
+        out: a folder with an empty folder log.
+        console: for the progress.
+
+    Returns:
+        What the player printed at its end.
+
+    Raises:
+        MagicFuseError: if the node or the player fails; the message has the end of its log.
+    """
+    log = out / "log"
+    mag_image = f"{play.node}/{outputs.MAG_IMAGE}"
+    latched = {f"{play.node}/{outputs.LABELS}"}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        node = _start_node(play, log, stack)
+        session = stack.enter_context(Session("recorder"))
+        recorded = {**(play.record or {}), **topics(play.node)}
+        recorder = Recorder(session.node, out / "bag", recorded, latched)
+        stack.callback(recorder.close)
+        if node is not None:
+            console.print("starting fuse_node ...")
+            if not session.bring_up(play.node, lambda: _alive(node), BRING_UP_S):
+                raise MagicFuseError(f"fuse_node did not become active:\n{_node_log(log)}")
+
+        player_log = log / f"{play.player}.txt"
+        parameters = parameter_file(log / f"{play.player}.yaml", play.player_parameters)
+        arguments = ["--params-file", str(parameters), *play.player_arguments]
+        player = stack.enter_context(child(play.player, arguments, player_log))
+        with _bar(console, frames) as show:
+            try:
+                while player.poll() is None and _alive(node):
+                    session.spin_until(lambda: False, 0.2)
+                    show(recorder.counts[mag_image])
+            except KeyboardInterrupt:
+                console.print("stopping ...")
+                end(player)
+            if _alive(node) and player.returncode == 0:
+                _wait_for_quiet(session, lambda: recorder.counts[mag_image])
+                show(recorder.counts[mag_image])
+        if not _alive(node):
+            raise MagicFuseError(f"fuse_node ended while it was in use:\n{_node_log(log)}")
+        if player.returncode != 0:
+            raise MagicFuseError(f"{play.player} failed:\n{tail(player_log)}")
+        if node is not None and (code := end(node)) != 0:
+            raise MagicFuseError(f"fuse_node ended with code {code}:\n{_node_log(log)}")
+    return last_line(player_log)
+
+
+def _start_node(play: Play, log: Path, stack: ExitStack) -> Process | None:
+    if play.node_parameters is None:
+        return None
+    # The arguments that launch makes of fuse.launch.py.
+    namespace, _, name = play.node.rpartition("/")
+    overrides = parameter_file(log / "fuse_node.yaml", play.node_parameters)
+    arguments = ["-r", f"__node:={name}", "-r", f"__ns:={namespace or '/'}"]
+    for file in (*play.parameter_files, overrides):
+        arguments += ["--params-file", str(file)]
+    arguments += ["-r", f"image:={play.image}"]
+    return stack.enter_context(child("fuse_node", arguments, log / "fuse_node.txt"))
+
+
+def _alive(node: Process | None) -> bool:
+    return node is None or node.poll() is None
+
+
+def _node_log(log: Path) -> str:
+    return tail(log / "fuse_node.txt")
+
+
+@contextmanager
+def _bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar; yields a function that takes what is done."""
+    columns = (TextColumn("fused"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=total or None)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def _wait_for_quiet(session: Session, count: Callable[[], int]) -> None:
+    """Serve the session until `count` has stood still for `QUIET_S`."""
+    grown = True
+    while grown:
+        seen = count()
+        grown = session.spin_until(partial(_above, count, seen), QUIET_S)
+
+
+def _above(count: Callable[[], int], limit: int) -> bool:
+    return count() > limit

@@ -1,0 +1,159 @@
+"""Plays a bag's camera into ROS: its own messages, byte by byte, in their rhythm, with /clock.
+
+ros2 run magicfuse_ros replay_node --ros-args -p bag:=drive.mcap
+
+Publishes the image topic and the camera_info beside it under the names that they have in the bag
+(a compressed topic under the name that image_transport gives it), and the recording time as
+/clock, for nodes with use_sim_time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from time import monotonic, sleep, time_ns
+from typing import Any
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from magicfuse_ros.errors import FrameError, MagicFuseError
+from magicfuse_ros.media.bag import BagSource, RawMessage
+from magicfuse_ros.media.bag_reader import COMPRESSED, header_stamp_ns
+from magicfuse_ros.ros.process import Stop, run
+
+_TICK_S = 0.01  # between two messages of /clock, in real time
+_SETTLE_S = 0.5
+_LAST_IMAGE = Duration(seconds=2)
+
+
+class ReplayNode(Node):
+    """Ends after the last image, and prints what was sent as JSON."""
+
+    def __init__(self) -> None:
+        super().__init__("replay_node")
+        start_values: dict[str, Any] = {
+            "bag": "",  # folder, .mcap or .db3
+            "topic": "",  # image topic of a bag that has several
+            "start": 0.0,  # seconds of the bag that are left out
+            "duration": 0.0,  # seconds of the bag that are played; 0: to its end
+            "rate": 1.0,  # seconds of the bag in a second
+            "loop": 1,  # how often it is played; 0: without end
+            "wait_for": 1,  # subscribers of the images before the first one
+            "wait_s": 60.0,  # for them, then the node gives up
+            "published": "",  # file for a line "stamp time" of each image, in ns
+        }
+        for name, value in start_values.items():
+            self.declare_parameter(name, value)
+        self._clock = self.create_publisher(Clock, "/clock", 1)
+        self._sent = 0
+        self._late_s = 0.0
+
+    def play(self, stop: Stop) -> None:
+        """Play the bag.
+
+        Raises:
+            MagicFuseError: if the bag cannot be read, a parameter is out of its range, or too few
+                subscribers come.
+        """
+        rate, loop = self._value("rate"), self._value("loop")
+        if rate <= 0:
+            raise MagicFuseError(f"rate is {rate}; expected more than 0")
+        if loop < 0:
+            raise MagicFuseError(f"loop is {loop}; expected 0 (without end) or more")
+        source = BagSource(
+            Path(self._value("bag")).expanduser(),
+            self._value("topic") or None,
+            start_s=self._value("start"),
+            duration_s=self._value("duration") or None,
+        )
+        publishers = self._publishers(source)
+        self._wait(publishers[source.topic], stop)
+        # A line each: what was sent must be known also after a signal.
+        with open(self._value("published") or "/dev/null", "w", buffering=1) as published:
+            for _ in range(loop) if loop else itertools.count():
+                for message in self._paced(source, rate, stop):
+                    publishers[message.topic].publish(message.cdr)
+                    if message.topic == source.topic:
+                        self._sent += 1
+                        published.write(f"{_stamp(message)} {time_ns()}\n")
+                if stop:
+                    break
+        publishers[source.topic].wait_for_all_acked(_LAST_IMAGE)
+        report = {
+            "sent": self._sent,
+            "late_ms": round(1e3 * self._late_s, 1),
+            "damaged": [refusal.reason for refusal in source.refused],
+        }
+        print(json.dumps(report), flush=True)
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _publishers(self, source: BagSource) -> dict[str, Publisher]:
+        camera = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        compressed = source.msgtype == COMPRESSED
+        name = f"{source.base_topic}/compressed" if compressed else source.topic
+        kind = CompressedImage if compressed else Image
+        info = source.camera_info_topic
+        return {
+            source.topic: self.create_publisher(kind, name, camera),
+            info: self.create_publisher(CameraInfo, info, camera),
+        }
+
+    def _wait(self, images: Publisher, stop: Stop) -> None:
+        wanted, wait_s = self._value("wait_for"), self._value("wait_s")
+        end = monotonic() + wait_s
+        while not stop and images.get_subscription_count() < wanted:
+            if monotonic() > end:
+                raise MagicFuseError(
+                    f"{images.get_subscription_count()} subscribers of {images.topic_name} after "
+                    f"{wait_s:g} s; expected {wanted}"
+                )
+            sleep(_TICK_S)
+        if wanted:
+            sleep(_SETTLE_S)  # a subscriber known here may itself not know of this node yet
+
+    def _paced(self, source: BagSource, rate: float, stop: Stop) -> Any:
+        """Yield each message at its time; one that is late is not skipped."""
+        begin = 0.0
+        start_ns = None
+        for message in source.raw_messages():
+            if start_ns is None:
+                start_ns, begin = message.recorded_ns, monotonic()
+            due = begin + (message.recorded_ns - start_ns) / 1e9 / rate
+            while not stop and (left := due - monotonic()) > 0:
+                # Interpolated, so that a node's ages and timers do not stand still meanwhile.
+                self._publish_clock(message.recorded_ns - round(left * rate * 1e9))
+                sleep(min(left, _TICK_S))
+            if stop:
+                return
+            self._late_s = max(self._late_s, monotonic() - due)
+            self._publish_clock(message.recorded_ns)
+            yield message
+
+    def _publish_clock(self, time_ns: int) -> None:
+        self._clock.publish(Clock(clock=Time(nanoseconds=time_ns).to_msg()))
+
+
+def _stamp(message: RawMessage) -> int:
+    try:
+        return header_stamp_ns(message.cdr)
+    except FrameError:  # as broken as it was recorded: the node under test must bear it
+        return 0
+
+
+def main() -> None:
+    """Run the node; the entry point of the executable `replay_node`."""
+    sys.exit(run(ReplayNode, ReplayNode.play))
+
+
+if __name__ == "__main__":
+    main()
