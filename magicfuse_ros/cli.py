@@ -8,6 +8,7 @@ from magicfuse_ros.command_line import OneLineErrors
 from magicfuse_ros.commands.bench import bench_command
 from magicfuse_ros.commands.build import SeveralCapabilities, build_command
 from magicfuse_ros.commands.info import info_command
+from magicfuse_ros.commands.replay import replay_command
 from magicfuse_ros.commands.run import run_command
 
 app = typer.Typer(
@@ -20,4 +21,5 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("bench")(bench_command)
 app.command("build", cls=SeveralCapabilities)(build_command)
+app.command("replay")(replay_command)
 app.command("info")(info_command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from rosbags.interfaces import (
     Connection,
@@ -24,7 +24,7 @@ from magicfuse_ros.errors import MediaError
 LABEL_INFO = "vision_msgs/msg/LabelInfo"
 # Humble knows bag metadata up to version 5, but reads 8: it skips fields that it does not know.
 # It cannot read 9, where the QoS profiles are no longer a string.
-_METADATA_VERSION = 8
+_METADATA_VERSION: Literal[8] = 8
 _VISION_MSGS = {
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
     LABEL_INFO: "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n",

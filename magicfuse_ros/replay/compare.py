@@ -35,26 +35,21 @@ def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
         node: full name of the node in both bags.
 
     Raises:
-        MediaError: if a bag cannot be read, the reference holds no output of the node, or the
-            sizes of a frame's images differ.
+        MediaError: if a bag cannot be read or holds no output of the node, if the bags have none in
+            common, or if the sizes of a frame's images differ.
     """
-    held = {bag: _outputs(bag, node) for bag in (new, reference)}
-    if not held[reference]:
-        raise MediaError(
-            f"rosbag2 '{reference}' holds none of the outputs that are compared; "
-            f"expected one of {', '.join(f'{node}/{name}' for name in MEASURED)}"
-        )
-    both = [name for name in held[reference] if name in held[new]]
+    expected = compared_outputs(reference, node)
+    both = [name for name in expected if name in compared_outputs(new, node)]
+    if not both:
+        raise MediaError(f"'{new}' and '{reference}' hold different outputs of {node}")
     found = Comparison(
         new=str(new),
         reference=str(reference),
         differences=[],
         missing=[],
         extra=[],
-        missing_outputs=[name for name in held[reference] if name not in both],
+        missing_outputs=[name for name in expected if name not in both],
     )
-    if not both:
-        return found
     keys = {bag: _common_keys(bag, node, both) for bag in (new, reference)}
     shared = set(keys[new]) & set(keys[reference])
     found.missing = [key[0] for key in keys[reference] if key not in shared]
@@ -94,9 +89,20 @@ def _mean_change(image: Image, other: Image) -> float:
     return float(np.abs(np.subtract(image, other, dtype=np.int16)).mean(dtype=np.float64))
 
 
-def _outputs(bag: Path, node: str) -> list[str]:
+def compared_outputs(bag: Path, node: str) -> list[str]:
+    """Return which outputs of `node` a bag holds, of those that are compared.
+
+    Raises:
+        MediaError: if the bag cannot be read or holds none.
+    """
     topics = image_topics(bag)
-    return [name for name in MEASURED if f"{node}/{name}" in topics]
+    held = [name for name in MEASURED if f"{node}/{name}" in topics]
+    if not held:
+        raise MediaError(
+            f"rosbag2 '{bag}' holds none of the outputs that are compared; "
+            f"expected one of {', '.join(f'{node}/{name}' for name in MEASURED)}"
+        )
+    return held
 
 
 def _common_keys(bag: Path, node: str, names: Iterable[str]) -> list[Key]:

@@ -80,14 +80,15 @@ def replay_offline(
     result = Result()
     begin = perf_counter()
     refused: list[Refusal] = []
-    with _Recording(bag, node, classes, source.calibrations()) as recording:
+    with BagWriter(bag, compress=True) as writer:
+        recording = _Recording(writer, node, classes, source.calibrations())
         for frame in source:
             try:
                 fused = fuser(frame.image)
             except FrameError as error:
                 refused.append(Refusal(frame.name, str(error)))
                 continue
-            recording.write_frame(frame, outputs.images(fused, classes))
+            recording.write(frame, outputs.images(fused, classes))
             result.total_ms.append(fused.stages_ms["total"])
             show(len(result.total_ms) + len(refused) + len(source.refused))
     result.seconds = perf_counter() - begin
@@ -95,28 +96,28 @@ def replay_offline(
     return result
 
 
-class _Recording(BagWriter):
-    """The messages that `fuse_node` would publish."""
+class _Recording:
+    """Writes the messages that `fuse_node` would publish."""
 
     def __init__(
         self,
-        bag: Path,
+        writer: BagWriter,
         node: str,
         classes: Sequence[SemanticClass],
         calibrations: list[tuple[int, Any]],
     ) -> None:
-        super().__init__(bag, compress=True)
+        self._writer = writer
         self._node = node
-        self._classes: Sequence[SemanticClass] = classes
+        self._classes = classes
         self._calibrations = calibrations
         self._labelled = False
-        self.add_topic(f"{node}/{outputs.LABELS}", LABEL_INFO, latched=True)
+        writer.add_topic(f"{node}/{outputs.LABELS}", LABEL_INFO, latched=True)
         for name in outputs.IMAGES:
-            self.add_topic(f"{node}/{name}", RAW)
+            writer.add_topic(f"{node}/{name}", RAW)
         if calibrations:
-            self.add_topic(f"{node}/{outputs.CAMERA_INFO}", CAMERA_INFO)
+            writer.add_topic(f"{node}/{outputs.CAMERA_INFO}", CAMERA_INFO)
 
-    def write_frame(self, frame: RecordedFrame, images: dict[str, Image]) -> None:
+    def write(self, frame: RecordedFrame, images: dict[str, Image]) -> None:
         header = self._header(frame)
         if not self._labelled:
             self._put(outputs.LABELS, frame, self._labels(header))
@@ -130,7 +131,7 @@ class _Recording(BagWriter):
             self._put(outputs.CAMERA_INFO, frame, replace(info, header=header))
 
     def _put(self, name: str, frame: RecordedFrame, message: Any) -> None:
-        self.write(f"{self._node}/{name}", frame.recorded_ns, message)
+        self._writer.write(f"{self._node}/{name}", frame.recorded_ns, message)
 
     def _header(self, frame: RecordedFrame) -> Any:
         stamp = self._make("builtin_interfaces/msg/Time", *divmod(frame.header_ns, 1_000_000_000))
@@ -148,4 +149,4 @@ class _Recording(BagWriter):
         return self._make(LABEL_INFO, header, pairs, 0.0)
 
     def _make(self, msgtype: str, *fields: Any) -> Any:
-        return self.types.types[msgtype](*fields)
+        return self._writer.types.types[msgtype](*fields)

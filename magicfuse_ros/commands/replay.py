@@ -1,0 +1,254 @@
+"""`magicfuse replay`: a recorded drive through the fuser again, compared with an earlier run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from magicfuse_ros import backends
+from magicfuse_ros.backends import Choice
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.engine_cache import PRECISIONS, Precision
+from magicfuse_ros.errors import MagicFuseError, MediaError
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.geometry import FITS, Fit
+from magicfuse_ros.media.bag import BagSource
+from magicfuse_ros.replay.compare import compare, compared_outputs
+from magicfuse_ros.replay.comparison import Limits
+from magicfuse_ros.replay.live import Live, replay_live
+from magicfuse_ros.replay.offline import replay_offline
+from magicfuse_ros.replay.outputs import NODE
+from magicfuse_ros.replay.plot import figure_class
+from magicfuse_ros.replay.plot import plot as draw
+
+BAG = "bag"
+SUMMARY = "summary.json"
+COMPARISON = "comparison.json"
+PLOT = "comparison.png"
+_SHOWN = 3  # problems on the terminal; the summary has all
+_REGRESSION = 1  # exit code; errors have 2
+_LIMITS = Limits()
+
+
+def replay_command(
+    bag: Annotated[Path, typer.Argument(help="rosbag2 with a camera: folder, .mcap or .db3.")],
+    out: Annotated[Path, typer.Option(help="Folder for the new bag and the reports.")],
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Every frame, without ROS, as fast as it goes.")
+    ] = False,
+    topic: Annotated[
+        str | None, typer.Option(help="Image topic of a bag that has several.")
+    ] = None,
+    start: Annotated[float, typer.Option(min=0, help="Seconds of the bag to leave out.")] = 0.0,
+    duration: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds of the bag; to its end if omitted.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help=", ".join(backends.BACKENDS))] = "auto",
+    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "fp32",
+    steps: Annotated[int | None, typer.Option(help="K; the bundle's default if omitted.")] = None,
+    fit: Annotated[
+        str, typer.Option(help=f"To the networks' image size: {' or '.join(FITS)}.")
+    ] = "letterbox",
+    rate: Annotated[
+        float, typer.Option(min=0.001, help="Seconds of the bag in a second; real time only.")
+    ] = 1.0,
+    loop: Annotated[
+        int, typer.Option(min=0, help="How often, 0: until Ctrl-C; real time only.")
+    ] = 1,
+    start_node: Annotated[
+        bool, typer.Option("--node/--no-node", help="Start fuse_node, or find it up already.")
+    ] = True,
+    name: Annotated[str, typer.Option(help="Full name of the node.")] = NODE,
+    domain: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=232,
+            help="ROS domain; if omitted one of its own, with --no-node the shell's.",
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--compare", help="Bag of an earlier run to compare with.")
+    ] = None,
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=100, help="Of the masks in every frame, percent.")
+    ] = _LIMITS.min_agreement,
+    min_psnr: Annotated[
+        float, typer.Option(min=0, help="Of the images in every frame, dB.")
+    ] = _LIMITS.min_psnr,
+    max_missing: Annotated[
+        int, typer.Option(min=0, help="Frames that only the earlier run has.")
+    ] = _LIMITS.max_missing,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw the comparison; needs matplotlib.")
+    ] = False,
+) -> None:
+    """Play a bag into fuse_node, or fuse it offline; compare with an earlier run.
+
+    Exit code 1 where the comparison is beyond its limits.
+    """
+    console = Console(stderr=True)
+    fusing = Fusing(bundle, backend, precision, steps, fit)
+    if plot:
+        figure_class()
+    if offline and (rate, loop, start_node, domain) != (1.0, 1, True, None):
+        raise MagicFuseError("rate, loop, no-node and domain are for real time, not for offline")
+    if not start_node and fusing != Fusing():
+        raise MagicFuseError("bundle, backend, precision, steps and fit are the running node's")
+    if not name.startswith("/"):
+        raise MagicFuseError(f"name is {name!r}; expected a full name, such as {NODE}")
+    source = BagSource(bag.expanduser(), topic, start_s=start, duration_s=duration)
+    if reference is not None:
+        compared_outputs(reference.expanduser(), name)  # an error now, not at the end
+    report: dict[str, Any] = {"bag": str(bag), "topic": source.topic, "start": start}
+    report["duration"] = duration
+    if offline:
+        report |= _offline(source, fusing, name, out, console)
+    else:
+        parameters = fusing.parameters() if start_node else None
+        live = Live(rate, loop, start, duration, name, parameters, domain)
+        _make_folder(out)
+        report |= {"mode": "real time", "rate": rate, "loop": loop}
+        report |= replay_live(source, live, out, console)
+    _write_summary(report, out)
+    _show(report, out, console)
+    if not report["frames"]["fused"]:
+        first = "; ".join(_problems(report)[:1]) or f"see {out / 'log'}"
+        raise MagicFuseError(f"no image of '{bag}' was fused: {first}")
+    if reference is not None:
+        limits = Limits(min_agreement, min_psnr, max_missing)
+        _compare(out, reference.expanduser(), name, limits, plot, console)
+
+
+@dataclass(frozen=True)
+class Fusing:
+    """What the fuser is made of."""
+
+    bundle: Path | None = None
+    backend: str = "auto"
+    precision: str = "fp32"
+    steps: int | None = None
+    fit: str = "letterbox"
+
+    def load(self) -> Bundle:
+        """Return the bundle, verified."""
+        return Bundle.load((self.bundle or default_bundle()).expanduser().resolve())
+
+    def choose(self) -> Choice:
+        """Return which backend is used."""
+        return backends.choose(self.backend, cast(Precision, self.precision))
+
+    def fuser(self, bundle: Bundle) -> Fuser:
+        """Return a fuser that is ready."""
+        engine = backends.select(self.backend, precision=cast(Precision, self.precision))
+        fuser = Fuser(bundle, engine, fit=cast(Fit, self.fit), steps=self.steps)
+        fuser.warm_up()
+        return fuser
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the same as parameters of fuse_node, all checked.
+
+        Raises:
+            MagicFuseError: for what the node would refuse.
+        """
+        bundle = self.load()
+        self.choose()
+        if self.fit not in FITS:
+            raise MagicFuseError(f"fit is '{self.fit}'; expected one of {', '.join(FITS)}")
+        if self.steps is not None:
+            bundle.steps(self.steps)
+        return {
+            "bundle": str(bundle.root),
+            "backend": self.backend,
+            "precision": self.precision,
+            "steps": self.steps or 0,
+            "fit": self.fit,
+        }
+
+
+def _offline(
+    source: BagSource, fusing: Fusing, node: str, out: Path, console: Console
+) -> dict[str, Any]:
+    bundle, choice = fusing.load(), fusing.choose()
+    fuser = fusing.fuser(bundle)
+    _make_folder(out)
+    console.print(Text(f"{bundle.manifest.name} on {choice}", "dim"), soft_wrap=True)
+    columns = (TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=len(source))
+        result = replay_offline(
+            source,
+            fuser,
+            bundle.manifest.classes,
+            out / BAG,
+            lambda done: progress.update(task, completed=done),
+            node,
+        )
+    return {
+        "mode": "offline",
+        "bundle": {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint},
+        "backend": {"name": choice.used, "precision": fusing.precision, "why": choice.why},
+        "steps": fuser.steps,
+        **result.report(),
+    }
+
+
+def _make_folder(out: Path) -> None:
+    if (out / BAG).exists():
+        raise MediaError(f"'{out / BAG}' exists; remove it or choose another out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot make folder '{out}': {error.strerror}") from error
+
+
+def _write_summary(report: dict[str, Any], out: Path) -> None:
+    try:
+        (out / SUMMARY).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise MediaError(f"cannot write '{out / SUMMARY}': {error.strerror}") from error
+
+
+def _show(report: dict[str, Any], out: Path, console: Console) -> None:
+    counts = ", ".join(f"{count} {name}" for name, count in report["frames"].items() if count)
+    line = f"frames: {counts}; {report['fps']:.1f} fused a second"
+    if ages := report.get("age_ms"):
+        line += ", age " + ", ".join(f"{ms:.0f} ms ({name})" for name, ms in ages.items())
+    console.print(Text(f"{line}; results in {out}"), soft_wrap=True)
+    for problem in _problems(report)[:_SHOWN]:
+        console.print(Text(problem, "yellow"), soft_wrap=True)
+
+
+def _problems(report: dict[str, Any]) -> list[str]:
+    if report["mode"] == "offline":
+        return [f"refused {r['name']}: {r['reason']}" for r in report["refused"]]
+    refused = [f"{k}, {v} times" for k, v in report["node"].items() if k.startswith("refused: ")]
+    return [*refused, *report["damaged"]]
+
+
+def _compare(
+    out: Path, reference: Path, node: str, limits: Limits, plot: bool, console: Console
+) -> None:
+    comparison = compare(out / BAG, reference, node)
+    comparison.write(out / COMPARISON, limits)
+    if plot:
+        draw(comparison, limits, out / PLOT)
+    summary = comparison.summary()
+    counts = ", ".join(f"{count} {name}" for name, count in summary["frames"].items())
+    console.print(Text(f"compared with {reference}: frames: {counts}"), soft_wrap=True)
+    failures = comparison.failures(limits)
+    for failure in failures:
+        console.print(Text(f"regression: {failure}", "red"), soft_wrap=True)
+    if failures:
+        raise typer.Exit(_REGRESSION)
