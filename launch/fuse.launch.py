@@ -25,7 +25,7 @@ RESPAWN_DELAY_S = 2.0
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments; an empty bundle, backend or threads is left to params_file."""
+    """Declare the arguments; what is empty is left to params_file."""
     return LaunchDescription(
         [
             DeclareLaunchArgument("image", default_value="image", description="camera topic"),
@@ -37,6 +37,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "threads", default_value="", description="CPU threads of a network; 0: all cores"
+            ),
+            DeclareLaunchArgument(
+                "image_transport", default_value="", description="raw or compressed"
             ),
             DeclareLaunchArgument(
                 "params_file", default_value=DEFAULTS, description="parameters of fuse_node"
@@ -62,7 +65,12 @@ def fuse(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the node."""
     chosen = {
         name: ParameterValue(value, value_type=value_type)
-        for name, value_type in (("bundle", str), ("backend", str), ("threads", int))
+        for name, value_type in (
+            ("bundle", str),
+            ("backend", str),
+            ("threads", int),
+            ("image_transport", str),
+        )
         if (value := LaunchConfiguration(name).perform(context))
     }
     use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)

@@ -244,9 +244,7 @@ def _compare(
     comparison.write(out / COMPARISON, limits)
     if plot:
         draw(comparison, limits, out / PLOT)
-    summary = comparison.summary()
-    counts = ", ".join(f"{count} {name}" for name, count in summary["frames"].items())
-    console.print(Text(f"compared with {reference}: frames: {counts}"), soft_wrap=True)
+    console.print(Text(f"compared with {reference}: {comparison}"), soft_wrap=True)
     failures = comparison.failures(limits)
     for failure in failures:
         console.print(Text(f"regression: {failure}", "red"), soft_wrap=True)

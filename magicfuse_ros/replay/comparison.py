@@ -75,6 +75,16 @@ class Comparison:
     extra: list[int]
     missing_outputs: list[str]
 
+    def __str__(self) -> str:
+        """Say the counts and the worst values in one line."""
+        summary = self.summary()
+        parts = [", ".join(f"{count} {name}" for name, count in summary["frames"].items())]
+        if agreement := summary["mask_agreement"]:
+            parts.append(f"mask agreement {agreement['worst']:.2f} % or more")
+        for name, psnr in summary["psnr_db"].items():
+            parts.append(f"{name} {psnr['worst']:.1f} dB or more" if psnr else f"{name} equal")
+        return "; ".join(parts)
+
     def failures(self, limits: Limits) -> list[str]:
         """Say in words what is beyond the limits; empty where nothing is."""
         found = [f"{name} is in the reference only" for name in self.missing_outputs]

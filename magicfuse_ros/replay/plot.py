@@ -8,7 +8,12 @@ from typing import Any
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.replay.comparison import Comparison, Difference, Limits
 
-_ROWS = ("mask agreement, %", "PSNR, dB", "flicker of the mask, %", "flicker of MagImg")
+_ROWS = (
+    "mask agreement, %",
+    "PSNR, dB (gap: equal)",
+    "flicker of the mask, %",
+    "flicker of MagImg",
+)
 _FLICKER = {2: "segmentation/mask", 3: "mag_image"}
 
 
@@ -36,7 +41,7 @@ def plot(comparison: Comparison, limits: Limits, path: Path) -> None:
     """
     figure = figure_class()(figsize=(10, 10), layout="constrained")
     figure.suptitle(
-        f"{Path(comparison.new).name} against {Path(comparison.reference).name}: "
+        f"{comparison.new} against {comparison.reference}: "
         f"{len(comparison.differences)} frames, {len(comparison.missing)} missing"
     )
     axes = figure.subplots(len(_ROWS), 1, sharex=True)
@@ -55,8 +60,9 @@ def plot(comparison: Comparison, limits: Limits, path: Path) -> None:
         axes[1].plot(seconds, [_or_nan(d.psnr_db[name]) for d in differences], label=name)
     axes[1].axhline(limits.min_psnr, **limit)
     for row, name in _FLICKER.items():
-        for bag in ("new", "reference"):
-            axes[row].plot(seconds, [_flicker(d, name, bag) for d in differences], label=bag)
+        for bag, style in (("new", "-"), ("reference", "--")):
+            values = [_flicker(d, name, bag) for d in differences]
+            axes[row].plot(seconds, values, style, label=bag)
     for axis in axes:
         axis.legend(loc="lower right", fontsize="small")
     try:
