@@ -23,7 +23,7 @@ from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.media import open_source
 from magicfuse_ros.replay.outputs import NODE
-from magicfuse_ros.replay.timing import last_diagnostics, timing
+from magicfuse_ros.replay.timing import diagnostics, timing
 from magicfuse_ros.ros.children import isolate
 from magicfuse_ros.ros.play_and_record import Play, play_and_record
 from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
@@ -119,7 +119,8 @@ def run(
     measured = timing(bag, NODE)
     if not measured.fused:
         raise MagicFuseError(f"{sent} frames were sent, but no fused image came out; see {out}/log")
-    node = last_diagnostics(bag, NODE)
+    reports = diagnostics(bag, NODE) or [{}]
+    node = reports[-1]
     summary = {
         "input": path.name,
         "degradation": f"{NIGHT['degradation']} {NIGHT['strength']}" if input is None else "none",

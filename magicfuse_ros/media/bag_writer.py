@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -43,6 +44,7 @@ _LATCHED = Qos(
 )
 
 
+@lru_cache(maxsize=1)  # takes a tenth of a second
 def message_types() -> Typestore:
     """Return the message types that a bag of ours may hold."""
     store = get_typestore(Stores.ROS2_HUMBLE)

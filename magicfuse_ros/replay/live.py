@@ -13,7 +13,7 @@ from rich.console import Console
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.bag_reader import COMPRESSED
-from magicfuse_ros.replay.timing import last_diagnostics, timing
+from magicfuse_ros.replay.timing import diagnostics, timing
 
 _PUBLISHED = "published.txt"
 
@@ -60,7 +60,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
         MagicFuseError: if ROS is missing, or the node or the player fails.
     """
     log = out / "log"
-    log.mkdir()
+    log.mkdir(exist_ok=True)
     _choose_domain(live, log)
     try:
         from magicfuse_ros.ros.play_and_record import Play, play_and_record
@@ -92,10 +92,14 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
     played = play_and_record(play, len(source) * live.loop, out, console)
 
     measured = timing(out / "bag", live.node, _published(log / _PUBLISHED))
-    node = last_diagnostics(out / "bag", live.node)
+    reports = diagnostics(out / "bag", live.node) or [{}]
+    node, before = reports[-1], reports[0]
     sent = int(played["sent"])
     counts = {"fused": measured.fused}
-    counts |= {name: int(node.get(name, 0)) for name in ("refused", "failed")}
+    for name in ("refused", "failed"):
+        # a node that was up already has its counts from before, too
+        counted = 0 if live.node_parameters is not None else int(before.get(name, 0))
+        counts[name] = int(node.get(name, 0)) - counted
     return {
         "frames": {"sent": sent, **counts, "dropped": max(0, sent - sum(counts.values()))},
         "fps": round(measured.fps, 2),

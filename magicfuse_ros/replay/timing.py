@@ -59,18 +59,18 @@ def timing(bag: Path, node: str, published: Mapping[int, Sequence[int]] | None =
     return Timing(len(times), fps, percentiles(ages))
 
 
-def last_diagnostics(bag: Path, node: str) -> dict[str, str]:
-    """Return the values of the node's last report, by key; empty if there is none.
+def diagnostics(bag: Path, node: str) -> list[dict[str, str]]:
+    """Return the values of every report of the node, by key, in their order.
 
     Raises:
         MediaError: if the bag cannot be read.
     """
-    values: dict[str, str] = {}
+    reports = []
     with open_bag(bag) as reader:
         connections = [c for c in reader.connections if c.topic == DIAGNOSTICS]
         for connection, _, raw in reader.messages(connections) if connections else ():
             message: Any = reader.deserialize(raw, connection.msgtype)
             ours = [s for s in message.status if s.name.partition(":")[0] == node.lstrip("/")]
             if ours:
-                values = {value.key: value.value for status in ours for value in status.values}
-    return values
+                reports.append({v.key: v.value for status in ours for v in status.values})
+    return reports

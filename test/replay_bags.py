@@ -1,0 +1,121 @@
+"""Bags for the tests of replay, and what is in bags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin
+
+from magicfuse_ros.image_codec import Image, encode_mono8
+from magicfuse_ros.media.bag_writer import BagWriter
+from media_files import (
+    SECOND,
+    TYPES,
+    Message,
+    compressed_message,
+    header,
+    image_message,
+    picture,
+    write_bag,
+)
+
+START = 1_700_000_000 * SECOND
+PERIOD = SECOND // 10
+LATENCY = 5_000_000  # from a stamp to its recording
+CAMERA = "/camera/image_raw"
+
+
+def stamps(count: int) -> list[int]:
+    """Return the header stamps of a camera at 10 Hz."""
+    return [START + i * PERIOD for i in range(count)]
+
+
+def frame(number: int) -> Image:
+    """A camera image at the size of the tiny bundle, changing every third frame."""
+    return picture(64, 96, seed=number // 3)
+
+
+def drive(
+    path: Path,
+    count: int,
+    *,
+    suffix: str = "",
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    info: bool = False,
+    broken: Sequence[int] = (),
+) -> Path:
+    """Write a bag of a camera; a `suffix` such as .png makes the images compressed ones.
+
+    The frames in `broken` have an encoding or format that nobody knows.
+    """
+    messages: list[Message] = []
+    for i, stamp in enumerate(stamps(count)):
+        recorded = stamp + LATENCY
+        if info and i in (0, count // 2):
+            messages.append(("/camera/camera_info", recorded - 1, camera_info(stamp, focal=i)))
+        bad = "bayer_rggb8" if i in broken else ""
+        if suffix:
+            bgr = cv2.cvtColor(frame(i), cv2.COLOR_RGB2BGR)
+            data = cv2.imencode(suffix, bgr)[1].tobytes()
+            image = compressed_message(data, stamp, bad or suffix.lstrip("."))
+            messages.append((f"{CAMERA}/compressed", recorded, image))
+        else:
+            messages.append((CAMERA, recorded, image_message(frame(i), stamp, bad or "bgr8")))
+    return write_bag(path, messages, storage)
+
+
+def camera_info(stamp_ns: int, focal: float) -> Any:
+    """A sensor_msgs/CameraInfo with that focal length."""
+    roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    k = np.array([focal, 0, 48, 0, focal, 32, 0, 0, 1], np.float64)
+    p = np.zeros(12)
+    kind = TYPES.types["sensor_msgs/msg/CameraInfo"]
+    return kind(
+        header(stamp_ns), 64, 96, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), p, 0, 0, roi
+    )
+
+
+def results(path: Path, outputs: dict[str, Sequence[tuple[int, Image]]]) -> Path:
+    """Write outputs of /fuse_node, each a list of header stamp and image, RGB or gray."""
+    with BagWriter(path) as writer:
+        for name, images in outputs.items():
+            writer.add_topic(f"/fuse_node/{name}", "sensor_msgs/msg/Image")
+            for number, (stamp, image) in enumerate(images):
+                message = image_message(image, stamp) if image.ndim == 3 else _gray(image, stamp)
+                writer.write(f"/fuse_node/{name}", START + number, message)
+    return path
+
+
+def _gray(image: Image, stamp_ns: int) -> Any:
+    height, width, step, data = encode_mono8(image)
+    kind = TYPES.types["sensor_msgs/msg/Image"]
+    return kind(header(stamp_ns), height, width, "mono8", 0, step, data)
+
+
+def content(bag: Path) -> dict[str, list[tuple[int, bytes]]]:
+    """Return recording time and bytes of every message, by topic."""
+    found: dict[str, list[tuple[int, bytes]]] = {}
+    with AnyReader([bag]) as reader:
+        for connection, time, raw in reader.messages():
+            found.setdefault(connection.topic, []).append((time, bytes(raw)))
+    return found
+
+
+def messages(bag: Path) -> dict[str, list[Any]]:
+    """Return the messages by topic."""
+    found: dict[str, list[Any]] = {}
+    with AnyReader([bag]) as reader:
+        for connection, _, raw in reader.messages():
+            message = reader.deserialize(raw, connection.msgtype)
+            found.setdefault(connection.topic, []).append(message)
+    return found
+
+
+def stamp_ns(message: Any) -> int:
+    """Return the header stamp."""
+    return int(message.header.stamp.sec) * SECOND + int(message.header.stamp.nanosec)

@@ -1,0 +1,237 @@
+"""`magicfuse replay --offline`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from rosbags.rosbag2 import StoragePlugin
+from typer.testing import CliRunner, Result
+
+from magicfuse_ros import backends
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.cli import app
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.image_codec import decode
+from magicfuse_ros.media import open_source
+from magicfuse_ros.overlay import overlay
+from media_files import image_message, picture, write_bag
+from replay_bags import CAMERA, LATENCY, START, content, drive, messages, stamp_ns, stamps
+from tiny_bundle import CLASSES
+
+IMAGES = {
+    "mag_image": "bgr8",
+    "restored_image": "bgr8",
+    "thermal_estimate": "mono8",
+    "segmentation/mask": "mono8",
+    "segmentation/confidence": "mono8",
+    "segmentation/overlay": "bgr8",
+}
+
+
+def replay(bag: Path, out: Path, *options: str | Path) -> Result:
+    command = ["replay", bag, "--out", out, "--offline", *options]
+    return CliRunner().invoke(app, [str(part) for part in command])
+
+
+def summary(out: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return report
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+@pytest.mark.parametrize("suffix", ["", ".png", ".jpg"])
+def test_every_frame_comes_out_with_its_stamps(
+    tmp_path: Path, tiny_bundle: Path, storage: StoragePlugin, suffix: str
+) -> None:
+    bag = drive(tmp_path / "in", 4, suffix=suffix, storage=storage)
+    out = tmp_path / "deep" / "out"
+    result = replay(bag, out, "--bundle", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    assert summary(out)["frames"] == {"read": 4, "fused": 4, "refused": 0}
+
+    found = messages(out / "bag")
+    assert set(found) == {f"/fuse_node/{n}" for n in (*IMAGES, "segmentation/label_info")}
+    recorded = [stamp + LATENCY for stamp in stamps(4)]
+    for name, encoding in IMAGES.items():
+        topic = f"/fuse_node/{name}"
+        assert [stamp_ns(m) for m in found[topic]] == stamps(4), name
+        assert [time for time, _ in content(out / "bag")[topic]] == recorded, name
+        for message in found[topic]:
+            assert (message.encoding, message.height, message.width) == (encoding, 64, 96)
+            assert message.header.frame_id == "camera"
+            assert message.step == 96 * (3 if encoding == "bgr8" else 1)
+    (labels,) = found["/fuse_node/segmentation/label_info"]
+    assert [(c.class_id, c.class_name) for c in labels.class_map] == [
+        (c.id, c.name) for c in CLASSES
+    ]
+
+    fuser = Fuser(Bundle.load(tiny_bundle), backends.select())
+    for i, frame in enumerate(open_source(bag)):
+        fused = fuser(frame.image)
+        assert fused.mag_image is not None and fused.mask is not None
+        expected: dict[str, Any] = {
+            "mag_image": fused.mag_image,
+            "restored_image": fused.restored,
+            "thermal_estimate": fused.thermal_estimate,
+            "segmentation/mask": fused.mask,
+            "segmentation/confidence": fused.confidence,
+            "segmentation/overlay": overlay(fused.mag_image, fused.mask, CLASSES),
+        }
+        for name, image in expected.items():
+            m = found[f"/fuse_node/{name}"][i]
+            written = decode(m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data)
+            wanted = image if image.ndim == 3 else np.repeat(image[..., np.newaxis], 3, axis=2)
+            np.testing.assert_array_equal(written, wanted, err_msg=name)
+
+
+def test_twice_gives_the_same_bytes(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 6, suffix=".jpg", info=True)
+    bags = []
+    for name in ("first", "second"):
+        assert replay(bag, tmp_path / name, "--bundle", tiny_bundle).exit_code == 0
+        bags.append(content(tmp_path / name / "bag"))
+    assert len(bags[0]) == 8
+    assert bags[0] == bags[1]
+
+
+def test_the_camera_info_of_the_moment_is_carried_along(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 6, info=True)
+    out = tmp_path / "out"
+    assert replay(bag, out, "--bundle", tiny_bundle, "--start", "0.1").exit_code == 0
+    infos = messages(out / "bag")["/fuse_node/camera_info"]
+    assert [stamp_ns(info) for info in infos] == stamps(6)[1:]
+    # the first one was recorded before the part that is read
+    assert [info.k[0] for info in infos] == [0, 0, 3, 3, 3]
+    assert {info.header.frame_id for info in infos} == {"camera"}
+
+
+def test_a_part_of_the_bag(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 8)
+    out = tmp_path / "out"
+    options = ("--start", "0.15", "--duration", "0.3", "--name", "/front/fuse")
+    assert replay(bag, out, "--bundle", tiny_bundle, *options).exit_code == 0
+    found = messages(out / "bag")["/front/fuse/mag_image"]
+    assert [stamp_ns(m) for m in found] == stamps(8)[2:5]
+    report = summary(out)
+    assert (report["topic"], report["mode"], report["frames"]["read"]) == (CAMERA, "offline", 3)
+
+    result = replay(bag, tmp_path / "none", "--bundle", tiny_bundle, "--start", "9")
+    assert result.exit_code == 2
+    assert "0.7 s long" in result.output and "from second 9 on" in result.output
+    assert not (tmp_path / "none").exists()
+
+
+def test_bad_frames_are_counted_and_named(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 5, broken=(1, 3))
+    out = tmp_path / "out"
+    result = replay(bag, out, "--bundle", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    report = summary(out)
+    assert report["frames"] == {"read": 5, "fused": 3, "refused": 2}
+    assert [refusal["name"] for refusal in report["refused"]] == ["000001", "000003"]
+    assert "bayer_rggb8" in report["refused"][0]["reason"]
+    assert "refused 000001" in result.output
+    assert len(messages(out / "bag")["/fuse_node/mag_image"]) == 3
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 2, broken=(0, 1))
+    result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
+    assert result.exit_code == 2
+    assert "no image of" in result.output and "bayer_rggb8" in result.output
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_damaged_bags_are_named(tmp_path: Path, tiny_bundle: Path, storage: StoragePlugin) -> None:
+    bag = drive(tmp_path / "in", 4, storage=storage)
+    (file,) = (f for f in bag.iterdir() if f.suffix in (".mcap", ".db3"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
+    # sqlite finds out only when it gets there, and what lies before is still fused
+    assert result.exit_code == 2 or summary(tmp_path / "out")["frames"]["refused"] > 0
+    assert str(bag) in result.output or "damaged" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_wrong_inputs_are_named_and_leave_nothing_behind(tmp_path: Path, tiny_bundle: Path) -> None:
+    image = image_message(picture(64, 96), START)
+    several = write_bag(tmp_path / "several", [("/left", START, image), ("/right", START, image)])
+    empty = write_bag(tmp_path / "empty", [("/header", START, image.header)])
+    good = drive(tmp_path / "good", 1)
+    (tmp_path / "folder").mkdir()
+    out = tmp_path / "out"
+    cases: list[tuple[Path, tuple[str | Path, ...], str]] = [
+        (several, (), "give topic as one of /left, /right"),
+        (several, ("--topic", "/rear"), "topic is '/rear'"),
+        (empty, (), "holds no message of sensor_msgs/msg/Image"),
+        (tmp_path / "nothing.mcap", (), "nothing.mcap' does not exist"),
+        (tmp_path / "folder", (), "folder' is no rosbag2"),
+        (good, ("--steps", "7"), "steps is 7"),
+        (good, ("--fit", "crop"), "crop"),
+        (good, ("--backend", "abacus"), "abacus"),
+        (good, ("--bundle", tmp_path / "folder"), "folder"),
+        (good, ("--loop", "2"), "for real time"),
+        (good, ("--no-node",), "for real time"),
+        (good, ("--rate", "0"), "rate"),
+        (good, ("--name", "fuse_node"), "name is 'fuse_node'"),
+        (good, ("--compare", tmp_path / "other"), "other' does not exist"),
+        (good, ("--compare", good), "holds none of the outputs"),
+    ]
+    for bag, options, words in cases:
+        result = replay(bag, out, "--bundle", tiny_bundle, *options)
+        assert result.exit_code == 2, (options, result.output)
+        assert words in result.output, (options, result.output)
+        assert not out.exists(), options
+    left = replay(several, out, "--bundle", tiny_bundle, "--topic", "/left")
+    assert left.exit_code == 0, left.output
+
+
+def test_an_earlier_result_is_never_overwritten(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 1)
+    assert replay(bag, tmp_path / "out", "--bundle", tiny_bundle).exit_code == 0
+    before = content(tmp_path / "out" / "bag")
+    result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
+    assert result.exit_code == 2 and "remove it or choose another" in result.output
+    assert content(tmp_path / "out" / "bag") == before
+
+
+def test_humble_reads_the_bag(tmp_path: Path, tiny_bundle: Path) -> None:
+    # its reader takes the QoS profiles only as a string, which metadata has up to version 8
+    assert (
+        replay(drive(tmp_path / "in", 1), tmp_path / "out", "--bundle", tiny_bundle).exit_code == 0
+    )
+    metadata = yaml.safe_load((tmp_path / "out" / "bag" / "metadata.yaml").read_text())
+    information = metadata["rosbag2_bagfile_information"]
+    assert information["version"] == 8
+    profiles = {
+        t["topic_metadata"]["name"]: t["topic_metadata"]["offered_qos_profiles"]
+        for t in information["topics_with_message_count"]
+    }
+    assert all(isinstance(profile, str) for profile in profiles.values())
+    (latched,) = yaml.safe_load(profiles["/fuse_node/segmentation/label_info"])
+    assert (latched["durability"], latched["reliability"]) == (1, 1)  # transient local, reliable
+
+
+def test_real_time_without_ros_says_what_to_do(tmp_path: Path, tiny_bundle: Path) -> None:
+    (tmp_path / "stub" / "rclpy").mkdir(parents=True)
+    (tmp_path / "stub" / "rclpy" / "__init__.py").write_text("raise ImportError('no rclpy')\n")
+    path = os.pathsep.join([str(tmp_path / "stub"), os.environ.get("PYTHONPATH", "")])
+    bag = drive(tmp_path / "in", 1)
+    program = "from magicfuse_ros.cli import app; app()"
+    options = ("--out", str(tmp_path / "out"), "--bundle", str(tiny_bundle))
+    done = subprocess.run(
+        [sys.executable, "-c", program, "replay", str(bag), *options],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "needs ROS 2" in done.stderr and "--offline" in done.stderr

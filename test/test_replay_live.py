@@ -1,0 +1,158 @@
+"""`magicfuse replay` in real time: player, node and recorder over DDS."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rosbags.rosbag2 import StoragePlugin
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
+from replay_bags import CAMERA, LATENCY, START, content, drive, messages, stamp_ns, stamps
+from ros_rig import RELIABLE, Rig
+
+PROGRAM = "from magicfuse_ros.cli import app; app()"
+
+
+def command(bag: Path, out: Path, *options: object) -> list[str]:
+    return [sys.executable, "-c", PROGRAM, "replay", *map(str, (bag, "--out", out, *options))]
+
+
+def replay(bag: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(bag, out, *options), capture_output=True, text=True, timeout=150, check=False
+    )
+
+
+def summary(out: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return report
+
+
+def test_the_node_gives_what_the_offline_replay_gives(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 12, suffix=".png", info=True, storage=StoragePlugin.SQLITE3)
+    bundle = ("--bundle", tiny_bundle)
+    offline = tmp_path / "offline"
+    done = replay(bag, offline, *bundle, "--offline")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    strict = ("--min-agreement", 100, "--min-psnr", 99, "--max-missing", 11)
+    options = (*bundle, "--rate", 2, "--compare", offline / "bag", *strict)
+    done = replay(bag, out, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    report = summary(out)
+    frames = report["frames"]
+    assert frames["sent"] == 12 and frames["fused"] >= 1
+    assert frames["refused"] == frames["failed"] == 0
+    assert frames["dropped"] == 12 - frames["fused"]
+    comparison = json.loads((out / "comparison.json").read_text())
+    assert comparison["frames"]["compared"] == frames["fused"]
+    assert comparison["mask_agreement"]["worst"] == 100
+    assert set(comparison["psnr_db"].values()) == {None}
+    assert 0 < report["age_ms"]["p50"] <= report["age_ms"]["p95"]
+    assert report["node"]["image_topic"] == f"{CAMERA}/compressed"
+    # The stamps are years old: this age is right only in the time of the bag.
+    assert 0 < float(report["node"]["age_p50_ms"]) < 60_000
+
+    live, expected = messages(out / "bag"), messages(offline / "bag")
+    assert set(live) - {"/diagnostics"} == set(expected)
+    for topic in (t for t in expected if t != "/fuse_node/segmentation/label_info"):
+        by_stamp = {stamp_ns(m): m for m in expected[topic]}
+        for message in live[topic]:
+            other = by_stamp[stamp_ns(message)]
+            assert message.header.frame_id == other.header.frame_id
+            if topic.endswith("camera_info"):
+                continue  # the node has the latest that came, which may be of the frame before
+            assert (message.encoding, message.step) == (other.encoding, other.step), topic
+            assert bytes(message.data) == bytes(other.data), topic
+
+
+def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 10, info=True, broken=(4,))
+    out = tmp_path / "out"
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    player = None
+    try:
+        assert rig.set(use_sim_time=True).successful
+        assert rig.transition("configure") and rig.transition("activate"), rig.output()
+        clocks: list[int] = []
+        rig.node.create_subscription(
+            Clock, "/clock", lambda m: clocks.append(m.clock.sec * 10**9 + m.clock.nanosec), 100
+        )
+        images: list[bytes] = []
+        infos: list[bytes] = []
+        rig.node.create_subscription(Image, CAMERA, images.append, RELIABLE, raw=True)
+        topic = "/camera/camera_info"
+        rig.node.create_subscription(CameraInfo, topic, infos.append, RELIABLE, raw=True)
+        # Without end, until Ctrl-C; on the domain of the shell, which the rig has set.
+        options = ("--no-node", "--name", rig.name, "--rate", 2, "--loop", 0)
+        player = subprocess.Popen(
+            command(bag, out, *options), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert rig.spin_until(lambda: len(images) >= 15, 60), rig.output()
+        player.send_signal(signal.SIGINT)
+        assert rig.spin_until(lambda: player.poll() is not None), "the replay does not end"
+        assert player.returncode == 0, player.communicate()
+        assert rig.next_diagnostics()["state"] == "active"
+    finally:
+        if player is not None and player.poll() is None:
+            player.kill()
+            player.wait()
+        rig.close()
+
+    recorded = content(bag)
+    sent = itertools.cycle(data for _, data in recorded[CAMERA])
+    assert all(image == next(sent) for image in images[:15])  # byte by byte, in a loop
+    assert infos[0] == recorded["/camera/camera_info"][0][1]
+    first, last = START + LATENCY, stamps(10)[-1] + LATENCY
+    assert first - 1 <= min(clocks) and max(clocks) <= last
+    back = [i for i in range(1, len(clocks)) if clocks[i] < clocks[i - 1]]
+    assert len(back) == 1, "the bag's time jumps back only where the loop begins anew"
+    between = [t for t in clocks[: back[0]] if (t - first) % 100_000_000]
+    assert len(between) > 20, "the clock also runs between the images"
+
+    report = summary(out)
+    assert report["frames"]["sent"] >= 15
+    assert report["frames"]["refused"] >= 1
+    assert "bayer_rggb8" in json.dumps(report["node"])
+    fused = [stamp_ns(m) for m in messages(out / "bag")[f"{rig.name}/mag_image"]]
+    assert set(fused) <= set(stamps(10)) - {stamps(10)[4]}
+    assert len(fused) == report["frames"]["fused"]
+    # latched long before the recorder came
+    assert len(messages(out / "bag")[f"{rig.name}/segmentation/label_info"]) == 1
+
+
+def test_the_player_gives_up_where_nobody_listens(tmp_path: Path) -> None:
+    bag = drive(tmp_path / "in", 1)
+    parameters = ["-p", f"bag:={bag}", "-p", "wait_s:=0.2"]
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(101 + os.getpid() % 100),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOG_DIR": str(tmp_path),
+    }
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "magicfuse_ros.ros.replay_node", "--ros-args", *parameters],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert time.monotonic() - start < 50
+    assert done.returncode == 1
+    assert f"0 subscribers of {CAMERA} after 0.2 s; expected 1" in done.stderr
+    assert "Traceback" not in done.stderr
