@@ -99,6 +99,14 @@ def test_frames_meet_by_their_stamps(tmp_path: Path) -> None:
     assert "frames missing: 2" in failure and "1700000000.300000000" in failure
 
 
+def test_bags_without_a_common_frame_fail(tmp_path: Path) -> None:
+    new = results(tmp_path / "new", {"segmentation/mask": [(7, gray(0))]})
+    reference = results(tmp_path / "reference", {"segmentation/mask": masks(1, 2)})
+    found = compare(new, reference)
+    assert found.failures(Limits(max_missing=9)) == ["no frame is in both bags"]
+    assert found.summary()["frames"] == {"compared": 0, "missing": 2, "extra": 1}
+
+
 def test_the_order_does_not_matter_and_stamps_may_come_again(tmp_path: Path) -> None:
     loops = [*masks(1, 2, 3), *masks(4, 5, 6)]
     mixed = [loops[i] for i in (0, 2, 1, 4, 3, 5)]

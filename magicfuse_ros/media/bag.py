@@ -89,9 +89,9 @@ class BagSource:
         self.name = str(path)
         self.refused: list[Refusal] = []
         self._path = path
-        counts = image_topics(path)
-        self.topic = self._choose(list(counts), topic)
         with open_bag(path) as reader:
+            counts = image_topics(reader)
+            self.topic = self._choose(list(counts), topic)
             self.msgtype = self._connections(reader)[0].msgtype
             begin_ns = reader.start_time + round(start_s * _SECOND)
             end_ns = None if duration_s is None else begin_ns + round(duration_s * _SECOND)

@@ -49,16 +49,11 @@ def image_connections(reader: AnyReader) -> list[Connection]:
     return [c for c in reader.connections if c.msgtype in (RAW, COMPRESSED)]
 
 
-def image_topics(path: Path) -> dict[str, int]:
-    """Return the image topics that hold a message, with how many, in the order of their names.
-
-    Raises:
-        MediaError: if the bag cannot be read.
-    """
+def image_topics(reader: AnyReader) -> dict[str, int]:
+    """Return the image topics that hold a message, with how many, in the order of their names."""
     counts: dict[str, int] = {}
-    with open_bag(path) as reader:
-        for connection in image_connections(reader):
-            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
+    for connection in image_connections(reader):
+        counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
     return {topic: counts[topic] for topic in sorted(counts) if counts[topic]}
 
 

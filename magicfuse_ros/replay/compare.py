@@ -16,7 +16,7 @@ import numpy as np
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.image_codec import Image
 from magicfuse_ros.media.bag import BagSource
-from magicfuse_ros.media.bag_reader import image_topics
+from magicfuse_ros.media.bag_reader import image_topics, open_bag
 from magicfuse_ros.replay.comparison import Comparison, Difference, Flicker
 from magicfuse_ros.replay.outputs import MAG_IMAGE, MASK, NODE
 
@@ -39,7 +39,8 @@ def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
             common, or if the sizes of a frame's images differ.
     """
     expected = compared_outputs(reference, node)
-    both = [name for name in expected if name in compared_outputs(new, node)]
+    held = compared_outputs(new, node)
+    both = [name for name in expected if name in held]
     if not both:
         raise MediaError(f"'{new}' and '{reference}' hold different outputs of {node}")
     found = Comparison(
@@ -50,17 +51,20 @@ def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
         extra=[],
         missing_outputs=[name for name in expected if name not in both],
     )
-    keys = {bag: _common_keys(bag, node, both) for bag in (new, reference)}
-    shared = set(keys[new]) & set(keys[reference])
-    found.missing = [key[0] for key in keys[reference] if key not in shared]
-    found.extra = [key[0] for key in keys[new] if key not in shared]
-    differences = {key: Difference(key[0]) for key in keys[reference] if key in shared}
+    our_bag, their_bag = (
+        {name: BagSource(bag, f"{node}/{name}") for name in both} for bag in (new, reference)
+    )
+    our_keys, their_keys = _common_keys(our_bag.values()), _common_keys(their_bag.values())
+    shared = set(our_keys) & set(their_keys)
+    found.missing = [key[0] for key in their_keys if key not in shared]
+    found.extra = [key[0] for key in our_keys if key not in shared]
+    differences = {key: Difference(key[0]) for key in their_keys if key in shared}
     for name in both:
         before: tuple[Image, Image] | None = None
-        for key, ours, theirs in _pairs(new, reference, f"{node}/{name}", shared):
+        for key, ours, theirs in _pairs(our_bag[name], their_bag[name], shared):
             difference = differences[key]
             if name == MASK:
-                difference.mask_agreement = round(100.0 - _changed_percent(ours, theirs), 4)
+                difference.mask_agreement = round(100.0 - _changed_percent(ours, theirs), 6)
             else:
                 difference.psnr_db[name] = psnr_db(ours, theirs)
             if name in FLICKERING:
@@ -95,7 +99,8 @@ def compared_outputs(bag: Path, node: str) -> list[str]:
     Raises:
         MediaError: if the bag cannot be read or holds none.
     """
-    topics = image_topics(bag)
+    with open_bag(bag) as reader:
+        topics = image_topics(reader)
     held = [name for name in MEASURED if f"{node}/{name}" in topics]
     if not held:
         raise MediaError(
@@ -105,9 +110,9 @@ def compared_outputs(bag: Path, node: str) -> list[str]:
     return held
 
 
-def _common_keys(bag: Path, node: str, names: Iterable[str]) -> list[Key]:
+def _common_keys(outputs: Iterable[BagSource]) -> list[Key]:
     """Return the keys of the frames that have all of the outputs, in the order of the first."""
-    keys = [_keys(BagSource(bag, f"{node}/{name}").header_stamps()) for name in names]
+    keys = [_keys(output.header_stamps()) for output in outputs]
     everywhere = set(keys[0]).intersection(*keys[1:])
     return [key for key in keys[0] if key in everywhere]
 
@@ -122,10 +127,10 @@ def _keys(stamps: Iterable[int]) -> list[Key]:
 
 
 def _pairs(
-    new: Path, reference: Path, topic: str, shared: set[Key]
+    new: BagSource, reference: BagSource, shared: set[Key]
 ) -> Iterator[tuple[Key, Image, Image]]:
     """Yield the frames of both bags that belong together."""
-    ours, theirs = _frames(new, topic, shared), _frames(reference, topic, shared)
+    ours, theirs = _frames(new, shared), _frames(reference, shared)
     # Frames wait here for their partner; few do, as the order in both bags is that of the camera.
     waiting: tuple[dict[Key, Image], dict[Key, Image]] = ({}, {})
     for pair in zip(ours, theirs, strict=True):
@@ -136,14 +141,13 @@ def _pairs(
                 image, other = waiting[0].pop(key), waiting[1].pop(key)
                 if image.shape != other.shape:
                     raise MediaError(
-                        f"{topic} of the frame with the stamp {key[0]} ns is "
-                        f"{_size(image)} in '{new}' and {_size(other)} in '{reference}'"
+                        f"{new.topic} of the frame with the stamp {key[0]} ns is {_size(image)} "
+                        f"in '{new.name}' and {_size(other)} in '{reference.name}'"
                     )
                 yield key, image, other
 
 
-def _frames(bag: Path, topic: str, shared: set[Key]) -> Iterator[tuple[Key, Image]]:
-    source = BagSource(bag, topic)
+def _frames(source: BagSource, shared: set[Key]) -> Iterator[tuple[Key, Image]]:
     count: Counter[int] = Counter()
     for frame in source:
         key = (frame.header_ns, count[frame.header_ns])
@@ -152,7 +156,7 @@ def _frames(bag: Path, topic: str, shared: set[Key]) -> Iterator[tuple[Key, Imag
             yield key, frame.image
     if source.refused:
         first = source.refused[0]
-        raise MediaError(f"{topic} in '{bag}', message {first.name}: {first.reason}")
+        raise MediaError(f"{source.topic} in '{source.name}', message {first.name}: {first.reason}")
 
 
 def _size(image: Image) -> str:

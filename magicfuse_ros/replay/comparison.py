@@ -88,6 +88,8 @@ class Comparison:
     def failures(self, limits: Limits) -> list[str]:
         """Say in words what is beyond the limits; empty where nothing is."""
         found = [f"{name} is in the reference only" for name in self.missing_outputs]
+        if not self.differences:
+            found.append("no frame is in both bags")
         if len(self.missing) > limits.max_missing:
             first = ", ".join(_seconds(ns) for ns in self.missing[:_NAMED])
             found.append(
@@ -179,7 +181,7 @@ def _worst_and_mean(values: Iterable[float | None]) -> dict[str, float] | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return {"worst": round(min(known), 4), "mean": round(fmean(known), 4)}
+    return {"worst": round(min(known), 6), "mean": round(fmean(known), 4)}
 
 
 def _seconds(ns: int) -> str:
