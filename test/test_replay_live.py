@@ -23,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from replay_bags import CAMERA, LATENCY, START, content, drive, messages, stamp_ns, stamps
 from ros_rig import RELIABLE, Rig
 
+TIMEOUT_S = 280
 PROGRAM = "from magicfuse_ros.cli import app; app()"
 
 
@@ -31,9 +32,16 @@ def command(bag: Path, out: Path, *options: object) -> list[str]:
 
 
 def replay(bag: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(bag, out, *options), capture_output=True, text=True, timeout=150, check=False
+    process = subprocess.Popen(
+        command(bag, out, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    try:
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # so that it ends its node
+        stdout, stderr = process.communicate()
+        raise AssertionError(stdout + stderr) from None
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def summary(out: Path) -> dict[str, Any]:
@@ -102,9 +110,9 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
         player = subprocess.Popen(
             command(bag, out, *options), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert rig.spin_until(lambda: len(images) >= 15, 60), rig.output()
+        assert rig.spin_until(lambda: len(images) >= 15, 120), rig.output()
         player.send_signal(signal.SIGINT)
-        assert rig.spin_until(lambda: player.poll() is not None), "the replay does not end"
+        assert rig.spin_until(lambda: player.poll() is not None, 60), "the replay does not end"
         assert player.returncode == 0, player.communicate()
         assert rig.next_diagnostics()["state"] == "active"
     finally:

@@ -31,12 +31,13 @@ def isolate(log: Path) -> None:
         ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
         ROS_LOG_DIR=str(log),
     )
-    if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the range yet
+    distribution = os.environ.get("ROS_DISTRO")
+    if distribution == "humble":  # which does not know the range yet
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    variable = "FASTRTPS" if distribution in ("humble", "jazzy") else "FASTDDS"
     for profiles in (folder / _PROFILES for folder in share_folders()):
         if profiles.is_file():
-            os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profiles)
-            os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profiles)  # Humble, Jazzy
+            os.environ[f"{variable}_DEFAULT_PROFILES_FILE"] = str(profiles)
             return
 
 
