@@ -36,6 +36,7 @@ setup(
     ],
     extras_require={
         "onnxruntime": ["onnxruntime"],
+        "plot": ["matplotlib"],
         "tensorrt-rtx": ["tensorrt-rtx", "cuda-bindings", "onnx"],
         "tensorrt": [
             "cuda-bindings",
