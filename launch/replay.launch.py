@@ -60,11 +60,20 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     arguments["image_transport"] = "compressed" if source.msgtype == COMPRESSED else "raw"
     arguments["use_sim_time"] = "true"
     played = {name: float(value(name)) for name in ("rate", "start", "duration")}
+    node = "/".join(["", *filter(None, value("namespace").split("/")), "fuse_node"])
     player = Node(
         package=PACKAGE,
         executable="replay_node",
         name="replay_node",
-        parameters=[{"bag": bag, "topic": source.topic, "loop": int(value("loop")), **played}],
+        parameters=[
+            {
+                "bag": bag,
+                "topic": source.topic,
+                "loop": int(value("loop")),
+                "wait_for": node,
+                **played,
+            }
+        ],
         output="screen",
         on_exit=Shutdown(reason="the bag has been played"),
     )

@@ -82,6 +82,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
             "duration": float(live.duration_s or 0.0),
             "rate": float(live.rate),
             "loop": live.loop,
+            "wait_for": live.node,
             "wait_s": 60.0 if parameters else 10.0,
             "published": str((log / _PUBLISHED).resolve()),
         },

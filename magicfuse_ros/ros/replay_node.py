@@ -46,13 +46,13 @@ class ReplayNode(Node):
             "duration": 0.0,  # seconds of the bag that are played; 0: to its end
             "rate": 1.0,  # seconds of the bag in a second
             "loop": 1,  # how often it is played; 0: without end
-            "wait_for": 1,  # subscribers of the images before the first one
-            "wait_s": 60.0,  # for them, then the node gives up
+            "wait_for": "",  # full name of a node that is to listen before the first image
+            "wait_s": 60.0,  # for it, then the play is given up
             "published": "",  # file for a line "stamp time" of each image, in ns
         }
         for name, value in start_values.items():
             self.declare_parameter(name, value)
-        self._clock = self.create_publisher(Clock, "/clock", 1)
+        self._clock_publisher = self.create_publisher(Clock, "/clock", 1)
         self._sent = 0
         self._late_s = 0.0
 
@@ -60,8 +60,8 @@ class ReplayNode(Node):
         """Play the bag.
 
         Raises:
-            MagicFuseError: if the bag cannot be read, a parameter is out of its range, or too few
-                subscribers come.
+            MagicFuseError: if the bag cannot be read, a parameter is out of its range, or the node
+                to wait for does not come.
         """
         rate, loop = self._value("rate"), self._value("loop")
         if rate <= 0:
@@ -74,7 +74,7 @@ class ReplayNode(Node):
             start_s=self._value("start"),
             duration_s=self._value("duration") or None,
         )
-        publishers = self._publishers(source)
+        publishers = self._make_publishers(source)
         self._wait(publishers[source.topic], stop)
         # A line each: what was sent must be known also after a signal.
         with open(self._value("published") or "/dev/null", "w", buffering=1) as published:
@@ -97,7 +97,7 @@ class ReplayNode(Node):
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
 
-    def _publishers(self, source: BagSource) -> dict[str, Publisher]:
+    def _make_publishers(self, source: BagSource) -> dict[str, Publisher]:
         camera = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         compressed = source.msgtype == COMPRESSED
         name = f"{source.base_topic}/compressed" if compressed else source.topic
@@ -109,17 +109,24 @@ class ReplayNode(Node):
         }
 
     def _wait(self, images: Publisher, stop: Stop) -> None:
-        wanted, wait_s = self._value("wait_for"), self._value("wait_s")
+        node, wait_s = self._value("wait_for"), self._value("wait_s")
+        if not node:
+            return
+        topic = images.topic_name
         end = monotonic() + wait_s
-        while not stop and images.get_subscription_count() < wanted:
+        # Not any subscriber: RViz may listen, too, and be there first.
+        while not stop and not (node in self._listeners(topic) and images.get_subscription_count()):
             if monotonic() > end:
+                listeners = ", ".join(self._listeners(topic)) or "nobody"
                 raise MagicFuseError(
-                    f"{images.get_subscription_count()} subscribers of {images.topic_name} after "
-                    f"{wait_s:g} s; expected {wanted}"
+                    f"{node} does not listen to {topic} after {wait_s:g} s; {listeners} does"
                 )
             sleep(_TICK_S)
-        if wanted:
-            sleep(_SETTLE_S)  # a subscriber known here may itself not know of this node yet
+        sleep(_SETTLE_S)  # the node may itself not know of this one yet
+
+    def _listeners(self, topic: str) -> list[str]:
+        found = self.get_subscriptions_info_by_topic(topic)
+        return sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in found})
 
     def _paced(self, source: BagSource, rate: float, stop: Stop) -> Any:
         """Yield each message at its time; one that is late is not skipped."""
@@ -140,7 +147,7 @@ class ReplayNode(Node):
             yield message
 
     def _publish_clock(self, time_ns: int) -> None:
-        self._clock.publish(Clock(clock=Time(nanoseconds=time_ns).to_msg()))
+        self._clock_publisher.publish(Clock(clock=Time(nanoseconds=time_ns).to_msg()))
 
 
 def _stamp(message: RawMessage) -> int:
