@@ -47,6 +47,7 @@ setup(
     entry_points={
         "console_scripts": [
             "fuse_node = magicfuse_ros.ros.fuse_node:main",
+            "ground_cloud_node = magicfuse_ros.ros.ground_cloud_node:main",
             "play_node = magicfuse_ros.ros.play_node:main",
             "replay_node = magicfuse_ros.ros.replay_node:main",
             "magicfuse = magicfuse_ros.cli:app",

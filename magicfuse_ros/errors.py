@@ -23,3 +23,7 @@ class MediaError(MagicFuseError):
 
 class EngineError(BackendError):
     """A built engine that is missing, stale or damaged, or that cannot be written."""
+
+
+class CalibrationError(MagicFuseError):
+    """A camera calibration or pose that no point on the ground can be computed from."""

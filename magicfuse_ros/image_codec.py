@@ -69,9 +69,38 @@ def decode(
         raise FrameError(
             f"encoding is {encoding!r}; supported are {', '.join(ENCODINGS)}{_hint(encoding)}"
         )
+    rows = _rows(encoding, height, width, step, data, width * _BYTES_PER_PIXEL[encoding])
+    if encoding == "mono16":
+        rows = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
+        encoding = "mono8"
+    return np.asarray(_TO_RGB[encoding](rows.reshape(height, width, -1)), np.uint8)
+
+
+def decode_mask(encoding: str, height: int, width: int, step: int, data: Any) -> Image:
+    """Decode the fields of a `sensor_msgs/Image` that holds class ids.
+
+    Args:
+        encoding: mono8 or 8UC1.
+        height: rows.
+        width: columns.
+        step: bytes of a row with its padding.
+        data: any buffer of `step * height` bytes.
+
+    Returns:
+        HxW uint8; a view of `data` where its rows are not padded.
+
+    Raises:
+        FrameError: for another encoding, a size of zero, or a step or length that does not fit.
+    """
+    if encoding not in ("mono8", "8UC1"):
+        raise FrameError(f"mask has the encoding {encoding!r}; expected mono8 or 8UC1")
+    return _rows(encoding, height, width, step, data, width)
+
+
+def _rows(encoding: str, height: int, width: int, step: int, data: Any, row: int) -> Image:
+    """Return the pixels' bytes, height x row, without padding."""
     if height < 1 or width < 1:
         raise FrameError(f"image is {width}x{height}; expected at least 1x1")
-    row = width * _BYTES_PER_PIXEL[encoding]
     if step < row:
         raise FrameError(f"step is {step}; {width} pixels of {encoding} take {row} bytes a row")
     flat = np.frombuffer(data, dtype=np.uint8)
@@ -79,11 +108,7 @@ def decode(
         raise FrameError(
             f"data is {flat.size} bytes long; step {step} x height {height} is {step * height}"
         )
-    rows = flat.reshape(height, step)[:, :row]
-    if encoding == "mono16":
-        rows = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
-        encoding = "mono8"
-    return np.asarray(_TO_RGB[encoding](rows.reshape(height, width, -1)), np.uint8)
+    return flat.reshape(height, step)[:, :row]
 
 
 def _hint(encoding: str) -> str:

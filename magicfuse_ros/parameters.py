@@ -1,6 +1,6 @@
-"""The parameters of `fuse_node`: one schema for the node, `config/fuse.yaml` and the README table.
+"""The parameters of the nodes: one schema each for the node, its YAML in `config/` and the README.
 
-`python -m magicfuse_ros.parameters` writes both files anew after a change here.
+`python -m magicfuse_ros.parameters` writes these files anew after a change here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from magicfuse_ros.deadline import Mode
 from magicfuse_ros.geometry import Fit
 
-Scalar = bool | int | float | str
+Value = bool | int | float | str | list[str]
 _LIVE: dict[str, JsonValue] = {"live": True}
-TABLE_BEGIN = "<!-- parameters: written by python -m magicfuse_ros.parameters -->"
-TABLE_END = "<!-- /parameters -->"
+TABLE_BEGIN = "<!-- parameters of {node}: written by python -m magicfuse_ros.parameters -->"
+TABLE_END = "<!-- /parameters of {node} -->"
 
 
 class FuseParameters(BaseModel):
@@ -73,12 +73,60 @@ class FuseParameters(BaseModel):
         return self.tau if self.tau >= 0 else None
 
 
+class GroundParameters(BaseModel):
+    """Of `ground_cloud_node`; angles are radians, as everywhere in ROS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    use_tf: bool = Field(
+        True, description="take the camera's pose from TF; false: camera_height, _pitch and _roll"
+    )
+    base_frame: str = Field(
+        "base_footprint",
+        min_length=1,
+        description="frame of the scan; its plane z = 0 is the ground. Without TF its origin must "
+        "lie below the camera",
+    )
+    camera_height: float = Field(
+        1.5, ge=0.01, le=100.0, description="of the camera above the ground, metres"
+    )
+    camera_pitch: float = Field(
+        0.0, ge=-1.57, le=1.57, description="tilt of the camera, radians; positive looks down"
+    )
+    camera_roll: float = Field(
+        0.0, ge=-3.15, le=3.15, description="about the viewing direction; positive: right side down"
+    )
+    rectified: bool = Field(
+        False, description="the images are rectified: take P and R of camera_info, not K and D"
+    )
+    max_range: float = Field(
+        15.0, ge=0.1, le=1000.0,
+        description="how far from the camera ground is believed, metres; see Navigation",
+    )  # fmt: skip
+    scan_increment: float = Field(
+        0.00873, ge=0.0005, le=0.1, description="width of a beam of the scan, radians"
+    )
+    ground_classes: list[str] = Field(
+        ["road", "pavement"], description="classes that lie on the ground"
+    )
+    passable_classes: list[str] = Field(
+        ["sky"],
+        description="classes that neither are ground nor block; every other class blocks",
+    )
+
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "fuse_node": FuseParameters,
+    "ground_cloud_node": GroundParameters,
+}
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One row of the schema."""
 
     name: str
-    default: Scalar
+    default: Value
     description: str
     choices: tuple[str, ...]
     minimum: int | float | None
@@ -93,10 +141,10 @@ class Parameter:
         return "" if self.minimum is None else f"{self.minimum} to {self.maximum}"
 
 
-def parameters() -> list[Parameter]:
-    """Return the schema's rows in their order."""
+def parameters(schema: type[BaseModel] = FuseParameters) -> list[Parameter]:
+    """Return a schema's rows in their order."""
     rows = []
-    for name, field in FuseParameters.model_fields.items():
+    for name, field in schema.model_fields.items():
         bounds: dict[str, int | float] = {}
         for constraint in field.metadata:
             bounds |= {
@@ -107,7 +155,7 @@ def parameters() -> list[Parameter]:
                 name=name,
                 default=field.default,
                 description=field.description or "",
-                choices=get_args(field.annotation),
+                choices=get_args(field.annotation) if isinstance(field.default, str) else (),
                 minimum=bounds.get("ge"),
                 maximum=bounds.get("le"),
                 live=field.json_schema_extra is _LIVE,
@@ -116,48 +164,52 @@ def parameters() -> list[Parameter]:
     return rows
 
 
-def yaml() -> str:
-    """Return the text of `config/fuse.yaml`: every parameter with its default and meaning."""
-    lines = [
-        "# Parameters of fuse_node. Those marked live change while the node is active; the others",
-        "# are read when it is configured.",
-        "/**:",
-        "  ros__parameters:",
-    ]
-    for row in parameters():
+def yaml(node: str = "fuse_node") -> str:
+    """Return the text of a node's file in `config/`: every parameter with default and meaning."""
+    rows = parameters(SCHEMAS[node])
+    lines = [f"# Parameters of {node}, read when it is configured."]
+    if any(row.live for row in rows):
+        lines += ["# Those marked live change while the node is active, too."]
+    lines += ["/**:", "  ros__parameters:"]
+    for row in rows:
         marks = "; ".join(filter(None, (row.values, "live" if row.live else "")))
         lines.append(f"    # {row.description}" + (f" [{marks}]" if marks else ""))
         lines.append(f"    {row.name}: {json.dumps(row.default)}")
     return "\n".join(lines) + "\n"
 
 
-def table() -> str:
-    """Return the README's parameter table in Markdown."""
+def table(node: str = "fuse_node") -> str:
+    """Return a node's parameter table in Markdown."""
     lines = ["| parameter | default | values | live | meaning |", "|---|---|---|---|---|"]
-    for row in parameters():
+    for row in parameters(SCHEMAS[node]):
         live = "yes" if row.live else ""
         cells = (f"`{row.name}`", f"`{json.dumps(row.default)}`", row.values, live, row.description)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str) -> str:
-    """Return a README text with the parameter table put between its two markers.
+def with_tables(readme: str) -> str:
+    """Return a README text with every node's parameter table put between its two markers.
 
     Raises:
         ValueError: if a marker is missing.
     """
-    before, rest = readme.split(TABLE_BEGIN)
-    _, after = rest.split(TABLE_END)
-    return f"{before}{TABLE_BEGIN}\n{table()}{TABLE_END}{after}"
+    for node in SCHEMAS:
+        begin, end = TABLE_BEGIN.format(node=node), TABLE_END.format(node=node)
+        before, rest = readme.split(begin)
+        _, after = rest.split(end)
+        readme = f"{before}{begin}\n{table(node)}{end}{after}"
+    return readme
 
 
 def main() -> None:
-    """Write `config/fuse.yaml` and the README table of the source tree."""
+    """Write the nodes' files in `config/` and the README tables of the source tree."""
     root = Path(__file__).resolve().parents[1]
-    (root / "config" / "fuse.yaml").write_text(yaml(), encoding="utf-8")
+    for node in SCHEMAS:
+        name = node.removesuffix("_node")
+        (root / "config" / f"{name}.yaml").write_text(yaml(node), encoding="utf-8")
     readme = root / "README.md"
-    readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,21 +9,22 @@ from pydantic import ValidationError
 
 from magicfuse_ros import parameters
 from magicfuse_ros.backends import BACKENDS
-from magicfuse_ros.parameters import FuseParameters
+from magicfuse_ros.parameters import SCHEMAS, FuseParameters, GroundParameters
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_fuse_yaml_is_the_schema() -> None:
-    text = (ROOT / "config" / "fuse.yaml").read_text()
-    assert text == parameters.yaml()
+@pytest.mark.parametrize("node", SCHEMAS)
+def test_the_yaml_file_is_the_schema(node: str) -> None:
+    text = (ROOT / "config" / f"{node.removesuffix('_node')}.yaml").read_text()
+    assert text == parameters.yaml(node)
     values = yaml.safe_load(text)["/**"]["ros__parameters"]
-    assert FuseParameters.model_validate(values) == FuseParameters()
+    assert SCHEMAS[node].model_validate(values) == SCHEMAS[node]()
 
 
-def test_the_readme_table_is_the_schema() -> None:
+def test_the_readme_tables_are_the_schemas() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert readme == parameters.with_table(readme)
+    assert readme == parameters.with_tables(readme)
 
 
 def test_backends_are_those_that_can_be_selected() -> None:
@@ -36,7 +37,11 @@ def test_rows_know_their_limits() -> None:
     assert live == {"mode", "steps", "tau", "target_period"}
     assert (rows["tau"].minimum, rows["tau"].maximum) == (-1.0, 1.0)
     assert rows["mode"].choices == ("fuse", "restore", "auto")
-    assert all(row.description for row in rows.values())
+    ground = {row.name: row for row in parameters.parameters(GroundParameters)}
+    assert (ground["camera_height"].minimum, ground["camera_height"].maximum) == (0.01, 100.0)
+    assert ground["ground_classes"].default == ["road", "pavement"]
+    assert not ground["ground_classes"].choices
+    assert all(row.description for row in (*rows.values(), *ground.values()))
 
 
 def test_values_of_the_bundle() -> None:

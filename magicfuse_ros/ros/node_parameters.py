@@ -1,25 +1,27 @@
-"""The parameter schema as ROS parameters of a node."""
+"""A parameter schema as ROS parameters of a node."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import FuseParameters, Parameter, parameters
 
+Schema = TypeVar("Schema", bound=BaseModel)
 
-def declare(node: Node) -> None:
-    """Declare every parameter of the schema with its default, description and range.
+
+def declare(node: Node, schema: type[BaseModel] = FuseParameters) -> None:
+    """Declare every parameter of a schema with its default, description and range.
 
     Raises:
         rclpy.exceptions.ParameterException: for a start value of a wrong type or out of range.
     """
-    for row in parameters():
+    for row in parameters(schema):
         node.declare_parameter(row.name, row.default, _descriptor(row))
 
 
@@ -27,6 +29,8 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=row.description)
     if row.choices:
         descriptor.additional_constraints = f"one of: {row.values}"
+    if row.minimum is None:
+        return descriptor
     if isinstance(row.default, float):
         descriptor.floating_point_range = [
             FloatingPointRange(from_value=float(row.minimum or 0), to_value=float(row.maximum or 0))
@@ -39,14 +43,23 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
 
 
 def read(node: Node, changes: Mapping[str, Any]) -> FuseParameters:
-    """Return the node's parameters with `changes` in place of their values.
+    """Return the parameters of `fuse_node` with `changes` in place of their values.
 
     Raises:
         MagicFuseError: naming the first parameter that the schema refuses.
     """
-    values = {row.name: node.get_parameter(row.name).value for row in parameters()}
+    return read_as(FuseParameters, node, changes)
+
+
+def read_as(schema: type[Schema], node: Node, changes: Mapping[str, Any]) -> Schema:
+    """Return the node's parameters, which `declare` declared, with `changes` in place of values.
+
+    Raises:
+        MagicFuseError: naming the first parameter that the schema refuses.
+    """
+    values = {row.name: node.get_parameter(row.name).value for row in parameters(schema)}
     try:
-        return FuseParameters.model_validate({**values, **changes})
+        return schema.model_validate({**values, **changes})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

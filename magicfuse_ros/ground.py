@@ -1,0 +1,260 @@
+"""A segmentation mask on flat ground: where its pixels lie, and where something blocks the way.
+
+Frames follow REP 103. The ground frame has x forward, y left, z up, and the ground is its plane
+z = 0; the camera's optical frame has x right, y down, z forward. A pixel of the ground is where its
+ray meets the plane. An upright thing is seen in front of ground far behind it, so of its pixels
+only the lowest tell where it stands: seen from above, all pixels of a vertical line lie on one
+bearing from the camera, and its foot is the nearest of them. This holds for every tilt and lens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from math import cos, hypot, pi, sin
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.errors import CalibrationError, FrameError
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+Roles = npt.NDArray[np.uint8]
+
+CLOUD = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("label", "<u4")])
+IGNORED, GROUND, BLOCKING = 0, 1, 2
+# What is seen up to so much farther than the foot of a thing still counts as its foot: a height of
+# 1 - 1 / 1.05 = 5 % of the camera's.
+_FOOT = 1.05
+_LINK_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+
+@dataclass(frozen=True)
+class CameraPose:
+    """Where the camera is.
+
+    Attributes:
+        rotation: 3x3 by rows, from the optical frame to the ground frame.
+        position: x, y, z of the camera in the ground frame, metres.
+    """
+
+    rotation: tuple[float, ...]
+    position: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        """Refuse a camera that is not above the ground.
+
+        Raises:
+            CalibrationError: if a number is not finite, or z is not above 0.
+        """
+        if not np.isfinite([*self.rotation, *self.position]).all():
+            raise CalibrationError(f"camera pose has numbers that are not finite: {self}")
+        if self.position[2] <= 0:
+            raise CalibrationError(
+                f"camera is {self.position[2]:.3f} m above the ground; expected more than 0: the "
+                "base frame's plane z = 0 must be the ground"
+            )
+
+    @classmethod
+    def from_tilt(cls, height: float, pitch: float, roll: float) -> CameraPose:
+        """Put the camera above the origin of the ground frame, looking along its x.
+
+        Args:
+            height: above the ground, metres.
+            pitch: radians; positive looks down.
+            roll: radians about the viewing direction; positive is clockwise, right side down.
+
+        Raises:
+            CalibrationError: if the height is not above 0.
+        """
+        about_y = np.array([[cos(pitch), 0, sin(pitch)], [0, 1, 0], [-sin(pitch), 0, cos(pitch)]])
+        about_x = np.array([[1, 0, 0], [0, cos(roll), -sin(roll)], [0, sin(roll), cos(roll)]])
+        rotation = about_y @ about_x @ _LINK_FROM_OPTICAL
+        return cls(tuple(map(float, rotation.flat)), (0.0, 0.0, height))
+
+    @classmethod
+    def from_transform(
+        cls, translation: tuple[float, float, float], quaternion: tuple[float, float, float, float]
+    ) -> CameraPose:
+        """Take TF's transform from the optical frame to the ground frame.
+
+        Args:
+            translation: x, y, z, metres.
+            quaternion: x, y, z, w.
+
+        Raises:
+            CalibrationError: if the camera is not above the ground, or the quaternion is zero.
+        """
+        norm = float(np.linalg.norm(quaternion))
+        if not norm > 0:
+            raise CalibrationError(f"camera pose has the quaternion {quaternion}; expected norm 1")
+        x, y, z, w = (value / norm for value in quaternion)
+        rotation = (
+            1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
+            2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
+            2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
+        )  # fmt: skip
+        return cls(rotation, translation)
+
+    def matrix(self) -> Array:
+        """Return the rotation as [3, 3]."""
+        return np.reshape(np.array(self.rotation), (3, 3))
+
+    def heading(self) -> float:
+        """Return the bearing, in the ground frame, of what is ahead (or up in a bird's view)."""
+        _, down, forward = self.matrix().T
+        ahead = forward if hypot(forward[0], forward[1]) > 1e-3 else -down
+        return float(np.arctan2(ahead[1], ahead[0]))
+
+
+def roles(names: Mapping[int, str], ground: Collection[str], passable: Collection[str]) -> Roles:
+    """Return what each class id means for driving.
+
+    Args:
+        names: of the classes, by id 0 to 255.
+        ground: names of classes that lie on the ground.
+        passable: names of classes that neither are ground nor block, like the sky.
+
+    Returns:
+        [256] uint8: `GROUND`, `IGNORED` for passable classes and for ids without a name
+        (255: unlabeled), `BLOCKING` for every other class, so that a new class is no free way.
+    """
+    table = np.full(256, IGNORED, np.uint8)
+    for number, name in names.items():
+        if name not in passable:
+            table[number] = GROUND if name in ground else BLOCKING
+    return table
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What blocks the way by bearing, as in `sensor_msgs/LaserScan` (REP 117).
+
+    Attributes:
+        angle_min: of the first beam's middle, radians from the x of the ground frame to its y.
+        angle_increment: between two beams, radians.
+        range_max: the largest range that can occur, metres.
+        ranges: [N] float32, metres from the origin of the ground frame; inf: ground is seen and
+            nothing blocks; NaN: neither ground nor a thing is seen.
+    """
+
+    angle_min: float
+    angle_increment: float
+    range_max: float
+    ranges: npt.NDArray[np.float32]
+
+    @property
+    def angle_max(self) -> float:
+        """Of the last beam's middle, radians."""
+        return self.angle_min + (len(self.ranges) - 1) * self.angle_increment
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What of a mask is on the ground: indices into the pixels of its `GroundProjection`."""
+
+    mask: npt.NDArray[np.uint8]
+    ground: Indices
+    feet: Indices
+
+
+class GroundProjection:
+    """The ground points of one camera in one pose; made once, used for many masks."""
+
+    def __init__(
+        self, rays: Array, pose: CameraPose, *, max_range: float, increment: float
+    ) -> None:
+        """Find the ground point of every pixel.
+
+        Args:
+            rays: [H, W, 3] unit vectors in the optical frame, NaN where there is none.
+            pose: of the camera.
+            max_range: how far from below the camera ground is believed, metres.
+            increment: width of a beam of the scan, radians, about; a circle has a whole number.
+        """
+        self.shape: tuple[int, int] = (rays.shape[0], rays.shape[1])
+        directions = rays.reshape(-1, 3) @ pose.matrix().T
+        x, y, height = pose.position
+        with np.errstate(divide="ignore", invalid="ignore"):
+            length = np.where(directions[:, 2] < 0, height / -directions[:, 2], np.nan)
+        away = length * np.hypot(directions[:, 0], directions[:, 1])
+        (pixels,) = np.nonzero(away <= max_range)
+        # From far to near: where several pixels write to one place, the nearest is the last.
+        pixels = pixels[np.argsort(-away[pixels], kind="stable")]
+        self._pixels = pixels
+        self._away = away[pixels].astype(np.float32)
+        self._points = (length[pixels, None] * rays.reshape(-1, 3)[pixels]).astype(np.float32)
+        offset = length[pixels, None] * directions[pixels, :2]
+        self._increment = 2 * pi / round(2 * pi / increment)
+        self._heading = pose.heading()
+        self._bearing, _ = self._bins(offset)
+        places = offset + np.array([x, y])
+        self._beam, self._first_beam = self._bins(places)
+        self._range = np.hypot(places[:, 0], places[:, 1]).astype(np.float32)
+        self._range_max = max_range + hypot(x, y)
+
+    def _bins(self, places: Array) -> tuple[Indices, int]:
+        """Return the bin of every place's bearing, counted from the first one, and that one."""
+        bearing = np.arctan2(places[:, 1], places[:, 0]) - self._heading
+        bearing = (bearing + pi) % (2 * pi) - pi
+        bins = np.floor(bearing / self._increment).astype(np.intp)
+        first = int(bins.min()) if bins.size else 0
+        return bins - first, first
+
+    def find(self, mask: npt.NDArray[np.uint8], table: Roles) -> Seen:
+        """Find in a mask what lies and what stands on the ground.
+
+        Args:
+            mask: [H, W] uint8 class ids.
+            table: from `roles`.
+
+        Raises:
+            FrameError: if the mask has another size than the rays.
+        """
+        if mask.shape != self.shape:
+            raise FrameError(
+                f"mask is {mask.shape[1]}x{mask.shape[0]}; expected the camera_info's "
+                f"{self.shape[1]}x{self.shape[0]}"
+            )
+        role = table[mask.reshape(-1)[self._pixels]]
+        blocking = np.flatnonzero(role == BLOCKING)
+        away, bearing = self._away[blocking], self._bearing[blocking]
+        nearest = np.zeros(_count(self._bearing), np.float32)
+        nearest[bearing] = away
+        feet = blocking[away <= _FOOT * nearest[bearing]]
+        return Seen(mask, np.flatnonzero(role == GROUND), feet)
+
+    def cloud(self, seen: Seen) -> npt.NDArray[np.void]:
+        """Return a point for every pixel of the mask.
+
+        Returns:
+            [H, W] of dtype `CLOUD`: x, y, z in metres in the optical frame, and the class id. x, y
+            and z are NaN where nothing lies or stands on the ground: above the horizon, beyond
+            max_range, sky, unlabeled, and all of an upright thing but its foot.
+        """
+        cloud = np.empty(self.shape, CLOUD)
+        numbers = cloud.view("<f4").reshape(-1, 4)
+        numbers[:] = np.nan
+        kept = np.concatenate((seen.ground, seen.feet))
+        numbers[self._pixels[kept], :3] = self._points[kept]
+        cloud["label"] = seen.mask
+        return cloud
+
+    def scan(self, seen: Seen) -> Scan:
+        """Return the nearest thing that blocks, by bearing."""
+        nearest = np.full(_count(self._beam), np.inf, np.float32)
+        np.minimum.at(nearest, self._beam[seen.feet], self._range[seen.feet])
+        known = np.isfinite(nearest)
+        known[self._beam[seen.ground]] = True
+        start = self._heading + (self._first_beam + 0.5) * self._increment
+        return Scan(
+            angle_min=(start + pi) % (2 * pi) - pi,
+            angle_increment=self._increment,
+            range_max=self._range_max,
+            ranges=np.where(known, nearest, np.float32(np.nan)),
+        )
+
+
+def _count(bins: Indices) -> int:
+    return int(bins.max()) + 1 if bins.size else 0
