@@ -104,8 +104,11 @@ class GroundParameters(BaseModel):
         description="how far from the camera ground is believed, metres; see Navigation",
     )  # fmt: skip
     scan_increment: float = Field(
-        0.00873, ge=0.0005, le=0.1, description="width of a beam of the scan, radians"
-    )
+        0.00873,
+        ge=0.0005,
+        le=0.1,
+        description="width of a beam of the scan, radians; not less than a pixel",
+    )  # fmt: skip
     ground_classes: list[str] = Field(
         ["road", "pavement"], description="classes that lie on the ground"
     )

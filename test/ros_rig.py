@@ -54,12 +54,15 @@ class Rig:
     """A `fuse_node` in `/front` that listens to `/camera/image_raw`, and a client of it."""
 
     name = "/front/fuse_node"
+    command: tuple[str, ...] = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node")
+    config = "fuse.yaml"
+    remappings: tuple[str, ...] = ("image:=/camera/image_raw",)
 
     def __init__(
         self,
         folder: Path,
         environment: Mapping[str, str] | None = None,
-        command: tuple[str, ...] = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node"),
+        command: tuple[str, ...] = (),
         **parameters: Any,
     ) -> None:
         domain = 1 + next(_domains) % 100
@@ -75,11 +78,13 @@ class Rig:
         os.environ.update(local)  # rclpy in this process must find the child
         self._log = (folder / f"node_{domain}.txt").open("w+")
         # What launch_ros runs for fuse.launch.py, the path of the executable aside.
-        arguments = ["-r", "__node:=fuse_node", "-r", "__ns:=/front"]
-        arguments += ["--params-file", str(ROOT / "config" / "fuse.yaml")]
-        arguments += ["--params-file", str(self._parameters), "-r", "image:=/camera/image_raw"]
+        namespace, _, node = self.name.rpartition("/")
+        arguments = ["-r", f"__node:={node}", "-r", f"__ns:={namespace}"]
+        arguments += ["--params-file", str(ROOT / "config" / self.config)]
+        arguments += ["--params-file", str(self._parameters)]
+        arguments += [word for rule in self.remappings for word in ("-r", rule)]
         self.process = subprocess.Popen(
-            [*command, "--ros-args", *arguments],
+            [*(command or self.command), "--ros-args", *arguments],
             env={**os.environ, **(environment or {})},
             stdout=self._log,
             stderr=subprocess.STDOUT,

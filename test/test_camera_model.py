@@ -71,9 +71,7 @@ def test_every_ray_is_imaged_at_its_pixel(lens: str) -> None:
 @pytest.mark.parametrize("lens", LENSES)
 @settings(deadline=None, max_examples=30)
 @given(x=st.floats(-0.6, 0.6), y=st.floats(-0.45, 0.45), depth=st.floats(0.1, 100.0))
-def test_projection_is_the_documented_formula(
-    lens: str, x: float, y: float, depth: float
-) -> None:
+def test_projection_is_the_documented_formula(lens: str, x: float, y: float, depth: float) -> None:
     point = np.array([x + 1e-6, y, 1.0]) * depth
     np.testing.assert_allclose(model(lens).project(point[None])[0], by_hand(lens, point), atol=1e-6)
 

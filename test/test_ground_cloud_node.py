@@ -1,0 +1,366 @@
+"""`ground_cloud_node` over DDS: what Nav2 and a driver see of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
+from std_msgs.msg import Header, String
+
+from magicfuse_ros.image_codec import encode_mono8
+from ros_rig import LATCHED, RELIABLE, Rig
+
+ROWS, COLUMNS, F, CX, CY = 48, 64, 50.0, 32.0, 24.0
+HEIGHT = 1.5
+ROAD, CAR, SKY = 0, 1, 2
+LABELS = String(
+    data=json.dumps(
+        {
+            "class_map": [
+                {"class_id": ROAD, "class_name": "road"},
+                {"class_id": CAR, "class_name": "car"},
+                {"class_id": SKY, "class_name": "sky"},
+            ],
+            "threshold": 0.0,
+        }
+    )
+)
+
+
+class GroundRig(Rig):
+    """A `ground_cloud_node` in `/front`, its camera and its segmentation."""
+
+    name = "/front/ground_cloud_node"
+    command = (sys.executable, "-m", "magicfuse_ros.ros.ground_cloud_node")
+    config = "ground_cloud.yaml"
+    remappings = ("mask:=/seg/mask", "label_info:=/seg/label_info", "camera_info:=/camera/info")
+
+    def __init__(self, folder: Path, environment: Any = None, **parameters: Any) -> None:
+        super().__init__(folder, environment, **parameters)
+        self.masks = self.node.create_publisher(Image, "/seg/mask", RELIABLE)
+        self.infos = self.node.create_publisher(CameraInfo, "/camera/info", RELIABLE)
+        self.labels = self.node.create_publisher(String, "/seg/label_info", LATCHED)
+
+    def activate(self) -> None:
+        assert self.transition("configure"), self.output()
+        assert self.transition("activate"), self.output()
+        publishers = (self.masks, self.infos, self.labels)
+        assert self.spin_until(lambda: all(p.get_subscription_count() > 0 for p in publishers))
+        self.spin_until(lambda: False, 0.3)  # the node's side of the match
+
+    def send(self, content: np.ndarray, stamp: int = 1, *, info: CameraInfo | None = None) -> Image:
+        """Publish a calibration, if any, and a mask."""
+        if info is not None:
+            self.infos.publish(info)
+            self.spin_until(lambda: False, 0.3)
+        message = mask(content, stamp)
+        self.masks.publish(message)
+        return message
+
+    def refusal(self) -> str:
+        """Wait for the next report that counts a new refused mask; return all causes."""
+        before = int(self.next_diagnostics()["refused"])
+        assert self.spin_until(lambda: int(self.diagnostics[-1]["refused"]) >= before)
+        return " ".join(key for key in self.diagnostics[-1] if key.startswith("refused: "))
+
+
+def mask(content: np.ndarray, stamp: int = 1) -> Image:
+    encoded = encode_mono8(content)
+    message = Image(encoding="mono8", height=encoded.height, width=encoded.width, step=encoded.step)
+    message.header.frame_id = "front_camera"
+    message.header.stamp.sec = stamp
+    message.data.frombytes(encoded.data)
+    return message
+
+
+def calibration(**changes: Any) -> CameraInfo:
+    fields = {
+        "height": ROWS, "width": COLUMNS, "distortion_model": "plumb_bob", "d": [0.0] * 5,
+        "k": [F, 0.0, CX, 0.0, F, CY, 0.0, 0.0, 1.0],
+    }  # fmt: skip
+    return CameraInfo(**{**fields, **changes})
+
+
+def scene() -> np.ndarray:
+    """Road under sky; a car from row 20 down to row 39 in the columns 30 to 33."""
+    content = np.full((ROWS, COLUMNS), ROAD, np.uint8)
+    content[: int(CY) + 1] = SKY
+    content[20:40, 30:34] = CAR
+    return content
+
+
+def points(cloud: PointCloud2) -> np.ndarray:
+    """Return [H, W, 3] as a reader does that follows the message's own description."""
+    offsets = {field.name: field.offset for field in cloud.fields}
+    assert all(
+        field.datatype == PointField.FLOAT32 and field.count == 1
+        for field in cloud.fields
+        if field.name in "xyz"
+    )
+    dtype = np.dtype(
+        {
+            "names": ["x", "y", "z"],
+            "formats": ["<f4"] * 3,
+            "offsets": [offsets[axis] for axis in "xyz"],
+            "itemsize": cloud.point_step,
+        }
+    )
+    assert cloud.row_step == cloud.point_step * cloud.width
+    assert not cloud.is_bigendian
+    found = np.frombuffer(cloud.data, dtype).reshape(cloud.height, cloud.width)
+    return np.stack([found[axis] for axis in "xyz"], axis=-1)
+
+
+FIXED: dict[str, Any] = {"use_tf": False, "camera_height": HEIGHT, "scan_increment": 0.03}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GroundRig]:
+    """An active node that knows its classes, for all tests that leave it as it was."""
+    rig = GroundRig(tmp_path_factory.mktemp("ground"), **FIXED)
+    try:
+        rig.activate()
+        rig.labels.publish(LABELS)
+        yield rig
+    finally:
+        rig.close()
+
+
+@pytest.fixture
+def rig(shared: GroundRig) -> Iterator[GroundRig]:
+    yield shared
+    shared.unsubscribe_all()
+
+
+def receive(rig: GroundRig, *lists: Sequence[Any]) -> None:
+    assert rig.spin_until(lambda: all(lists)), rig.output()
+
+
+def test_the_cloud_lies_pixel_for_pixel_under_the_mask(rig: GroundRig) -> None:
+    clouds = rig.subscribe("points", PointCloud2)
+    sent = rig.send(scene(), stamp=12, info=calibration())
+    receive(rig, clouds)
+    (cloud,) = clouds
+    assert cloud.header == sent.header
+    assert (cloud.height, cloud.width) == (ROWS, COLUMNS)
+    assert len(cloud.data) == cloud.row_step * cloud.height
+    found = points(cloud)
+    assert np.isnan(found[: int(CY) + 1]).all()
+    v, u = 45, 5
+    depth = HEIGHT * F / (v - CY)
+    np.testing.assert_allclose(found[v, u], [(u - CX) / F * depth, HEIGHT, depth], rtol=1e-5)
+    labels = np.frombuffer(cloud.data, "<u4").reshape(ROWS, COLUMNS, 4)[..., 3]
+    np.testing.assert_array_equal(labels, scene())
+    car = np.isfinite(found[:40, 30:34, 2])
+    assert car[39].all() and not car[20:38].any(), "of the car only its foot"
+
+
+def test_the_scan_has_the_range_of_the_cars_foot(rig: GroundRig) -> None:
+    scans = rig.subscribe("scan", LaserScan)
+    sent = rig.send(scene(), stamp=13, info=calibration())
+    receive(rig, scans)
+    (scan,) = scans
+    assert scan.header == Header(stamp=sent.header.stamp, frame_id="base_footprint")
+    ranges = np.array(scan.ranges)
+    angles = scan.angle_min + scan.angle_increment * np.arange(len(ranges))
+    assert scan.angle_max == pytest.approx(angles[-1], abs=1e-5)
+    assert scan.range_min == 0 and scan.range_max == pytest.approx(15.0)
+    hits = np.isfinite(ranges)
+    np.testing.assert_allclose(ranges[hits], HEIGHT * F / (39 - CY), rtol=0.01)
+    assert np.abs(angles[hits]).max() < 2.5 / F + scan.angle_increment
+    assert (ranges[~hits] == np.inf).all() and hits.sum() >= 2
+
+
+def test_a_new_calibration_is_used(rig: GroundRig) -> None:
+    clouds = rig.subscribe("points", PointCloud2)
+    rig.send(scene(), info=calibration())
+    receive(rig, clouds)
+    other = [100.0, 0.0, CX, 0.0, 100.0, CY, 0.0, 0.0, 1.0]
+    rig.send(scene(), info=calibration(k=other))
+    assert rig.spin_until(lambda: len(clouds) == 2), rig.output()
+    assert points(clouds[1])[45, 5, 2] == pytest.approx(2 * points(clouds[0])[45, 5, 2])
+
+
+def test_bad_input_is_refused_and_counted(rig: GroundRig) -> None:
+    clouds = rig.subscribe("points", PointCloud2)
+    rig.send(np.zeros((ROWS, COLUMNS // 2), np.uint8), info=calibration())
+    assert "mask is 32x48; expected the camera_info's 64x48" in rig.refusal()
+    rig.send(scene(), info=calibration(k=[0.0] * 9))
+    assert "focal lengths 0 and 0" in rig.refusal()
+    rig.send(scene(), info=calibration(distortion_model="mei", d=[0.1]))
+    assert "distortion_model is 'mei'" in rig.refusal()
+    rig.infos.publish(calibration())
+    rig.spin_until(lambda: False, 0.3)
+    colour, short, narrow = (mask(scene()) for _ in range(3))
+    colour.encoding = "bgr8"
+    del short.data[-10:]
+    narrow.step = 3
+    for bad in (colour, short, narrow):
+        rig.masks.publish(bad)
+        rig.spin_until(lambda: False, 0.2)
+    causes = rig.refusal()
+    for words in ("'bgr8'; expected mono8", "3062 bytes long", "step is 3"):
+        assert words in causes
+    assert any("refused or lost" in report["message"] for report in rig.diagnostics)
+    assert rig.output().count("told once: mask is 32x48") == 1
+    assert not clouds
+    rig.send(scene())
+    receive(rig, clouds)
+    assert rig.state() == "active"
+    assert rig.next_diagnostics()["failed"] == "0"
+
+
+def test_labels_that_cannot_be_read_leave_the_old_ones(rig: GroundRig) -> None:
+    clouds = rig.subscribe("points", PointCloud2)
+    for text in (
+        "{",
+        "[]",
+        '{"class_map": []}',
+        '{"class_map": [{"class_id": 300, "class_name": "x"}]}',
+    ):
+        rig.labels.publish(String(data=text))
+        rig.spin_until(lambda: False, 0.1)
+    rig.send(scene(), info=calibration())
+    receive(rig, clouds)
+    assert rig.output().count("label_info refused") == 4
+
+
+def test_without_a_subscriber_nothing_is_computed(rig: GroundRig) -> None:
+    before = rig.next_diagnostics()
+    rig.send(scene(), info=calibration())
+    after = rig.next_diagnostics()
+    assert int(after["idle"]) == int(before["idle"]) + 1
+    assert after["published"] == before["published"]
+
+
+def test_parameters_are_fixed_while_configured(rig: GroundRig) -> None:
+    refused = rig.set(camera_height=2.0)
+    assert not refused.successful
+    assert "camera_height is read when the node is configured" in refused.reason
+    assert not rig.set(camera_height=-1.0).successful
+
+
+def test_transitions_and_back(tmp_path: Path) -> None:
+    rig = GroundRig(tmp_path, **FIXED)
+    try:
+        rig.labels.publish(LABELS)
+        for count in (1, 2):
+            rig.activate()
+            clouds = rig.subscribe("points", PointCloud2)
+            rig.send(scene())
+            assert "no camera_info has come on /camera/info" in rig.refusal()
+            rig.send(scene(), info=calibration())
+            receive(rig, clouds)
+            assert rig.next_diagnostics()["published"] == str(count)
+            assert rig.transition("deactivate")
+            rig.masks.publish(mask(scene()))
+            rig.spin_until(lambda: False, 0.3)
+            assert len(clouds) == 1
+            rig.unsubscribe_all()
+            assert rig.transition("cleanup")
+            assert rig.state() == "unconfigured"
+        assert rig.end(signal.SIGTERM) == 0, rig.output()
+    finally:
+        rig.close()
+
+
+def test_without_tf2_the_node_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "tf2_ros.py").write_text("raise ImportError('not here')\n")
+    rig = GroundRig(tmp_path, _first_on_path(tmp_path), camera_height=2.0)
+    try:
+        assert not rig.transition("configure")
+        assert rig.state() == "unconfigured"
+        report = rig.next_diagnostics()
+        assert report["level"] == "2"
+        assert "tf2_ros cannot be imported (not here)" in report["message"]
+        assert "set use_tf: false" in report["message"]
+        assert rig.set(use_tf=False).successful
+        rig.activate()
+        assert rig.next_diagnostics()["failure"] == ""
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+# tf2_ros is no wheel: this stands in for it where it is not installed, and answers from a file.
+TF2_ROS = """
+import json, pathlib
+from types import SimpleNamespace
+
+class TransformException(Exception):
+    pass
+
+class TransformListener:
+    def __init__(self, buffer, node):
+        pass
+    def unregister(self):
+        pass
+
+class Buffer:
+    def lookup_transform(self, target, source, time):
+        try:
+            text = pathlib.Path(__file__).with_name("transform.json").read_text()
+        except OSError:
+            raise TransformException(f"{source} does not exist at {time.nanoseconds}") from None
+        t, q = json.loads(text)[f"{target} from {source}"]
+        return SimpleNamespace(transform=SimpleNamespace(
+            translation=SimpleNamespace(**dict(zip("xyz", t))),
+            rotation=SimpleNamespace(**dict(zip("xyzw", q))),
+        ))
+"""
+
+
+def test_the_pose_comes_from_tf(tmp_path: Path) -> None:
+    (tmp_path / "tf2_ros.py").write_text(TF2_ROS)
+    rig = GroundRig(tmp_path, _first_on_path(tmp_path), base_frame="base", scan_increment=0.03)
+
+    def place(*translation: float, quaternion: Sequence[float] = (-0.5, 0.5, -0.5, 0.5)) -> None:
+        known = {"base from front_camera": (translation, quaternion)}
+        (tmp_path / "transform.new").write_text(json.dumps(known))
+        (tmp_path / "transform.new").replace(tmp_path / "transform.json")
+
+    try:
+        rig.activate()
+        rig.labels.publish(LABELS)
+        clouds, scans = rig.subscribe("points", PointCloud2), rig.subscribe("scan", LaserScan)
+        rig.send(scene(), info=calibration())
+        assert "TF has no transform from 'front_camera' to 'base'" in rig.refusal()
+        place(1.0, 0.0, 0.0)
+        rig.send(scene())
+        assert "camera is 0.000 m above the ground" in rig.refusal()
+        assert not clouds
+        for number, height in enumerate((1.0, 2.0), start=1):
+            place(1.0, 0.0, height)
+            rig.send(scene(), stamp=number)
+            assert rig.spin_until(lambda n=number: len(clouds) == len(scans) == n), rig.output()  # type: ignore[misc]
+            depth = height * F / (39 - CY)
+            assert points(clouds[-1])[39, 32, 2] == pytest.approx(depth, rel=1e-5)
+            ranges = np.array(scans[-1].ranges)
+            assert scans[-1].header.frame_id == "base"
+            assert ranges.min() == pytest.approx(1.0 + depth, rel=0.01), "from the base's origin"
+        # turned by a quarter to the left: the scan turns, the cloud in the camera's frame does not
+        place(1.0, 0.0, 2.0, quaternion=(-np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5)))
+        rig.send(scene(), stamp=3)
+        assert rig.spin_until(lambda: len(clouds) == len(scans) == 3), rig.output()
+        np.testing.assert_allclose(points(clouds[2]), points(clouds[1]), rtol=1e-4, atol=1e-4)
+        assert scans[2].angle_min > scans[1].angle_min + 1.0
+        assert rig.next_diagnostics()["camera_position"] == "1.000 0.000 2.000"
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+def _first_on_path(folder: Path) -> dict[str, str]:
+    paths = (str(folder), os.environ.get("PYTHONPATH", ""))
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
