@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_SCALE = 0.45
 _ROW = 22  # pixels
 _GAP = 6
+_WIDTH = 640  # of an image that the sizes above are for
+_OPACITY = 0.75
+_LARGEST_SHARE = 4  # a legend that would cover more than one of so many parts is left out
 
 
 def overlay(
@@ -49,6 +53,35 @@ def overlay(
     if not labeled.all():
         blended[~labeled] = image[~labeled]
     return blended
+
+
+def with_legend(
+    image: npt.NDArray[np.uint8], classes: Sequence[SemanticClass]
+) -> npt.NDArray[np.uint8]:
+    """Draw the legend over the upper border, where a road scene has the sky.
+
+    Args:
+        image: [H, W, 3] uint8 RGB; changed in place. One too small for a readable legend stays.
+        classes: the classes of the bundle.
+
+    Returns:
+        The image.
+    """
+    height, width = image.shape[:2]
+    strip = _scaled_legend(tuple(classes), width)
+    rows = strip.shape[0]
+    if rows * _LARGEST_SHARE <= height:
+        image[:rows] = cv2.addWeighted(strip, _OPACITY, image[:rows], 1 - _OPACITY, 0)
+    return image
+
+
+@lru_cache(maxsize=4)
+def _scaled_legend(classes: tuple[SemanticClass, ...], width: int) -> npt.NDArray[np.uint8]:
+    """Return the legend of an image of that width, its letters as large as in one of 640."""
+    scale = max(1.0, width / _WIDTH)
+    strip = legend(classes, round(width / scale))
+    size = (width, round(strip.shape[0] * scale))
+    return np.asarray(cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def legend(classes: Sequence[SemanticClass], width: int = 640) -> npt.NDArray[np.uint8]:

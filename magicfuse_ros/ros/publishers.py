@@ -14,7 +14,7 @@ from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.deadline import FrameMode
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import FusedFrame, Output
-from magicfuse_ros.overlay import overlay
+from magicfuse_ros.overlay import overlay, with_legend
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.images import Pixels, to_message
 from magicfuse_ros.ros.labels import LABEL_TYPE, label_message
@@ -44,7 +44,7 @@ class Publishers:
         def blended(frame: FusedFrame) -> Pixels | None:
             if frame.mag_image is None or frame.mask is None:
                 return None
-            return overlay(frame.mag_image, frame.mask, classes)
+            return with_legend(overlay(frame.mag_image, frame.mask, classes), classes)
 
         topics = (
             Topic("~/mag_image", frozenset({"mag_image"}), lambda frame: frame.mag_image),
