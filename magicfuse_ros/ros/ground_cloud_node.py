@@ -284,7 +284,7 @@ def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:
         is_dense=False,
     )
     # Assigning to `data` would check or copy byte by byte; the empty array of a new message grows.
-    message.data.frombytes(cloud)
+    message.data.frombytes(cloud.reshape(-1).view(np.uint8))
     return message
 
 
@@ -298,7 +298,7 @@ def scan_message(scan: Scan, header: Header) -> LaserScan:
         range_min=0.0,
         range_max=scan.range_max,
     )
-    message.ranges.frombytes(scan.ranges)
+    message.ranges.frombytes(scan.ranges.view(np.uint8))
     return message
 
 
