@@ -5,12 +5,21 @@ import pytest
 
 from magicfuse_ros.bundle import UNLABELED, SemanticClass
 from magicfuse_ros.errors import FrameError
-from magicfuse_ros.overlay import legend, overlay
+from magicfuse_ros.overlay import legend, overlay, with_legend
 from tiny_bundle import CLASSES
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 MASK = np.random.default_rng(1).integers(0, 3, (6, 8), np.uint8)
 COLORS = np.array([c.color for c in CLASSES])
+
+
+def eleven() -> list[SemanticClass]:
+    return [
+        SemanticClass(
+            id=i, name=f"class {i}", color=(20 * i, 250 - 20 * i, 99), thermal=False, drivable=False
+        )
+        for i in range(11)
+    ]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
@@ -38,12 +47,7 @@ def test_sizes_that_differ_are_refused() -> None:
 
 @pytest.mark.parametrize("width", [160, 640, 1920])
 def test_legend_shows_every_class_once(width: int) -> None:
-    classes = [
-        SemanticClass(
-            id=i, name=f"class {i}", color=(20 * i, 250 - 20 * i, 99), thermal=False, drivable=False
-        )
-        for i in range(11)
-    ]
+    classes = eleven()
     strip = legend(classes, width)
     assert strip.shape[1:] == (width, 3) and strip.dtype == np.uint8
     areas = [int((strip == c.color).all(axis=2).sum()) for c in classes]
@@ -55,3 +59,21 @@ def test_legend_shows_every_class_once(width: int) -> None:
 
 def test_legend_wraps_only_where_it_must() -> None:
     assert legend(CLASSES, 640).shape[0] < legend(CLASSES, 100).shape[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(272, 640), (480, 640), (1080, 1920)])
+def test_the_legend_lies_over_the_upper_border(height: int, width: int) -> None:
+    image = np.full((height, width, 3), 200, np.uint8)
+    drawn = with_legend(image.copy(), eleven())
+    assert drawn.shape == image.shape
+    rows = np.flatnonzero((drawn != image).any(axis=(1, 2)))
+    assert rows[0] == 0 and 20 * width / 640 <= rows[-1] <= height / 4
+    # the strip is as large as in an image of 640 columns, so that it can be read in any
+    assert rows[-1] + 1 == pytest.approx(legend(eleven(), 640).shape[0] * width / 640, abs=1)
+    # what is behind it stays visible
+    other = with_legend(np.zeros_like(image), eleven())
+    assert (drawn[rows].astype(int) - other[rows]).min() > 20
+
+
+def test_a_small_image_has_no_legend() -> None:
+    np.testing.assert_array_equal(with_legend(IMAGE.copy(), CLASSES), IMAGE)

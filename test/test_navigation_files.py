@@ -1,0 +1,134 @@
+"""The files for Nav2, RViz and Foxglove name what the nodes and the tools have."""
+
+from __future__ import annotations
+
+import json
+import py_compile
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.parameters import GroundParameters
+
+ROOT = Path(__file__).resolve().parents[1]
+NODES = ("fuse_node", "ground_cloud_node")
+# Of rviz_default_plugins and rviz_common, as their plugins_description.xml lists them.
+RVIZ_CLASSES = {
+    "rviz_common": {"Displays", "Views"},
+    "rviz_default_plugins": {
+        "Grid", "TF", "Image", "PointCloud2", "LaserScan", "MoveCamera", "Select", "Measure",
+        "Orbit",
+    },
+}  # fmt: skip
+FOXGLOVE_PANELS = {"Image", "3D", "DiagnosticSummary", "DiagnosticStatusPanel"}
+
+
+def topics_of_the_nodes() -> set[str]:
+    """Return every topic that the nodes' sources advertise, as the launch file names the nodes."""
+    found = set()
+    for node, file in zip(NODES, ("publishers.py", "ground_cloud_node.py"), strict=True):
+        source = (ROOT / "magicfuse_ros" / "ros" / file).read_text()
+        found |= {f"/{node}/{name}" for name in re.findall(r'"~/([a-z_/]+)"', source)}
+    assert len(found) >= 10
+    return found
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield every string and key in a YAML or JSON document."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings(key)
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+@pytest.mark.parametrize("file", ["nav2_semantic.yaml", "fuse.rviz", "foxglove_layout.json"])
+def test_the_topics_exist(file: str) -> None:
+    content = yaml.safe_load((ROOT / "config" / file).read_text())
+    named = {text for text in strings(content) if re.match(rf"/({'|'.join(NODES)})/", text)}
+    assert len(named) >= 5
+    assert named <= topics_of_the_nodes()
+
+
+def source() -> dict[str, Any]:
+    content = yaml.safe_load((ROOT / "config" / "nav2_semantic.yaml").read_text())
+    layer = content["local_costmap"]["local_costmap"]["ros__parameters"]["semantic_layer"]
+    found: dict[str, Any] = layer[layer["observation_sources"]]
+    return found
+
+
+def test_nav2_gets_a_cost_for_every_class() -> None:
+    camera = source()
+    groups = [camera[name] for name in camera["class_types"]]
+    listed = [name for group in groups for name in group["classes"]]
+    names = [c.name for c in Bundle.load(default_bundle()).manifest.classes]
+    assert sorted(listed) == sorted(names)
+    for group in groups:
+        assert 0 <= group["base_cost"] <= group["max_cost"] <= 254
+        assert 0 <= group["mark_confidence"] <= 255
+
+
+def test_nav2_blocks_what_the_node_calls_blocking() -> None:
+    camera, defaults = source(), GroundParameters()
+    free = {*defaults.ground_classes, *defaults.passable_classes}
+    for kind in camera["class_types"]:
+        blocks = camera[kind]["max_cost"] == 254
+        assert all((name not in free) == blocks for name in camera[kind]["classes"]), kind
+    assert camera["max_obstacle_distance"] < defaults.max_range
+    assert camera["min_obstacle_distance"] < defaults.camera_height
+
+
+def test_rviz_knows_the_classes() -> None:
+    manager = yaml.safe_load((ROOT / "config" / "fuse.rviz").read_text())
+    found = [text for text in strings(manager) if text.startswith("rviz_")]
+    assert len(found) > 8
+    for name in found:
+        package, _, plugin = name.partition("/")
+        assert plugin in RVIZ_CLASSES[package], name
+    displays = manager["Visualization Manager"]["Displays"]
+    fixed = manager["Visualization Manager"]["Global Options"]["Fixed Frame"]
+    assert fixed == GroundParameters().base_frame
+    (cloud,) = [d for d in displays if d["Class"] == "rviz_default_plugins/PointCloud2"]
+    assert cloud["Channel Name"] == "label"
+
+
+def test_every_foxglove_panel_is_laid_out_once() -> None:
+    layout = json.loads((ROOT / "config" / "foxglove_layout.json").read_text())
+
+    def leaves(node: Any) -> Iterator[str]:
+        if isinstance(node, str):
+            yield node
+        else:
+            assert node["direction"] in ("row", "column") and 0 < node["splitPercentage"] < 100
+            yield from leaves(node["first"])
+            yield from leaves(node["second"])
+
+    assert sorted(leaves(layout["layout"])) == sorted(layout["configById"])
+    assert {panel.partition("!")[0] for panel in layout["configById"]} <= FOXGLOVE_PANELS
+    (scene,) = [p for name, p in layout["configById"].items() if name.startswith("3D!")]
+    assert scene["followTf"] == GroundParameters().base_frame
+
+
+def test_the_launch_file_connects_the_nodes(tmp_path: Path) -> None:
+    launch = ROOT / "launch" / "navigation.launch.py"
+    py_compile.compile(str(launch), cfile=str(tmp_path / "launch.pyc"), doraise=True)
+    text = launch.read_text()
+    node = (ROOT / "magicfuse_ros" / "ros" / "ground_cloud_node.py").read_text()
+    rules = dict(re.findall(r'\("(\w+)", "(fuse_node/[a-z_/]+)"\)', text))
+    assert set(rules) == {"mask", "label_info", "camera_info"}
+    for name, topic in rules.items():
+        assert re.search(rf'subscribe\(\w+, "{name}"', node), name
+        assert f"/{topic}" in topics_of_the_nodes()
+    setup = (ROOT / "setup.py").read_text()
+    executable = re.search(r"executable=.(\w+)", text)
+    assert executable and f"{executable[1]} = magicfuse_ros.ros" in setup
