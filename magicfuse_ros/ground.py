@@ -176,7 +176,7 @@ class GroundProjection:
         self.shape: tuple[int, int] = (rays.shape[0], rays.shape[1])
         directions = rays.reshape(-1, 3) @ pose.matrix().T
         x, y, height = pose.position
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             length = np.where(directions[:, 2] < 0, height / -directions[:, 2], np.nan)
         away = length * np.hypot(directions[:, 0], directions[:, 1])
         (pixels,) = np.nonzero(away <= max_range)

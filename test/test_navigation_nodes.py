@@ -1,0 +1,112 @@
+"""Both nodes, connected as navigation.launch.py does it, and what Nav2 wants of them.
+
+The rules are those of github.com/ros-navigation/semantic_segmentation_layer: its functions
+syncSegmConfPointcloudCb and bufferSegmentation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, LaserScan, PointCloud2
+from std_msgs.msg import String
+
+from ros_rig import LATCHED, RELIABLE, ROOT, Rig, image
+from test_ground_cloud_node import points
+
+SENSOR_DATA = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class NavigationRig(Rig):
+    """`fuse_node` and `ground_cloud_node` in `/front`."""
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        super().__init__(folder, bundle=str(bundle))
+        launch = (ROOT / "launch" / "navigation.launch.py").read_text()
+        rules = re.findall(r'\("(\w+)", "(fuse_node/[a-z_/]+)"\)', launch)
+        arguments = ["-r", "__node:=ground_cloud_node", "-r", "__ns:=/front"]
+        arguments += ["--params-file", str(ROOT / "config" / "ground_cloud.yaml")]
+        arguments += ["-p", "use_tf:=false", "-p", "scan_increment:=0.03"]
+        arguments += [word for name, topic in rules for word in ("-r", f"{name}:={topic}")]
+        module = "magicfuse_ros.ros.ground_cloud_node"
+        command = [sys.executable, "-m", module, "--ros-args", *arguments]
+        self.ground = subprocess.Popen(command)
+        self.infos = self.node.create_publisher(CameraInfo, "/camera/camera_info", RELIABLE)
+
+    def activate(self) -> None:
+        for self.name in ("/front/ground_cloud_node", "/front/fuse_node"):
+            assert self.transition("configure"), self.output()
+            assert self.transition("activate"), self.output()
+        topics = (self.camera, self.infos)
+        assert self.spin_until(lambda: all(t.get_subscription_count() > 0 for t in topics))
+
+    def close(self) -> None:
+        if self.ground.poll() is None:
+            self.ground.kill()
+            self.ground.wait()
+        super().close()
+
+
+def test_nav2_can_use_what_both_nodes_publish(tmp_path: Path, tiny_bundle: Path) -> None:
+    rig = NavigationRig(tmp_path, tiny_bundle)
+    try:
+        rig.activate()
+        masks = rig.subscribe("segmentation/mask", qos=SENSOR_DATA)
+        confidences = rig.subscribe("segmentation/confidence", qos=SENSOR_DATA)
+        labels = rig.subscribe("segmentation/label_info", String, LATCHED)
+        rig.name = "/front/ground_cloud_node"
+        clouds = rig.subscribe("points", PointCloud2, SENSOR_DATA)
+        scans = rig.subscribe("scan", LaserScan, SENSOR_DATA)
+        k = [60.0, 0.0, 48.0, 0.0, 60.0, 10.0, 0.0, 0.0, 1.0]
+        rig.infos.publish(CameraInfo(height=64, width=96, distortion_model="plumb_bob", k=k))
+        rig.spin_until(lambda: False, 0.3)
+        sent = image(stamp=1)
+
+        def published() -> bool:
+            # fuse_node hands the camera_info on with its first frame, which may come too late
+            if not clouds:
+                sent.header.stamp.sec += 1
+                rig.camera.publish(sent)
+                rig.spin_until(lambda: bool(clouds), 1.0)
+            return bool(clouds and scans and labels)
+
+        assert rig.spin_until(published), rig.output()
+        cloud = clouds[0]
+        (mask,) = [m for m in masks if m.header == cloud.header]
+        (confidence,) = [m for m in confidences if m.header == cloud.header]
+        assert cloud.header.frame_id == sent.header.frame_id
+        assert mask.encoding == confidence.encoding == "mono8"
+        assert (mask.height, mask.width, mask.step) == (64, 96, 96)
+        size = mask.width * mask.height
+        assert cloud.width * cloud.height == size
+        assert (cloud.width, cloud.height) == (mask.width, mask.height)
+        assert len(mask.data) == len(confidence.data) == size
+        names = {c["class_id"]: c["class_name"] for c in json.loads(labels[0].data)["class_map"]}
+        content = np.frombuffer(mask.data, np.uint8).reshape(64, 96)
+        assert set(np.unique(content)) <= set(names)
+        found = points(cloud)
+        known = np.isfinite(found[..., 2])
+        assert not known[:11].any(), "nothing above the horizon"
+        assert known[11:].any()
+        assert "sky" not in {names[number] for number in np.unique(content[known])}
+        assert (np.linalg.norm(found[known], axis=1) > 1.5 * 0.99).all(), (
+            "the ground is 1.5 m below"
+        )
+        assert scans[0].header.frame_id == "base_footprint"
+        assert scans[0].header.stamp in [message.header.stamp for message in clouds]
+        rig.ground.send_signal(signal.SIGINT)
+        assert rig.ground.wait(10) == 0
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
