@@ -2,6 +2,11 @@
 
 A bundle that does not verify is refused with the reason; nothing is guessed.
 
+A network may have a second file, `int8`: the same inputs and outputs, with the quantised layers
+between QuantizeLinear and DequantizeLinear. Weights are int8, symmetric, one scale for each output
+channel; activations are uint8 with one scale and zero point for each tensor. Either every network
+has one or none has; `quantization` says how they were made and what they cost.
+
 Everything random in a frame is drawn once, standard normal, from numpy's `default_rng(seed)`, in
 this order: z_T, the shared start of the three streams; z_seg at the first step, where `z_seg_start`
 is "normal"; the encoder's input `noise`, where its graph has one. So a video does not flicker.
@@ -28,6 +33,10 @@ UNLABELED = 255
 ZSegStart = Literal["zeros", "normal"]
 
 
+_ONNX = r"^[A-Za-z0-9_.-]+\.onnx$"
+_SHA256 = r"^[0-9a-f]{64}$"
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,15 +49,27 @@ class TensorSpec(_Strict):
     shape: tuple[int, ...]
 
 
-class NetworkSpec(_Strict):
-    """One ONNX file of the bundle."""
+class QuantizedGraph(_Strict):
+    """The int8 form of a network."""
 
-    file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.onnx$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    file: str = Field(pattern=_ONNX)
+    sha256: str = Field(pattern=_SHA256)
+    layers: int = Field(ge=0, description="convolutions and matrix products in int8")
+    float32_layers: tuple[str, ...] = Field(
+        description="those that stayed float32, as int8 would cost too much"
+    )
+
+
+class NetworkSpec(_Strict):
+    """One network of the bundle."""
+
+    file: str = Field(pattern=_ONNX)
+    sha256: str = Field(pattern=_SHA256)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: int = Field(ge=0, description="number of trained weights")
     gflop: float = Field(ge=0, description="cost of one call, 2 x multiply-adds, 1e9")
+    int8: QuantizedGraph | None = None
 
 
 class SemanticClass(_Strict):
@@ -72,6 +93,14 @@ class Provenance(_Strict):
     scores: dict[str, Any] = Field({}, description="what the score command printed")
 
 
+class Quantization(_Strict):
+    """How the int8 graphs were made, and what they cost."""
+
+    tool: str = Field(description="name and version")
+    calibration: list[str] = Field(description="the frames that gave the ranges")
+    losses: dict[str, Any] = Field(description="of int8 against float32, by data and condition")
+
+
 class Manifest(_Strict):
     """The content of `bundle.json`."""
 
@@ -93,12 +122,16 @@ class Manifest(_Strict):
     )
     precision: Literal["float32", "float16", "int8"]
     networks: dict[NetworkName, NetworkSpec]
+    quantization: Quantization | None = None
     provenance: Provenance
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         if missing := [n for n in NETWORKS if n not in self.networks]:
             raise ValueError(f"networks lack {', '.join(missing)}")
+        quantized = [n for n in NETWORKS if self.networks[n].int8]
+        if quantized and len(quantized) < len(NETWORKS):
+            raise ValueError(f"only {', '.join(quantized)} of the networks have int8 graphs")
         if self.default_steps not in self.step_grids:
             raise ValueError(
                 f"default_steps is {self.default_steps}; trained are {sorted(self.step_grids)}"
@@ -162,21 +195,40 @@ class Bundle:
 
     def _verify(self, name: NetworkName) -> None:
         spec = self.manifest.networks[name]
-        try:
-            actual = sha256(self.root / spec.file)
-        except OSError as error:
-            raise BundleError(
-                f"bundle '{self.root}': cannot read {spec.file} ({name}): {error.strerror}"
-            ) from error
-        if actual != spec.sha256:
-            raise BundleError(
-                f"bundle '{self.root}': {spec.file} ({name}) was changed or damaged: "
-                f"SHA-256 is {actual[:12]}..., {MANIFEST} records {spec.sha256[:12]}..."
-            )
+        for recorded in filter(None, (spec, spec.int8)):
+            try:
+                actual = sha256(self.root / recorded.file)
+            except OSError as error:
+                raise BundleError(
+                    f"bundle '{self.root}': cannot read {recorded.file} ({name}): {error.strerror}"
+                ) from error
+            if actual != recorded.sha256:
+                raise BundleError(
+                    f"bundle '{self.root}': {recorded.file} ({name}) was changed or damaged: "
+                    f"SHA-256 is {actual[:12]}..., {MANIFEST} records {recorded.sha256[:12]}..."
+                )
 
     def path(self, name: NetworkName) -> Path:
         """Return the ONNX file of a network."""
         return self.root / self.manifest.networks[name].file
+
+    def quantized(self) -> Bundle:
+        """Return this bundle with the int8 graphs in the place of the float32 ones.
+
+        Raises:
+            BundleError: if it has none. The message names the remedy.
+        """
+        networks: dict[NetworkName, NetworkSpec] = {}
+        for name, spec in self.manifest.networks.items():
+            if spec.int8 is None:
+                raise BundleError(
+                    f"bundle '{self.root}' has no int8 graphs; use another precision, or make "
+                    f"them: magicfuse-train quantize --bundle '{self.root}' --data DATA"
+                )
+            files = {"file": spec.int8.file, "sha256": spec.int8.sha256, "int8": None}
+            networks[name] = spec.model_copy(update=files)
+        update = {"networks": networks, "precision": "int8", "quantization": None}
+        return Bundle(self.root, self.manifest.model_copy(update=update))
 
     def steps(self, count: int) -> list[Step]:
         """Return the DDIM steps for K = `count`.
@@ -194,7 +246,8 @@ class Bundle:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the networks' hashes: equal fingerprints give equal outputs."""
-        joined = "".join(self.manifest.networks[n].sha256 for n in NETWORKS)
+        specs = [self.manifest.networks[n] for n in NETWORKS]
+        joined = "".join(s.sha256 for s in specs) + "".join(s.int8.sha256 for s in specs if s.int8)
         return hashlib.sha256(joined.encode()).hexdigest()
 
 

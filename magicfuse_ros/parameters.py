@@ -30,8 +30,9 @@ class FuseParameters(BaseModel):
     backend: Literal["auto", "tensorrt_rtx", "tensorrt", "openvino", "onnxruntime"] = Field(
         "auto", description="inference library; auto: the first that can run here, GPU before CPU"
     )
-    precision: Literal["fp32", "fp16"] = Field(
-        "fp32", description="arithmetic of the networks; fp16 on a GPU only"
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        "fp32",
+        description="arithmetic of the networks; fp16 on a GPU only, int8 where the bundle has it",
     )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of a network; 0: all cores")
     fit: Fit = Field(

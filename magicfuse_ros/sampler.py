@@ -81,9 +81,12 @@ class Sampler:
         """Load all networks, so that a later change of the outputs does not stall a frame.
 
         Raises:
-            BundleError: if the graphs do not fit together.
+            BundleError: if the graphs do not fit together, or the backend computes in int8 and the
+                bundle has no int8 graphs.
             BackendError: if a network cannot be loaded.
         """
+        if backend.precision == "int8":
+            bundle = bundle.quantized()
         manifest = bundle.manifest
         self._bundle = bundle
         self._backend = backend

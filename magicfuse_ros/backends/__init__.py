@@ -35,9 +35,12 @@ class Backend(Protocol):
     name: str
     version: str
     device: str
+    precision: Precision
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Load a network: its built engine on a GPU, else the ONNX file itself.
+
+        For int8, path and spec are those of the quantised graph, see `Bundle.quantized`.
 
         Raises:
             BackendError: if the file cannot be read or compiled, or if its inputs and outputs are
@@ -109,17 +112,24 @@ _LIBRARIES = {
         backend="TensorRtRtxBackend",
         builder="tensorrt_build.TensorRtRtxBuilder",
         gpu=True,
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "int8"),
     ),
     "tensorrt": _Library(
         package="tensorrt",
         backend="TensorRtBackend",
         builder="tensorrt_build.TensorRtBuilder",
         gpu=True,
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "int8"),
     ),
-    "openvino": _Library("openvino", "OpenVinoBackend", "openvino.OpenVinoBackend"),
-    "onnxruntime": _Library("onnxruntime", "OnnxRuntimeBackend"),
+    "openvino": _Library(
+        package="openvino",
+        backend="OpenVinoBackend",
+        builder="openvino.OpenVinoBackend",
+        precisions=("fp32", "int8"),
+    ),
+    "onnxruntime": _Library(
+        package="onnxruntime", backend="OnnxRuntimeBackend", precisions=("fp32", "int8")
+    ),
 }
 BACKENDS: tuple[str, ...] = ("auto", *_LIBRARIES)
 BUILDERS: tuple[str, ...] = tuple(name for name, entry in _LIBRARIES.items() if entry.builder)
@@ -171,7 +181,7 @@ def select(name: str = "auto", threads: int = 0, precision: Precision = "fp32") 
     Args:
         name: one of `BACKENDS`.
         threads: CPU threads of one network call; 0 takes all cores. A GPU takes no notice.
-        precision: of the networks' arithmetic; a CPU backend has fp32 only.
+        precision: of the networks' arithmetic; fp16 on a GPU only, int8 of bundles that have it.
 
     Raises:
         BackendError: as `choose`, or if `threads` is negative.
@@ -180,7 +190,8 @@ def select(name: str = "auto", threads: int = 0, precision: Precision = "fp32") 
     if threads < 0:
         raise BackendError(f"threads is {threads}; expected 0 (all cores) or more")
     create = getattr(_module(used), _LIBRARIES[used].backend)
-    return cast(Backend, create(precision) if _LIBRARIES[used].gpu else create(threads))
+    gpu = _LIBRARIES[used].gpu
+    return cast(Backend, create(precision) if gpu else create(threads, precision))
 
 
 def builder(name: str, precision: Precision = "fp32") -> Builder:
@@ -203,7 +214,8 @@ def builder(name: str, precision: Precision = "fp32") -> Builder:
         raise BackendError(f"backend '{name}' {obstacle}")
     module, class_name = library.builder.split(".")
     try:
-        return cast(Builder, getattr(_module(module), class_name)())
+        create = getattr(_module(module), class_name)
+        return cast(Builder, create() if library.gpu else create(precision=precision))
     except ImportError as error:  # what only a build needs
         raise BackendError(
             f"backend '{name}' cannot build here ({error}): pip install {error.name}"
@@ -223,8 +235,6 @@ def _obstacle(name: str, precision: Precision) -> str:
 def _wrong_precision(name: str, precision: Precision) -> str:
     if precision not in PRECISIONS:
         return f"has no precision '{precision}'; expected one of {', '.join(PRECISIONS)}"
-    if precision == "int8":
-        return "has no int8 networks in this release: bundles hold float32 graphs only"
     if precision not in _LIBRARIES[name].precisions:
         return f"computes in {' or '.join(_LIBRARIES[name].precisions)}, not in {precision}"
     return ""

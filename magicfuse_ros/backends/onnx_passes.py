@@ -1,4 +1,4 @@
-"""ONNX to ONNX: what a bundle's float32 graphs need before TensorRT builds them.
+"""ONNX to ONNX: what a bundle's graphs need before TensorRT builds them.
 
 TensorRT takes uint8 only at the borders of a graph, takes axes and sizes only as constants, and
 builds strongly typed networks: precision is in the ONNX, not in a flag. Every pass returns a new
@@ -53,7 +53,8 @@ def fold_constants(model: Any) -> Any:
     }
     nodes = []
     for node in graph.node:
-        if not all(name in known for name in node.input if name):
+        computed = not all(name in known for name in node.input if name)
+        if computed or node.op_type == "DequantizeLinear":  # of weights that are to stay int8
             nodes.append(node)
             continue
         feeds = {name: known[name] for name in node.input if name}
@@ -62,6 +63,37 @@ def fold_constants(model: Any) -> Any:
             known[name] = np.asarray(value)
             graph.initializer.append(numpy_helper.from_array(known[name], name))
     return _with_nodes(folded, nodes)
+
+
+def signed_activations(model: Any) -> Any:
+    """Return a quantised model with int8 activations around zero, in the place of uint8 ones.
+
+    TensorRT quantises in no other way. A range that reaches further to one side than to the other
+    gets a coarser step, up to twice as large.
+
+    Args:
+        model: an `onnx.ModelProto`; not changed.
+    """
+    signed = onnx.ModelProto()
+    signed.CopyFrom(model)
+    graph = signed.graph
+    values = {t.name: t for t in graph.initializer}
+    added: set[str] = set()
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        names = tuple(node.input[1:3])
+        scale, zero_point = (numpy_helper.to_array(values[name]) for name in names)
+        if zero_point.dtype != np.uint8:
+            continue
+        reach = np.maximum(zero_point, 255 - zero_point).astype(scale.dtype)
+        step = np.asarray(scale * reach / 127, scale.dtype)
+        for i, value in ((1, step), (2, np.zeros(zero_point.shape, np.int8))):
+            node.input[i] = f"{names[0]}.{names[1]}.signed{i}"
+            if node.input[i] not in added:
+                added.add(node.input[i])
+                graph.initializer.append(numpy_helper.from_array(value, node.input[i]))
+    return _with_nodes(signed, list(graph.node))
 
 
 def uint8_at_borders(model: Any, network: str) -> Any:

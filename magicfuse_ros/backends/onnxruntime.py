@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from magicfuse_ros.backends import Network, Tensor, check_graph, load_error
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
+from magicfuse_ros.engine_cache import Precision
 
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
@@ -21,7 +22,8 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     device = "CPU"
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0, precision: Precision = "fp32") -> None:
+        self.precision = precision
         self.version: str = ort.__version__
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads

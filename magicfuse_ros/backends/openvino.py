@@ -31,7 +31,8 @@ class OpenVinoBackend:
     name = "openvino"
     device = "CPU"
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0, precision: Precision = "fp32") -> None:
+        self.precision = precision
         self.version: str = ov.get_version().split("-")[0]
         self._core = ov.Core()
         capabilities = self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
@@ -95,7 +96,7 @@ class OpenVinoBackend:
         return self._core.compile_model(path, self.device, self._config)
 
     def _key(self, spec: NetworkSpec) -> EngineKey:
-        return EngineKey.of(spec, self.name, self.version, self._cpu, "fp32")
+        return EngineKey.of(spec, self.name, self.version, self._cpu, self.precision)
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return the array itself: requests read it in place."""

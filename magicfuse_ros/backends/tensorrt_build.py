@@ -9,7 +9,12 @@ from typing import Any
 import onnx
 
 from magicfuse_ros.backends import BuildMonitor
-from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_at_borders
+from magicfuse_ros.backends.onnx_passes import (
+    fold_constants,
+    half_body,
+    signed_activations,
+    uint8_at_borders,
+)
 from magicfuse_ros.backends.tensorrt_library import RTX, TENSORRT, Library
 from magicfuse_ros.bundle import NetworkSpec
 from magicfuse_ros.engine_cache import Precision
@@ -37,7 +42,7 @@ class EngineBuilder:
         precision: Precision,
         monitor: BuildMonitor,
     ) -> bytes:
-        """Build one network; float16 by `half_body`. Errors: see `Builder.build`."""
+        """Build one network, of float32 or of a quantised graph. Errors: see `Builder.build`."""
         trt = self._trt
         log = _log(trt)
         builder = trt.Builder(log)
@@ -82,7 +87,10 @@ class TensorRtBuilder(EngineBuilder):
 def _prepared(path: Path, precision: Precision) -> Any:
     """Return a network's model as TensorRT takes it."""
     try:
-        model = uint8_at_borders(fold_constants(onnx.load(path)), path.name)
+        model = fold_constants(onnx.load(path))
+        if precision == "int8":
+            model = signed_activations(model)
+        model = uint8_at_borders(model, path.name)
         return half_body(model) if precision == "fp16" else model
     except BackendError:
         raise

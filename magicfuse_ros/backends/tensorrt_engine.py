@@ -35,7 +35,7 @@ class EngineBackend:
         """
         self._gpu = Device()  # first: without a device, the library may end the process
         self._library = library
-        self._precision = precision
+        self.precision = precision
         self._trt = library.load()
         self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         self._cache = EngineCache()
@@ -47,12 +47,12 @@ class EngineBackend:
         """Load the engine that was built of a network. Errors: see `Backend.load`."""
         device = self._library.device(self._gpu)
         found = self._cache.lookup(
-            EngineKey.of(spec, self.name, self.version, device, self._precision)
+            EngineKey.of(spec, self.name, self.version, device, self.precision)
         )
         if isinstance(found, Miss):
             raise EngineError(
                 f"{found.reason}; run: magicfuse build '{path.parent}' --backend {self.name} "
-                f"--precision {self._precision}"
+                f"--precision {self.precision}"
             )
         engine = self._runtime.deserialize_cuda_engine(found.engine)
         context = engine and engine.create_execution_context()

@@ -63,6 +63,7 @@ def build_command(
     """Build a bundle's engines for a backend; what is built already and unchanged is kept."""
     loaded = Bundle.load(bundle or default_bundle())
     kind = cast(Precision, precision)
+    graphs = loaded.quantized() if kind == "int8" else loaded
     builder = backends.builder(backend, kind)
     devices = builder.devices(compute_capability or [])
     cache = EngineCache()
@@ -73,7 +74,7 @@ def build_command(
     output = Console()
     try:
         for device in devices:
-            output.print(_table(device, _build_all(loaded, builder, device, kind, cache, console)))
+            output.print(_table(device, _build_all(graphs, builder, device, kind, cache, console)))
     except KeyboardInterrupt:
         line = "interrupted; the engines that were finished before are kept, and are whole"
         console.print(Text(line, "red"), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 magicfuse-train stage autoencoder --data DATA --minutes 8   then ikr, ckg, mkf, one_step, few_step
 magicfuse-train export --run runs/nano --out engines/nano
+magicfuse-train quantize --bundle engines/nano --data DATA
 magicfuse-train score --bundle engines/nano --data DATA --record
 """
 
@@ -18,6 +19,7 @@ from magicfuse_training.commands.cost import cost_command
 from magicfuse_training.commands.degradations import degradations_command
 from magicfuse_training.commands.distill import distill_command
 from magicfuse_training.commands.export import export_command
+from magicfuse_training.commands.quantize import quantize_command
 from magicfuse_training.commands.score import score_command
 from magicfuse_training.commands.stage import stage_command
 
@@ -37,6 +39,7 @@ app.command("ablate")(ablate_command)
 app.command("cost")(cost_command)
 app.command("degradations")(degradations_command)
 app.command("export")(export_command)
+app.command("quantize")(quantize_command)
 app.command("score")(score_command)
 app.command("convert-official")(convert_official_command)
 

@@ -1,0 +1,66 @@
+"""`magicfuse-train quantize`: adds int8 graphs to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from magicfuse_ros.bundle import Bundle, NetworkName
+from magicfuse_training.commands.options import BundleFolder, DevelopmentData
+from magicfuse_training.errors import ExportError
+
+MINIMUM_DB = 25.0
+
+
+def quantize_command(
+    bundle: BundleFolder,
+    data: DevelopmentData,
+    out: Annotated[
+        Path | None, typer.Option(help="bundle folder to write; the bundle's own if omitted")
+    ] = None,
+    minimum_db: Annotated[
+        float, typer.Option(help="of each network's outputs against float32, on held-out frames")
+    ] = MINIMUM_DB,
+) -> None:
+    """Add int8 graphs to a bundle, calibrated on training frames and checked on val and dev."""
+    try:
+        from magicfuse_training.quantization.bundle import quantize_bundle  # nncf is an extra
+        from magicfuse_training.quantization.guard import Guarded
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"quantize needs {error.name}: pip install 'magicfuse-training[quantize]'"
+        ) from error
+    console = Console()
+    loaded = Bundle.load(bundle)
+
+    def tell(name: NetworkName, result: Guarded) -> None:
+        kept = f"; float32: {', '.join(result.float32_layers)}" if result.float32_layers else ""
+        line = f"{name}: {len(result.layers)} layers in int8, {result.decibels:.1f} dB{kept}"
+        console.print(Text(line), soft_wrap=True)
+
+    losses = quantize_bundle(loaded, data, out or bundle, minimum_db, tell)
+    table = Table("int8 against float32", title="Losses", title_justify="left")
+    for column in (
+        "frames",
+        "mask agreement %",
+        "restored PSNR, dB",
+        "mIoU",
+        "MagImg dB",
+        "thermal dB",
+    ):
+        table.add_column(column, justify="right")
+    for where, loss in losses.items():
+        cells = (f"{loss.agreement_percent:.2f}", _loss(loss.psnr_loss_db), _loss(loss.miou_loss))
+        images = (f"{loss.mag_image_db:.1f}", f"{loss.thermal_db:.1f}")
+        table.add_row(where, str(loss.frames), *cells, *images)
+    console.print(table)
+    console.print(Text(f"written to {out or bundle}"), soft_wrap=True)
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{-value:+.2f}"

@@ -1,0 +1,124 @@
+"""Keeps a layer in float32 where int8 costs too much: per network, on frames that gave no range."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nncf
+import numpy as np
+import onnx
+
+from magicfuse_ros.backends import Backend, select
+from magicfuse_ros.bundle import NetworkSpec
+from magicfuse_training.quantization.calibration import Arrays
+from magicfuse_training.quantization.networks import folded, layers, quantize, restored
+
+Outputs = list[dict[str, Any]]
+_IDS = "mask"  # an output of ids, not of magnitudes
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A quantised network.
+
+    Attributes:
+        model: ONNX.
+        layers: names of the layers in int8.
+        float32_layers: names of those that stayed float32, the costliest first.
+        decibels: distance of its worst output from float32.
+    """
+
+    model: Any
+    layers: list[str]
+    float32_layers: list[str]
+    decibels: float
+
+
+def guarded(
+    path: Path,
+    spec: NetworkSpec,
+    calibration: Sequence[Arrays],
+    held_out: Sequence[Arrays],
+    minimum_db: float,
+) -> Guarded:
+    """Quantise a network so that each output stays within `minimum_db` of float32.
+
+    Where all layers together miss that, each is measured as the only one in int8. These noises add
+    up, nearly; the largest are taken away until the rest holds.
+
+    Args:
+        path: the float32 ONNX file.
+        spec: of the network.
+        calibration: inputs that give the ranges.
+        held_out: other inputs, to measure with.
+        minimum_db: signal to noise of every output; of a mask, all pixels to those that differ.
+    """
+    nncf.set_log_level(logging.ERROR)
+    exact = folded(path)
+    names = layers(exact)
+    measure = _measure(path, spec, held_out)
+
+    def attempt(float32: list[str]) -> Guarded:
+        model = quantize(exact, calibration, float32)
+        kept = [n for n in names if n not in float32]
+        return Guarded(model, kept, float32, _decibels(measure(model)))
+
+    result = attempt([])
+    if result.decibels >= minimum_db:
+        return result
+    alone = {n: measure(restored(result.model, exact, set(names) - {n})) for n in names}
+    costliest = sorted(names, key=lambda n: -max(alone[n].values()))
+    while result.decibels < minimum_db and len(result.float32_layers) < len(names):
+        float32 = _enough(costliest, alone, minimum_db, at_least=len(result.float32_layers) + 1)
+        result = attempt(float32)
+    return result
+
+
+def _enough(
+    costliest: list[str], alone: dict[str, dict[str, float]], minimum_db: float, at_least: int
+) -> list[str]:
+    """Return the shortest list of the costliest layers without which the noise is low enough."""
+    for count in range(at_least, len(costliest)):
+        rest = [alone[n] for n in costliest[count:]]
+        if _decibels({k: sum(noise[k] for noise in rest) for k in rest[0]}) >= minimum_db:
+            return costliest[:count]
+    return costliest
+
+
+def _decibels(noise: dict[str, float]) -> float:
+    return float(-10 * np.log10(max(*noise.values(), 1e-12)))
+
+
+def _measure(
+    path: Path, spec: NetworkSpec, inputs: Sequence[Arrays]
+) -> Callable[[Any], dict[str, float]]:
+    """Return what gives a model's noise for each output, as a share of the signal's power."""
+    backend = select("openvino", precision="int8")  # what will run it
+    expected = _run(select("openvino"), path, spec, inputs)
+
+    def measure(model: Any) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            onnx.save(model, file := Path(folder) / path.name)
+            actual = _run(backend, file, spec.model_copy(update={"sha256": "0" * 64}), inputs)
+        return {t.name: _noise(t.name, actual, expected) for t in spec.outputs}
+
+    return measure
+
+
+def _run(backend: Backend, path: Path, spec: NetworkSpec, inputs: Sequence[Arrays]) -> Outputs:
+    network = backend.load(path, spec)
+    return [{k: backend.download(v) for k, v in network(x).items()} for x in inputs]
+
+
+def _noise(name: str, actual: Outputs, expected: Outputs) -> float:
+    pairs = [(a[name].astype(np.float64), e[name]) for a, e in zip(actual, expected, strict=True)]
+    if name == _IDS:
+        return float(np.mean([(a != e).mean() for a, e in pairs]))
+    signal = sum(float(np.square(e, dtype=np.float64).sum()) for _, e in pairs)
+    noise = sum(float(np.square(a - e).sum()) for a, e in pairs)
+    return noise / max(signal, 1e-12)

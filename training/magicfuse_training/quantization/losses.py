@@ -1,0 +1,159 @@
+"""What int8 costs: a bundle's int8 graphs against its float32 ones, on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from magicfuse_ros.backends import select
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.fuser import Fuser, Output
+from magicfuse_ros.media.degradations import degrade
+from magicfuse_training.data.scenes import read_image
+from magicfuse_training.errors import ExportError
+from magicfuse_training.metrics.score import Confusion, psnr
+from magicfuse_training.quantization.calibration import CONDITIONS
+
+U8 = npt.NDArray[np.uint8]
+OUTPUTS: tuple[Output, ...] = ("restored", "mask", "thermal_estimate", "mag_image")
+PSNR_LOSS_DB, MIOU_LOSS, AGREEMENT_PERCENT = 0.3, 0.5, 98.0
+STRENGTHS = (0.5, 0.75, 1.0)  # as `magicfuse-train score` degrades
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of int8 against float32 under one condition; a loss below 0 is a gain.
+
+    Attributes:
+        frames: how many.
+        agreement_percent: pixels of equal class.
+        psnr_loss_db: of the restored image, mean; None where no clean image is known.
+        miou_loss: in points; None where there are no labels.
+        mag_image_db: PSNR of MagImg, int8 against float32, mean.
+        thermal_db: PSNR of the thermal estimate, int8 against float32, mean.
+    """
+
+    frames: int
+    agreement_percent: float
+    psnr_loss_db: float | None
+    miou_loss: float | None
+    mag_image_db: float
+    thermal_db: float
+
+    def misses(self) -> list[str]:
+        """Return the limits that are missed, in words."""
+        found = []
+        if self.agreement_percent < AGREEMENT_PERCENT:
+            found.append(
+                f"mask agreement is {self.agreement_percent:.2f} %, expected at least "
+                f"{AGREEMENT_PERCENT:g}"
+            )
+        if self.psnr_loss_db is not None and self.psnr_loss_db > PSNR_LOSS_DB:
+            found.append(
+                f"restored PSNR falls by {self.psnr_loss_db:.2f} dB, expected at most "
+                f"{PSNR_LOSS_DB}"
+            )
+        if self.miou_loss is not None and self.miou_loss > MIOU_LOSS:
+            found.append(f"mIoU falls by {self.miou_loss:.2f}, expected at most {MIOU_LOSS}")
+        return found
+
+
+Losses = dict[str, Loss]  # by "K = 1, CamVid val, dark" and the like
+
+
+def measure_losses(bundle: Bundle, data: Path) -> Losses:
+    """Compare int8 with float32 in OpenVINO, at every K: CamVid val, and MSRS dev as it is.
+
+    Args:
+        bundle: with int8 graphs.
+        data: folder of repacked `camvid` and `msrs`.
+    """
+    exact, quantized = (Fuser(bundle, select("openvino", precision=p)) for p in ("fp32", "int8"))
+    classes = len(bundle.manifest.classes)
+    losses: Losses = {}
+    for steps in sorted(bundle.manifest.step_grids):
+        exact.steps = quantized.steps = steps
+        for kind in CONDITIONS:
+            where = f"K = {steps}, CamVid val, {kind}"
+            losses[where] = _compare(
+                exact, quantized, _camvid(data / "camvid", kind, where), classes
+            )
+        where = f"K = {steps}, MSRS dev"
+        losses[where] = _compare(exact, quantized, _msrs(data / "msrs", where), classes)
+    return losses
+
+
+def check_losses(losses: Losses, minimum_db: float) -> None:
+    """Compare the losses with their limits.
+
+    Raises:
+        ExportError: naming every condition and limit that is missed, and the remedy.
+    """
+    missed = [f"{where}: {miss}" for where, loss in losses.items() for miss in loss.misses()]
+    if missed:
+        raise ExportError(
+            f"int8 costs too much: {'; '.join(missed)}. Nothing was written. --minimum-db is "
+            f"{minimum_db:g}; a higher one keeps more layers in float32"
+        )
+
+
+def as_json(losses: Losses) -> dict[str, dict[str, float | int | None]]:
+    """Return the losses as they are recorded in `bundle.json`."""
+    return {
+        where: {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(loss).items()}
+        for where, loss in losses.items()
+    }
+
+
+Frame = tuple[U8, U8 | None, U8 | None]  # the camera's image; clean image; label
+
+
+def _camvid(root: Path, kind: str, description: str) -> Iterator[Frame]:
+    paths = sorted((root / "val" / "vi").glob("*.jpg"))
+    for i, path in enumerate(track(paths, description=description)):
+        clean = read_image(path)
+        strength = STRENGTHS[i % len(STRENGTHS)]
+        image = degrade(clean, kind, strength, np.random.default_rng(i))  # type: ignore[arg-type]
+        yield image, clean, read_image(root / "val" / "label" / f"{path.stem}.png", True)
+
+
+def _msrs(root: Path, description: str) -> Iterator[Frame]:
+    for path in track(sorted((root / "dev" / "vi").glob("*.jpg")), description=description):
+        yield read_image(path), None, None
+
+
+def _compare(exact: Fuser, quantized: Fuser, frames: Iterator[Frame], classes: int) -> Loss:
+    confusions = (Confusion(classes), Confusion(classes))
+    restored: list[tuple[float, float]] = []
+    agreement, mag_image, thermal = [], [], []
+    labelled = False
+    for image, clean, label in frames:
+        a, b = (fuser(image, OUTPUTS) for fuser in (exact, quantized))
+        assert a.mask is not None and b.mask is not None
+        assert a.restored is not None and b.restored is not None
+        assert a.mag_image is not None and b.mag_image is not None
+        assert a.thermal_estimate is not None and b.thermal_estimate is not None
+        agreement.append(float((a.mask == b.mask).mean()))
+        mag_image.append(psnr(b.mag_image, a.mag_image))
+        thermal.append(psnr(b.thermal_estimate, a.thermal_estimate))
+        if clean is not None:
+            restored.append((psnr(a.restored, clean), psnr(b.restored, clean)))
+        if label is not None:
+            labelled = True
+            for confusion, frame in zip(confusions, (a, b), strict=True):
+                assert frame.mask is not None
+                confusion.add(label, frame.mask)
+    iou = [float(confusion.iou().mean()) for confusion in confusions]
+    return Loss(
+        frames=len(agreement),
+        agreement_percent=100 * float(np.mean(agreement)),
+        psnr_loss_db=float(np.mean([x - y for x, y in restored])) if restored else None,
+        miou_loss=iou[0] - iou[1] if labelled else None,
+        mag_image_db=float(np.mean(mag_image)),
+        thermal_db=float(np.mean(thermal)),
+    )

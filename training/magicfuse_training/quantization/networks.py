@@ -1,0 +1,140 @@
+"""One network: float32 ONNX -> int8 ONNX, and which of its layers are worth it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import nncf
+import numpy as np
+import onnx
+import onnxruntime
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+from onnx import numpy_helper
+
+from magicfuse_ros.backends.onnx_passes import fold_constants
+from magicfuse_training.quantization.calibration import Arrays
+
+LAYERS = ("Conv", "ConvTranspose")  # nearly all of the arithmetic; everything else stays float32
+
+
+def folded(path: Path) -> Any:
+    """Return a network with its constants and batch norms folded, each node with a name.
+
+    onnxruntime does it, as it would do before it runs the network.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    model = onnx.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        optimized = onnx.load(options.optimized_model_filepath)
+    del optimized.opset_import[:]
+    optimized.opset_import.extend(model.opset_import)
+    optimized.ir_version = model.ir_version
+    optimized = _without_unused(fold_constants(optimized))
+    for i, node in enumerate(optimized.graph.node):
+        node.name = node.name or f"{node.op_type}_{i}"
+    return optimized
+
+
+def layers(model: Any) -> list[str]:
+    """Return the names of the nodes that can be quantised, in their order."""
+    return [node.name for node in model.graph.node if node.op_type in LAYERS]
+
+
+def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ()) -> Any:
+    """Return a folded network with its layers in int8, but those named in `float32`.
+
+    Weights are int8 with 7 bits of range, so that no 16-bit sum overflows on CPUs without VNNI;
+    activations are uint8.
+
+    Args:
+        model: from `folded`; not changed.
+        calls: inputs that give the ranges of the activations.
+        float32: names of layers.
+    """
+    if set(layers(model)) <= set(float32):
+        return model
+    others = sorted({n.op_type for n in model.graph.node} - set(LAYERS))
+    quantized = nncf.quantize(
+        onnx.ModelProto.FromString(model.SerializeToString()),
+        nncf.Dataset(list(calls)),
+        preset=nncf.QuantizationPreset.MIXED,  # of asymmetric activations
+        target_device=nncf.TargetDevice.CPU,
+        subset_size=len(calls),
+        ignored_scope=nncf.IgnoredScope(names=sorted(float32), types=others, validate=False),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.ENABLE,
+            # The default is the mean over the frames: by night, that cuts off the day.
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+        ),
+    )
+    return unsigned(quantized)
+
+
+def unsigned(model: Any) -> Any:
+    """Return the model with uint8 activations in the place of int8 ones: the same numbers.
+
+    OpenVINO 2026.4 computes wrongly with int8 activations that have a zero point.
+    """
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    constants = {t.name: t for t in graph.initializer}
+    renamed = {}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            tensor = constants[node.input[2]]
+            zero_point = numpy_helper.to_array(tensor)
+            if zero_point.dtype == np.int8:
+                shifted = (zero_point.astype(np.int16) + 128).astype(np.uint8)
+                name = f"{tensor.name}.unsigned"
+                if tensor.name not in renamed:
+                    graph.initializer.append(numpy_helper.from_array(shifted, name))
+                renamed[tensor.name] = name
+    used = {n.output[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    for node in graph.node:
+        of_activation = node.op_type == "DequantizeLinear" and node.input[0] in used
+        if node.op_type == "QuantizeLinear" or of_activation:
+            node.input[2] = renamed.get(node.input[2], node.input[2])
+    del graph.value_info[:]
+    return _without_unused(model)
+
+
+def restored(quantized: Any, folded: Any, names: Collection[str]) -> Any:
+    """Return a quantised network with some layers computed in float32 again."""
+    model = onnx.ModelProto.FromString(quantized.SerializeToString())
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    exact = {node.name: node for node in folded.graph.node}
+    weights = {t.name: t for t in folded.graph.initializer}
+    added: set[str] = set()
+    for node in model.graph.node:
+        if node.name in names:
+            node.input[0] = made_by[made_by[node.input[0]].input[0]].input[0]  # before Q and DQ
+            for i, name in enumerate(exact[node.name].input[1:], start=1):
+                node.input[i] = f"{name}.exact"
+                if name not in added:
+                    model.graph.initializer.append(weights[name])
+                    model.graph.initializer[-1].name = node.input[i]
+                added.add(name)
+    return _without_unused(model)
+
+
+def _without_unused(model: Any) -> Any:
+    """Remove nodes and constants that no output needs."""
+    graph = model.graph
+    needed = {v.name for v in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    constants = [t for t in graph.initializer if t.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
+    return model
