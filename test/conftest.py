@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pytest import MonkeyPatch
 
-from tiny_bundle import build
+from tiny_bundle import add_int8, build
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +18,9 @@ def _own_engine_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Mon
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny bundle; tests that change it copy it first."""
     return build(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny bundle with int8 graphs; tests that change it copy it first."""
+    return add_int8(build(tmp_path_factory.mktemp("bundles") / "int8"))

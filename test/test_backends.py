@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey
-from magicfuse_ros.errors import BackendError
+from magicfuse_ros.errors import BackendError, BundleError
+from magicfuse_ros.fuser import Fuser
 
 INSTALLED = ("openvino", "onnxruntime")
 Arrays = dict[str, npt.NDArray[Any]]
@@ -219,12 +220,46 @@ def test_without_a_gpu_the_library_is_not_even_imported(
 
 def test_a_precision_that_a_backend_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "missing_device", lambda: "no driver")
-    with pytest.raises(BackendError, match="'openvino' computes in fp32, not in fp16"):
+    with pytest.raises(BackendError, match="'openvino' computes in fp32 or int8, not in fp16"):
         backends.select("openvino", precision="fp16")
-    with pytest.raises(BackendError, match=r"tensorrt finds no GPU .*; openvino computes in fp32"):
+    with pytest.raises(BackendError, match=r"tensorrt finds no GPU .*; openvino computes in fp32 or"):
         backends.select("auto", precision="fp16")
-    with pytest.raises(BackendError, match="'openvino' has no int8 networks in this release"):
-        backends.select("openvino", precision="int8")
+    with pytest.raises(BackendError, match="'openvino' has no precision 'fp8'"):
+        backends.select("openvino", precision="fp8")  # type: ignore[arg-type]
+    assert backends.choose("auto", "int8").used == "openvino"
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_int8_graphs_are_run_and_come_near_float32(tiny_int8_bundle: Path, name: str) -> None:
+    bundle = Bundle.load(tiny_int8_bundle)
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (64, 96, 3), np.uint8)
+    exact = Fuser(bundle, backends.select(name))(image)
+    frame = Fuser(bundle, backends.select(name, precision="int8"))(image)
+    for kind in ("mag_image", "restored", "thermal_estimate"):
+        a, b = (np.asarray(getattr(f, kind), np.int16) for f in (exact, frame))
+        assert np.abs(a - b).max() > 0 and np.abs(a - b).mean() < 3
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_int8_of_a_bundle_without_it_is_refused(tiny_bundle: Path, name: str) -> None:
+    with pytest.raises(BundleError, match="has no int8 graphs"):
+        Fuser(Bundle.load(tiny_bundle), backends.select(name, precision="int8"))
+
+
+def test_openvino_computes_quantised_convolutions_in_int8(tiny_int8_bundle: Path) -> None:
+    import openvino as ov
+
+    bundle = Bundle.load(tiny_int8_bundle).quantized()
+    backend = backends.select("openvino", precision="int8")
+    compiled = backend._compile(bundle.path("encoder"))  # type: ignore[attr-defined]
+    assert isinstance(compiled, ov.CompiledModel)
+    kinds = [
+        node.get_rt_info()["runtimePrecision"].value
+        for node in compiled.get_runtime_model().get_ops()
+        if node.get_rt_info()["layerType"].value == "Convolution"
+    ]
+    assert kinds and all(kind in ("u8", "i8") for kind in kinds)
 
 
 Change = Callable[[Path], object]

@@ -113,7 +113,7 @@ def test_what_changed_is_built_anew_and_the_reason_is_said(
     [
         (("--backend", "onnxruntime"), "error: backend 'onnxruntime' has nothing to build"),
         (("--backend", "cuda"), "error: backend 'cuda' is not known"),
-        (("--backend", "openvino", "--precision", "int8"), "has no int8 networks"),
+        (("--backend", "openvino", "--precision", "int8"), "has no int8 graphs"),
         (("--backend", "openvino", "--precision", "fp8"), "has no precision 'fp8'; expected one"),
         (("--backend", "openvino", "--compute-capability", "8.6"), "builds for the CPU"),
     ],
@@ -169,12 +169,17 @@ def test_ctrl_c_ends_the_build_with_one_line_and_leaves_nothing_half_written(
     assert suffixes == {".lock"}
 
 
-def test_openvino_is_really_built_and_loaded(tiny_bundle: Path, tmp_path: Path) -> None:
-    result = magicfuse_build(tiny_bundle, "--backend", "openvino")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_openvino_is_really_built_and_loaded(
+    tiny_int8_bundle: Path, tmp_path: Path, precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ("--backend", "openvino", "--precision", precision)
+    result = magicfuse_build(tiny_int8_bundle, *options)
     assert result.exit_code == 0, result.output
-    assert {m.key.backend for m in manifests()} == {"openvino"} and len(manifests()) == 6
-    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    fused = CliRunner().invoke(
-        app, ["bench", "--bundle", str(bundle), "--backend", "openvino", "--frames", "1"]
-    )
+    keys = [m.key for m in manifests()]
+    assert {(k.backend, k.precision) for k in keys} == {("openvino", precision)} and len(keys) == 6
+    assert all(k.network.endswith(".int8.onnx") == (precision == "int8") for k in keys)
+    bundle = shutil.copytree(tiny_int8_bundle, tmp_path / "bundle")
+    fused = CliRunner().invoke(app, ["bench", "--bundle", str(bundle), *options, "--frames", "1"])
     assert fused.exit_code == 0, fused.output
+    assert not caplog.text  # of an engine that does not fit

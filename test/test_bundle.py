@@ -89,6 +89,48 @@ def test_one_changed_byte(copied: Path, name: str) -> None:
         Bundle.load(copied)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_int8_graphs_are_verified_like_the_others(
+    tiny_int8_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    root = Path(shutil.copytree(tiny_int8_bundle, tmp_path / "bundle"))
+    path = root / f"{name}.int8.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=rf"{name}\.int8\.onnx \({name}\) was changed or damaged"):
+        Bundle.load(root)
+    path.unlink()
+    with pytest.raises(BundleError, match=rf"cannot read {name}\.int8\.onnx \({name}\): No such"):
+        Bundle.load(root)
+
+
+def test_int8_graphs_take_the_place_of_the_float32_ones(
+    tiny_bundle: Path, tiny_int8_bundle: Path
+) -> None:
+    exact, bundle = Bundle.load(tiny_bundle), Bundle.load(tiny_int8_bundle)
+    quantized = bundle.quantized()
+    for name in NETWORKS:
+        assert bundle.path(name).name == f"{name}.onnx"
+        assert quantized.path(name).name == f"{name}.int8.onnx"
+        assert quantized.manifest.networks[name].inputs == exact.manifest.networks[name].inputs
+    assert len({b.fingerprint for b in (exact, bundle, quantized)}) == 3
+
+
+def test_a_bundle_without_int8_graphs_says_how_to_make_them(tiny_bundle: Path) -> None:
+    with pytest.raises(
+        BundleError, match=r"has no int8 graphs; .*magicfuse-train quantize --bundle '.*/tiny'"
+    ):
+        Bundle.load(tiny_bundle).quantized()
+
+
+def test_int8_graphs_of_some_networks_only_are_refused(
+    tiny_int8_bundle: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(tiny_int8_bundle, tmp_path / "bundle"))
+    edit(root, lambda m: [m["networks"][n].pop("int8") for n in NETWORKS[1:]])
+    with pytest.raises(BundleError, match="only encoder of the networks have int8 graphs"):
+        Bundle.load(root)
+
+
 def test_truncated_file(copied: Path) -> None:
     path = copied / "mkf.onnx"
     path.write_bytes(path.read_bytes()[:-1])

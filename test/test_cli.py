@@ -56,6 +56,19 @@ def test_info_explains_the_bundle(tiny_bundle: Path) -> None:
         assert expected in result.stdout, expected
 
 
+def test_info_tells_what_is_int8(tiny_int8_bundle: Path) -> None:
+    result = magicfuse("info", str(tiny_int8_bundle))
+    assert result.exit_code == 0, result.output
+    assert "encoder.int8.onnx: 1 layers in int8" in result.stdout
+
+
+def test_bench_in_int8(tiny_int8_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    result = bench(tiny_int8_bundle, "--precision", "int8", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    assert json.loads(path.read_text())["precision"] == "int8"
+
+
 def test_bench_writes_what_it_measured(tiny_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     options = ("--backend", "onnxruntime", "--steps", "1", "--width", "50", "--height", "40")

@@ -12,7 +12,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_at_borders
+from magicfuse_ros.backends.onnx_passes import (
+    fold_constants,
+    half_body,
+    signed_activations,
+    uint8_at_borders,
+)
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
 from magicfuse_ros.errors import BackendError
 
@@ -189,3 +194,19 @@ def test_computed_axes_become_constants_and_weights_stay_as_they_are_stored() ->
     assert constants["axes"].tolist() == [1] and constants["w16"].dtype == np.float16
     inputs = {"a": np.ones((2, 64), np.float32)}
     np.testing.assert_array_equal(run(folded, inputs), run(model, inputs))
+
+
+def test_activations_become_signed_and_weights_stay_int8(tiny_int8_bundle: Path) -> None:
+    bundle = Bundle.load(tiny_int8_bundle)
+    inputs = {"image": np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)}
+    (expected, _) = run(onnx.load(bundle.path("encoder")), inputs)
+    model = onnx.load(bundle.quantized().path("encoder"))
+    signed = uint8_at_borders(signed_activations(fold_constants(model)), "encoder")
+    constants = {t.name: numpy_helper.to_array(t) for t in signed.graph.initializer}
+    quantizers = [n for n in signed.graph.node if n.op_type.endswith("izeLinear")]
+    for node in quantizers:
+        zero_point = constants[node.input[2]]
+        assert zero_point.dtype == np.int8 and not zero_point.any()
+    assert [constants[n.input[0]].dtype for n in quantizers if n.input[0] in constants] == [np.int8]
+    for other in (model, signed):
+        assert decibels(run(other, inputs)[0], expected) > 30

@@ -23,6 +23,7 @@ class Counting:
     """Passes everything on to a real backend and notes which network runs on what."""
 
     name = version = device = "counting"
+    precision = "fp32"
 
     def __init__(self) -> None:
         self.inner = select("onnxruntime")

@@ -41,12 +41,14 @@ def save(path: Path, nodes: list[onnx.NodeProto], shape: list[int]) -> Path:
 
 
 @rtx
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("device", ["sm_86", "sm_89", "sm_120"])
 def test_every_network_of_the_tiny_bundle_builds(
-    tiny_bundle: Path, builder: backends.Builder, device: str, precision: Precision
+    tiny_int8_bundle: Path, builder: backends.Builder, device: str, precision: Precision
 ) -> None:
-    bundle = Bundle.load(tiny_bundle)
+    bundle = Bundle.load(tiny_int8_bundle)
+    if precision == "int8":
+        bundle = bundle.quantized()
     for name in NETWORKS:
         spec = bundle.manifest.networks[name]
         watched = Watched()
@@ -59,15 +61,19 @@ def test_every_network_of_the_tiny_bundle_builds(
 
 @rtx
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("device", ["sm_86", "sm_89", "sm_120"])
 def test_every_network_of_nano_builds(
     builder: backends.Builder, name: NetworkName, device: str, precision: Precision
 ) -> None:
     bundle = Bundle.load(NANO)
+    if precision == "int8":
+        if bundle.manifest.quantization is None:
+            pytest.skip("nano has no int8 graphs")
+        bundle = bundle.quantized()
     spec = bundle.manifest.networks[name]
     engine = builder.build(bundle.path(name), spec, device, precision, Watched())
-    stored = bundle.path(name).stat().st_size  # the file has its weights in float16
+    stored = bundle.path(name).stat().st_size  # the file has its weights in float16 or int8
     assert len(engine) > stored
 
 

@@ -7,6 +7,7 @@ segmentation head take the encoder's `detail`, so that the wiring by name is use
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,10 +15,14 @@ from onnx import TensorProto, helper
 
 from magicfuse_ros.bundle import (
     FORMAT_VERSION,
+    NETWORKS,
+    Bundle,
     Manifest,
     NetworkName,
     NetworkSpec,
     Provenance,
+    Quantization,
+    QuantizedGraph,
     SemanticClass,
     TensorSpec,
     sha256,
@@ -222,4 +227,52 @@ def build(root: Path) -> Path:
             ),
         ),
     )
+    return root
+
+
+class _Inputs:
+    """A few random inputs of a network, one set at each call."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        random = np.random.default_rng(1)
+        self._left = [
+            {
+                t.name: random.integers(0, 256, t.shape, np.uint8)
+                if t.dtype == "uint8"
+                else random.random(t.shape, np.float32) * 2 - 1
+                for t in spec.inputs
+                if t.name not in ("t", "abar_t", "abar_next", "tau")
+            }
+            | {t.name: np.full(1, 0.5, np.float32) for t in spec.inputs if t.shape == (1,)}
+            for _ in range(4)
+        ]
+
+    def get_next(self) -> dict[str, Any] | None:
+        return self._left.pop() if self._left else None
+
+
+def add_int8(root: Path) -> Path:
+    """Add int8 graphs to the bundle in a folder, and return the folder."""
+    from onnxruntime import quantization
+
+    manifest = Bundle.load(root).manifest
+    specs: dict[NetworkName, NetworkSpec] = {}
+    for name in NETWORKS:
+        spec = manifest.networks[name]
+        path = root / f"{name}.int8.onnx"
+        quantization.quantize_static(
+            root / spec.file,
+            path,
+            _Inputs(spec),
+            per_channel=True,
+            op_types_to_quantize=["Conv"],
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={"QuantizeBias": False},
+        )
+        graph = QuantizedGraph(file=path.name, sha256=sha256(path), layers=1, float32_layers=())
+        specs[name] = spec.model_copy(update={"int8": graph})
+    quantization_ = Quantization(tool="onnxruntime", calibration=["random"], losses={})
+    changed = {"networks": specs, "quantization": quantization_}
+    write_manifest(root, manifest.model_copy(update=changed))
     return root

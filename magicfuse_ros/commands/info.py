@@ -41,6 +41,7 @@ def info_command(
         _pairs("Sampling", _sampling(manifest)),
         _pairs("Backends on this machine", _backends()),
         _classes(manifest),
+        _pairs("Quantization", _quantization(manifest)),
         _pairs("Provenance", _provenance(manifest)),
         _pairs("Scores", dict(_flat(manifest.provenance.scores))),
     ):
@@ -123,6 +124,18 @@ def _provenance(manifest: Manifest) -> dict[str, str]:
         "created": origin.created,
         "training": "\n".join(f"{stage}: {value:g} min" for stage, value in minutes.items()),
     }
+
+
+def _quantization(manifest: Manifest) -> dict[str, str]:
+    """Say what of each network is int8, and what that costs."""
+    if manifest.quantization is None:
+        return {}
+    rows = {"tool": manifest.quantization.tool}
+    for name in NETWORKS:
+        if graph := manifest.networks[name].int8:
+            kept = f"; float32: {', '.join(graph.float32_layers)}" if graph.float32_layers else ""
+            rows[name] = f"{graph.file}: {graph.layers} layers in int8{kept}"
+    return rows | dict(_flat(manifest.quantization.losses))
 
 
 def _pairs(title: str, rows: Mapping[str, str]) -> Table:
