@@ -222,7 +222,9 @@ def test_a_precision_that_a_backend_has_not_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(backends, "missing_device", lambda: "no driver")
     with pytest.raises(BackendError, match="'openvino' computes in fp32 or int8, not in fp16"):
         backends.select("openvino", precision="fp16")
-    with pytest.raises(BackendError, match=r"tensorrt finds no GPU .*; openvino computes in fp32 or"):
+    with pytest.raises(
+        BackendError, match=r"tensorrt finds no GPU .*; openvino computes in fp32 or"
+    ):
         backends.select("auto", precision="fp16")
     with pytest.raises(BackendError, match="'openvino' has no precision 'fp8'"):
         backends.select("openvino", precision="fp8")  # type: ignore[arg-type]
