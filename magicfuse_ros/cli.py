@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from magicfuse_ros.command_line import OneLineErrors
-from magicfuse_ros.commands.bench import bench_command
+from magicfuse_ros.commands.bench import SeveralCombinations, bench_command
 from magicfuse_ros.commands.build import SeveralCapabilities, build_command
 from magicfuse_ros.commands.info import info_command
 from magicfuse_ros.commands.replay import replay_command
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("run")(run_command)
-app.command("bench")(bench_command)
+app.command("bench", cls=SeveralCombinations)(bench_command)
 app.command("build", cls=SeveralCapabilities)(build_command)
 app.command("replay")(replay_command)
 app.command("info")(info_command)

@@ -21,6 +21,20 @@ from magicfuse_ros.errors import BackendError
 _log = logging.getLogger(__name__)
 
 
+def settings(threads: int) -> dict[str, str | int]:
+    """Return how networks are compiled for the CPU; threads: 0 takes all cores."""
+    config: dict[str, str | int] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # CPUs with AMX would otherwise compute float32 graphs in bfloat16.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "EXECUTION_MODE_HINT": "ACCURACY",
+    }
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return config
+
+
 class OpenVinoBackend:
     """Runs networks with OpenVINO's CPU plugin; tensors are numpy arrays.
 
@@ -38,15 +52,7 @@ class OpenVinoBackend:
         capabilities = self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
         name = self._core.get_property(self.device, "FULL_DEVICE_NAME")
         self._cpu = f"{name} ({' '.join(sorted(capabilities))})"
-        self._config: dict[str, str | int] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            # CPUs with AMX would otherwise compute float32 graphs in bfloat16.
-            "INFERENCE_PRECISION_HINT": "f32",
-            "EXECUTION_MODE_HINT": "ACCURACY",
-        }
-        if threads:
-            self._config["INFERENCE_NUM_THREADS"] = threads
+        self._config = settings(threads)
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Compile a network, or load it compiled. Errors: see `Backend.load`."""

@@ -2,163 +2,180 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from collections.abc import Callable
+import itertools
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from time import perf_counter
-from typing import Annotated, Any, cast
+from typing import Annotated, ClassVar, cast
 
-import numpy as np
-import numpy.typing as npt
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros import backends
+from magicfuse_ros.bench.messages import Job
+from magicfuse_ros.bench.report import Report, Skipped, make_report
+from magicfuse_ros.bench.rounds import Worker, interleave
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.command_line import SeveralValues
 from magicfuse_ros.engine_cache import PRECISIONS, Precision
-from magicfuse_ros.errors import MediaError
-from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser, Output
-from magicfuse_ros.sampler import frame_gflop
+from magicfuse_ros.errors import BackendError, MagicFuseError, MediaError
+from magicfuse_ros.fuser import OUTPUTS, Output
 
-# What fuse_node publishes by default, and everything there is.
-MEASURED: tuple[tuple[Output, ...], ...] = (("mag_image", "mask", "confidence"), OUTPUTS)
-WARM_UP_FRAMES = 3
+# What fuse_node publishes by default.
+DEFAULT_OUTPUTS: tuple[Output, ...] = ("mag_image", "mask", "confidence")
+SIZE = "640x480"
+
+
+class SeveralCombinations(SeveralValues):
+    """Lets these options have several values."""
+
+    several: ClassVar = {
+        "--backend": r"\w+",
+        "--precision": r"\w+",
+        "--size": r"\w+",
+        "--steps": r"\d+",
+    }
 
 
 def bench_command(
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
     ] = None,
-    backend: Annotated[str, typer.Option(help=", ".join(backends.BACKENDS))] = "auto",
-    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "fp32",
-    steps: Annotated[int | None, typer.Option(help="K; the bundle's default if omitted.")] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, help="Of the frame; the networks' if omitted.")
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME...", help=f"{', '.join(backends.BACKENDS)}; auto if omitted."),
     ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="Of the frame; the networks' if omitted.")
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME...", help=f"{', '.join(PRECISIONS)}; fp32 if omitted."),
     ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WxH...", help=f"Of the camera's frame; {SIZE} if omitted."),
+    ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(metavar="K...", help="Diffusion steps; the bundle's default if omitted."),
+    ] = None,
+    all_outputs: Annotated[
+        bool, typer.Option("--all-outputs", help="Not only MagImg, mask and confidence.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes all cores.")] = 0,
-    frames: Annotated[int, typer.Option(min=1, help="Timed frames of each set of outputs.")] = 50,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every combination.")] = 10,
+    frames: Annotated[int, typer.Option(min=1, help="Timed frames of a turn.")] = 10,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the result to this file.")
     ] = None,
 ) -> None:
-    """Time the pipeline on this machine."""
-    console = Console()
+    """Time the pipeline on this machine; several values of an option are compared in turn."""
     loaded = Bundle.load(bundle or default_bundle())
-    choice = backends.choose(backend, cast(Precision, precision))
-    chosen = backends.select(backend, threads, cast(Precision, precision))
-    console.print(Text(f"{chosen.name} {chosen.version} ({choice.why})", "dim"), soft_wrap=True)
-    fuser = Fuser(loaded, chosen, steps=steps)
-    size = (height or loaded.manifest.height, width or loaded.manifest.width, 3)
-    image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    results = []
-    for outputs in MEASURED:
-        console.print(f"timing {frames} frames: {', '.join(outputs)}", style="dim")
-        result = measure(fuser, image, outputs, frames)
-        gflop = round(frame_gflop(loaded, outputs, fuser.steps), 6)
-        results.append({"outputs": list(outputs), "gflop_per_frame": gflop, **result})
-    report = {
-        "machine": machine(),
-        "backend": {
-            "name": chosen.name,
-            "version": chosen.version,
-            "device": chosen.device,
-            "asked": choice.asked,
-            "why": choice.why,
-        },
-        "threads": threads,
-        "bundle": loaded.manifest.name,
-        "fingerprint": loaded.fingerprint,
-        "commit": loaded.manifest.provenance.commit,
-        "precision": precision,
-        "width": size[1],
-        "height": size[0],
-        "steps": fuser.steps,
-        "frames": frames,
-        "gflop_per_frame": results[0]["gflop_per_frame"],
-        "results": results,
-    }
-    console.print(_table(report))
+    console = Console()
+    jobs = [
+        Job(
+            bundle=loaded.root,
+            backend=b,
+            precision=p,
+            width=w,
+            height=h,
+            steps=k,
+            threads=threads,
+            outputs=OUTPUTS if all_outputs else DEFAULT_OUTPUTS,
+        )
+        for b, p, (w, h), k in itertools.product(
+            backend or ["auto"],
+            map(_precision, precision or ["fp32"]),
+            map(_size, size or [SIZE]),
+            steps or [None],
+        )
+    ]
+    report = run(loaded, jobs, rounds, frames, console)
+    _print(report, console)
     if json_file:
         try:
-            json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            json_file.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise MediaError(f"cannot write '{json_file}': {error.strerror}") from error
 
 
-def measure(
-    fuse: Callable[[npt.NDArray[np.uint8], tuple[Output, ...]], FusedFrame],
-    image: npt.NDArray[np.uint8],
-    outputs: tuple[Output, ...],
-    frames: int,
-) -> dict[str, Any]:
-    """Fuse `frames` times after a warm-up; return fps, and median and p95 in ms.
+def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: Console) -> Report:
+    """Time combinations in interleaved rounds; one that cannot run here is left out, and said.
 
-    fps is frames over the wall time of all of them, so that slow frames count.
+    Raises:
+        BackendError: where none can run, or one fails after its first frame.
     """
-    for _ in range(WARM_UP_FRAMES):
-        fuse(image, outputs)
-    end_to_end: list[float] = []
-    stages: dict[str, list[float]] = {}
-    for _ in range(frames):
-        start = perf_counter()
-        fused = fuse(image, outputs)
-        end_to_end.append((perf_counter() - start) * 1e3)
-        for stage, ms in fused.stages_ms.items():
-            stages.setdefault(stage, []).append(ms)
-    return {
-        "fps": 1e3 * frames / sum(end_to_end),
-        "end_to_end_ms": _quantiles(end_to_end),
-        "stages_ms": {s: _quantiles(ms) for s, ms in stages.items() if s != "total"},
-    }
+    skipped: list[Skipped] = []
+    workers: list[Worker] = []
+    with ExitStack() as stack:
+        for job in jobs:
+            console.print(Text(f"loading {job}", "dim"), soft_wrap=True)
+            try:
+                workers.append(stack.enter_context(Worker(job)))
+            except BackendError as error:
+                skipped.append(Skipped(combination=str(job), reason=str(error)))
+                console.print(Text(f"skipped {job}: {error}", "yellow"), soft_wrap=True)
+        if not workers:
+            raise BackendError(f"no combination can run here: {skipped[0].reason}")
+        progress = Progress(
+            TextColumn("timing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        with progress:
+            task = progress.add_task("", total=rounds * len(workers))
+            for worker in interleave(workers, rounds):
+                worker.run(frames)
+                progress.advance(task)
+        return make_report(bundle, workers, skipped, frames)
 
 
-def machine() -> dict[str, Any]:
-    """Return the CPU's name and the number of cores that this process may use."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text(encoding="utf-8").splitlines() if info.is_file() else ():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            cpu = value.strip()
-            break
-    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0))}
+def _precision(text: str) -> Precision:
+    if text not in PRECISIONS:
+        raise MagicFuseError(f"precision is '{text}'; expected one of {', '.join(PRECISIONS)}")
+    return cast(Precision, text)
 
 
-def _quantiles(ms: list[float]) -> dict[str, float]:
-    median, p95 = np.percentile(ms, (50, 95))
-    return {"median": round(float(median), 3), "p95": round(float(p95), 3)}
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise MagicFuseError(f"size is '{text}'; expected WIDTHxHEIGHT, such as 1280x720")
+    return int(match[1]), int(match[2])
 
 
-def _table(report: dict[str, Any]) -> Table:
-    backend = report["backend"]
+def _print(report: Report, console: Console) -> None:
+    machine = report.machine
     title = (
-        f"{report['bundle']}, K = {report['steps']}, {report['width']} x {report['height']}, "
-        f"{backend['name']} {backend['version']} on {report['machine']['cpu']}, "
-        f"{report['machine']['cores']} cores"
+        f"{report.bundle} on {machine.cpu}, {machine.cores} cores, whose convolutions reach "
+        f"{machine.conv_peak_gflops:.0f} GFLOP/s"
     )
-    table = Table("median ms", title=title, title_justify="left")
-    for result in report["results"]:
-        everything = len(result["outputs"]) == len(OUTPUTS)
-        label = "all outputs" if everything else "\n".join(result["outputs"])
-        table.add_column(label, justify="right")
-        table.add_column("p95", justify="right")
-    results = report["results"]
-    for stage in results[0]["stages_ms"]:
-        table.add_row(stage, *_cells([result["stages_ms"][stage] for result in results]))
-    table.add_section()
-    table.add_row("end to end", *_cells([result["end_to_end_ms"] for result in results]))
-    table.add_row("fps", *(cell for r in results for cell in (f"{r['fps']:.1f}", "")))
-    table.add_row("GFLOP", *(c for r in results for c in (f"{r['gflop_per_frame']:.2f}", "")))
-    return table
-
-
-def _cells(quantiles: list[dict[str, float]]) -> list[str]:
-    return [f"{value:.2f}" for q in quantiles for value in (q["median"], q["p95"])]
+    table = Table("backend", "precision", "size", title=title, title_justify="left")
+    stages = Table("median ms", title="Stages", title_justify="left")
+    figures = ("K", "GFLOP", "median ms", "p95", "fps", "efficiency", "peak ratio", "RSS MB")
+    for column in (*figures, "load s"):
+        table.add_column(column, justify="right")
+    for r in report.results:
+        size = f"{r.width}x{r.height}"
+        measured = (r.median_ms, r.p95_ms, r.fps)
+        table.add_row(
+            f"{r.backend} {r.backend_version}",
+            r.precision,
+            size,
+            str(r.steps),
+            f"{r.gflop:.2f}",
+            *(f"{value:.1f}" for value in measured),
+            f"{100 * r.efficiency:.0f} %",
+            f"{r.peak_ratio:.2f}",
+            f"{r.rss_mb:.0f}",
+            f"{r.load_to_first_frame_s:.1f}",
+        )
+        stages.add_column(f"{r.backend}\n{r.precision}\n{size}, K = {r.steps}", justify="right")
+    for stage in report.results[0].stages_ms:
+        stages.add_row(stage, *(f"{r.stages_ms[stage].median:.2f}" for r in report.results))
+    console.print(table)
+    console.print(stages)

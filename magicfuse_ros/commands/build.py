@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any, cast
+from typing import Annotated, ClassVar, cast
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperCommand
 
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.command_line import SeveralValues
 from magicfuse_ros.engine_cache import PRECISIONS, EngineCache, EngineKey, Hit, Precision
 
 INTERRUPTED = 130  # exit code, as of a shell
 _POLL_S = 0.1
+_CAPABILITY = "--compute-capability"
 
 
-class SeveralCapabilities(TyperCommand):
+class SeveralCapabilities(SeveralValues):
     """Lets one --compute-capability have several values: those that look like 8.9."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values, which is what typer understands."""
-        spread: list[str] = []
-        collecting = False
-        for arg in args:
-            if collecting and re.fullmatch(r"\d+\.\d+", arg):
-                if spread[-1] != _CAPABILITY:
-                    spread.append(_CAPABILITY)
-            else:
-                collecting = arg == _CAPABILITY
-            spread.append(arg)
-        return super().parse_args(ctx, spread)
-
-
-_CAPABILITY = "--compute-capability"
+    several: ClassVar = {_CAPABILITY: r"\d+\.\d+"}
 
 
 def build_command(

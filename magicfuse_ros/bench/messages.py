@@ -1,0 +1,56 @@
+"""What the benchmark and its worker processes tell each other, as lines of JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from magicfuse_ros.engine_cache import Precision
+from magicfuse_ros.sampler import Output
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Job(_Message):
+    """A combination to be timed."""
+
+    bundle: Path
+    backend: str
+    precision: Precision
+    width: int  # of the frame
+    height: int
+    steps: int | None  # K; None: the bundle's default
+    threads: int  # CPU threads; 0: all cores
+    outputs: tuple[Output, ...]
+
+    def __str__(self) -> str:
+        steps = "" if self.steps is None else f", K = {self.steps}"
+        return f"{self.backend} {self.precision}, {self.width}x{self.height}{steps}"
+
+
+class Ready(_Message):
+    """The first frame is fused."""
+
+    backend: str  # the one that `auto` took
+    version: str
+    why: str
+    steps: int
+    gflop: float  # of a frame
+
+
+class Round(_Message):
+    """Frames that were timed in a row."""
+
+    end_to_end_ms: list[float]
+    stages_ms: dict[str, list[float]]
+    rss_mb: float  # before the first round's convolutions: of the pipeline alone
+    conv_peak_gflops: float
+
+
+class Refusal(_Message):
+    """Why a combination cannot be timed."""
+
+    error: str

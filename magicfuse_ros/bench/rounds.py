@@ -1,0 +1,91 @@
+"""Runs worker processes in turn, so that what disturbs the machine disturbs them all alike."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from types import TracebackType
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from magicfuse_ros.bench.messages import Job, Ready, Refusal, Round
+from magicfuse_ros.errors import BackendError
+
+_T = TypeVar("_T")
+_Reply = TypeVar("_Reply", Ready, Round)
+
+
+class Worker:
+    """The process of one combination, and what it has measured. Other work should not run yet.
+
+    Attributes:
+        ready: what the combination turned out to be.
+        load_to_first_frame_s: from the start of the process to its first fused frame.
+        rounds: of all rounds so far.
+    """
+
+    def __init__(self, job: Job) -> None:
+        """Start the process and wait for its first frame.
+
+        Raises:
+            BackendError: with the reason, where the combination cannot run here.
+        """
+        self.job = job
+        self.rounds: list[Round] = []
+        start = perf_counter()
+        command = [sys.executable, "-m", "magicfuse_ros.bench.worker", job.model_dump_json()]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            self.ready = self._receive(Ready)
+        except BackendError:
+            self.close()
+            raise
+        self.load_to_first_frame_s = perf_counter() - start
+
+    def run(self, frames: int) -> None:
+        """Time some frames; they are in `rounds` then.
+
+        Raises:
+            BackendError: where the process failed or ended.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{frames}\n")
+        self._process.stdin.flush()
+        self.rounds.append(self._receive(Round))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()  # closes its stdin
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _receive(self, expected: type[_Reply]) -> _Reply:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise BackendError(f"the process of {self.job} ended with exit status {code}")
+        try:
+            return expected.model_validate_json(line)
+        except ValidationError:
+            raise BackendError(Refusal.model_validate_json(line).error) from None
+
+
+def interleave(participants: Sequence[_T], rounds: int) -> Iterator[_T]:
+    """Yield every participant once a round, in the same order."""
+    for _ in range(rounds):
+        yield from participants

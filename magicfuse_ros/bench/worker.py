@@ -1,0 +1,105 @@
+"""The process that runs one combination: `python -m magicfuse_ros.bench.worker JOB`.
+
+Answers on its stdout with `Ready` or `Refusal`, then every number of frames on its stdin with a
+`Round`; ends when stdin does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from magicfuse_ros import backends
+from magicfuse_ros.bench.messages import Job, Ready, Refusal, Round
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.fuser import FusedFrame, Fuser
+from magicfuse_ros.sampler import frame_gflop
+
+WARM_UP_FRAMES = 3  # of every round: the other processes have had the caches
+
+
+def main() -> None:
+    """Serve the job of the command line."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not get between the replies
+    with suppress(KeyboardInterrupt):  # Ctrl-C reaches every process; the parent's says so
+        serve(Job.model_validate_json(sys.argv[1]), sys.stdin, replies)
+
+
+def serve(job: Job, requests: Iterable[str], replies: TextIO) -> None:
+    """Answer numbers of frames until there are no more."""
+
+    def reply(message: BaseModel) -> None:
+        print(message.model_dump_json(), file=replies, flush=True)
+
+    try:
+        choice = backends.choose(job.backend, job.precision)
+        backend = backends.select(job.backend, job.threads, job.precision)
+        bundle = Bundle.load(job.bundle)
+        fuser = Fuser(bundle, backend, steps=job.steps)
+        image = frame(job.height, job.width)
+        fuser(image, job.outputs)
+        reply(
+            Ready(
+                backend=backend.name,
+                version=backend.version,
+                why=choice.why,
+                steps=fuser.steps,
+                gflop=frame_gflop(bundle, job.outputs, fuser.steps),
+            )
+        )
+        peak: Callable[[], float] | None = None
+        for request in requests:
+            times, stages = time_frames(lambda: fuser(image, job.outputs), int(request))
+            rss = resident_mb()
+            if peak is None:
+                # Only now: the pipeline's memory is measured without it.
+                from magicfuse_ros.bench.conv_peak import ConvolutionPeak
+
+                peak = ConvolutionPeak(job.threads).measure
+            reply(Round(end_to_end_ms=times, stages_ms=stages, rss_mb=rss, conv_peak_gflops=peak()))
+    except MagicFuseError as error:
+        reply(Refusal(error=str(error)))
+
+
+def frame(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return the image that is fused: noise, as the cost does not depend on what is seen."""
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def time_frames(
+    fuse: Callable[[], FusedFrame], frames: int
+) -> tuple[list[float], dict[str, list[float]]]:
+    """Fuse after a warm-up; return the ms of every frame end to end, and of its stages."""
+    for _ in range(WARM_UP_FRAMES):
+        fuse()
+    end_to_end: list[float] = []
+    stages: dict[str, list[float]] = {}
+    for _ in range(frames):
+        start = perf_counter()
+        fused = fuse()
+        end_to_end.append((perf_counter() - start) * 1e3)
+        for stage, ms in fused.stages_ms.items():
+            if stage != "total":
+                stages.setdefault(stage, []).append(ms)
+    return end_to_end, stages
+
+
+def resident_mb() -> float:
+    """Return the memory of this process that is in RAM, in MB of 2^20 bytes (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`magicfuse bench`, with real worker processes on the tiny bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest import MonkeyPatch
+from typer.testing import CliRunner, Result
+
+from magicfuse_ros.bench import worker as worker_process
+from magicfuse_ros.bench.conv_peak import ConvolutionPeak
+from magicfuse_ros.bench.messages import Job
+from magicfuse_ros.bench.report import summarise
+from magicfuse_ros.bench.rounds import Worker, interleave
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.cli import app
+from magicfuse_ros.engine_cache import Precision
+from magicfuse_ros.errors import BackendError
+from magicfuse_ros.fuser import FusedFrame
+
+
+def bench(folder: Path, *arguments: str) -> Result:
+    command = ["bench", "--bundle", str(folder), "--frames", "2", *arguments]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+
+
+def job(folder: Path, backend: str, precision: Precision = "fp32") -> Job:
+    return Job(
+        bundle=folder, backend=backend, precision=precision, width=50, height=40, steps=1,
+        threads=1, outputs=("mask",),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two backends at two sizes, and a precision that the tiny bundle does not have."""
+    path = tmp_path_factory.mktemp("bench") / "bench.json"
+    result = bench(
+        tiny_bundle, "--backend", "openvino", "onnxruntime", "--precision", "fp32", "fp16",
+        "--size", "50x40", "200x100", "--rounds", "3", "--threads", "1", "--json", str(path),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "skipped openvino fp16, 50x40: backend 'openvino' computes in" in result.output
+    assert "efficiency" in result.output and "segmentation" in result.output
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def test_the_report_has_the_documented_form(report: dict[str, Any], tiny_bundle: Path) -> None:
+    machine = report["machine"]
+    assert machine["cores"] == len(os.sched_getaffinity(0)) and machine["cpu"]
+    assert machine["conv_peak_gflops"] > 0
+    assert report["bundle_sha256"] == Bundle.load(tiny_bundle).fingerprint
+    assert report["gflop_per_frame"] == pytest.approx(0.030)  # K = 2
+    assert report["commit"]
+    assert [(r["backend"], r["width"], r["height"]) for r in report["results"]] == [
+        ("openvino", 50, 40), ("openvino", 200, 100),
+        ("onnxruntime", 50, 40), ("onnxruntime", 200, 100),
+    ]  # fmt: skip
+    for result in report["results"]:
+        assert (result["precision"], result["steps"]) == ("fp32", 2)
+        assert 0 < result["median_ms"] <= result["p95_ms"]
+        assert {"prepare", "encoder", "mkf", "finish"} < result["stages_ms"].keys()
+        assert all(0 < s["median"] <= s["p95"] for s in result["stages_ms"].values())
+        assert 20 < result["rss_mb"] < 1000
+        assert 0 < result["load_to_first_frame_s"] < 60
+    assert len(report["skipped"]) == 4
+
+
+def test_the_ratios_follow_from_time_and_peak(report: dict[str, Any]) -> None:
+    for r in report["results"]:
+        seconds, peak = r["median_ms"] / 1e3, r["conv_peak_gflops"]
+        assert r["peak_ratio"] == pytest.approx(seconds * peak / 10, rel=0.1, abs=1e-3)
+        assert r["efficiency"] == pytest.approx(0.030 / seconds / peak, rel=0.1, abs=1e-3)
+
+
+def test_the_first_round_alone_tells_the_memory(tiny_bundle: Path) -> None:
+    with Worker(job(tiny_bundle, "onnxruntime")) as worker:
+        for _ in range(2):
+            worker.run(1)
+        first, second = worker.rounds
+        assert first.rss_mb < second.rss_mb  # OpenVINO and the convolutions are there now
+        assert summarise(worker).rss_mb == pytest.approx(first.rss_mb, abs=0.1)
+
+
+def test_every_combination_has_a_turn_in_every_round() -> None:
+    assert list(interleave("abc", rounds=2)) == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_a_worker_that_cannot_run_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="backend 'tensorrt' "):
+        Worker(job(tiny_bundle, "tensorrt", "int8"))
+    with pytest.raises(BackendError, match=r"nowhere' is not a folder"):
+        Worker(job(tmp_path / "nowhere", "openvino"))
+
+
+def test_a_worker_that_dies_is_an_error_with_its_exit_status(tiny_bundle: Path) -> None:
+    worker = Worker(job(tiny_bundle, "openvino"))
+    worker._process.kill()
+    with pytest.raises(BackendError, match="openvino fp32, 50x40, K = 1 ended with exit status -9"):
+        worker.run(1)
+    worker.close()
+
+
+def test_warm_up_frames_are_not_timed(monkeypatch: MonkeyPatch) -> None:
+    costs = iter([9.0, 9.0, 9.0, 1.0, 2.0])  # seconds; the first three are warm-up
+    now = 0.0
+    monkeypatch.setattr(worker_process, "perf_counter", lambda: now)
+
+    def fuse() -> FusedFrame:
+        nonlocal now
+        cost = next(costs)
+        now += cost
+        return FusedFrame(None, None, None, None, None, 1, {"ikr": cost, "total": 0.0})
+
+    assert worker_process.time_frames(fuse, 2) == ([1000.0, 2000.0], {"ikr": [1.0, 2.0]})
+
+
+def test_the_peak_is_one_that_a_cpu_can_have() -> None:
+    gflops = ConvolutionPeak(threads=1).measure(repeats=1)
+    assert 0.05 < gflops < 500  # a core of today: at most 2 x 2 x 16 flop at 5 GHz
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--backend", "cuda"), "error: no combination can run here: backend 'cuda' is not known"),
+        (("--steps", "9"), "error: no combination can run here: steps is 9"),
+        (("--precision", "fp31"), "error: precision is 'fp31'"),
+        (("--size", "640"), "error: size is '640'; expected WIDTHxHEIGHT, such as 1280x720"),
+        (("--size", "0x480"), "error: size is '0x480'"),
+    ],
+)
+def test_what_cannot_be_timed_is_one_line(
+    tiny_bundle: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = bench(tiny_bundle, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr and "Traceback" not in result.output
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_written_is_an_error(tiny_bundle: Path) -> None:
+    result = bench(
+        tiny_bundle, "--backend", "onnxruntime", "--rounds", "1", "--json", "no/folder/x.json"
+    )
+    assert result.exit_code == 2 and "cannot write 'no/folder/x.json'" in result.stderr
+
+
+def test_numbers_out_of_range_are_refused(tiny_bundle: Path) -> None:
+    for option in ("--frames", "--rounds"):
+        assert bench(tiny_bundle, option, "0").exit_code == 2
