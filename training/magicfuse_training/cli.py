@@ -13,6 +13,7 @@ import typer
 from magicfuse_ros.command_line import OneLineErrors
 from magicfuse_training.commands.ablate import ablate_command
 from magicfuse_training.commands.all import all_command
+from magicfuse_training.commands.bench_eager import SeveralPrecisions, bench_eager_command
 from magicfuse_training.commands.check_data import check_data_command
 from magicfuse_training.commands.convert_official import convert_official_command
 from magicfuse_training.commands.cost import cost_command
@@ -37,6 +38,7 @@ app.command("check-data")(check_data_command)
 app.command("distill")(distill_command)
 app.command("ablate")(ablate_command)
 app.command("cost")(cost_command)
+app.command("bench-eager", cls=SeveralPrecisions)(bench_eager_command)
 app.command("degradations")(degradations_command)
 app.command("export")(export_command)
 app.command("quantize")(quantize_command)

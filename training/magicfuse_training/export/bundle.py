@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from magicfuse_ros.backends.onnx_passes import fold_constants, half_body
+from magicfuse_ros.bench.machine import current_commit as current_commit
 from magicfuse_ros.bundle import (
     Manifest,
     NetworkSpec,
@@ -215,13 +215,6 @@ def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
         part.doc_string = ""
         del part.metadata_props[:]
     return model
-
-
-def current_commit(folder: Path) -> str:
-    """Return the commit of the working tree around `folder`, "-dirty" where it has changes."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
 
 
 def provenance(

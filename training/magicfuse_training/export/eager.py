@@ -1,0 +1,47 @@
+"""Eager torch as a backend: what the vehicle's libraries are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from magicfuse_ros.bundle import NetworkSpec
+from magicfuse_training.export.bundle import eager
+from magicfuse_training.export.graphs import Graph, graphs
+from magicfuse_training.networks.model import MagicFuse
+
+
+class EagerBackend:
+    """Runs the graphs of a model uncompiled, on the threads that torch has; see `Backend`."""
+
+    name = "torch eager"
+    device = "CPU"
+
+    def __init__(self, model: MagicFuse) -> None:
+        self.version: str = torch.__version__
+        self._graphs = graphs(model.eval())
+
+    def load(self, path: Path, spec: NetworkSpec) -> _Network:
+        """Return the graph that the exported file is of; the file is not read."""
+        return _Network(self._graphs[path.stem])
+
+    def upload(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        """Return a copy: torch wants arrays that may be written."""
+        return torch.tensor(array)
+
+    def download(self, tensor: torch.Tensor) -> npt.NDArray[Any]:
+        """Return the tensor's own memory: every call has a new one."""
+        array: npt.NDArray[Any] = tensor.numpy()
+        return array
+
+
+class _Network:
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return eager(self._graph, {name: inputs[name] for name in self._graph.inputs})
