@@ -1,0 +1,71 @@
+"""Draws the newest result of every device: `python benchmarks/plot.py [FOLDER] [PICTURE]`.
+
+Without arguments it reads this folder and writes docs/benchmark.png, which the README shows. Needs
+matplotlib, which comes with the training package.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from magicfuse_ros.bench.report import Report
+
+HERE = Path(__file__).resolve().parent
+COLORS = {"fp32": "#4878a8", "fp16": "#6a9f58", "int8": "#e07b39"}
+
+
+def main(folder: Path, picture: Path) -> None:
+    """Draw one panel a device."""
+    reports = newest(folder)
+    if not reports:
+        sys.exit(f"'{folder}' holds no result; expected DEVICE/DATE.json, see README.md there")
+    bars = [len(report.results) for report in reports.values()]
+    figure = Figure(figsize=(8, sum(0.34 * n + 1.0 for n in bars)), layout="constrained")
+    panels = figure.subplots(len(reports), squeeze=False, height_ratios=bars)
+    for axes, report in zip(panels[:, 0], reports.values(), strict=True):
+        draw(axes, report)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=110)
+    print(f"{picture} drawn from {len(reports)} results")
+
+
+def newest(folder: Path) -> dict[str, Report]:
+    """Return the report of the last date of every device that has one."""
+    found: dict[str, Report] = {}
+    for path in sorted(folder.glob("*/*.json")):  # dates sort as text
+        found[path.parent.name] = Report.model_validate_json(path.read_bytes())
+    return found
+
+
+def draw(axes: Axes, report: Report) -> None:
+    """Draw one device's frames a second, with the share of the convolution peak beside them."""
+    machine = report.machine
+    for row, r in enumerate(report.results):
+        axes.barh(row, r.fps, color=COLORS.get(r.precision, "gray"))
+        note = f" {r.fps:.1f} fps, {r.median_ms:.0f} ms, {100 * r.efficiency:.0f} % of peak"
+        axes.text(r.fps, row, note, va="center", fontsize=8)
+    names = [
+        f"{r.backend} {r.precision}, {r.width}x{r.height}, K = {r.steps}" for r in report.results
+    ]
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.45 * max(r.fps for r in report.results))
+    axes.set_xlabel("frames a second", fontsize=8)
+    axes.set_title(
+        f"{machine.cpu}, {machine.cores} cores, float32 convolution peak "
+        f"{machine.conv_peak_gflops:.0f} GFLOP/s; {report.bundle}, {report.created}",
+        fontsize=9,
+        loc="left",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+if __name__ == "__main__":
+    main(
+        Path(sys.argv[1]) if len(sys.argv) > 1 else HERE,
+        Path(sys.argv[2]) if len(sys.argv) > 2 else HERE.parent / "docs" / "benchmark.png",
+    )
