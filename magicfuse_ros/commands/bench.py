@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, ClassVar
 
 import typer
 from rich.console import Console
@@ -75,6 +75,7 @@ def bench_command(
     """Time the pipeline on this machine; several values of an option are compared in turn."""
     loaded = Bundle.load(bundle or default_bundle())
     console = Console()
+    counts: Sequence[int | None] = steps or [None]
     jobs = [
         Job(
             bundle=loaded.root,
@@ -90,7 +91,7 @@ def bench_command(
             backend or ["auto"],
             map(_precision, precision or ["fp32"]),
             map(_size, size or [SIZE]),
-            steps or [None],
+            counts,
         )
     ]
     report = run(loaded, jobs, rounds, frames, console)
@@ -138,7 +139,7 @@ def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: 
 def _precision(text: str) -> Precision:
     if text not in PRECISIONS:
         raise MagicFuseError(f"precision is '{text}'; expected one of {', '.join(PRECISIONS)}")
-    return cast(Precision, text)
+    return text
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn import functional as F
 
 from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.networks.attention import Attention
@@ -191,6 +192,28 @@ def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: 
     inside = thermal.bool().expand_as(capped)
     assert capped[inside].max() <= 0.2 < free[inside].max()
     assert torch.equal(capped[~inside], free[~inside])
+
+
+@torch.no_grad()
+def test_projections_done_at_once_are_the_chain(small_model: MagicFuse) -> None:
+    mkf = small_model.mkf
+    generator = torch.Generator().manual_seed(0)
+    z_seg = torch.randn(1, 11, 8, 12, generator=generator)
+    widths = small_model.preset.mkf.widths
+    features = [
+        torch.randn(1, w, 8 // s, 12 // s, generator=generator)
+        for w, s in zip(widths, mkf.scales, strict=True)
+        for _ in range(2)
+    ]
+    state = z_seg
+    for projection, h in zip(mkf.segproj, features, strict=True):
+        if h.shape != z_seg.shape:
+            h = F.interpolate(h, size=(8, 12), mode="bilinear", align_corners=False)
+        state = projection(torch.cat([h, state], dim=1))
+    assert mkf.segproj_kernel == 1
+    torch.testing.assert_close(mkf._next_state(features, z_seg), state, atol=1e-5, rtol=1e-5)
+    mkf.segproj_kernel = 3  # the published networks': one after the other
+    torch.testing.assert_close(mkf._next_state(features, z_seg), state)
 
 
 @torch.no_grad()

@@ -214,16 +214,19 @@ class Decoder(nn.Module):
 
         `details`: the encoder's, for the degraded image; none with `latent_only`.
         """
-        if self.latent_only:
-            h = self.coarse(self.inlet(((latent + 1) / 2).clamp(0, 1)))
-            h = self.fine2(self.act(self.fine1(_enlarge(h))))
-            return torch.sigmoid(self.half2(self.act(self.half1(_enlarge(h)))))
-        detail_4, detail_2 = details
+        if not self.latent_only:
+            return F.pixel_shuffle(self.half_size(latent, *details), 2) + 0.5
+        h = self.coarse(self.inlet(((latent + 1) / 2).clamp(0, 1)))
+        h = self.fine2(self.act(self.fine1(_enlarge(h))))
+        return torch.sigmoid(self.half2(self.act(self.half1(_enlarge(h)))))
+
+    def half_size(self, latent: Tensor, detail_4: Tensor, detail_2: Tensor) -> Tensor:
+        """Return the image's pixels - 0.5 as (B, PIXELS, H/2, W/2); see `forward`."""
         h = _enlarge(self.to_quarter(self.act(self.coarse(self.inlet(latent)))))
         h = self.act(self.fine1(torch.cat([h, detail_4], dim=1)))
         h = _enlarge(self.to_half(self.act(self.fine2(h))))
-        h = self.act(self.half1(torch.cat([h, detail_2], dim=1)))
-        return F.pixel_shuffle(self.half2(h), 2) + 0.5
+        pixels: Tensor = self.half2(self.act(self.half1(torch.cat([h, detail_2], dim=1))))
+        return pixels
 
 
 def _enlarge(x: Tensor) -> Tensor:

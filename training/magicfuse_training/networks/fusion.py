@@ -6,7 +6,7 @@ From the one-step estimates of both streams it predicts w, the weight that mixes
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -100,7 +100,7 @@ class FusionNetwork(nn.Module):
             self.projections.append(
                 nn.Conv2d(config.widths[j], inputs[i], 1) if j is not None else nn.Identity()
             )
-        kernel = config.segproj_kernel
+        self.segproj_kernel = kernel = config.segproj_kernel
         self.segproj = nn.ModuleList(
             nn.Conv2d(w + classes, classes, kernel, padding=kernel // 2)
             for w in config.widths
@@ -141,8 +141,8 @@ class FusionNetwork(nn.Module):
             assert condition is not None
             seen.append(condition)
         h = self.inlet_act(self.inlet(torch.cat(seen, dim=1)))
-        size = z.shape[-2:]
         outputs: list[Tensor] = []
+        features: list[Tensor] = []
         scale = 1
         for i, layer in enumerate(self.layers):
             if self.scales[i] > scale:
@@ -155,14 +155,48 @@ class FusionNetwork(nn.Module):
             pooled = noise if scale == 1 else F.avg_pool2d(noise, scale)
             tap, h = layer(h, pooled, time)
             outputs.append(h)
-            for k, features in enumerate((tap, h)):
-                if scale > 1:
-                    features = F.interpolate(
-                        features, size=size, mode="bilinear", align_corners=False
-                    )
-                z_seg = self.segproj[2 * i + k](torch.cat([features, z_seg], dim=1))
+            features += [tap, h]
         w = self.estimate(torch.cat([self.normout(h), noise], dim=1))
-        return torch.sigmoid(w) if self.bounded else w, z_seg
+        return torch.sigmoid(w) if self.bounded else w, self._next_state(features, z_seg)
+
+    def _next_state(self, features: list[Tensor], z_seg: Tensor) -> Tensor:
+        """Return z_seg after all of S's projections; coarse features are enlarged."""
+        if self.segproj_kernel == 1:
+            return self._next_state_at_once(features, z_seg)
+        for projection, h in zip(self.segproj, features, strict=True):
+            z_seg = projection(torch.cat([_enlarge(h, z_seg.shape[-2:]), z_seg], dim=1))
+        return z_seg
+
+    def _next_state_at_once(self, features: list[Tensor], z_seg: Tensor) -> Tensor:
+        """Do 1x1 projections, each z -> A h + B z + b, as one: they are linear.
+
+        The share of the k-th features is B_n ... B_(k+1) A_k h_k. They are enlarged as scores,
+        which are fewer.
+        """
+        size = z_seg.shape[-2:]
+        onward = torch.eye(z_seg.shape[1], dtype=z_seg.dtype, device=z_seg.device)
+        bias = z_seg.new_zeros(z_seg.shape[1])
+        parts: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # input and its weights, by size
+        for projection, h in zip(reversed(self.segproj), reversed(features), strict=True):
+            conv = cast(nn.Conv2d, projection)
+            a, b = conv.weight[:, :, 0, 0].split([h.shape[1], z_seg.shape[1]], dim=1)
+            parts.setdefault(h.shape[-2:], []).append((h, onward @ a))
+            if conv.bias is not None:
+                bias = bias + onward @ conv.bias
+            onward = onward @ b
+        parts.setdefault(size, []).append((z_seg, onward))
+        total = bias[:, None, None]
+        for pairs in parts.values():
+            inputs = torch.cat([h for h, _ in pairs], dim=1)
+            weights = torch.cat([w for _, w in pairs], dim=1)[:, :, None, None]
+            total = total + _enlarge(F.conv2d(inputs, weights), size)
+        return total
+
+
+def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 class SegmentationHead(nn.Module):
