@@ -179,11 +179,11 @@ class FusionNetwork(nn.Module):
         parts: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # input and its weights, by size
         for projection, h in zip(reversed(self.segproj), reversed(features), strict=True):
             conv = cast(nn.Conv2d, projection)
-            a, b = conv.weight[:, :, 0, 0].split([h.shape[1], z_seg.shape[1]], dim=1)
-            parts.setdefault(h.shape[-2:], []).append((h, onward @ a))
+            weight, width = conv.weight[:, :, 0, 0], h.shape[1]
+            parts.setdefault(h.shape[-2:], []).append((h, onward @ weight[:, :width]))
             if conv.bias is not None:
                 bias = bias + onward @ conv.bias
-            onward = onward @ b
+            onward = onward @ weight[:, width:]
         parts.setdefault(size, []).append((z_seg, onward))
         total = bias[:, None, None]
         for pairs in parts.values():
