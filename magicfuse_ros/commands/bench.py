@@ -155,28 +155,20 @@ def _print(report: Report, console: Console) -> None:
         f"{report.bundle} on {machine.cpu}, {machine.cores} cores, whose convolutions reach "
         f"{machine.conv_peak_gflops:.0f} GFLOP/s"
     )
-    table = Table("backend", "precision", "size", title=title, title_justify="left")
-    stages = Table("median ms", title="Stages", title_justify="left")
-    figures = ("K", "GFLOP", "median ms", "p95", "fps", "efficiency", "peak ratio", "RSS MB")
-    for column in (*figures, "load s"):
-        table.add_column(column, justify="right")
-    for r in report.results:
-        size = f"{r.width}x{r.height}"
-        measured = (r.median_ms, r.p95_ms, r.fps)
-        table.add_row(
-            f"{r.backend} {r.backend_version}",
-            r.precision,
-            size,
-            str(r.steps),
-            f"{r.gflop:.2f}",
-            *(f"{value:.1f}" for value in measured),
-            f"{100 * r.efficiency:.0f} %",
-            f"{r.peak_ratio:.2f}",
-            f"{r.rss_mb:.0f}",
-            f"{r.load_to_first_frame_s:.1f}",
-        )
-        stages.add_column(f"{r.backend}\n{r.precision}\n{size}, K = {r.steps}", justify="right")
-    for stage in report.results[0].stages_ms:
-        stages.add_row(stage, *(f"{r.stages_ms[stage].median:.2f}" for r in report.results))
+    table = Table("", title=title, title_justify="left")
+    results = report.results
+    for r in results:
+        heading = f"{r.backend}\n{r.precision}\n{r.width}x{r.height}\nK = {r.steps}"
+        table.add_column(heading, justify="right")
+    for stage in results[0].stages_ms:
+        table.add_row(stage, *(f"{r.stages_ms[stage].median:.2f}" for r in results))
+    table.add_section()
+    table.add_row("median, ms", *(f"{r.median_ms:.1f}" for r in results))
+    table.add_row("p95, ms", *(f"{r.p95_ms:.1f}" for r in results))
+    table.add_row("frames a second", *(f"{r.fps:.1f}" for r in results))
+    table.add_row("GFLOP", *(f"{r.gflop:.2f}" for r in results))
+    table.add_row("efficiency", *(f"{100 * r.efficiency:.0f} %" for r in results))
+    table.add_row("peak ratio", *(f"{r.peak_ratio:.2f}" for r in results))
+    table.add_row("RSS, MB", *(f"{r.rss_mb:.0f}" for r in results))
+    table.add_row("start to first frame, s", *(f"{r.load_to_first_frame_s:.1f}" for r in results))
     console.print(table)
-    console.print(stages)
