@@ -26,9 +26,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle_path import default_bundle
-from magicfuse_ros.demo.play import CONFIG, child, isolate, parameter_file
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.children import child, isolate, parameter_file
 from magicfuse_ros.ros.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +72,7 @@ def measure(cameras: int, rate: float, seconds: float, bundle: Path, out: Path) 
         processes = []
         for name in names:
             arguments = ["-r", "__node:=fuse_node", "-r", f"__ns:={name}"]
-            arguments += ["--params-file", str(CONFIG / "fuse.yaml")]
+            arguments += ["--params-file", str(ROOT / "config" / "fuse.yaml")]
             arguments += ["--params-file", str(overrides), "-r", "image:=image_raw"]
             log = out / "log" / f"{name.strip('/')}.txt"
             node = stack.enter_context(child("fuse_node", arguments, log))

@@ -39,8 +39,8 @@ from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import Image
 
-from magicfuse_ros.demo.play import CONFIG, child, end, isolate, parameter_file, tail
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.children import child, end, isolate, parameter_file, tail
 from magicfuse_ros.ros.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,7 +298,12 @@ def soak(
     )
     namespace, _, name = NODE.rpartition("/")
     arguments = ["-r", f"__node:={name}", "-r", f"__ns:={namespace}"]
-    arguments += ["--params-file", str(CONFIG / "fuse.yaml"), "--params-file", str(overrides)]
+    arguments += [
+        "--params-file",
+        str(ROOT / "config" / "fuse.yaml"),
+        "--params-file",
+        str(overrides),
+    ]
     arguments += ["-r", f"image:={CAMERA}"]
     with child("fuse_node", arguments, log) as node, Session("soak") as session:
         work = Soak(session, node.pid, seed)

@@ -195,7 +195,8 @@ class Bundle:
 
     def _verify(self, name: NetworkName) -> None:
         spec = self.manifest.networks[name]
-        for recorded in filter(None, (spec, spec.int8)):
+        files: list[NetworkSpec | QuantizedGraph] = [spec, *filter(None, [spec.int8])]
+        for recorded in files:
             try:
                 actual = sha256(self.root / recorded.file)
             except OSError as error:

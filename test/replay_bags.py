@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def camera_info(stamp_ns: int, focal: float) -> Any:
     )
 
 
-def results(path: Path, outputs: dict[str, Sequence[tuple[int, Image]]]) -> Path:
+def results(path: Path, outputs: Mapping[str, Sequence[tuple[int, Image]]]) -> Path:
     """Write outputs of /fuse_node, each a list of header stamp and image, RGB or gray."""
     with BagWriter(path) as writer:
         for name, images in outputs.items():

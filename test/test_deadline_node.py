@@ -123,12 +123,13 @@ def test_a_slower_machine_gets_fewer_steps_then_the_restored_image_then_fewer(
     fused, restored = rig.subscribe("mag_image"), rig.subscribe("restored_image")
     assert rig.set(mode="auto").successful
     # With K = 2 nine networks run for both images, with K = 1 six, for the restored one three.
-    for ms, plan in (
+    steps: list[tuple[float, dict[str, Any]]] = [
         (0.5, {"mode": "fuse", "steps": 2, "stride": 1}),
         (5.5, {"mode": "fuse", "steps": 1, "stride": 1}),
         (10.5, {"mode": "restore", "steps": 1, "stride": 1}),
         (25, {"mode": "restore", "steps": 1, "stride": 2}),
-    ):
+    ]
+    for ms, plan in steps:
         street.slower(ms)
         assert street.reaches(**plan), (plan, plan_of(street.report))
     assert "K = 1 takes" in street.report["plan_why"]

@@ -38,7 +38,7 @@ def points(found: GroundProjection, content: np.ndarray) -> np.ndarray:
 
 
 def on_ground(pose: CameraPose, optical: np.ndarray) -> np.ndarray:
-    return optical @ pose.matrix().T + pose.position
+    return np.asarray(optical @ pose.matrix().T + pose.position)
 
 
 def test_a_level_camera_sees_ground_at_height_times_f_over_rows_below_the_centre() -> None:

@@ -12,6 +12,7 @@ import pytest
 import tiny_bundle as tiny
 from magicfuse_ros.backends import Network, Tensor, select
 from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec, TensorSpec
+from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BundleError
 from magicfuse_ros.sampler import OUTPUTS, Output, Sampler, frame_gflop, network_calls
 
@@ -23,7 +24,7 @@ class Counting:
     """Passes everything on to a real backend and notes which network runs on what."""
 
     name = version = device = "counting"
-    precision = "fp32"
+    precision: Precision = "fp32"
 
     def __init__(self) -> None:
         self.inner = select("onnxruntime")

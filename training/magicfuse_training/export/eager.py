@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from magicfuse_ros.bundle import NetworkSpec
+from magicfuse_ros.engine_cache import Precision
 from magicfuse_training.export.bundle import eager
 from magicfuse_training.export.graphs import Graph, graphs
 from magicfuse_training.networks.model import MagicFuse
@@ -20,6 +21,7 @@ class EagerBackend:
 
     name = "torch eager"
     device = "CPU"
+    precision: Precision = "fp32"
 
     def __init__(self, model: MagicFuse) -> None:
         self.version: str = torch.__version__

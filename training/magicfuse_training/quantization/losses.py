@@ -118,7 +118,7 @@ def _camvid(root: Path, kind: str, description: str) -> Iterator[Frame]:
     for i, path in enumerate(track(paths, description=description)):
         clean = read_image(path)
         strength = STRENGTHS[i % len(STRENGTHS)]
-        image = degrade(clean, kind, strength, np.random.default_rng(i))  # type: ignore[arg-type]
+        image = degrade(clean, kind, strength, np.random.default_rng(i))
         yield image, clean, read_image(root / "val" / "label" / f"{path.stem}.png", True)
 
 
