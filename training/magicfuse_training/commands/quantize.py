@@ -14,7 +14,7 @@ from magicfuse_ros.bundle import Bundle, NetworkName
 from magicfuse_training.commands.options import BundleFolder, DevelopmentData
 from magicfuse_training.errors import ExportError
 
-MINIMUM_DB = 34.0
+MINIMUM_DB = 36.0
 
 
 def quantize_command(

@@ -13,7 +13,7 @@ from rich.progress import track
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser, Output
-from magicfuse_ros.media.degradations import degrade
+from magicfuse_ros.media.degradations import Degradation, degrade
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.errors import ExportError
 from magicfuse_training.metrics.score import Confusion, psnr
@@ -113,7 +113,7 @@ def as_json(losses: Losses) -> dict[str, dict[str, float | int | None]]:
 Frame = tuple[U8, U8 | None, U8 | None]  # the camera's image; clean image; label
 
 
-def _camvid(root: Path, kind: str, description: str) -> Iterator[Frame]:
+def _camvid(root: Path, kind: Degradation, description: str) -> Iterator[Frame]:
     paths = sorted((root / "val" / "vi").glob("*.jpg"))
     for i, path in enumerate(track(paths, description=description)):
         clean = read_image(path)
