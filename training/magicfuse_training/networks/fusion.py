@@ -174,18 +174,21 @@ class FusionNetwork(nn.Module):
         which are fewer.
         """
         size = z_seg.shape[-2:]
-        onward = torch.eye(z_seg.shape[1], dtype=z_seg.dtype, device=z_seg.device)
-        bias = z_seg.new_zeros(z_seg.shape[1])
         parts: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # input and its weights, by size
+        onward: Tensor | None = None  # product of the B of the projections that follow
+        total = z_seg.new_zeros(z_seg.shape[1])  # bias
         for projection, h in zip(reversed(self.segproj), reversed(features), strict=True):
             conv = cast(nn.Conv2d, projection)
-            weight, width = conv.weight[:, :, 0, 0], h.shape[1]
-            parts.setdefault(h.shape[-2:], []).append((h, onward @ weight[:, :width]))
-            if conv.bias is not None:
-                bias = bias + onward @ conv.bias
-            onward = onward @ weight[:, width:]
+            assert conv.bias is not None
+            weight, bias, width = conv.weight[:, :, 0, 0], conv.bias, h.shape[1]
+            if onward is not None:
+                weight, bias = onward @ weight, onward @ bias
+            parts.setdefault(h.shape[-2:], []).append((h, weight[:, :width]))
+            total = total + bias
+            onward = weight[:, width:]
+        assert onward is not None
         parts.setdefault(size, []).append((z_seg, onward))
-        total = bias[:, None, None]
+        total = total[:, None, None]
         for pairs in parts.values():
             inputs = torch.cat([h for h, _ in pairs], dim=1)
             weights = torch.cat([w for _, w in pairs], dim=1)[:, :, None, None]
