@@ -90,25 +90,6 @@ def test_camera_stops_and_returns(rig: Rig) -> None:
     assert rig.spin_until(lambda: "no image" not in rig.diagnostics[-1]["message"])
 
 
-@pytest.mark.fault(
-    "images at 200 Hz", "the newest is fused, in order; those it replaces are counted as dropped"
-)
-def test_bursts(rig: Rig) -> None:
-    received = rig.subscribe("restored_image")
-    before = rig.counts()
-    count, start = 200, monotonic()
-    for number in range(count):
-        rig.camera.publish(image(stamp=100 + number, size=(480, 640)))
-        rig.wait(start + number / 200 - monotonic())
-    newest = 99 + count
-    assert rig.spin_until(lambda: bool(received) and received[-1].header.stamp.sec == newest)
-    stamps = [message.header.stamp.sec for message in received]
-    assert stamps == sorted(set(stamps))
-    new = rig.new_counts(before)
-    assert new["fused"] == len(received)
-    assert new["received"] == new["fused"] + new["dropped"]
-
-
 @pytest.mark.fault("size and encoding change from image to image", "each is fused at its own size")
 def test_size_and_encoding_change(rig: Rig) -> None:
     received = rig.subscribe("segmentation/mask")
@@ -215,6 +196,26 @@ def test_clock_jumps_back(rig: Rig) -> None:
     finally:
         assert rig.set(use_sim_time=False).successful
         rig.node.destroy_publisher(clock)
+
+
+# The last ones, as the deadline control remembers the camera's rate for a while.
+@pytest.mark.fault(
+    "images at 200 Hz", "the newest is fused, in order; those it replaces are counted as dropped"
+)
+def test_bursts(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    before = rig.counts()
+    count, start = 200, monotonic()
+    for number in range(count):
+        rig.camera.publish(image(stamp=100 + number, size=(480, 640)))
+        rig.wait(start + number / 200 - monotonic())
+    newest = 99 + count
+    assert rig.spin_until(lambda: bool(received) and received[-1].header.stamp.sec == newest)
+    stamps = [message.header.stamp.sec for message in received]
+    assert stamps == sorted(set(stamps))
+    new = rig.new_counts(before)
+    assert new["fused"] == len(received)
+    assert new["received"] == new["fused"] + new["dropped"]
 
 
 @pytest.mark.fault("2,000 fuzzed messages", "refused with a reason, or fused; none is lost")
