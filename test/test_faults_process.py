@@ -116,7 +116,7 @@ def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
 
 
 @pytest.mark.fault(
-    "disk full at the engine cache, and at the log",
+    "disk full at the engine cache, and where the console output goes",
     "`magicfuse build` says so and leaves nothing behind; the node runs without either",
 )
 def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -17,6 +17,10 @@ from magicfuse_ros.image_codec import ENCODINGS
 from magicfuse_ros.ros.images import to_rgb
 from media_files import picture
 
+FAULT = (
+    "fuzzed messages: 2,000 through the node's code, 200 over DDS",
+    "refused with a reason, or fused; every one is counted",
+)
 UINT32 = st.one_of(st.integers(0, 70), st.integers(0, 2**32 - 1))
 NAMES = st.one_of(
     st.sampled_from([*ENCODINGS, "bayer_rggb8", "32FC1", "yuv422_yuy2", "jpeg", "png"]),
@@ -42,6 +46,7 @@ def check(message: Image | CompressedImage) -> None:
         assert rgb.shape[:2] == (message.height, message.width)
 
 
+@pytest.mark.fault(*FAULT)
 @FUZZ
 @given(
     encoding=NAMES,
@@ -62,6 +67,7 @@ def test_images(
     check(message)
 
 
+@pytest.mark.fault(*FAULT)
 @FUZZ
 @given(
     format=NAMES,
