@@ -193,6 +193,10 @@ class GroundProjection:
         self._beam, self._first_beam = self._bins(places)
         self._range = np.hypot(places[:, 0], places[:, 1]).astype(np.float32)
         self._range_max = max_range + hypot(x, y)
+        # Kept, as fresh memory of that size costs more than all the rest.
+        self._cloud = np.zeros(self.shape, CLOUD)
+        self._cloud.view("<f4").reshape(-1, 4)[:, :3] = np.nan
+        self._written: Indices = np.zeros(0, np.intp)
 
     def _bins(self, places: Array) -> tuple[Indices, int]:
         """Return the bin of every place's bearing, counted from the first one, and that one."""
@@ -231,15 +235,16 @@ class GroundProjection:
         Returns:
             [H, W] of dtype `CLOUD`: x, y, z in metres in the optical frame, and the class id. x, y
             and z are NaN where nothing lies or stands on the ground: above the horizon, beyond
-            max_range, sky, unlabeled, and all of an upright thing but its foot.
+            max_range, sky, unlabeled, and all of an upright thing but its foot. The next call
+            writes into the same array.
         """
-        cloud = np.empty(self.shape, CLOUD)
-        numbers = cloud.view("<f4").reshape(-1, 4)
-        numbers[:] = np.nan
+        numbers = self._cloud.view("<f4").reshape(-1, 4)
+        numbers[self._written, :3] = np.nan
         kept = np.concatenate((seen.ground, seen.feet))
-        numbers[self._pixels[kept], :3] = self._points[kept]
-        cloud["label"] = seen.mask
-        return cloud
+        self._written = self._pixels[kept]
+        numbers[self._written, :3] = self._points[kept]
+        self._cloud["label"] = seen.mask
+        return self._cloud
 
     def scan(self, seen: Seen) -> Scan:
         """Return the nearest thing that blocks, by bearing."""

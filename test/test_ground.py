@@ -193,6 +193,16 @@ def test_what_is_no_ground_has_no_point() -> None:
     assert np.isfinite(found[30:, 20:40]).all()
 
 
+def test_a_mask_leaves_nothing_of_the_one_before() -> None:
+    found = projection(CameraPose.from_tilt(HEIGHT, 0.2, 0.0))
+    other = mask(SKY)
+    other[30:, 10:20] = CAR
+    expected = points(projection(CameraPose.from_tilt(HEIGHT, 0.2, 0.0)), other)
+    points(found, mask())
+    np.testing.assert_array_equal(points(found, other), expected)
+    assert np.isfinite(expected).any()
+
+
 def test_max_range_is_measured_on_the_ground_from_below_the_camera() -> None:
     pose = CameraPose.from_tilt(HEIGHT, 0.3, 0.1)
     far, near = projection(pose), projection(pose, max_range=3.0)

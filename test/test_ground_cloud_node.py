@@ -72,13 +72,17 @@ class GroundRig(Rig):
         """Wait until the node has taken the names of the classes so many times."""
         assert self.spin_until(lambda: self.output().count("ground: road") == times), self.output()
 
-    def refusal(self, cause: str) -> bool:
-        """Wait until the node reports refused masks with `cause`."""
+    def refusal(self, cause: str, times: int = 1) -> bool:
+        """Wait until the node reports `times` masks that it refused for `cause`."""
 
         def told() -> bool:
-            return any(cause in key for key in self.diagnostics[-1] if key.startswith("refused: "))
+            report = self.diagnostics[-1] if self.diagnostics else {}
+            return any(
+                key.startswith("refused: ") and cause in key and value == str(times)
+                for key, value in report.items()
+            )
 
-        return self.spin_until(lambda: bool(self.diagnostics) and told())
+        return self.spin_until(told)
 
 
 def mask(content: np.ndarray, stamp: int = 1) -> Image:
@@ -266,7 +270,7 @@ def test_transitions_and_back(tmp_path: Path) -> None:
             rig.wait_for_classes(count)
             clouds = rig.subscribe("points", PointCloud2)
             rig.send(scene())
-            assert rig.refusal("no camera_info has come on /camera/info"), rig.output()
+            assert rig.refusal("no camera_info has come on /camera/info", count), rig.output()
             rig.send(scene(), info=calibration())
             receive(rig, clouds)
             assert rig.next_diagnostics()["published"] == str(count)
