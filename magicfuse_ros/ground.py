@@ -23,6 +23,7 @@ Indices = npt.NDArray[np.intp]
 Roles = npt.NDArray[np.uint8]
 
 CLOUD = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("label", "<u4")])
+_WHOLE = np.dtype((np.void, CLOUD.itemsize))  # to move points, not their fields: much faster
 IGNORED, GROUND, BLOCKING = 0, 1, 2
 # What is seen up to so much farther than the foot of a thing still counts as its foot: a height of
 # 1 - 1 / 1.05 = 5 % of the camera's.
@@ -184,7 +185,9 @@ class GroundProjection:
         pixels = pixels[np.argsort(-away[pixels], kind="stable")]
         self._pixels = pixels
         self._away = away[pixels].astype(np.float32)
-        self._points = (length[pixels, None] * rays.reshape(-1, 3)[pixels]).astype(np.float32)
+        self._points = np.zeros(len(pixels), CLOUD)
+        for axis, along in zip("xyz", rays.reshape(-1, 3)[pixels].T, strict=True):
+            self._points[axis] = length[pixels] * along
         offset = length[pixels, None] * directions[pixels, :2]
         self._increment = 2 * pi / round(2 * pi / increment)
         self._heading = pose.heading()
@@ -193,10 +196,6 @@ class GroundProjection:
         self._beam, self._first_beam = self._bins(places)
         self._range = np.hypot(places[:, 0], places[:, 1]).astype(np.float32)
         self._range_max = max_range + hypot(x, y)
-        # Kept, as fresh memory of that size costs more than all the rest.
-        self._cloud = np.zeros(self.shape, CLOUD)
-        self._cloud.view("<f4").reshape(-1, 4)[:, :3] = np.nan
-        self._written: Indices = np.zeros(0, np.intp)
 
     def _bins(self, places: Array) -> tuple[Indices, int]:
         """Return the bin of every place's bearing, counted from the first one, and that one."""
@@ -235,16 +234,14 @@ class GroundProjection:
         Returns:
             [H, W] of dtype `CLOUD`: x, y, z in metres in the optical frame, and the class id. x, y
             and z are NaN where nothing lies or stands on the ground: above the horizon, beyond
-            max_range, sky, unlabeled, and all of an upright thing but its foot. The next call
-            writes into the same array.
+            max_range, sky, unlabeled, and all of an upright thing but its foot.
         """
-        numbers = self._cloud.view("<f4").reshape(-1, 4)
-        numbers[self._written, :3] = np.nan
+        cloud = np.empty(self.shape, CLOUD)
+        cloud.view("<f4").fill(np.nan)
         kept = np.concatenate((seen.ground, seen.feet))
-        self._written = self._pixels[kept]
-        numbers[self._written, :3] = self._points[kept]
-        self._cloud["label"] = seen.mask
-        return self._cloud
+        cloud.reshape(-1).view(_WHOLE)[self._pixels[kept]] = self._points.view(_WHOLE)[kept]
+        cloud["label"] = seen.mask
+        return cloud
 
     def scan(self, seen: Seen) -> Scan:
         """Return the nearest thing that blocks, by bearing."""
