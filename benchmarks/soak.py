@@ -101,7 +101,9 @@ class Soak:
         connected = session.spin_until(lambda: self._camera.get_subscription_count() > 0, DRAIN_S)
         assert connected, "the node does not subscribe"
         session.spin_until(lambda: False, SETTLE_S)
-        self._start = due = next_rss = monotonic()
+        self._start = next_rss = monotonic()
+        self._exercise()
+        due = monotonic()
         next_fault = due + self._random.uniform(*FAULT_EVERY_S)
         while (now := monotonic()) < self._start + seconds:
             if now >= next_rss:
@@ -116,6 +118,18 @@ class Soak:
             due = max(due + PERIOD_S, monotonic() + 0.002)  # late: still take messages
             session.spin_until(lambda: False, due - monotonic())
         self._account()
+
+    def _exercise(self) -> None:
+        """Go through all sizes with both topics, so that the warm-up has seen the largest need."""
+        self._subscriber()
+        for size in SIZES:
+            self._size = size
+            for _ in range(60):
+                self._send()
+                self._session.spin_until(lambda: False, PERIOD_S)
+        self._burst()
+        self._subscriber()
+        self._size = SIZES[1]
 
     def _on_image(self, message: bytes) -> None:
         now_ns = time_ns()
