@@ -64,14 +64,14 @@ def generate_launch_description() -> LaunchDescription:
 def fuse(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the node."""
     chosen = {
-        name: ParameterValue(value, value_type=value_type)
+        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
         for name, value_type in (
             ("bundle", str),
             ("backend", str),
             ("threads", int),
             ("image_transport", str),
         )
-        if (value := LaunchConfiguration(name).perform(context))
+        if LaunchConfiguration(name).perform(context)
     }
     use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
     node = LifecycleNode(
