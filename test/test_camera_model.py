@@ -82,7 +82,7 @@ def test_pixels_that_no_ray_reaches_have_none() -> None:
     rays = camera.rays()
     v, u = np.mgrid[:48, :64]
     radius = np.hypot((u - 31.5) / 50.0, (v - 23.5) / 52.0)
-    known = np.asarray(np.isfinite(rays).all(axis=2))
+    known: np.ndarray = np.asarray(np.isfinite(rays).all(axis=2))
     assert known[radius < 0.38].all()
     assert not known[radius > 0.42].any()
 

@@ -17,6 +17,7 @@ from magicfuse_ros.image_codec import (
     decode,
     decode_compressed,
     decode_file,
+    decode_mask,
     encode_bgr8,
     encode_mono8,
 )
@@ -222,3 +223,24 @@ def test_a_vga_frame_is_quick(encoding: str) -> None:
         decode(encoding, 480, 640, step, 0, data)
         best = min(best, perf_counter() - start)
     assert best < 0.02  # a loop over pixels takes a second
+
+
+def test_a_mask_is_read_without_its_padding() -> None:
+    data = bytes(range(20))
+    for encoding in ("mono8", "8UC1"):
+        mask = decode_mask(encoding, 4, 3, 5, data)
+        np.testing.assert_array_equal(mask, np.arange(20).reshape(4, 5)[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (("bgr8", 4, 3, 9), "'bgr8'; expected mono8"),
+        (("mono8", 0, 3, 3), "3x0"),
+        (("mono8", 4, 3, 2), "step is 2"),
+        (("mono8", 4, 3, 4), "20 bytes long"),
+    ],
+)
+def test_what_is_no_mask_is_refused(fields: tuple[str, int, int, int], words: str) -> None:
+    with pytest.raises(FrameError, match=words):
+        decode_mask(*fields, bytes(20))
