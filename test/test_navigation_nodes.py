@@ -22,7 +22,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, LaserScan, PointCloud2
 from std_msgs.msg import String
 
-from ros_rig import LATCHED, RELIABLE, ROOT, Rig, image
+from magicfuse_ros.ros.session import Session
+from ros_rig import LATCHED, RELIABLE, ROOT, TIMEOUT_S, Rig, image
 from test_ground_cloud_node import points
 
 SENSOR_DATA = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -45,9 +46,11 @@ class NavigationRig(Rig):
         self.infos = self.node.create_publisher(CameraInfo, "/camera/camera_info", RELIABLE)
 
     def activate(self) -> None:
-        for self.name in ("/front/ground_cloud_node", "/front/fuse_node"):
-            assert self.transition("configure"), self.output()
-            assert self.transition("activate"), self.output()
+        with Session("navigation_client") as session:
+            ground = "/front/ground_cloud_node"
+            assert session.bring_up(ground, lambda: self.ground.poll() is None, TIMEOUT_S)
+        assert self.transition("configure"), self.output()
+        assert self.transition("activate"), self.output()
         topics = (self.camera, self.infos)
         assert self.spin_until(lambda: all(t.get_subscription_count() > 0 for t in topics))
 
