@@ -134,15 +134,20 @@ class DeadlineControl:
     """Chooses plans. Threads may differ: `due` where images arrive, the rest where they go."""
 
     def __init__(self, grids: Collection[int], default_steps: int) -> None:
-        """Start with K = `default_steps`, which is one of `grids`."""
+        """Start with K = `default_steps`, which is one of `grids`.
+
+        More than that are taken only where they are asked for: the bundle's makers found them not
+        worth their cost.
+        """
         self._grids = sorted(grids, reverse=True)
+        self._usual = [k for k in self._grids if k <= default_steps]
         self._lock = threading.Lock()
         self._period = CameraPeriod()
         self._target = 0.0
         self._base = 1  # stride that the target period asks for
         self._mode: Mode = "fuse"
         self._steps = 0
-        self._rungs: list[_Rung] = [("fuse", k) for k in self._grids]
+        self._rungs: list[_Rung] = [("fuse", k) for k in self._usual]
         self._plan = Plan("fuse", default_steps, 1)
         self._why = "start"
         self._costs = _Costs()
@@ -241,7 +246,7 @@ class DeadlineControl:
             self._base = max(1, round(ratio))
 
     def _set_rungs(self, restore_wanted: bool) -> None:
-        grids = [self._steps] if self._steps else self._grids
+        grids = [self._steps] if self._steps else self._usual
         mode: FrameMode = "restore" if self._mode == "restore" else "fuse"
         rungs: list[_Rung] = [(mode, k) for k in grids]
         if self._mode == "auto" and restore_wanted:

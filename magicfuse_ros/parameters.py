@@ -53,7 +53,7 @@ class FuseParameters(BaseModel):
     steps: int = Field(
         0, ge=0, le=1000,
         description="diffusion steps K of a frame, one of the bundle's; 0: the most that meet the "
-        "deadline",
+        "deadline, up to the bundle's default",
         json_schema_extra=_LIVE,
     )  # fmt: skip
     target_period: float = Field(

@@ -34,7 +34,7 @@ class Drive:
     def __init__(
         self, mode: Mode = "auto", steps: int = 0, target: float = 0.0, period: float = PERIOD
     ) -> None:
-        self.control = DeadlineControl(GRIDS, default_steps=2)
+        self.control = DeadlineControl(GRIDS, default_steps=max(GRIDS))
         self.control.configure(mode, steps, target)
         self.period = period
         self.now = 0.0
@@ -235,10 +235,10 @@ def test_a_wrong_cost_model_is_tried_ever_more_seldom() -> None:
 
 
 def test_images_are_begun_until_there_is_something_to_judge_by() -> None:
-    control = DeadlineControl(GRIDS, default_steps=2)
+    control = DeadlineControl(GRIDS, default_steps=max(GRIDS))
     assert all(control.due(now) == now for now in (0.0, 0.001, 0.002))
     status = control.status()
-    assert (status.plan, status.why) == (Plan("fuse", 2, 1), "start")
+    assert (status.plan, status.why) == (Plan("fuse", 4, 1), "start")
     assert status.period_s is None and status.deadline_s is None
 
 
@@ -280,3 +280,12 @@ def test_the_period_follows_the_camera() -> None:
             now += seconds
             period.arrived(now)
         assert period.seconds == pytest.approx(seconds, rel=0.01), seconds
+
+
+def test_no_more_steps_than_the_bundles_default_unless_they_are_asked_for() -> None:
+    for steps, expected in ((0, 2), (4, 4)):
+        drive = Drive(mode="fuse")
+        drive.control = DeadlineControl(GRIDS, default_steps=2)
+        drive.control.configure("fuse", steps, 0.0)
+        drive.frames(2 * SETTLED, (1.0, 1.0, 1.0))
+        assert drive.plan.steps == expected
