@@ -80,13 +80,13 @@ def test_every_network_of_nano_builds(
 @rtx
 def test_half_engines_are_smaller_and_capabilities_differ(builder: backends.Builder) -> None:
     bundle = Bundle.load(NANO)
-    spec = bundle.manifest.networks["ikr"]
+    spec = bundle.manifest.networks["encoder"]  # mostly weights, unlike the smaller ones
 
     def build(device: str, precision: Precision) -> bytes:
-        return builder.build(bundle.path("ikr"), spec, device, precision, Watched())
+        return builder.build(bundle.path("encoder"), spec, device, precision, Watched())
 
     exact, half, other = build("sm_89", "fp32"), build("sm_89", "fp16"), build("sm_86", "fp16")
-    assert len(half) < 0.9 * len(exact)
+    assert len(half) < 0.8 * len(exact)
     assert half != other
 
 
