@@ -13,41 +13,34 @@ when the calibration or the pose changes; a mask costs few milliseconds (see the
 from __future__ import annotations
 
 import sys
-import traceback
 from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from magicfuse_ros.camera_model import Array, CameraModel
-from magicfuse_ros.errors import CalibrationError, FrameError, MagicFuseError
+from magicfuse_ros.errors import CalibrationError, FrameError
 from magicfuse_ros.ground import CLOUD, CameraPose, GroundProjection, Roles, Scan, roles
 from magicfuse_ros.image_codec import decode_mask
-from magicfuse_ros.parameters import GroundParameters, parameters
+from magicfuse_ros.parameters import GroundParameters
 from magicfuse_ros.ros.camera_pose import FixedPose, PoseSource, TfPose
 from magicfuse_ros.ros.ground_diagnostics import GroundDiagnostics
 from magicfuse_ros.ros.labels import LABEL_TYPE, class_names
-from magicfuse_ros.ros.node_parameters import declare, read_as
+from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.process import run, spin
+from magicfuse_ros.ros.qos import latched
 
-_NAMES = frozenset(row.name for row in parameters(GroundParameters))
 # Reliable, or large clouds get lost; few, as they are large.
 _RESULTS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _CAMERA = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # suits every camera
-_LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 _TYPES = {"<f4": PointField.FLOAT32, "<u4": PointField.UINT32}
 _FIELDS = [
     PointField(name=name, offset=offset, datatype=_TYPES[dtype.str], count=1)
@@ -55,25 +48,17 @@ _FIELDS = [
 ]
 
 
-class GroundCloudNode(LifecycleNode):
+class GroundCloudNode(ManagedNode[GroundParameters]):
     """See the README for its topics and parameters."""
 
     def __init__(self) -> None:
-        super().__init__("ground_cloud_node")
-        self._state = "unconfigured"
-        self._failure = ""
         self._values: GroundParameters | None = None
         self._pose_source: PoseSource | None = None
         self._publishers: list[Publisher] = []
         self._inputs: list[Subscription] = []
+        super().__init__("ground_cloud_node", GroundParameters)
         self._forget()
-        declare(self, GroundParameters)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics = GroundDiagnostics(self.get_fully_qualified_name())
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Steady: with use_sim_time, ROS time may stand still.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
 
     def _forget(self) -> None:
         """Know nothing of the camera and the classes."""
@@ -83,100 +68,44 @@ class GroundCloudNode(LifecycleNode):
         self._table: Roles | None = None
         self._projection: tuple[CameraPose, GroundProjection] | None = None
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Check the parameters, listen to TF and advertise.
+    def configure(self, values: GroundParameters) -> None:
+        """Listen to TF and advertise.
 
-        Returns:
-            SUCCESS: the node is inactive. FAILURE: it stays unconfigured; the reason is logged and
-            in the diagnostics.
+        Raises:
+            MagicFuseError: if TF is asked for and tf2_ros is not installed.
         """
-        try:
-            values = read_as(GroundParameters, self, {})
-            source = TfPose(self, values.base_frame) if values.use_tf else FixedPose(values)
-        except MagicFuseError as error:
-            return self._refuse_configuration(str(error))
-        except Exception as error:  # a library's; rclpy would drop it without a word
-            self.get_logger().error(traceback.format_exc())
-            return self._refuse_configuration(f"{type(error).__name__}: {error}")
+        source = TfPose(self, values.base_frame) if values.use_tf else FixedPose(values)
         self._values, self._pose_source = values, source
         self._points = self.create_lifecycle_publisher(PointCloud2, "~/points", _RESULTS)
         self._scan = self.create_lifecycle_publisher(LaserScan, "~/scan", _RESULTS)
         self._publishers = [self._points, self._scan]
-        self._failure = ""
-        self._state = "inactive"
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe. Returns SUCCESS: the node is active."""
-        super().on_activate(state)  # lets the publishers publish
+    def activate(self) -> None:
+        """Subscribe."""
         subscribe = self.create_subscription
         self._inputs = [
             subscribe(CameraInfo, "camera_info", self._on_camera_info, _CAMERA),
-            subscribe(LABEL_TYPE, "label_info", self._on_labels, _LATCHED),
+            subscribe(LABEL_TYPE, "label_info", self._on_labels, latched()),
             subscribe(Image, "mask", self._on_mask, _NEWEST),
         ]
         self.get_logger().info(f"waiting for masks on {self.resolve_topic_name('mask')}")
-        self._state = "active"
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop taking masks. Returns SUCCESS: the node is inactive."""
-        self._stop()
-        super().on_deactivate(state)
-        self._state = "inactive"
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take the topics back. Returns SUCCESS: the node is unconfigured."""
-        self._release()
-        self._state = "unconfigured"
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and take everything back. Returns SUCCESS: the node is finalized."""
-        self._release()
-        self._state = "finalized"
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Clean up after a failed transition. Returns SUCCESS: the node is unconfigured."""
-        self._release()
-        self._state = "unconfigured"
-        return TransitionCallbackReturn.SUCCESS
-
-    def _refuse_configuration(self, reason: str) -> TransitionCallbackReturn:
-        self._failure = reason
-        self.get_logger().error(f"configuration failed: {reason}")
-        return TransitionCallbackReturn.FAILURE
-
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Unsubscribe, and forget what came."""
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
         self._forget()
 
-    def _release(self) -> None:
-        self._stop()
+    def release(self) -> None:
+        """Stop, listen to TF no more, and take the topics back."""
+        self.stop()
         if self._pose_source is not None:
             self._pose_source.close()
         for publisher in self._publishers:
             self.destroy_lifecycle_publisher(publisher)
         self._publishers = []
         self._values = self._pose_source = None
-
-    def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        ours = {p.name: p.value for p in changed if p.name in _NAMES}
-        try:
-            read_as(GroundParameters, self, ours)
-        except MagicFuseError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        if ours and self._state != "unconfigured":
-            reason = (
-                f"{min(ours)} is read when the node is configured, which is {self._state}; "
-                "clean it up first"
-            )
-            return SetParametersResult(successful=False, reason=reason)
-        return SetParametersResult(successful=True)
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         assert self._values is not None
@@ -257,17 +186,15 @@ class GroundCloudNode(LifecycleNode):
             )  # fmt: skip
         return self._projection[1]
 
-    def _publish_diagnostics(self) -> None:
+    def diagnosis(self, stamp: Time) -> DiagnosticArray:
+        """Return the state, the pose, counts and what is wrong."""
         settings: dict[str, str] = {}
         if (values := self._values) is not None:
             settings = {"base_frame": values.base_frame, "pose": "TF" if values.use_tf else "fixed"}
         if self._projection is not None:
             x, y, z = self._projection[0].position
             settings["camera_position"] = f"{x:.3f} {y:.3f} {z:.3f}"
-        now = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(
-            self._diagnostics.message(self._state, self._failure, settings, now)
-        )
+        return self._diagnostics.message(self.state, self.failure, settings, stamp)
 
 
 def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:

@@ -10,12 +10,12 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.parameters import FuseParameters, Parameter, parameters
+from magicfuse_ros.parameters import Parameter, parameters
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def declare(node: Node, schema: type[BaseModel] = FuseParameters) -> None:
+def declare(node: Node, schema: type[BaseModel]) -> None:
     """Declare every parameter of a schema with its default, description and range.
 
     Raises:
@@ -42,16 +42,7 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
     return descriptor
 
 
-def read(node: Node, changes: Mapping[str, Any]) -> FuseParameters:
-    """Return the parameters of `fuse_node` with `changes` in place of their values.
-
-    Raises:
-        MagicFuseError: naming the first parameter that the schema refuses.
-    """
-    return read_as(FuseParameters, node, changes)
-
-
-def read_as(schema: type[Schema], node: Node, changes: Mapping[str, Any]) -> Schema:
+def read(schema: type[Schema], node: Node, changes: Mapping[str, Any]) -> Schema:
     """Return the node's parameters, which `declare` declared, with `changes` in place of values.
 
     Raises:
