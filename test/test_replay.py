@@ -21,7 +21,7 @@ from magicfuse_ros.cli import app
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.image_codec import decode
 from magicfuse_ros.media import open_source
-from magicfuse_ros.overlay import overlay
+from magicfuse_ros.overlay import overlay, with_legend
 from media_files import image_message, picture, write_bag
 from replay_bags import CAMERA, LATENCY, START, content, drive, messages, stamp_ns, stamps
 from tiny_bundle import CLASSES
@@ -83,7 +83,9 @@ def test_every_frame_comes_out_with_its_stamps(
             "thermal_estimate": fused.thermal_estimate,
             "segmentation/mask": fused.mask,
             "segmentation/confidence": fused.confidence,
-            "segmentation/overlay": overlay(fused.mag_image, fused.mask, CLASSES),
+            "segmentation/overlay": with_legend(
+                overlay(fused.mag_image, fused.mask, CLASSES), CLASSES
+            ),
         }
         for name, image in expected.items():
             m = found[f"/fuse_node/{name}"][i]

@@ -18,11 +18,11 @@ from rclpy.logging import get_logger
 
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import FusedFrame
-from magicfuse_ros.ros.publishers import Topic
 from magicfuse_ros.ros.worker import RELOAD_AFTER, Worker
+from magicfuse_ros.topics import ImageTopic
 from ros_rig import image
 
-TOPIC = Topic("~/restored_image", frozenset({"restored"}), lambda frame: frame.restored)
+TOPIC = ImageTopic("restored_image", frozenset({"restored"}), lambda frame, _: frame.restored)
 
 
 class FakeFuser:
@@ -53,7 +53,7 @@ class FakePublishers:
         self.topics = [TOPIC]
         self.stamps: list[int] = []
 
-    def wanted(self, mode: str) -> list[Topic]:
+    def wanted(self, mode: str) -> list[ImageTopic]:
         return self.topics
 
     def publish(self, frame: FusedFrame, topics: Any, header: Any, camera_info: Any) -> None:

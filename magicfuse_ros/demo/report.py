@@ -16,7 +16,7 @@ from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, EvenSample, contact_s
 from magicfuse_ros.media.panels import panel_height, scale_to
 from magicfuse_ros.media.png import write_png
 from magicfuse_ros.media.side_by_side import SideBySideVideo
-from magicfuse_ros.replay.outputs import MAG_IMAGE, NODE, OVERLAY
+from magicfuse_ros.topics import MAG_IMAGE, NODE, OVERLAY
 
 CAMERA = "/camera/image_raw"
 PANELS = (

@@ -18,7 +18,7 @@ from magicfuse_ros.image_codec import Image
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.bag_reader import image_topics, open_bag
 from magicfuse_ros.replay.comparison import Comparison, Difference, Flicker
-from magicfuse_ros.replay.outputs import MAG_IMAGE, MASK, NODE
+from magicfuse_ros.topics import MAG_IMAGE, MASK, NODE
 
 MEASURED = (MASK, MAG_IMAGE, "restored_image", "thermal_estimate")
 FLICKERING = (MASK, MAG_IMAGE)

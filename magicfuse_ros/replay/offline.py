@@ -15,15 +15,15 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from magicfuse_ros import topics
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.errors import FrameError
-from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.fuser import FusedFrame, Fuser
 from magicfuse_ros.image_codec import Image, encode_bgr8, encode_mono8
 from magicfuse_ros.media.bag import BagSource, RecordedFrame
 from magicfuse_ros.media.bag_reader import CAMERA_INFO, RAW
 from magicfuse_ros.media.bag_writer import LABEL_INFO, BagWriter
 from magicfuse_ros.media.source import Refusal
-from magicfuse_ros.replay import outputs
 
 
 @dataclass
@@ -61,7 +61,7 @@ def replay_offline(
     classes: Sequence[SemanticClass],
     bag: Path,
     show: Callable[[int], None],
-    node: str = outputs.NODE,
+    node: str = topics.NODE,
 ) -> Result:
     """Fuse all images of a bag.
 
@@ -88,7 +88,7 @@ def replay_offline(
             except FrameError as error:
                 refused.append(Refusal(frame.name, str(error)))
                 continue
-            recording.write(frame, outputs.images(fused, classes))
+            recording.write(frame, fused)
             result.total_ms.append(fused.stages_ms["total"])
             show(len(result.total_ms) + len(refused) + len(source.refused))
     result.seconds = perf_counter() - begin
@@ -111,24 +111,26 @@ class _Recording:
         self._classes = classes
         self._calibrations = calibrations
         self._labelled = False
-        writer.add_topic(f"{node}/{outputs.LABELS}", LABEL_INFO, latched=True)
-        for name in outputs.IMAGES:
-            writer.add_topic(f"{node}/{name}", RAW)
+        writer.add_topic(f"{node}/{topics.LABELS}", LABEL_INFO, latched=True)
+        for topic in topics.IMAGE_TOPICS:
+            writer.add_topic(f"{node}/{topic.name}", RAW)
         if calibrations:
-            writer.add_topic(f"{node}/{outputs.CAMERA_INFO}", CAMERA_INFO)
+            writer.add_topic(f"{node}/{topics.CAMERA_INFO}", CAMERA_INFO)
 
-    def write(self, frame: RecordedFrame, images: dict[str, Image]) -> None:
+    def write(self, frame: RecordedFrame, fused: FusedFrame) -> None:
         header = self._header(frame)
         if not self._labelled:
-            self._put(outputs.LABELS, frame, self._labels(header))
+            self._put(topics.LABELS, frame, self._labels(header))
             self._labelled = True
-        for name, image in images.items():
-            self._put(name, frame, self._image(image, header))
+        for topic in topics.IMAGE_TOPICS:
+            image = topic.pixels(fused, self._classes)
+            if image is not None:
+                self._put(topic.name, frame, self._image(image, header))
         if self._calibrations:
             # the latest one; the first one where the camera's first image came before it
             index = bisect_right(self._calibrations, frame.recorded_ns, key=lambda found: found[0])
             _, info = self._calibrations[max(0, index - 1)]
-            self._put(outputs.CAMERA_INFO, frame, replace(info, header=header))
+            self._put(topics.CAMERA_INFO, frame, replace(info, header=header))
 
     def _put(self, name: str, frame: RecordedFrame, message: Any) -> None:
         self._writer.write(f"{self._node}/{name}", frame.recorded_ns, message)

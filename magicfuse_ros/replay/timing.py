@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.media.bag_reader import header_stamp_ns, open_bag
-from magicfuse_ros.replay.outputs import DIAGNOSTICS, MAG_IMAGE
 from magicfuse_ros.ros.statistics import percentiles
+from magicfuse_ros.topics import DIAGNOSTICS, MAG_IMAGE
 
 
 @dataclass(frozen=True)

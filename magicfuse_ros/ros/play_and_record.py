@@ -16,11 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sensor_msgs.msg import CameraInfo, Image
 
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.replay import outputs
 from magicfuse_ros.ros.children import Process, child, end, last_line, parameter_file, tail
 from magicfuse_ros.ros.labels import LABEL_TYPE
 from magicfuse_ros.ros.recorder import Recorder
 from magicfuse_ros.ros.session import Session
+from magicfuse_ros.topics import CAMERA_INFO, DIAGNOSTICS, IMAGE_TOPICS, LABELS, MAG_IMAGE
 
 BRING_UP_S = 60.0
 QUIET_S = 2.0  # after the player's end: so long without a result, and all are there
@@ -54,10 +54,10 @@ class Play:
 def topics(node: str) -> dict[str, Any]:
     """Return the outputs of a `fuse_node` and the diagnostics, with their message classes."""
     return {
-        **{f"{node}/{name}": Image for name in outputs.IMAGES},
-        f"{node}/{outputs.CAMERA_INFO}": CameraInfo,
-        f"{node}/{outputs.LABELS}": LABEL_TYPE,
-        outputs.DIAGNOSTICS: DiagnosticArray,
+        **{f"{node}/{topic.name}": Image for topic in IMAGE_TOPICS},
+        f"{node}/{CAMERA_INFO}": CameraInfo,
+        f"{node}/{LABELS}": LABEL_TYPE,
+        DIAGNOSTICS: DiagnosticArray,
     }
 
 
@@ -79,8 +79,8 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
         MagicFuseError: if the node or the player fails; the message has the end of its log.
     """
     log = out / "log"
-    mag_image = f"{play.node}/{outputs.MAG_IMAGE}"
-    latched = {f"{play.node}/{outputs.LABELS}"}
+    mag_image = f"{play.node}/{MAG_IMAGE}"
+    latched = {f"{play.node}/{LABELS}"}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         node = _start_node(play, log, stack)

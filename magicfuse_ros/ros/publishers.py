@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -13,20 +12,11 @@ from std_msgs.msg import Header
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.deadline import FrameMode
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.fuser import FusedFrame, Output
-from magicfuse_ros.overlay import overlay, with_legend
+from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros import qos
-from magicfuse_ros.ros.images import Pixels, to_message
+from magicfuse_ros.ros.images import to_message
 from magicfuse_ros.ros.labels import LABEL_TYPE, label_message
-
-
-@dataclass(frozen=True)
-class Topic:
-    """One image topic: what of a fused frame it needs, and how it is made of that."""
-
-    name: str
-    needs: frozenset[Output]
-    pixels: Callable[[FusedFrame], Pixels | None]
+from magicfuse_ros.topics import CAMERA_INFO, IMAGE_TOPICS, LABELS, ImageTopic
 
 
 class Publishers:
@@ -41,38 +31,17 @@ class Publishers:
         self._node = node
         self._classes = classes
 
-        def blended(frame: FusedFrame) -> Pixels | None:
-            if frame.mag_image is None or frame.mask is None:
-                return None
-            return with_legend(overlay(frame.mag_image, frame.mask, classes), classes)
-
-        topics = (
-            Topic("~/mag_image", frozenset({"mag_image"}), lambda frame: frame.mag_image),
-            Topic("~/restored_image", frozenset({"restored"}), lambda frame: frame.restored),
-            Topic(
-                "~/thermal_estimate",
-                frozenset({"thermal_estimate"}),
-                lambda frame: frame.thermal_estimate,
-            ),
-            Topic("~/segmentation/mask", frozenset({"mask"}), lambda frame: frame.mask),
-            Topic(
-                "~/segmentation/confidence",
-                frozenset({"confidence"}),
-                lambda frame: frame.confidence,
-            ),
-            Topic("~/segmentation/overlay", frozenset({"mag_image", "mask"}), blended),
-        )
-        labels = "~/segmentation/label_info"
-        self._labels = node.create_lifecycle_publisher(LABEL_TYPE, labels, qos.latched())
+        self._labels = node.create_lifecycle_publisher(LABEL_TYPE, f"~/{LABELS}", qos.latched())
         self._made = [self._labels]
         try:
-            self._images = {topic: self._create(Image, topic.name) for topic in topics}
-            self._camera_info = self._create(CameraInfo, "~/camera_info")
+            self._images = {topic: self._create(Image, topic.name) for topic in IMAGE_TOPICS}
+            self._camera_info = self._create(CameraInfo, CAMERA_INFO)
         except MagicFuseError:
             self.destroy()
             raise
 
-    def _create(self, message_type: Any, topic: str) -> Any:
+    def _create(self, message_type: Any, name: str) -> Any:
+        topic = f"~/{name}"
         with qos.checked_overrides(topic):
             publisher = self._node.create_lifecycle_publisher(
                 message_type, topic, qos.images(), qos_overriding_options=qos.OVERRIDABLE
@@ -80,7 +49,7 @@ class Publishers:
         self._made.append(publisher)
         return publisher
 
-    def wanted(self, mode: FrameMode) -> list[Topic]:
+    def wanted(self, mode: FrameMode) -> list[ImageTopic]:
         """Return the image topics that have a subscriber and that `mode` can serve."""
         return [
             topic
@@ -92,13 +61,13 @@ class Publishers:
     def publish(
         self,
         frame: FusedFrame,
-        topics: Collection[Topic],
+        topics: Collection[ImageTopic],
         header: Header,
         camera_info: CameraInfo | None,
     ) -> None:
         """Publish a frame on `topics`, all with the header of its camera image."""
         for topic in topics:
-            pixels = topic.pixels(frame)
+            pixels = topic.pixels(frame, self._classes)
             if pixels is not None:
                 self._images[topic].publish(to_message(pixels, header))
         if camera_info is not None:

@@ -1,0 +1,53 @@
+"""The topics of `fuse_node`: what the node publishes, and what bags of its outputs hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_ros.image_codec import Image
+from magicfuse_ros.overlay import overlay, with_legend
+
+NODE = "/fuse_node"
+MAG_IMAGE = "mag_image"
+MASK = "segmentation/mask"
+OVERLAY = "segmentation/overlay"
+LABELS = "segmentation/label_info"
+CAMERA_INFO = "camera_info"
+DIAGNOSTICS = "/diagnostics"  # not below the node's name
+
+
+@dataclass(frozen=True)
+class ImageTopic:
+    """One image topic.
+
+    Attributes:
+        name: below the node's.
+        needs: what of a fused frame it is made of.
+        pixels: makes it, RGB [H, W, 3] or gray [H, W], uint8; the frame must have what it needs.
+    """
+
+    name: str
+    needs: frozenset[Output]
+    pixels: Callable[[FusedFrame, Sequence[SemanticClass]], Image | None]
+
+
+def _overlay(frame: FusedFrame, classes: Sequence[SemanticClass]) -> Image:
+    assert frame.mag_image is not None and frame.mask is not None
+    return with_legend(overlay(frame.mag_image, frame.mask, classes), classes)
+
+
+IMAGE_TOPICS = (
+    ImageTopic(MAG_IMAGE, frozenset({"mag_image"}), lambda frame, _: frame.mag_image),
+    ImageTopic("restored_image", frozenset({"restored"}), lambda frame, _: frame.restored),
+    ImageTopic(
+        "thermal_estimate", frozenset({"thermal_estimate"}), lambda frame, _: frame.thermal_estimate
+    ),
+    ImageTopic(MASK, frozenset({"mask"}), lambda frame, _: frame.mask),
+    ImageTopic(
+        "segmentation/confidence", frozenset({"confidence"}), lambda frame, _: frame.confidence
+    ),
+    ImageTopic(OVERLAY, frozenset({"mag_image", "mask"}), _overlay),
+)
