@@ -16,7 +16,14 @@ from magicfuse_ros import backends
 from magicfuse_ros.backends import Choice
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
-from magicfuse_ros.engine_cache import PRECISIONS, Precision
+from magicfuse_ros.commands.options import (
+    BackendName,
+    BundleFolder,
+    FitName,
+    PrecisionName,
+    Steps,
+)
+from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.geometry import FITS, Fit
@@ -25,9 +32,9 @@ from magicfuse_ros.replay.compare import compare, compared_outputs
 from magicfuse_ros.replay.comparison import Limits
 from magicfuse_ros.replay.live import Live, replay_live
 from magicfuse_ros.replay.offline import replay_offline
-from magicfuse_ros.replay.outputs import NODE
 from magicfuse_ros.replay.plot import figure_class
 from magicfuse_ros.replay.plot import plot as draw
+from magicfuse_ros.topics import NODE
 
 BAG = "bag"
 SUMMARY = "summary.json"
@@ -51,15 +58,11 @@ def replay_command(
     duration: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds of the bag; to its end if omitted.")
     ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
-    ] = None,
-    backend: Annotated[str, typer.Option(help=", ".join(backends.BACKENDS))] = "auto",
-    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "fp32",
-    steps: Annotated[int | None, typer.Option(help="K; the bundle's default if omitted.")] = None,
-    fit: Annotated[
-        str, typer.Option(help=f"To the networks' image size: {' or '.join(FITS)}.")
-    ] = "letterbox",
+    bundle: BundleFolder = None,
+    backend: BackendName = "auto",
+    precision: PrecisionName = "fp32",
+    steps: Steps = None,
+    fit: FitName = "letterbox",
     rate: Annotated[
         float, typer.Option(min=0.001, help="Seconds of the bag in a second; real time only.")
     ] = 1.0,

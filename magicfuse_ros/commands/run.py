@@ -19,10 +19,17 @@ from magicfuse_ros import backends
 from magicfuse_ros.backends import Backend, Choice
 from magicfuse_ros.bundle import Bundle, SemanticClass
 from magicfuse_ros.bundle_path import default_bundle
-from magicfuse_ros.engine_cache import PRECISIONS, Precision
+from magicfuse_ros.commands.options import (
+    BackendName,
+    BundleFolder,
+    FitName,
+    PrecisionName,
+    Steps,
+)
+from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser
-from magicfuse_ros.geometry import FITS, Fit
+from magicfuse_ros.geometry import Fit
 from magicfuse_ros.image_codec import Image
 from magicfuse_ros.media import Frame, Refusal, Source, open_source
 from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, EvenSample, contact_sheet
@@ -39,15 +46,11 @@ Row = tuple[str, list[Image]]
 def run_command(
     input: Annotated[Path, typer.Argument(help="Picture, folder of pictures, video, or rosbag2.")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
-    bundle: Annotated[
-        Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
-    ] = None,
-    backend: Annotated[str, typer.Option(help=", ".join(backends.BACKENDS))] = "auto",
-    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "fp32",
-    steps: Annotated[int | None, typer.Option(help="K; the bundle's default if omitted.")] = None,
-    fit: Annotated[
-        str, typer.Option(help=f"To the networks' image size: {' or '.join(FITS)}.")
-    ] = "letterbox",
+    bundle: BundleFolder = None,
+    backend: BackendName = "auto",
+    precision: PrecisionName = "fp32",
+    steps: Steps = None,
+    fit: FitName = "letterbox",
     topic: Annotated[
         str | None, typer.Option(help="Image topic of a rosbag2 that has several.")
     ] = None,
