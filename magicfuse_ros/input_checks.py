@@ -112,7 +112,7 @@ class InputChecks:
             return self._window[-1][1] if self._window else None
 
     def warnings(self, now: float) -> list[str]:
-        """Return one sentence for every check that failed in at least half of the window."""
+        """Return one sentence for every check that failed in more than half of the window."""
         with self._lock:
             self._forget(now)
             faults = [faults for _, _, faults in self._window]

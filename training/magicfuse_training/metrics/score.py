@@ -36,6 +36,7 @@ from magicfuse_training.metrics.people import area, contrast, people
 U8 = npt.NDArray[np.uint8]
 IGNORE = 255
 PEDESTRIAN = 9
+STRENGTHS = (0.5, 0.75, 1.0)  # of degradations, in turn: mild to severe, the same in every run
 
 
 def psnr(a: U8, b: U8) -> float:
@@ -87,8 +88,7 @@ def score_camvid(
         before, after, flicker, noise = [], [], [], []
         for i, path in enumerate(track(paths, description=f"CamVid {split}, {kind}")):
             clean = read_image(path)
-            # Strength by position: the same three mild to severe cases in every run.
-            strength = (0.5, 0.75, 1.0)[i % 3]
+            strength = STRENGTHS[i % len(STRENGTHS)]
             image = degrade(clean, kind, strength, np.random.default_rng(i))
             frame = fuser(image, ("restored", "mask"))
             assert frame.restored is not None and frame.mask is not None

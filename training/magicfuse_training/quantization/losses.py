@@ -16,13 +16,12 @@ from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_ros.media.degradations import Degradation, degrade
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.errors import ExportError
-from magicfuse_training.metrics.score import Confusion, psnr
+from magicfuse_training.metrics.score import STRENGTHS, Confusion, psnr
 from magicfuse_training.quantization.calibration import CONDITIONS
 
 U8 = npt.NDArray[np.uint8]
 OUTPUTS: tuple[Output, ...] = ("restored", "mask", "thermal_estimate", "mag_image")
 PSNR_LOSS_DB, MIOU_LOSS, AGREEMENT_PERCENT = 0.3, 0.5, 98.0
-STRENGTHS = (0.5, 0.75, 1.0)  # as `magicfuse-train score` degrades
 
 
 @dataclass(frozen=True)
