@@ -15,6 +15,7 @@ import yaml
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.parameters import GroundParameters
+from magicfuse_ros.topics import CAMERA_INFO, IMAGE_TOPICS, LABELS, NODE
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ("fuse_node", "ground_cloud_node")
@@ -30,11 +31,11 @@ FOXGLOVE_PANELS = {"Image", "3D", "DiagnosticSummary", "DiagnosticStatusPanel"}
 
 
 def topics_of_the_nodes() -> set[str]:
-    """Return every topic that the nodes' sources advertise, as the launch file names the nodes."""
-    found = set()
-    for node, file in zip(NODES, ("publishers.py", "ground_cloud_node.py"), strict=True):
-        source = (ROOT / "magicfuse_ros" / "ros" / file).read_text()
-        found |= {f"/{node}/{name}" for name in re.findall(r'"~/([a-z_/]+)"', source)}
+    """Return every topic that the nodes advertise, as the launch file names the nodes."""
+    found = {f"{NODE}/{topic.name}" for topic in IMAGE_TOPICS}
+    found |= {f"{NODE}/{name}" for name in (LABELS, CAMERA_INFO)}
+    source = (ROOT / "magicfuse_ros" / "ros" / "ground_cloud_node.py").read_text()
+    found |= {f"/ground_cloud_node/{name}" for name in re.findall(r'"~/([a-z_/]+)"', source)}
     assert len(found) >= 10
     return found
 
