@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from builtin_interfaces.msg import Time
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
@@ -22,12 +23,15 @@ from magicfuse_ros.image_codec import ENCODINGS
 from ros_rig import RELIABLE, Rig, image
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2}
+ALL = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
 PAUSE_S = 0.2  # lets a message through the node before the next one replaces it
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle))
+    # A test that stalls for a moment is to miss none of the results.
+    deep = {f"qos_overrides.{Rig.name}/restored_image.publisher.depth": ALL.depth}
+    rig = Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle), **deep)
     try:
         rig.activate()
         yield rig
@@ -205,7 +209,7 @@ def test_clock_jumps_back(rig: Rig) -> None:
     "images at 200 Hz", "the newest is fused, in order; those it replaces are counted as dropped"
 )
 def test_bursts(rig: Rig) -> None:
-    received = rig.subscribe("restored_image")
+    received = rig.subscribe("restored_image", qos=ALL)
     before = rig.counts()
     count, start = 200, monotonic()
     for number in range(count):

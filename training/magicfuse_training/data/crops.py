@@ -157,7 +157,7 @@ def _degrade(
     strength = rng.random()
     if rng.random() < 0.15:
         image = blur(image, rng.random() * 0.6, rng)
-    if draw < undegraded + 0.5:
+    if draw < undegraded + 0.42:
         image = degrade(image, "dark", strength, rng)
     elif draw < undegraded + 0.68:
         image = degrade(image, "haze", strength, rng, rows)

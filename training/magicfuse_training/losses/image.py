@@ -67,28 +67,6 @@ def coarse_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     return _mean_abs(F.avg_pool2d(a - b, 16), weight)
 
 
-def log_mse(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean over images of log(MSE + 1e-4), a scalar: one less is 4.3 dB more PSNR.
-
-    An image whose overall level nobody can tell from the input does not outweigh all others.
-    """
-    return ((a - b).square().mean((1, 2, 3)) + 1e-4).log().mean()
-
-
-def structure_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Return 1 - SSIM (10.1109/TIP.2003.819861), in windows of 7 x 7 pixels, a scalar."""
-
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 7, 1)
-
-    c1, c2 = 0.01**2, 0.03**2
-    mean_a, mean_b = mean(a), mean(b)
-    var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
-    covariance = mean(a * b) - mean_a * mean_b
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return 1 - (luminance * (2 * covariance + c2) / (var_a + var_b + c2)).mean()
-
-
 def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
     weight = weight.expand(-1, -1, *x.shape[-2:])
     across = (x[..., 2:] - x[..., :-2]).abs() * weight[..., 1:-1]

@@ -26,7 +26,6 @@ def area(box: Box) -> tuple[slice, slice]:
 
 
 def contrast(image: U8, box: Box, people: list[Box]) -> float | None:
-    """Return mean inside the box minus mean of a ring around it that holds no other person."""
     """Return mean inside the box minus mean of a ring around it; None without such a ring.
 
     The ring holds no other person; values 0 to 255.

@@ -22,17 +22,17 @@ from magicfuse_training.losses.image import (
     chroma,
     coarse_l1,
     detail_l1,
-    edge_l1,
     fusion_loss,
-    log_mse,
     luma,
-    structure_loss,
     weighted_l1,
 )
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
+from magicfuse_training.losses.thermal import TYPICAL_CONTRAST, contrast_loss, thermal_loss
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
+
+PEOPLE = ("pedestrian", "person")  # names of their class in the presets
 
 
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
@@ -162,6 +162,10 @@ def fusion_only_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     return {"fusion": terms["fusion"]}
 
 
+def _people_ids(model: MagicFuse) -> list[int]:
+    return [c.id for c in model.preset.classes if c.name in PEOPLE]
+
+
 def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:
     """The task's own losses on the output of a sampler of `count` steps, through all of them."""
     steps = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
@@ -178,6 +182,8 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
 
     everything = torch.arange(len(condition))
     paired = batch["has_thermal"].nonzero()[:, 0]
+    people = torch.isin(batch["label"], torch.tensor(_people_ids(model)))[:, None].float()
+    masked = ((people.sum((1, 2, 3)) > 0) & (batch["has_thermal"] == 0)).nonzero()[:, 0]
     known = batch["has_clean"][:, None, None, None]
     restored, clean = decode(streams.x0_ikr, everything), batch["clean"]
     losses = {
@@ -188,25 +194,16 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     if len(paired):
         visible, thermal = clean[paired], batch["thermal"][paired]
         estimate = luma(decode(streams.x0_ckg, paired))
-        losses["thermal"] = thermal_loss(estimate, thermal, batch["weight"][paired])
+        losses["thermal"] = thermal_loss(
+            estimate, thermal, batch["weight"][paired], batch["has_clean"][paired] == 1
+        )
         fused = decode(streams.x0_mkf, paired)
         losses["fusion"] = fusion_loss(fused, visible, thermal, model.preset.losses)
+    if len(masked):  # people are warm, and far more of them have masks than thermal images
+        estimate = luma(decode(streams.x0_ckg, masked))
+        wanted = torch.full((len(masked),), TYPICAL_CONTRAST)
+        losses["people"] = 5 * contrast_loss(estimate, people[masked], wanted)
     return losses
-
-
-def thermal_loss(estimate: Tensor, thermal: Tensor, weight: Tensor) -> Tensor:
-    """Return the loss of a thermal estimate (B, 1, H, W); `weight` as in `Batch`.
-
-    People are a few pixels and are what thermal adds: beside their weight on edges, their squared
-    error counts by itself. Weighing other hot pixels, too, would only brighten the whole image.
-    """
-    people = (weight > 1).float()
-    return (
-        log_mse(estimate, thermal)
-        + 3 * structure_loss(estimate, thermal)
-        + 5 * edge_l1(estimate, thermal, weight)
-        + 30 * ((estimate - thermal).square() * people).sum() / people.sum().clamp_min(1.0)
-    )
 
 
 def one_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:

@@ -1,0 +1,78 @@
+"""The loss of the thermal estimate: what it asks for by day, at night, on people and off them."""
+
+import pytest
+import torch
+
+from magicfuse_training.losses.thermal import contrast, contrast_loss, thermal_loss
+
+DAY, NIGHT = torch.tensor([True]), torch.tensor([False])
+PEOPLE = torch.zeros(1, 1, 64, 64)
+PEOPLE[:, :, 24:40, 24:32] = 1
+WEIGHT = 1 + 6 * PEOPLE
+
+
+def street(people: float, rest: float = 0.12) -> torch.Tensor:
+    return rest + (people - rest) * PEOPLE
+
+
+def test_contrast_is_that_of_people_against_their_surroundings() -> None:
+    image = street(people=0.5, rest=0.2)
+    image[:, :, :4] = 0.9  # far from them
+    assert float(contrast(image, PEOPLE)) == pytest.approx(0.3, abs=1e-6)
+    assert float(contrast(image, torch.zeros_like(PEOPLE))) == 0
+    assert float(contrast(image, torch.ones_like(PEOPLE))) == 0  # nothing is around them
+
+
+def test_the_contrast_loss_is_over_where_people_stand_out() -> None:
+    wanted = torch.tensor([0.3, 0.3])
+    both = torch.cat([PEOPLE, torch.zeros_like(PEOPLE)])  # nobody in the second image
+
+    def loss(people: float) -> float:
+        return float(contrast_loss(street(people).repeat(2, 1, 1, 1), both, wanted))
+
+    assert loss(0.12) > loss(0.2) > 0 == loss(0.5)
+
+
+@pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])
+def test_missed_people_cost_more_than_a_brighter_street(day: torch.Tensor) -> None:
+    real = street(people=0.6)
+    missed, brighter = street(people=0.12), street(people=0.6, rest=0.15)
+    assert thermal_loss(missed, real, WEIGHT, day) > thermal_loss(brighter, real, WEIGHT, day)
+
+
+def test_people_at_night_count_less() -> None:
+    real, missed = street(people=0.6), street(people=0.12)
+    nobody = torch.ones_like(WEIGHT)
+    lost = [
+        thermal_loss(missed, real, WEIGHT, day) - thermal_loss(missed, missed, nobody, day)
+        for day in (DAY, NIGHT)
+    ]
+    assert lost[0] > lost[1]
+
+
+@pytest.mark.parametrize(("day", "level"), [(DAY, 0.09), (NIGHT, 0.065)], ids=["day", "night"])
+def test_off_people_an_estimate_is_to_be_careful(day: torch.Tensor, level: float) -> None:
+    """Half or less of what a street shows is expected of the next one; what is hot is kept."""
+    real = torch.full((1, 1, 64, 64), 0.2)
+    real[:, :, :32] = 0.6
+    nobody = torch.ones_like(real)
+
+    def best(rows: slice) -> float:
+        levels = torch.arange(0, 0.7, 0.005)
+        part = real[:, :, rows]
+        losses = [
+            float(thermal_loss(torch.full_like(part, float(x)), part, nobody[:, :, rows], day))
+            for x in levels
+        ]
+        return float(levels[losses.index(min(losses))])
+
+    assert level < best(slice(32, 64)) < (level + 0.2) / 2 + 0.006
+    assert best(slice(0, 32)) == pytest.approx(0.6, abs=0.006)
+
+
+def test_without_people_it_is_finite_and_has_a_gradient() -> None:
+    estimate = torch.full((2, 1, 64, 64), 0.1, requires_grad=True)
+    real, nobody = torch.rand(2, 1, 64, 64), torch.ones(2, 1, 64, 64)
+    loss = thermal_loss(estimate, real, nobody, torch.tensor([True, False]))
+    loss.backward()
+    assert estimate.grad is not None and bool(torch.isfinite(estimate.grad).all())
