@@ -30,7 +30,7 @@ from sensor_msgs.msg import Image
 from magicfuse_ros.image_codec import encode_bgr8
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0  # for what must happen in the end; a busy machine may stall for seconds
 CAMERA = "/camera/image_raw"
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -97,10 +97,13 @@ class Rig:
         self.camera = self.node.create_publisher(Image, CAMERA, RELIABLE)
         self._clients: dict[str, Any] = {}
         self.diagnostics: list[dict[str, str]] = []
+        self._newest_report_ns = 0
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         (status,) = array.status
+        stamp = array.header.stamp
+        self._newest_report_ns = stamp.sec * 10**9 + stamp.nanosec
         values = {value.key: value.value for value in status.values}
         self.diagnostics.append(
             {**values, "level": str(ord(status.level)), "message": status.message}
@@ -139,17 +142,46 @@ class Rig:
     def state(self) -> str:
         return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
 
+    def sync(self) -> None:
+        """Wait until the node has come to all that this client did before.
+
+        It knows what was subscribed to, unsubscribed from and advertised, and has taken the
+        message that was sent last. DDS tells a participant of the other's topics in the order in
+        which they were made, so a node that answers a client made just now knows all others. It
+        takes messages before service calls.
+        """
+        client = self.node.create_client(GetState, f"{self.name}/get_state")
+        try:
+            assert self.spin_until(client.service_is_ready), self.output()
+            # An answer to a client that the node does not know yet is lost.
+            assert self.spin_until(lambda: self._answers(client)), self.output()
+        finally:
+            self.node.destroy_client(client)
+
+    def _answers(self, client: Any) -> bool:
+        return self.spin_until(client.call_async(GetState.Request()).done, 1.0)
+
     def activate(self) -> None:
         """Bring the node to active, with the camera connected."""
+        self.activate_for(self.camera)
+
+    def activate_for(self, *publishers: Any) -> None:
+        """Configure and activate, with these publishers connected to the node."""
+
+        def connected(wanted: bool) -> bool:
+            return all((p.get_subscription_count() > 0) == wanted for p in publishers)
+
         assert self.transition("configure"), self.output()
+        assert self.spin_until(lambda: connected(False)), "the subscriptions before are not gone"
         assert self.transition("activate"), self.output()
-        assert self.spin_until(lambda: self.camera.get_subscription_count() > 0)
+        assert self.spin_until(lambda: connected(True)), self.output()
+        self.sync()
 
     def connect_camera(self) -> None:
         """Publish camera images anew, after the publisher was destroyed."""
         self.camera = self.node.create_publisher(Image, CAMERA, RELIABLE)
         assert self.spin_until(lambda: self.camera.get_subscription_count() > 0)
-        self.spin_until(lambda: False, 0.3)  # the node's side follows within milliseconds
+        self.sync()
 
     def set(self, **values: Any) -> SetParametersResult:
         """Set one parameter."""
@@ -181,26 +213,39 @@ class Rig:
         )
         count = self.node.count_publishers
         assert self.spin_until(lambda: count(subscription.topic_name) > 0)
-        # The node's side of the match has no event here; it follows within milliseconds.
-        self.spin_until(lambda: False, 0.3)
+        self.sync()
         return messages
 
     def unsubscribe_all(self) -> None:
         for subscription in list(self.node.subscriptions):
             if subscription.topic_name.startswith(self.name):
                 self.node.destroy_subscription(subscription)
-        self.spin_until(lambda: False, 0.3)
+        self.sync()
 
-    def next_diagnostics(self, count: int = 2) -> dict[str, str]:
-        """Return a report that was made after this call began."""
-        seen = len(self.diagnostics)
-        assert self.spin_until(lambda: len(self.diagnostics) >= seen + count), self.output()
+    def next_diagnostics(self) -> dict[str, str]:
+        """Return a report that was made after this call began, by a node in real time."""
+        began = time.time_ns()
+        assert self.spin_until(lambda: self._newest_report_ns >= began), self.output()
         return self.diagnostics[-1]
 
     def counts(self) -> dict[str, int]:
-        """Return the node's counters of images."""
-        report = self.next_diagnostics()
-        return {name: int(report[name]) for name in COUNTERS}
+        """Return the node's counters of images once no image is in work.
+
+        They must add up then: an image that is never counted is an error.
+        """
+        began = time.time_ns()
+
+        def latest() -> dict[str, int]:
+            return {name: int(self.diagnostics[-1][name]) for name in COUNTERS}
+
+        def settled() -> bool:
+            if self._newest_report_ns < began:
+                return False
+            received, *others = latest().values()
+            return received == sum(others)
+
+        assert self.spin_until(settled), self.diagnostics[-1:]
+        return latest()
 
     def new_counts(self, before: Mapping[str, int]) -> dict[str, int]:
         """Return by how much the counters have grown."""
@@ -221,7 +266,7 @@ class Rig:
                 self.process.send_signal(number)
                 time.sleep(0.02)
         try:
-            return self.process.wait(10)
+            return self.process.wait(TIMEOUT_S)
         finally:
             self.close()
 
