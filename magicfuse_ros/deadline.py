@@ -8,14 +8,19 @@
 
     1. A frame costs fixed + K x step: step is ikr + ckg + mkf of one step, fixed is all the rest
        from taking the message to the last publication.
-    2. A plan fits if its cost is at most `FITS` of the deadline. If the present one does not, the
-       best that fits follows at once. Where the last rung is in use and does not fit, the stride
-       grows until it fits into stride x period: skipped images are spread evenly.
-    3. Back it goes one rung or stride at a time, where that fits into `RAISES` of the deadline for
-       `patience` frames. `patience` doubles where a raise did not last, so that a wrong estimate
-       (the stages of an asynchronous backend are no true parts) cannot make the plan flap.
+    2. A rung fits if its cost is at most `FITS` of the deadline. If the present one does not, the
+       best that fits follows at once, the last one where none does.
+    3. Back it goes one rung at a time, where that fits into `RAISES` of the deadline for `patience`
+       frames. `patience` doubles where a raise did not last, so that a wrong estimate (the stages
+       of an asynchronous backend are no true parts) cannot make the plan flap.
+    4. Where even the last rung is too slow, images are skipped: the stride is the whole number
+       nearest to cost / period. With a stride below cost / period the frames follow each other
+       without a rest, and an image waits for up to one period, never longer, as only the newest
+       waits; with one above it nothing waits, but frames are lost. Halfway between two strides
+       both give the same images a second by age.
 
-The estimate of a cost is the second largest of the latest: one slow frame changes nothing, two do.
+To choose a rung, the estimate of a cost is the second largest of the latest: one slow frame changes
+nothing, two do. To choose a stride it is their median: a slow frame delays one image, no more.
 Arrivals, not stamps, give the period: a bag that plays faster keeps its stamps, and what arrives
 is what has to be coped with.
 """
@@ -26,7 +31,7 @@ import threading
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from math import ceil
+from itertools import pairwise
 from statistics import median
 from typing import Literal
 
@@ -38,8 +43,10 @@ COSTS = 10  # frames in an estimate
 FEWEST_COSTS = 3
 PATIENCE = 20  # frames
 MOST_PATIENCE = 640
+_NEARER = 0.6  # of a period: what a stride may be off; more than half, against flapping
 _INTERVALS = 30
 _FEWEST_INTERVALS = 4
+_SLOWER_INTERVALS, _SLOWER = 5, 2.0
 _AWAY_S = 1.0
 
 Mode = Literal["fuse", "restore", "auto"]
@@ -74,7 +81,11 @@ class Status:
 
 
 class CameraPeriod:
-    """The mean interval of the latest arrivals; a pause of the camera does not count."""
+    """The mean interval of the latest arrivals; a pause of the camera does not count.
+
+    A camera that has become much slower, as after a burst, is believed after a few images: the many
+    short intervals before are forgotten. A faster one replaces them soon by itself.
+    """
 
     def __init__(self) -> None:
         self.seconds: float | None = None
@@ -91,9 +102,18 @@ class CameraPeriod:
                 self._times.clear()
             self._paused = pause
         self._times.append(now)
+        self._forget_faster()
         intervals = len(self._times) - 1
         if intervals >= _FEWEST_INTERVALS:
             self.seconds = max((self._times[-1] - self._times[0]) / intervals, 1e-4)
+
+    def _forget_faster(self) -> None:
+        latest = list(self._times)[-_SLOWER_INTERVALS - 1 :]
+        if self.seconds is None or len(latest) <= _SLOWER_INTERVALS:
+            return
+        if min(later - one for one, later in pairwise(latest)) > _SLOWER * self.seconds:
+            self._times.clear()
+            self._times.extend(latest)
 
 
 @dataclass(frozen=True)
@@ -117,6 +137,9 @@ class _Costs:
 
     def estimate(self, steps: int) -> float:
         return sorted(cost.of(steps) for cost in self.latest)[-2]
+
+    def usual(self, steps: int) -> float:
+        return median(cost.of(steps) for cost in self.latest)
 
     def restoring(self, steps: int) -> float:
         """Estimate a frame of ikr alone; too high by the networks that it does not need."""
@@ -187,6 +210,7 @@ class DeadlineControl:
         with self._lock:
             self._period.arrived(now)
             self._set_base()
+            self._set_stride()
             self._waiting += 1
             if self._begun is not None and self._waiting < self._plan.stride:
                 later = self._begun + (self._plan.stride + 0.5) * (self._period.seconds or 0.0)
@@ -224,6 +248,7 @@ class DeadlineControl:
                     self._since_raise, self._patience = None, PATIENCE
             if len(self._costs.latest) >= FEWEST_COSTS and self._budget() is not None:
                 self._choose()
+            self._set_stride()
 
     def status(self) -> Status:
         """Return the plan in force and what led to it."""
@@ -242,8 +267,22 @@ class DeadlineControl:
             self._base = 1
             return
         ratio = self._target / self._period.seconds
-        if abs(ratio - self._base) > 0.6:  # more than half: no flapping between two
+        if abs(ratio - self._base) > _NEARER:
             self._base = max(1, round(ratio))
+
+    def _set_stride(self) -> None:
+        period, plan = self._period.seconds, self._plan
+        stride = self._base
+        if period is not None and len(self._costs.latest) >= FEWEST_COSTS:
+            cost = self._costs.usual(plan.steps)
+            near = abs(cost / period - plan.stride) <= _NEARER
+            stride = max(self._base, plan.stride if near else round(cost / period))
+            if stride != plan.stride:
+                self._why = (
+                    f"{plan.mode} with K = {plan.steps} takes {cost * 1e3:.0f} ms, "
+                    f"a period of the camera {period * 1e3:.0f} ms"
+                )
+        self._plan = replace(plan, stride=stride)
 
     def _set_rungs(self, restore_wanted: bool) -> None:
         grids = [self._steps] if self._steps else self._usual
@@ -260,49 +299,34 @@ class DeadlineControl:
             self._switch(Plan(mode, steps, plan.stride), "parameters or subscribers changed")
 
     def _choose(self) -> None:
+        present = self._rungs.index((self._plan.mode, self._plan.steps))
         needed = self._best(FITS)
-        if self._rank(needed) > self._rank(self._plan):
+        if needed > present:
             if self._since_raise is not None:
                 self._patience = min(2 * self._patience, MOST_PATIENCE)
             self._since_raise = None
-            why = self._words(self._plan, "but has")
-            if (needed.mode, needed.steps) != (self._plan.mode, self._plan.steps):
-                needed = replace(needed, stride=self._base)
-            self._switch(needed, why)
-            return
-        better = self._better(self._best(RAISES))
-        if better is None or len(self._costs.latest) < COSTS:
+            self._take(needed, self._words(*self._rungs[present], "but has"))
+        elif self._best(RAISES) >= present or len(self._costs.latest) < COSTS:
             self._calm = 0
-            return
-        self._calm += 1
-        if self._calm >= self._patience:
-            self._since_raise = 0
-            self._switch(better, self._words(better, "and has"))
+        else:
+            self._calm += 1
+            if self._calm >= self._patience:
+                self._since_raise = 0
+                self._take(present - 1, self._words(*self._rungs[present - 1], "and has"))
 
-    def _better(self, best: Plan) -> Plan | None:
-        """Return the plan next to the present one on the way to `best`, None if that is worse."""
-        rung, stride = self._rank(self._plan)
-        if self._rank(best) >= (rung, stride):
-            return None
-        best_rung, best_stride = self._rank(best)
-        if stride > self._base:
-            return replace(self._plan, stride=best_stride if best_rung == rung else self._base)
-        mode, steps = self._rungs[rung - 1]
-        return Plan(mode, steps, self._base)
-
-    def _best(self, share: float) -> Plan:
-        """Return the best plan that costs at most `share` of the deadline."""
+    def _best(self, share: float) -> int:
+        """Return the best rung that costs at most `share` of the deadline, or the last one."""
         budget = self._budget()
         assert budget is not None
-        cost: float | None = None
-        for mode, steps in self._rungs:
+        for rung, (mode, steps) in enumerate(self._rungs):
             cost = self._predict(mode, steps)
             if cost is None or cost <= share * budget:  # unknown: to be tried
-                return Plan(mode, steps, self._base)
-        period = self._period.seconds
-        assert cost is not None
-        stride = self._base if period is None else max(self._base, ceil(cost / (share * period)))
-        return Plan(mode, steps, stride)
+                return rung
+        return len(self._rungs) - 1
+
+    def _take(self, rung: int, why: str) -> None:
+        mode, steps = self._rungs[rung]
+        self._switch(Plan(mode, steps, self._base), why)
 
     def _predict(self, mode: FrameMode, steps: int) -> float | None:
         if mode == self._plan.mode:
@@ -313,17 +337,11 @@ class DeadlineControl:
             return None
         return self._costs.fusing(steps, self._fusing)
 
-    def _rank(self, plan: Plan) -> tuple[int, int]:
-        """Return what orders plans, the best first."""
-        return self._rungs.index((plan.mode, plan.steps)), plan.stride
-
-    def _words(self, plan: Plan, link: str) -> str:
-        cost = self._predict(plan.mode, plan.steps)
+    def _words(self, mode: FrameMode, steps: int, link: str) -> str:
+        cost = self._predict(mode, steps)
         budget = self._budget() or 0.0
-        if plan.stride > self._base and self._period.seconds:
-            budget = plan.stride * self._period.seconds
         taken = "an unknown time" if cost is None else f"{cost * 1e3:.0f} ms"
-        return f"{plan.mode} with K = {plan.steps} takes {taken} {link} {budget * 1e3:.0f} ms"
+        return f"{mode} with K = {steps} takes {taken} {link} {budget * 1e3:.0f} ms"
 
     def _switch(self, plan: Plan, why: str) -> None:
         if (plan.mode, plan.steps) != (self._plan.mode, self._plan.steps):

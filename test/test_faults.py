@@ -29,7 +29,7 @@ BURST_QOS = QoSProfile(depth=BURST, reliability=ReliabilityPolicy.RELIABLE)
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Rig]:
-    depth = {f"qos_overrides.{Rig.name}/restored_image.publisher.depth": BURST}
+    depth: dict[str, Any] = {f"qos_overrides.{Rig.name}/restored_image.publisher.depth": BURST}
     rig = Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle), **depth)
     try:
         rig.activate()

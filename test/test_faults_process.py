@@ -65,7 +65,7 @@ def test_a_raising_backend(tmp_path: Path, tiny_bundle: Path) -> None:
     try:
         rig.activate()
         received = rig.subscribe("mag_image")
-        rig.next_diagnostics(1)
+        rig.next_diagnostics()
         fault.write_text("once")
         lose(1, total=1)
         rig.camera.publish(image(stamp=2))
