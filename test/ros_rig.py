@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,6 +52,24 @@ class Resources:
     files: int
 
 
+class Domain:
+    """A ROS domain that no other rig on this machine has, until it is freed."""
+
+    def __init__(self) -> None:
+        folder = Path(tempfile.gettempdir())
+        while True:
+            self.number = 1 + next(_domains) % 100
+            self._claim = (folder / f"magicfuse_test_domain_{self.number}.lock").open("w")
+            try:
+                fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                self._claim.close()
+
+    def free(self) -> None:
+        self._claim.close()
+
+
 class Rig:
     """A `fuse_node` in `/front` that listens to `/camera/image_raw`, and a client of it."""
 
@@ -65,7 +85,8 @@ class Rig:
         command: tuple[str, ...] = (),
         **parameters: Any,
     ) -> None:
-        domain = 1 + next(_domains) % 100
+        self._domain = Domain()
+        domain = self._domain.number
         self._parameters = folder / f"overrides_{domain}.yaml"
         lines = [f"    {key}: {value!r}" for key, value in parameters.items()]
         head = ["/**:", "  ros__parameters:", "    use_sim_time: false"]
@@ -278,6 +299,7 @@ class Rig:
             self._executor.shutdown()
             self.node.destroy_node()
             rclpy.shutdown(context=self._context)
+        self._domain.free()
 
 
 def image(stamp: int = 1, size: tuple[int, int] = (64, 96), value: int = 90) -> Image:

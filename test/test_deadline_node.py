@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from time import monotonic
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
@@ -15,7 +17,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from std_msgs.msg import Float32
 
 from magicfuse_ros.ros.debug_topics import NAMES
-from ros_rig import Rig, image
+from ros_rig import TIMEOUT_S, Rig, image
 
 # fuse_node whose networks take so many milliseconds longer as the file SLOWER says.
 SLOW_NODE = """
@@ -85,7 +87,7 @@ class Street:
             latest = self.rig.diagnostics[-2:]
             return len(latest) == 2 and all(wanted.items() <= report.items() for report in latest)
 
-        return self.drive(25.0, there)
+        return self.drive(TIMEOUT_S, there)
 
     @property
     def report(self) -> dict[str, str]:
@@ -130,15 +132,16 @@ def test_a_slower_machine_gets_a_cheaper_plan_and_the_best_one_back(street: Stre
     assert street.report["level"] == "1"
     fused.clear()
     restored.clear()
-    street.drive(1.0)
-    assert restored and not fused
+    assert street.drive(TIMEOUT_S, lambda: len(restored) >= 3)
+    assert not fused
 
     assert rig.set(mode="fuse").successful
     assert street.reaches(mode="fuse", steps=1), plan_of(street.report)
     assert int(street.report["plan_stride"]) > 1
     assert int(street.report["dropped: skipped for the deadline"]) > 0
     assert "K = 1 takes" in street.report["plan_why"]
-    assert float(street.report["camera_period_ms"]) == pytest.approx(1e3 * PERIOD_S, rel=0.1)
+    period = pytest.approx(1e3 * PERIOD_S, rel=0.1)
+    assert street.drive(TIMEOUT_S, lambda: float(street.report["camera_period_ms"]) == period)
     street.slower(1)
     assert street.reaches(**best), plan_of(street.report)
 
@@ -150,11 +153,17 @@ def test_skipped_images_are_spread_evenly_and_the_target_period_is_live(street: 
     assert street.reaches(stride=4), plan_of(street.report)
     assert street.report["deadline_ms"] == "320.0"
     received.clear()
-    street.drive(5.5)
-    stamps = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in received]
-    gaps = np.diff(stamps) / PERIOD_S
-    assert len(gaps) >= 14
-    assert np.mean(np.abs(gaps - 4) < 0.5) > 0.9, gaps
+
+    def gaps() -> npt.NDArray[np.float64]:
+        """Return the latest 14, in camera periods."""
+        stamps = [m.header.stamp for m in received[-15:]]
+        return np.diff([stamp.sec + stamp.nanosec * 1e-9 for stamp in stamps]) / PERIOD_S
+
+    def even() -> bool:
+        return len(gaps()) == 14 and bool(np.mean(np.abs(gaps() - 4) < 0.5) > 0.9)
+
+    # Where the machine stalls for a moment, the camera does, too: then the next 14 count.
+    assert street.drive(TIMEOUT_S, even), gaps()
     assert not rig.set(target_period=-1.0).successful
     rig.set(target_period=0.0)
     assert street.reaches(stride=1), plan_of(street.report)
@@ -165,37 +174,48 @@ def test_every_frame_tells_its_figures(street: Street) -> None:
     images = rig.subscribe("mag_image")
     figures = {name: rig.subscribe(f"debug/{name}", Float32) for name in NAMES}
     street.slower(3)
-    street.drive(1.0)
-    assert len(images) > 5
-    assert rig.spin_until(lambda: all(len(m) == len(images) for m in figures.values()), 5)
-    last = {name: messages[-1].data for name, messages in figures.items()}
-    assert last["steps"] in (1, 2)
-    assert last["age_ms"] >= last["cost_ms"] >= last["stage_ms/total"] >= 3 * 5
-    stages = sum(v for k, v in last.items() if k.startswith("stage_ms/") and "total" not in k)
-    assert stages == pytest.approx(last["stage_ms/total"], rel=0.1)
+    assert street.drive(TIMEOUT_S, lambda: len(images) > 5)
+    assert rig.spin_until(lambda: all(len(m) == len(images) for m in figures.values()))
+    between = []  # the stages, as a part of the total
+    for number in range(len(images)):
+        frame = {name: messages[number].data for name, messages in figures.items()}
+        assert frame["steps"] in (1, 2)
+        assert frame["age_ms"] >= frame["cost_ms"] >= frame["stage_ms/total"]
+        stages = sum(v for k, v in frame.items() if k.startswith("stage_ms/") and "total" not in k)
+        assert stages >= 3 * 5
+        between.append(1 - stages / frame["stage_ms/total"])
+    assert min(between) > -0.001
+    assert median(between) < 0.1
 
 
 def test_a_frozen_camera_is_a_warning(street: Street) -> None:
     rig = street.rig
-    for _ in range(15):
+
+    def told() -> bool:
         rig.camera.publish(image(size=(48, 64)))
-        rig.spin_until(lambda: False, 0.02)
-    assert rig.spin_until(lambda: "images are frozen (the same" in street.report["message"], 3)
+        rig.wait(0.02)
+        return "images are frozen (the same" in street.report["message"]
+
+    assert rig.spin_until(told), street.report["message"]
     assert street.report["level"] == "1"
     assert float(street.report["input_mean"]) == 90.0
-    assert street.drive(3.0, lambda: street.report["message"].endswith("images a second"))
+    assert street.drive(TIMEOUT_S, lambda: street.report["message"].endswith("images a second")), (
+        street.report["message"]
+    )
 
 
 def test_images_that_come_in_for_nothing_are_an_error(street: Street) -> None:
     rig = street.rig
-    end = monotonic() + 15
-    while "none came out" not in street.report["message"]:
-        assert monotonic() < end, street.report["message"]
+
+    def told() -> bool:
         bad = image(size=(48, 64))
         bad.encoding = "bayer_rggb8"
         rig.camera.publish(bad)
-        rig.spin_until(lambda: False, 0.2)
+        rig.wait(0.2)
+        return "none came out" in street.report["message"]
+
+    assert rig.spin_until(told), street.report["message"]
     assert street.report["level"] == "2"
     rig.subscribe("mag_image")
-    assert street.drive(4.0, lambda: "none came out" not in street.report["message"])
+    assert street.drive(TIMEOUT_S, lambda: "none came out" not in street.report["message"])
     assert rig.state() == "active"

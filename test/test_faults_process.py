@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from ros_rig import Rig, image
+from ros_rig import COUNTERS, Rig, image
 
 # fuse_node with networks that raise while the file FAULT is there: "once" takes it away by the
-# first failure, "until loaded" by loading them anew.
+# first failure, "until loaded" by loading them anew. The file RAISED grows by each failure.
 FAULTY_NODE = """
 import os
 from pathlib import Path
@@ -34,6 +34,8 @@ def load_faulty(self, path, spec):
         if fault.exists():
             if fault.read_text() == "once":
                 fault.unlink()
+            with open(os.environ["RAISED"], "a") as raised:
+                raised.write("x")
             raise RuntimeError("the device is lost")
         return network(inputs)
 
@@ -53,29 +55,32 @@ NODE = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node")
     "after 5 in a row: ERROR, and the networks are loaded anew, at most every 10 s",
 )
 def test_a_raising_backend(tmp_path: Path, tiny_bundle: Path) -> None:
-    script, fault = tmp_path / "node.py", tmp_path / "fault"
+    script, fault, raised = (tmp_path / name for name in ("node.py", "fault", "raised"))
     script.write_text(FAULTY_NODE)
+    raised.touch()
     command = (sys.executable, str(script))
-    rig = Rig(tmp_path, {"FAULT": str(fault)}, command, bundle=str(tiny_bundle))
+    environment = {"FAULT": str(fault), "RAISED": str(raised)}
+    rig = Rig(tmp_path, environment, command, bundle=str(tiny_bundle))
 
     def lose(stamp: int, total: int) -> None:
         rig.camera.publish(image(stamp))
-        assert rig.spin_until(lambda: int(rig.diagnostics[-1]["failed"]) == total), rig.output()
+        assert rig.spin_until(lambda: raised.stat().st_size == total), rig.output()
 
     try:
         rig.activate()
         received = rig.subscribe("mag_image")
-        rig.next_diagnostics()
         fault.write_text("once")
         lose(1, total=1)
         rig.camera.publish(image(stamp=2))
         assert rig.spin_until(lambda: bool(received)), rig.output()
         assert "image lost: RuntimeError: the device is lost" in rig.output()
+        assert rig.counts() == dict.fromkeys(COUNTERS, 0) | {"received": 2, "fused": 1, "failed": 1}
 
         fault.write_text("until loaded")
         for number in range(5):
             lose(10 + number, total=2 + number)
         assert rig.spin_until(lambda: rig.diagnostics[-1]["reloads"] == "1"), rig.output()
+        assert rig.diagnostics[-1]["failed"] == "6"
         assert rig.diagnostics[-1]["level"] == "2"
         assert "5 images in a row were lost" in rig.diagnostics[-1]["message"]
         rig.camera.publish(image(stamp=20))
@@ -95,7 +100,7 @@ def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
 
     def fuses_again(seen: int) -> bool:
         rig.camera.publish(image())
-        rig.spin_until(lambda: False, 0.1)
+        rig.wait(0.1)
         return len(received) > seen
 
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
-from ros_rig import Rig, image
+from ros_rig import TIMEOUT_S, Rig, image
 
 
 @pytest.mark.fault("SIGINT or SIGTERM, also many", "ends cleanly with exit code 0")
@@ -28,11 +27,13 @@ def test_signals_end_an_active_node_cleanly(
     try:
         rig.activate()
         received = rig.subscribe("mag_image")
-        end = time.monotonic() + 0.3  # images are under way when the signal comes
-        while time.monotonic() < end:
+
+        def under_way() -> bool:
             rig.camera.publish(image(size=(480, 640)))
-            rig.spin_until(lambda: False, 0.01)
-        assert received
+            rig.wait(0.01)
+            return len(received) >= 3
+
+        assert rig.spin_until(under_way), rig.output()
         assert rig.end(number, times) == 0, rig.output()
         assert "Traceback" not in rig.output()
     finally:
@@ -59,7 +60,7 @@ def test_a_signal_during_configuration_ends_the_node_cleanly(
 def test_a_wrong_start_value_is_named(tmp_path: Path, name: str, value: Any) -> None:
     rig = Rig(tmp_path, **{name: value})
     try:
-        assert rig.process.wait(15) == 1
+        assert rig.process.wait(TIMEOUT_S) == 1
         assert f"'{name}'" in rig.output() or f": {name}" in rig.output()
         assert "Traceback" not in rig.output()
     finally:

@@ -53,17 +53,13 @@ class GroundRig(Rig):
         self.labels = self.node.create_publisher(String, "/seg/label_info", LATCHED)
 
     def activate(self) -> None:
-        assert self.transition("configure"), self.output()
-        assert self.transition("activate"), self.output()
-        publishers = (self.masks, self.infos, self.labels)
-        assert self.spin_until(lambda: all(p.get_subscription_count() > 0 for p in publishers))
-        self.spin_until(lambda: False, 0.3)  # the node's side of the match
+        self.activate_for(self.masks, self.infos, self.labels)
 
     def send(self, content: np.ndarray, stamp: int = 1, *, info: CameraInfo | None = None) -> Image:
         """Publish a calibration, if any, and a mask."""
         if info is not None:
             self.infos.publish(info)
-            self.spin_until(lambda: False, 0.3)
+            self.sync()
         message = mask(content, stamp)
         self.masks.publish(message)
         return message
@@ -212,14 +208,14 @@ def test_bad_input_is_refused_and_counted(rig: GroundRig) -> None:
     rig.send(scene(), info=calibration(distortion_model="mei", d=[0.1]))
     assert rig.refusal("distortion_model is 'mei'"), rig.output()
     rig.infos.publish(calibration())
-    rig.spin_until(lambda: False, 0.3)
+    rig.sync()
     colour, short, narrow = (mask(scene()) for _ in range(3))
     colour.encoding = "bgr8"
     del short.data[-10:]
     narrow.step = 3
     for bad in (colour, short, narrow):
         rig.masks.publish(bad)
-        rig.spin_until(lambda: False, 0.2)
+        rig.sync()
     for words in ("'bgr8'; expected mono8", "3062 bytes long", "step is 3"):
         assert rig.refusal(words), rig.output()
     assert any("refused or lost" in report["message"] for report in rig.diagnostics)
@@ -240,7 +236,7 @@ def test_labels_that_cannot_be_read_leave_the_old_ones(rig: GroundRig) -> None:
         '{"class_map": [{"class_id": 300, "class_name": "x"}]}',
     ):
         rig.labels.publish(String(data=text))
-        rig.spin_until(lambda: False, 0.1)
+        rig.sync()
     rig.send(scene(), info=calibration())
     receive(rig, clouds)
     assert rig.output().count("label_info refused") == 4
@@ -249,6 +245,7 @@ def test_labels_that_cannot_be_read_leave_the_old_ones(rig: GroundRig) -> None:
 def test_without_a_subscriber_nothing_is_computed(rig: GroundRig) -> None:
     before = rig.next_diagnostics()
     rig.send(scene(), info=calibration())
+    rig.sync()
     after = rig.next_diagnostics()
     assert int(after["idle"]) == int(before["idle"]) + 1
     assert after["published"] == before["published"]
@@ -276,7 +273,7 @@ def test_transitions_and_back(tmp_path: Path) -> None:
             assert rig.next_diagnostics()["published"] == str(count)
             assert rig.transition("deactivate")
             rig.masks.publish(mask(scene()))
-            rig.spin_until(lambda: False, 0.3)
+            rig.sync()
             assert len(clouds) == 1
             rig.unsubscribe_all()
             assert rig.transition("cleanup")

@@ -137,7 +137,7 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
     assert first - 1 <= min(clocks) and max(clocks) <= last
     jumps = [(a, b) for a, b in itertools.pairwise(clocks) if b < a]
     assert jumps, "15 images of 10 begin the loop anew"
-    # Of /clock the newest counts: a listener may miss the one before a jump or the one after.
+    # A listener may miss the last message before a jump, or the first after it.
     near = 50_000_000
     for before, after in jumps:
         assert last - before < near and after - first < near, "only from the bag's end to its start"
