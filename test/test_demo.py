@@ -24,7 +24,7 @@ RATE = 20
 
 def run_demo(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "magicfuse_ros.demo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture
@@ -67,7 +67,8 @@ def test_a_video_goes_through_the_node_into_a_bag(
     assert len(camera) == 30
     assert {header.frame_id for header in camera} == {"camera"}
     stamps = [header.stamp.sec * 10**9 + header.stamp.nanosec for header in camera]
-    assert np.diff(stamps).mean() == pytest.approx(10**9 / RATE, rel=0.1)
+    # The median: a machine that stalls makes one image late, and all after it.
+    assert np.median(np.diff(stamps)) == pytest.approx(10**9 / RATE, rel=0.1)
     fused = [message for _, message in recorded["/fuse_node/mag_image"]]
     assert len(fused) == frames["fused"]
     assert all(message.header in camera for message in fused)

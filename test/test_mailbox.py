@@ -39,7 +39,7 @@ def test_get_waits_for_put() -> None:
     reader.join(0.05)
     assert reader.is_alive()
     box.put("item", 0)
-    reader.join(5)
+    reader.join(60)
     assert got == ["item"]
 
 
@@ -49,7 +49,7 @@ def test_close_wakes_the_reader_and_lasts() -> None:
     reader = threading.Thread(target=lambda: got.append(box.get()))
     reader.start()
     box.close()
-    reader.join(5)
+    reader.join(60)
     box.put("late", 0)
     assert got == [None]
     assert box.get() is None

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from time import monotonic
-
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from magicfuse_ros.ros import play_node
 from magicfuse_ros.ros.play_node import degraded, paced
 
 
@@ -20,11 +19,23 @@ def test_a_video_has_one_light_but_fresh_noise() -> None:
     assert np.abs(blocks[0] - blocks[2]).max() > 8
 
 
-def test_images_come_in_time() -> None:
+def test_images_come_in_time_and_a_late_one_delays_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(play_node, "monotonic", lambda: now)
+    monkeypatch.setattr(play_node, "sleep", pass_by)
     image = np.zeros((2, 2, 3), np.uint8)
-    times = [monotonic() for _ in paced([image] * 6, 0.05, False)]  # type: ignore[arg-type]
-    assert np.diff(times) == pytest.approx(0.05, abs=0.03)
-    assert times[-1] - times[0] == pytest.approx(0.25, abs=0.04)
+    times = []
+    for number, _ in enumerate(paced([image] * 6, 0.12, False)):  # type: ignore[arg-type]
+        times.append(now)
+        pass_by(0.3 if number == 2 else 0.01)
+    assert np.diff(times) == pytest.approx([0.12, 0.12, 0.3, 0.12, 0.12])
 
 
 def test_a_signal_ends_the_play() -> None:

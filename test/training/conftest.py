@@ -5,11 +5,13 @@ Tests marked slow run where MAGICFUSE_SLOW_TESTS=1 is set.
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="the training package needs torch")
 
+from magicfuse_training.export.bundle import export_bundle, provenance  # noqa: E402
 from magicfuse_training.networks.model import MagicFuse  # noqa: E402
 from magicfuse_training.preset import Preset, load_preset  # noqa: E402
 
@@ -56,6 +58,21 @@ def small_preset() -> Preset:
 def build_model(small_preset: Preset) -> Callable[[], MagicFuse]:
     """Return a maker of models whose layers all do something: none is left at zero."""
     return lambda: _alive(small_preset)
+
+
+@pytest.fixture(scope="session")
+def exported(
+    build_model: Callable[[], MagicFuse], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MagicFuse, Path]:
+    """Return such a model, and the folder of its bundle; tests do not change them.
+
+    An export takes many seconds. It leaves the model with its weights rounded as in the bundle.
+    """
+    model = build_model()
+    folder = tmp_path_factory.mktemp("bundles") / "small"
+    made = provenance({"ikr": 1.0}, "abc", ["three scenes"], "your own")
+    export_bundle(model, folder, made)
+    return model, folder
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from magicfuse_ros.bench.report import Machine, Quantiles, Report, Result
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.cli import app
-from magicfuse_training.export.bundle import export_bundle, provenance
 from magicfuse_training.export.eager import EagerBackend
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
@@ -25,11 +24,9 @@ from magicfuse_training.preset import Preset
 PLOT = Path(__file__).parents[2] / "benchmarks" / "plot.py"
 
 
-@pytest.fixture(scope="module")
-def folder(build_model: Callable[[], MagicFuse], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "small"
-    export_bundle(build_model(), folder, provenance({}, "0" * 40, ["none"], "none"))
-    return folder
+@pytest.fixture
+def folder(exported: tuple[MagicFuse, Path]) -> Path:
+    return exported[1]
 
 
 def test_eager_fuses_what_the_runtime_fuses(
@@ -53,7 +50,15 @@ def test_bench_eager_says_how_many_times_faster_the_runtime_is(
 ) -> None:
     preset, out = tmp_path / "small.yaml", tmp_path / "eager.json"
     preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
-    command = ["bench-eager", "--bundle", str(folder), "--preset", str(preset), "--threads", "1"]
+    command = [
+        "bench-eager",
+        "--bundle",
+        str(folder),
+        "--preset",
+        str(preset),
+        "--threads",
+        "1",
+    ]
     command += ["--precision", "fp32", "fp16", "--rounds", "2", "--frames", "2"]
     result = CliRunner().invoke(app, [*command, "--json", str(out)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output

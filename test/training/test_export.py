@@ -1,6 +1,7 @@
 """Exported graphs: equal to eager, accepted and run by the vehicle's own runtime."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +26,13 @@ from magicfuse_training.networks.model import MagicFuse
 
 
 @pytest.fixture(scope="module")
-def model(build_model: Callable[[], MagicFuse]) -> MagicFuse:
-    return build_model()
+def model(exported: tuple[MagicFuse, Path]) -> MagicFuse:
+    return exported[0]
 
 
 @pytest.fixture(scope="module")
-def bundle(model: MagicFuse, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("bundles") / "small"
-    export_bundle(model, folder, provenance({"ikr": 1.0}, "abc", ["three scenes"], "your own"))
-    return Bundle.load(folder)
+def bundle(exported: tuple[MagicFuse, Path]) -> Bundle:
+    return Bundle.load(exported[1])
 
 
 @pytest.fixture(scope="module")
