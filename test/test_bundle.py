@@ -199,3 +199,12 @@ def test_default_bundle_is_found_in_every_installation(
         bundle_path.default_bundle()
     (folders[place] / MANIFEST).touch()
     assert bundle_path.default_bundle() == folders[place]
+
+
+def test_the_shipped_bundle_tells_its_own_scores() -> None:
+    shipped = Bundle.load(Path(__file__).parents[1] / "engines" / "nano")
+    scores = shipped.manifest.provenance.scores
+    assert scores.get("fingerprint") == shipped.fingerprint
+    card = (shipped.root / "MODEL_CARD.md").read_text()
+    restored = scores["camvid_val"]["dark"]["psnr_restored_db"]
+    assert f"{restored:.2f}" in card
