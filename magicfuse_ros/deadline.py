@@ -17,7 +17,7 @@
        nearest to cost / period. With a stride below cost / period the frames follow each other
        without a rest, and an image waits for up to one period, never longer, as only the newest
        waits; with one above it nothing waits, but frames are lost. Halfway between two strides
-       both give the same images a second by age.
+       images a second, divided by their age, are the same with both.
 
 To choose a rung, the estimate of a cost is the second largest of the latest: one slow frame changes
 nothing, two do. To choose a stride it is their median: a slow frame delays one image, no more.
@@ -46,7 +46,7 @@ MOST_PATIENCE = 640
 _NEARER = 0.6  # of a period: what a stride may be off; more than half, against flapping
 _INTERVALS = 30
 _FEWEST_INTERVALS = 4
-_SLOWER_INTERVALS, _SLOWER = 5, 2.0
+_SLOWER_INTERVALS, _SLOWER = 5, 2.0  # so many in a row, each over so many periods: a slower camera
 _AWAY_S = 1.0
 
 Mode = Literal["fuse", "restore", "auto"]

@@ -9,7 +9,6 @@ from statistics import median
 from time import monotonic
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
@@ -153,17 +152,11 @@ def test_skipped_images_are_spread_evenly_and_the_target_period_is_live(street: 
     assert street.reaches(stride=4), plan_of(street.report)
     assert street.report["deadline_ms"] == "320.0"
     received.clear()
-
-    def gaps() -> npt.NDArray[np.float64]:
-        """Return the latest 14, in camera periods."""
-        stamps = [m.header.stamp for m in received[-15:]]
-        return np.diff([stamp.sec + stamp.nanosec * 1e-9 for stamp in stamps]) / PERIOD_S
-
-    def even() -> bool:
-        return len(gaps()) == 14 and bool(np.mean(np.abs(gaps() - 4) < 0.5) > 0.9)
-
-    # Where the machine stalls for a moment, the camera does, too: then the next 14 count.
-    assert street.drive(TIMEOUT_S, even), gaps()
+    street.drive(5.5)
+    stamps = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in received]
+    gaps = np.diff(stamps) / PERIOD_S
+    assert len(gaps) >= 14
+    assert np.mean(np.abs(gaps - 4) < 0.5) > 0.9, gaps
     assert not rig.set(target_period=-1.0).successful
     rig.set(target_period=0.0)
     assert street.reaches(stride=1), plan_of(street.report)

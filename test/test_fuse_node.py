@@ -19,7 +19,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import String
 
-from ros_rig import COUNTERS, LATCHED, TIMEOUT_S, Rig, image
+from ros_rig import COUNTERS, LATCHED, Rig, image
 
 BURST = 40  # images; the queues on the way of the results have room for all of them
 OUTPUTS = {
@@ -77,13 +77,14 @@ def test_a_single_output_runs_only_its_networks(tmp_path: Path, tiny_bundle: Pat
     try:
         rig.activate()
         restored = rig.subscribe("restored_image")
-        sent = image()
-        sent.header.stamp = rig.node.get_clock().now().to_msg()
-        rig.camera.publish(sent)
-        assert rig.spin_until(lambda: bool(restored))
-        assert rig.counts()["fused"] == 1
+        for number in range(1, 4):  # the median of three does not see one that was held up
+            sent = image()
+            sent.header.stamp = rig.node.get_clock().now().to_msg()
+            rig.camera.publish(sent)
+            assert rig.spin_until(lambda n=number: len(restored) == n)  # type: ignore[misc]
+        assert rig.counts()["fused"] == 3
         report = rig.diagnostics[-1]
-        assert 0 < float(report["age_p50_ms"]) < 1000 * TIMEOUT_S
+        assert 0 < float(report["age_p50_ms"]) < 1000
         assert report["backend"].startswith("openvino ")
         assert report["backend_asked"] == "auto" and report["backend_why"].startswith("auto; ")
         assert float(report["stage_ikr_ms"]) > 0

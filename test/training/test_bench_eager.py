@@ -50,15 +50,7 @@ def test_bench_eager_says_how_many_times_faster_the_runtime_is(
 ) -> None:
     preset, out = tmp_path / "small.yaml", tmp_path / "eager.json"
     preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
-    command = [
-        "bench-eager",
-        "--bundle",
-        str(folder),
-        "--preset",
-        str(preset),
-        "--threads",
-        "1",
-    ]
+    command = ["bench-eager", "--bundle", str(folder), "--preset", str(preset), "--threads", "1"]
     command += ["--precision", "fp32", "fp16", "--rounds", "2", "--frames", "2"]
     result = CliRunner().invoke(app, [*command, "--json", str(out)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output

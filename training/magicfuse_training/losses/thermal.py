@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from magicfuse_training.losses.image import edge_l1
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
 HOT = 0.3  # what no surface of a street reaches without a cause
 _RING = 8  # pixels around people that they are compared with
-_WANTED = 0.8  # of a real contrast; a push for all of it lights up what only looks like people
+_ENOUGH = 0.8  # of a real contrast; a push for all of it lights up what only looks like people
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,24 @@ def thermal_loss(estimate: Tensor, thermal: Tensor, weight: Tensor, day: Tensor)
         thermal: (B, 1, H, W), real.
         weight: (B, 1, H, W), over 1 on people.
         day: (B,) bool.
+
+    Returns:
+        A scalar.
     """
     people = (weight > 1).float()
 
-    def by_time(name: str) -> Tensor:
-        value = torch.where(day, getattr(_DAY, name), getattr(_NIGHT, name))
-        return value[:, None, None, None]
-
-    drawn = by_time("level") + by_time("kept") * (thermal - by_time("level"))
+    level, kept, on_people = (
+        torch.where(day, by_day, at_night)[:, None, None, None]
+        for by_day, at_night in zip(astuple(_DAY), astuple(_NIGHT), strict=True)
+    )
+    drawn = level + kept * (thermal - level)
     target = torch.where((people > 0) | (thermal > HOT), thermal, drawn)
     error = estimate - target
     return (
         12 * error.abs().mean()
         + 100 * error.square().mean()
         + 2 * edge_l1(estimate, target, weight)
-        + (by_time("people") * error.square() * people).sum() / people.sum().clamp_min(1.0)
+        + (on_people * error.square() * people).sum() / people.sum().clamp_min(1.0)
         + 6 * contrast_loss(estimate, people * day[:, None, None, None], contrast(thermal, people))
     )
 
@@ -73,7 +76,7 @@ def thermal_loss(estimate: Tensor, thermal: Tensor, weight: Tensor, day: Tensor)
 def contrast(image: Tensor, people: Tensor) -> Tensor:
     """Return mean over people minus mean of a ring around them, (B,); 0 where there is nobody.
 
-    `people` is (B, 1, H, W), 0 or 1.
+    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1.
     """
     ring = F.max_pool2d(people, 2 * _RING + 1, 1, _RING) - people
     inside, around = (
@@ -85,7 +88,10 @@ def contrast(image: Tensor, people: Tensor) -> Tensor:
 
 
 def contrast_loss(estimate: Tensor, people: Tensor, wanted: Tensor) -> Tensor:
-    """Return by how much people fall short of a contrast (B,), mean over images that show some."""
-    short = F.relu(_WANTED * wanted - contrast(estimate, people))
+    """Return by how much people fall short of 0.8 of a contrast, mean over images that show some.
+
+    `estimate` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1, `wanted` (B,); the result a scalar.
+    """
+    short = F.relu(_ENOUGH * wanted - contrast(estimate, people))
     seen = (people.sum((1, 2, 3)) > 0).float()
     return (short * seen).sum() / seen.sum().clamp_min(1.0)
