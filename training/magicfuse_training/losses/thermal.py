@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from magicfuse_training.losses.image import edge_l1
 
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
+WARMEST = 0.45  # a person in MSRS train, about
 HOT = 0.3  # what no surface of a street reaches without a cause
 _RING = 8  # pixels around people that they are compared with
 _ENOUGH = 0.8  # of a real contrast; a push for all of it lights up what only looks like people
@@ -95,3 +96,15 @@ def contrast_loss(estimate: Tensor, people: Tensor, wanted: Tensor) -> Tensor:
     short = F.relu(_ENOUGH * wanted - contrast(estimate, people))
     seen = (people.sum((1, 2, 3)) > 0).float()
     return (short * seen).sum() / seen.sum().clamp_min(1.0)
+
+
+def unseen_loss(estimate: Tensor, warm: Tensor) -> Tensor:
+    """Return the loss of an estimate that there is no thermal image for, a scalar.
+
+    A contrast alone can be had by lighting up whatever stands where people often are. So all that
+    is not warm is drawn to the level of a typical street, and nothing is hotter than people are.
+    `estimate` is (B, 1, H, W); `warm` (B, 1, H, W), 1 on people and riders, and where unlabelled.
+    """
+    error = (estimate - _DAY.level) * (1 - warm)
+    over = F.relu(estimate - WARMEST)
+    return 3 * error.abs().mean() + 30 * error.square().mean() + 30 * over.square().mean()

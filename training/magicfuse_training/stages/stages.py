@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_ros.schedule import ddim_steps
+from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.losses.image import (
@@ -27,7 +28,7 @@ from magicfuse_training.losses.image import (
     weighted_l1,
 )
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
-from magicfuse_training.losses.thermal import TYPICAL_CONTRAST, contrast_loss, thermal_loss
+from magicfuse_training.losses.thermal import TYPICAL_CONTRAST, contrast_loss, thermal_loss, unseen_loss
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
@@ -166,6 +167,10 @@ def _people_ids(model: MagicFuse) -> list[int]:
     return [c.id for c in model.preset.classes if c.name in PEOPLE]
 
 
+def _warm_ids(model: MagicFuse) -> list[int]:
+    return [c.id for c in model.preset.classes if c.name in (*PEOPLE, "bicyclist")]
+
+
 def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:
     """The task's own losses on the output of a sampler of `count` steps, through all of them."""
     steps = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
@@ -183,7 +188,8 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     everything = torch.arange(len(condition))
     paired = batch["has_thermal"].nonzero()[:, 0]
     people = torch.isin(batch["label"], torch.tensor(_people_ids(model)))[:, None].float()
-    masked = ((people.sum((1, 2, 3)) > 0) & (batch["has_thermal"] == 0)).nonzero()[:, 0]
+    masked = (batch["has_thermal"] == 0).nonzero()[:, 0]
+    warm = torch.isin(batch["label"], torch.tensor([*_warm_ids(model), IGNORE]))[:, None].float()
     known = batch["has_clean"][:, None, None, None]
     restored, clean = decode(streams.x0_ikr, everything), batch["clean"]
     losses = {
@@ -203,6 +209,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
         estimate = luma(decode(streams.x0_ckg, masked))
         wanted = torch.full((len(masked),), TYPICAL_CONTRAST)
         losses["people"] = 5 * contrast_loss(estimate, people[masked], wanted)
+        losses["unseen"] = unseen_loss(estimate, warm[masked])
     return losses
 
 
