@@ -28,7 +28,12 @@ from magicfuse_training.losses.image import (
     weighted_l1,
 )
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
-from magicfuse_training.losses.thermal import TYPICAL_CONTRAST, contrast_loss, thermal_loss, unseen_loss
+from magicfuse_training.losses.thermal import (
+    TYPICAL_CONTRAST,
+    contrast_loss,
+    thermal_loss,
+    unseen_loss,
+)
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
