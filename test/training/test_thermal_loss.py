@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from magicfuse_training.losses.thermal import contrast, contrast_loss, thermal_loss
+from magicfuse_training.losses.thermal import contrast, contrast_loss, thermal_loss, unseen_loss
 
 DAY, NIGHT = torch.tensor([True]), torch.tensor([False])
 PEOPLE = torch.zeros(1, 1, 64, 64)
@@ -76,3 +76,11 @@ def test_without_people_it_is_finite_and_has_a_gradient() -> None:
     loss = thermal_loss(estimate, real, nobody, torch.tensor([True, False]))
     loss.backward()
     assert estimate.grad is not None and bool(torch.isfinite(estimate.grad).all())
+
+
+def test_an_estimate_that_nothing_checks_lights_up_people_alone() -> None:
+    band = street(people=0.3, rest=0.09)
+    band[:, :, 20:44] = 0.3  # all that stands where people are: the contrast with the rest is met
+    assert unseen_loss(band, PEOPLE) > 10 * unseen_loss(street(people=0.3, rest=0.09), PEOPLE)
+    assert float(unseen_loss(street(people=0.3, rest=0.09), PEOPLE)) == pytest.approx(0, abs=1e-6)
+    assert unseen_loss(street(people=0.9, rest=0.09), PEOPLE) > 0.1  # hotter than people are
