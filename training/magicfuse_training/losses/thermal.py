@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from magicfuse_training.losses.image import edge_l1
 
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
-WARMEST = 0.45  # a person in MSRS train, about
+WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box exceeds, in the median
 HOT = 0.3  # what no surface of a street reaches without a cause
 _RING = 8  # pixels around people that they are compared with
 _ENOUGH = 0.8  # of a real contrast; a push for all of it lights up what only looks like people
