@@ -92,3 +92,12 @@ def test_boxes_are_in_pixels_and_of_the_wanted_kind(tmp_path) -> None:  # type: 
     path = tmp_path / "b.txt"
     path.write_text("0 0.5 0.5 0.5 1.0\n2 0.1 0.1 0.1 0.1\n")
     assert read_boxes(path, 100, 200, [0]).tolist() == [[50, 0, 150, 100]]
+
+
+def test_crops_show_people_more_often_by_day_than_at_night() -> None:
+    def share(weights: list[float]) -> float:
+        weight = crops_of(weights)[range(300)]["weight"]
+        return float((weight.amax((1, 2, 3)) > 1).float().mean())
+
+    by_day, at_night = share([0, 1, 0]), share([0, 0, 1])
+    assert by_day > at_night + 0.1 and at_night > 0

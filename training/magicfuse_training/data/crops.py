@@ -113,10 +113,10 @@ class Crops(Dataset[Batch]):
 
     @staticmethod
     def _corner(scene: Scene, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Choose a crop, more often around people than they are there: rarely so at night.
+        """Choose a crop, at times around people: half of the day scenes with people, few at night.
 
-        At night little tells people from lit windows and cones: the share of people in the crops
-        is then what an estimate goes by, and should not be far from the streets'.
+        Where little tells people from lit windows and cones, their share in the crops is what an
+        estimate goes by.
         """
         height, width = scene.visible.shape[:2]
         y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)

@@ -10,6 +10,7 @@ then      one_step      the whole sampler at K = 1, trained on what it puts out
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
 
 PEOPLE = ("pedestrian", "person")  # names of their class in the presets
+RIDERS = ("bicyclist",)
 
 
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
@@ -168,12 +170,10 @@ def fusion_only_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     return {"fusion": terms["fusion"]}
 
 
-def _people_ids(model: MagicFuse) -> list[int]:
-    return [c.id for c in model.preset.classes if c.name in PEOPLE]
-
-
-def _warm_ids(model: MagicFuse) -> list[int]:
-    return [c.id for c in model.preset.classes if c.name in (*PEOPLE, "bicyclist")]
+def _of_classes(model: MagicFuse, label: Tensor, names: Sequence[str]) -> Tensor:
+    """Return (B, 1, H, W) bool, true where a label (B, H, W) is one of the classes named."""
+    ids = [c.id for c in model.preset.classes if c.name in names]
+    return torch.isin(label, torch.tensor(ids))[:, None]
 
 
 def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:
@@ -192,9 +192,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
 
     everything = torch.arange(len(condition))
     paired = batch["has_thermal"].nonzero()[:, 0]
-    people = torch.isin(batch["label"], torch.tensor(_people_ids(model)))[:, None].float()
-    masked = (batch["has_thermal"] == 0).nonzero()[:, 0]
-    warm = torch.isin(batch["label"], torch.tensor([*_warm_ids(model), IGNORE]))[:, None].float()
+    unpaired = (batch["has_thermal"] == 0).nonzero()[:, 0]
     known = batch["has_clean"][:, None, None, None]
     restored, clean = decode(streams.x0_ikr, everything), batch["clean"]
     losses = {
@@ -210,11 +208,14 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
         )
         fused = decode(streams.x0_mkf, paired)
         losses["fusion"] = fusion_loss(fused, visible, thermal, model.preset.losses)
-    if len(masked):  # people are warm, and far more of them have masks than thermal images
-        estimate = luma(decode(streams.x0_ckg, masked))
-        wanted = torch.full((len(masked),), TYPICAL_CONTRAST)
-        losses["people"] = 5 * contrast_loss(estimate, people[masked], wanted)
-        losses["unseen"] = unseen_loss(estimate, warm[masked])
+    if len(unpaired):  # people are warm, and far more of them have masks than thermal images
+        estimate, label = luma(decode(streams.x0_ckg, unpaired)), batch["label"][unpaired]
+        people = _of_classes(model, label, PEOPLE)
+        wanted = torch.full((len(unpaired),), TYPICAL_CONTRAST)
+        losses["people"] = 5 * contrast_loss(estimate, people.float(), wanted)
+        # Not cars: most of those that stand in a street are as cold as the street.
+        warm = people | _of_classes(model, label, RIDERS) | (label == IGNORE)[:, None]
+        losses["unseen"] = unseen_loss(estimate, warm.float())
     return losses
 
 
