@@ -17,7 +17,7 @@
        2b. thermal stream:   eps, x0, z_ckg = ckg(condition, z_ckg, t, ...)
        2c. fused stream:     x0, z_mkf, z_seg = mkf(both x0, both eps, z_mkf, z_seg, tau, ...)
     3. mask, confidence = segmentation(z_seg)
-    4. images = decoder(x0) of the streams whose image is wanted
+    4. images = decoder(x0, image) of the streams whose image is wanted
 
 A network runs only where a wanted output needs it.
 """
@@ -141,8 +141,9 @@ class Sampler:
             ms[name] += (perf_counter() - start) * 1e3
             return results
 
+        visible = self._backend.upload(image)
         if calls["encoder"]:  # 1.
-            encoded = run("encoder", {**self._fixed, "image": self._backend.upload(image)})
+            encoded = run("encoder", {**self._fixed, "image": visible})
         for step in self._grid(steps):  # 2.
             if calls["ikr"]:
                 ikr = run("ikr", {**step, "z": z_ikr})
@@ -169,7 +170,8 @@ class Sampler:
         def decode(output: Output, stream: Mapping[str, Tensor]) -> npt.NDArray[np.uint8] | None:
             if output not in outputs:
                 return None
-            return fetch("decoder", run("decoder", {"x0": stream["x0"]})["image"])
+            decoded = run("decoder", {"x0": stream["x0"], "visible": visible})
+            return fetch("decoder", decoded["image"])
 
         def label(output: Output) -> npt.NDArray[np.uint8] | None:
             return fetch("segmentation", labels[output]) if output in outputs else None

@@ -16,7 +16,7 @@ _PROVIDED: dict[NetworkName, frozenset[str]] = {
     "ckg": frozenset({"z", *_STEP}),
     "mkf": frozenset({"z", "z_seg", "x0_ikr", "x0_ckg", "eps_ikr", "eps_ckg", "tau", *_STEP}),
     "segmentation": frozenset({"z_seg"}),
-    "decoder": frozenset({"x0"}),
+    "decoder": frozenset({"x0", "visible"}),
 }
 _REQUIRED: dict[NetworkName, tuple[str, ...]] = {
     "encoder": (),
@@ -82,6 +82,7 @@ def _known_tensors(manifest: Manifest) -> dict[str, TensorSpec]:
     latents = ("z", "z_next", "x0", "x0_ikr", "x0_ckg", "eps", "eps_ikr", "eps_ckg")
     tensors = [
         TensorSpec(name="image", dtype="uint8", shape=(1, *size, 3)),
+        TensorSpec(name="visible", dtype="uint8", shape=(1, *size, 3)),
         *(TensorSpec(name=n, dtype="uint8", shape=(1, *size)) for n in ("mask", "confidence")),
         *(TensorSpec(name=n, dtype="float32", shape=latent) for n in latents),
         *(TensorSpec(name=n, dtype="float32", shape=scores) for n in ("z_seg", "z_seg_next")),

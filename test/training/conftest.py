@@ -43,8 +43,9 @@ def small_preset() -> Preset:
                     "latent_channels": 4,
                     "condition_channels": 8,
                     "detail_channels": 8,
+                    "stem_channels": 8,
                     "context_channels": [8, 16],
-                    "decoder_channels": (8, 8, 8),
+                    "decoder_channels": (8, 8),
                 }
             ),
             "ikr": nano.ikr.model_copy(update=unet),

@@ -12,6 +12,7 @@ from magicfuse_ros.media.degradations.effect import (
     Effect,
     Grid,
     Image,
+    Linear,
     Rows,
     to_linear,
     to_srgb,
@@ -32,13 +33,17 @@ class MotionBlur(Effect):
     def _draw(cls, strength: float, rng: np.random.Generator) -> MotionBlur:
         return cls(reach_px=1 + round(6 * strength), angle=rng.uniform(0, np.pi))
 
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
-        """See Effect."""
+    def kernel(self) -> Linear:
+        """Return the weights of the pixels that a point is smeared over, (n, n), n odd, sum 1."""
         reach = self.reach_px
         kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
         dx, dy = round(reach * np.cos(self.angle)), round(reach * np.sin(self.angle))
         cv2.line(kernel, (reach - dx, reach - dy), (reach + dx, reach + dy), 1.0)
-        return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), dtype=np.uint8)
+        return kernel / kernel.sum()
+
+    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+        """See Effect."""
+        return np.asarray(cv2.filter2D(image, -1, self.kernel()), dtype=np.uint8)
 
 
 class DefocusBlur(Effect):
@@ -49,6 +54,11 @@ class DefocusBlur(Effect):
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> DefocusBlur:
         return cls(sigma_px=0.6 + 2.0 * strength)
+
+    def kernel(self) -> Linear:
+        """Return the weights of the pixels that a point is smeared over, (n, n), n odd, sum 1."""
+        line = cv2.getGaussianKernel(2 * round(3 * self.sigma_px) + 1, self.sigma_px, cv2.CV_32F)
+        return np.asarray(line @ line.T, np.float32)
 
     def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
         """See Effect."""

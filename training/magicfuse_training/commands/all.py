@@ -11,6 +11,7 @@ from rich.console import Console
 
 from magicfuse_training.commands.options import (
     Data,
+    DeviceCropsOption,
     RunFolder,
     load_averaged,
     minutes_of,
@@ -42,6 +43,7 @@ def all_command(
     run: RunFolder = Path("runs/nano"),
     preset: str = "nano",
     batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
+    device_crops: DeviceCropsOption = False,
     seed: int = 0,
 ) -> None:
     """Train every stage in turn and export the bundle; goes on where a killed run stopped."""
@@ -56,7 +58,7 @@ def all_command(
         if newest := newest_checkpoint(run, before=name):
             load_averaged(model, newest)
             start = str(newest)
-        budget = Budget(minutes * share, batch=batch, seed=seed)
+        budget = Budget(minutes * share, batch=batch, device_crops=device_crops, seed=seed)
         model = train_stage(STAGES[name], model, run / name, sources, budget, start, groups)
     trained = describe(sources)
     commit = current_commit(Path(__file__).parent)

@@ -23,6 +23,10 @@ DevelopmentData = Annotated[
     Path, typer.Option("--data", help="folder that holds repacked camvid/ and msrs/")
 ]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="bundle folder")]
+DeviceCropsOption = Annotated[
+    bool,
+    typer.Option("--device-crops", help="the GPU makes the crops; its memory holds all scenes"),
+]
 ORDER = (*STAGES, "distill")
 
 

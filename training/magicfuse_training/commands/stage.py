@@ -11,6 +11,7 @@ import typer
 from magicfuse_ros.bundle import Bundle
 from magicfuse_training.commands.options import (
     Data,
+    DeviceCropsOption,
     RunFolder,
     load_averaged,
     newest_checkpoint,
@@ -49,6 +50,7 @@ def stage_command(
         MixedPrecision, typer.Option(help="of convolutions; fp16 for GPUs that lack bf16")
     ] = "bf16",
     workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    device_crops: DeviceCropsOption = False,
     seed: int = 0,
 ) -> None:
     """Train one stage; goes on where a killed run of the same stage stopped."""
@@ -66,7 +68,7 @@ def stage_command(
     elif newest := newest_checkpoint(run, before=name):
         load_averaged(model, newest)
         start = str(newest)
-    budget = Budget(minutes, steps, batch, accumulate, mixed_precision, workers, seed)
+    budget = Budget(minutes, steps, batch, accumulate, mixed_precision, workers, device_crops, seed)
     train_stage(STAGES[name], model, run / name, sources, budget, start)
 
 

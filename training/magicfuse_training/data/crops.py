@@ -17,6 +17,9 @@ from magicfuse_ros.media.degradations import blur, compress, degrade
 from magicfuse_training.data.scenes import Scene
 
 Batch = dict[str, torch.Tensor]
+Arrays = dict[str, npt.NDArray[Any]]
+PASTED = (0.2, 0.6)  # height and width of what one scene lends another, as shares of a crop
+AROUND_PEOPLE = {True: 0.5, False: 0.15}  # share of crops that are, by day and at night
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class CropConfig:
     clean: float = 0.3  # a restorer that seldom sees clean input overdoes it on clean days
     night_weight: float = 0.3  # of a stand-in for the clean image of a night scene
     person_weight: float = 7.0  # thermal images are mostly dark: people need weight to be learnt
+    # Crops with a piece of another scene of their group in them (CutMix, arXiv 1905.04899). A few
+    # hundred scenes are soon learnt by heart; who stands where is what must not be.
+    mixed: float = 0.4
 
 
 class Crops(Dataset[Batch]):
@@ -71,10 +77,31 @@ class Crops(Dataset[Batch]):
         for start in itertools.count(0, self.config.batch):
             yield self[range(start, start + self.config.batch)]
 
-    def _sample(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+    def _sample(self, rng: np.random.Generator) -> Arrays:
         config = self.config
         group = self.groups[int(rng.choice(len(self.groups), p=self.probabilities))]
         scene = group[int(rng.integers(len(group)))]
+        crop, rows = self._cut(scene, rng)
+        if rng.random() < config.mixed:
+            other, _ = self._cut(group[int(rng.integers(len(group)))], rng)
+            part = self._pasted_part(rng)
+            for name, image in crop.items():
+                image[part] = other[name][part]
+        degraded = _degrade(crop["visible"], scene.clean, rng, config.clean, rows)
+        weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
+        return {
+            "degraded": degraded.transpose(2, 0, 1),
+            "clean": crop["target"].transpose(2, 0, 1),
+            "thermal": crop["thermal"][None],
+            "label": crop["label"].astype(np.int64),
+            "weight": weight[None],
+            "has_clean": np.float32(1.0 if scene.clean else config.night_weight),
+            "has_thermal": np.float32(scene.thermal is not None),
+        }
+
+    def _cut(self, scene: Scene, rng: np.random.Generator) -> tuple[Arrays, tuple[float, float]]:
+        """Cut a random part out of a scene's images; also return the rows that it shows."""
+        config = self.config
         height, width = scene.visible.shape[:2]
         scale = np.exp(rng.uniform(*np.log(config.scale)))
         aspect = np.exp(rng.uniform(-0.1, 0.1))
@@ -86,30 +113,25 @@ class Crops(Dataset[Batch]):
         def cut(image: npt.NDArray[np.uint8], how: int) -> npt.NDArray[np.uint8]:
             part = image[y : y + h, x : x + w]
             part = cv2.resize(part, (config.width, config.height), interpolation=how)
-            return np.ascontiguousarray(part[:, ::-1] if flip else part)
+            return np.array(part[:, ::-1] if flip else part)
 
-        jitter = _Jitter(rng)
+        jitter = _Jitter(rng, scene.clean)
         visible = jitter(cut(scene.visible, cv2.INTER_LINEAR))
         clean = visible if scene.clean else jitter(cut(scene.target, cv2.INTER_LINEAR))
-        label = cut(scene.label, cv2.INTER_NEAREST)
-        weight = np.ones((height, width), np.float32)
+        people = np.zeros((height, width), np.uint8)
         thermal = np.zeros((config.height, config.width), np.uint8)
         if scene.thermal is not None:
             thermal = cut(scene.thermal, cv2.INTER_AREA)
             for x0, y0, x1, y1 in scene.people.round().astype(int):
-                weight[max(y0, 0) : y1, max(x0, 0) : x1] = config.person_weight
-        box_weight = cut(weight, cv2.INTER_NEAREST)  # type: ignore[arg-type]
-        rows = (y / height, (y + h) / height)
-        degraded = _degrade(visible, scene.clean, rng, config.clean, rows)
-        return {
-            "degraded": degraded.transpose(2, 0, 1),
-            "clean": clean.transpose(2, 0, 1),
-            "thermal": thermal[None],
-            "label": label.astype(np.int64),
-            "weight": box_weight[None],
-            "has_clean": np.float32(1.0 if scene.clean else config.night_weight),
-            "has_thermal": np.float32(scene.thermal is not None),
+                people[max(y0, 0) : y1, max(x0, 0) : x1] = 1
+        crop: Arrays = {
+            "visible": visible,
+            "target": clean.copy(),
+            "thermal": thermal,
+            "label": cut(scene.label, cv2.INTER_NEAREST),
+            "people": cut(people, cv2.INTER_NEAREST),
         }
+        return crop, (y / height, (y + h) / height)
 
     @staticmethod
     def _corner(scene: Scene, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -120,22 +142,50 @@ class Crops(Dataset[Batch]):
         """
         height, width = scene.visible.shape[:2]
         y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
-        around_people = 0.5 if scene.clean else 0.15
-        if len(scene.people) and rng.random() < around_people:
+        if len(scene.people) and rng.random() < AROUND_PEOPLE[scene.clean]:
             x0, y0, x1, y1 = scene.people[rng.integers(len(scene.people))]
             y = np.clip((y0 + y1) / 2 - rng.uniform(0.2, 0.8) * h, 0, height - h)
             x = np.clip((x0 + x1) / 2 - rng.uniform(0.2, 0.8) * w, 0, width - w)
         return int(y), int(x)
 
+    def _pasted_part(self, rng: np.random.Generator) -> tuple[slice, slice]:
+        """Choose the rows and columns of a crop that another scene lends it."""
+        size = (self.config.height, self.config.width)
+        shares = rng.uniform(*PASTED, 2)
+        starts = rng.uniform(0, 1 - shares)
+        rows, columns = (
+            slice(round(a * n), round((a + b) * n))
+            for a, b, n in zip(starts, shares, size, strict=True)
+        )
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class JitterRange:
+    """Ranges that the light of a scene is changed in: a few hundred are soon learnt by heart."""
+
+    gamma: tuple[float, float]
+    gain: tuple[float, float]
+    balance: tuple[float, float] = (0.9, 1.1)  # of each colour
+    saturation: tuple[float, float] = (0.5, 1.4)  # of half of the crops
+
+
+# By day and at night, where lamps and the camera's gain make more of a difference.
+JITTER = {
+    True: JitterRange(gamma=(0.75, 1.35), gain=(0.85, 1.15)),
+    False: JitterRange(gamma=(0.7, 1.4), gain=(0.6, 1.5)),
+}
+
 
 class _Jitter:
-    """One draw of contrast, colour, brightness: a few hundred scenes are soon learnt by heart."""
+    """One draw of contrast, colour, brightness."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        table = (np.arange(256)[:, None] / 255.0) ** rng.uniform(0.75, 1.35)
-        table = np.clip(table * rng.uniform(0.85, 1.15) * rng.uniform(0.9, 1.1, 3), 0, 1)
+    def __init__(self, rng: np.random.Generator, clean: bool) -> None:
+        by = JITTER[clean]
+        table = (np.arange(256)[:, None] / 255.0) ** rng.uniform(*by.gamma)
+        table = np.clip(table * rng.uniform(*by.gain) * rng.uniform(*by.balance, 3), 0, 1)
         self.lut = (table * 255).round().astype(np.uint8)[None]
-        self.saturation = rng.uniform(0.5, 1.4) if rng.random() < 0.5 else 1.0
+        self.saturation = rng.uniform(*by.saturation) if rng.random() < 0.5 else 1.0
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         image = np.asarray(cv2.LUT(image, self.lut), dtype=np.uint8)
@@ -144,6 +194,22 @@ class _Jitter:
         gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         mixed = cv2.addWeighted(image, self.saturation, gray, 1 - self.saturation, 0)
         return np.asarray(mixed, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Causes:
+    """What degrades a crop: shares of the clean scenes that are not left as they are."""
+
+    dark: float = 0.42
+    haze: float = 0.26
+    blur: float = 0.06
+    # The rest, and a quarter of all, is compressed; some are blurred before all else.
+    compressed: float = 0.25
+    blurred_first: float = 0.15
+    dark_night: float = 0.15  # of the night scenes, mildly
+
+
+CAUSES = Causes()
 
 
 def _degrade(
@@ -156,18 +222,19 @@ def _degrade(
     """Degrade a clean scene by one main cause and at times a second; a night scene seldom."""
     draw = rng.random()
     if not clean:
-        return degrade(image, "dark", 0.0, rng) if draw < 0.15 else image
+        return degrade(image, "dark", 0.0, rng) if draw < CAUSES.dark_night else image
     if draw < undegraded:
         return image
     strength = rng.random()
-    if rng.random() < 0.15:
+    if rng.random() < CAUSES.blurred_first:
         image = blur(image, rng.random() * 0.6, rng)
-    if draw < undegraded + 0.42:
+    dark, haze, blurred = undegraded + np.cumsum([CAUSES.dark, CAUSES.haze, CAUSES.blur])
+    if draw < dark:
         image = degrade(image, "dark", strength, rng)
-    elif draw < undegraded + 0.68:
+    elif draw < haze:
         image = degrade(image, "haze", strength, rng, rows)
-    elif draw < undegraded + 0.74:
+    elif draw < blurred:
         image = blur(image, strength, rng)
-    if rng.random() < 0.25 or draw > 0.94:
+    if rng.random() < CAUSES.compressed or draw > blurred:
         image = compress(image, rng.random())
     return image

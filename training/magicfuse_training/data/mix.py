@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -114,8 +115,10 @@ def load_groups(
     ]
     if sum(map(len, sets)) <= IN_MEMORY:
         read: list[list[Scene]] = [[], [], []]
-        for scene in (scene for scenes in sets for scene in scenes):
-            read[_group(scene.thermal is not None, scene.clean)].append(scene)
+        with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter to others
+            for scenes in sets:
+                for scene in pool.map(scenes.__getitem__, range(len(scenes))):
+                    read[_group(scene.thermal is not None, scene.clean)].append(scene)
         return list(read)
     places: list[list[tuple[Scenes, int]]] = [[], [], []]
     for scenes in sets:

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from magicfuse_training.networks.autoencoder import CELL
 from magicfuse_training.networks.model import MagicFuse
 
 
 class EncoderGraph(nn.Module):
-    """image uint8 (1, H, W, 3), and noise if it takes some -> condition, and details if it has any.
-
-    The details are detail_4 (at 1/4) and detail_2.
-    """
+    """image uint8 (1, H, W, 3), and noise if it takes some -> condition, and detail_4 if it has it."""
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
@@ -30,7 +28,7 @@ class EncoderGraph(nn.Module):
         """Run the graph."""
         x = image.float().permute(0, 3, 1, 2) / 255
         features: tuple[Tensor, ...] = self.encoder(x, noise)
-        return features
+        return features[: len(self.outputs)]
 
 
 class StreamGraph(nn.Module):
@@ -115,13 +113,14 @@ class SegmentationGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """x0, and details if there are any -> image uint8 (1, H, W, 3)."""
+    """x0, and detail_4 and the degraded image if it takes them -> image uint8 (1, H, W, 3)."""
 
     outputs = ("image",)
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
-        self.inputs = ("x0", *detail_names(model))
+        details = detail_names(model)
+        self.inputs = ("x0", *details, "visible") if details else ("x0",)
         self.decoder = model.decoder
 
     def forward(self, x0: Tensor, *details: Tensor) -> Tensor:
@@ -129,18 +128,23 @@ class DecoderGraph(nn.Module):
         if self.decoder.latent_only:
             image = self.decoder(x0).permute(0, 2, 3, 1)
         else:
-            # Pixel shuffle, but with channels last, as the image is wanted: one copy, not two.
-            half: Tensor = self.decoder.half_size(x0, *details).permute(0, 2, 3, 1) + 0.5
-            _, h, w, _ = half.shape
-            image = half.reshape(1, h, w, 3, 2, 2).permute(0, 1, 4, 2, 5, 3)
-            image = image.reshape(1, 2 * h, 2 * w, 3)
-        pixels: Tensor = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-        return pixels
+            # Decoder.forward with channels last, as the image is wanted: one copy, not two; and a
+            # cell's gain meets its pixels without being written down for each of them.
+            detail, codes = details
+            pixels, gain, _ = self.decoder.cells(x0, detail, codes)
+            _, _, h, w = pixels.shape
+            pixels = pixels.permute(0, 2, 3, 1).reshape(1, h, w, 3, CELL, CELL)
+            pixels = pixels.permute(0, 1, 4, 2, 5, 3)
+            gain = gain.permute(0, 2, 3, 1).reshape(1, h, 1, w, 1, 3) / 255
+            image = pixels + gain * codes.float().reshape(1, h, CELL, w, CELL, 3)
+            image = image.reshape(1, CELL * h, CELL * w, 3)
+        result: Tensor = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+        return result
 
 
 def detail_names(model: MagicFuse) -> tuple[str, ...]:
     """Return the names of the features that the encoder hands to the head and the decoder."""
-    return () if model.preset.autoencoder.latent_only else ("detail_4", "detail_2")
+    return () if model.preset.autoencoder.latent_only else ("detail_4",)
 
 
 Graph = EncoderGraph | StreamGraph | FusionGraph | SegmentationGraph | DecoderGraph
@@ -169,7 +173,7 @@ def example_inputs(model: MagicFuse, height: int, width: int, seed: int = 0) -> 
         name: torch.randn(1, preset.autoencoder.latent_channels, *size, generator=generator)
         for name in latents
     }
-    values["image"] = image
+    values["image"] = values["visible"] = image
     values["noise"] = torch.randn(1, preset.autoencoder.noise_channels, *size, generator=generator)
     encoder = EncoderGraph(model)
     with torch.no_grad():

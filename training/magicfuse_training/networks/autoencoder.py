@@ -2,12 +2,13 @@
 
     image (B, 3, H, W) in [0, 1] --Encoder--> latent    (B, L, h, w) in [-1, 1]
                                               condition (B, C, h, w), what the streams look at
-                                              details   the features that 1/8 would lose
+                                              details   what 1/8 would lose: features at 1/4, image
     latent, details of the degraded image --Decoder--> image (B, 3, H, W)
 
 The latent is made of local features; the condition has also seen the scene as a whole (`Context`).
 The decoder gets its details from the degraded visible image, whatever latent it decodes: that is
-all a vehicle has. It learns which of them belong into a restored, a thermal or a fused image.
+all a vehicle has. It learns which of them belong into a restored, a thermal or a fused image: its
+result is the degraded image times a gain, which every 4 x 4 pixels share, plus pixels of its own.
 
 The published form is `latent_only`: the latent at 1/4 is the condition, and all that the decoder
 gets.
@@ -32,16 +33,18 @@ from magicfuse_training.networks.blocks import (
 
 
 class AutoencoderConfig(BaseModel):
-    """Widths of the autoencoder; the image is handled at 1/2, 1/4 and 1/8, or at 1, 1/2 and 1/4."""
+    """Widths of the autoencoder; the image is handled at 1/4 and 1/8, or at 1, 1/2 and 1/4."""
 
     model_config = ConfigDict(extra="forbid")
 
     latent_channels: int
     condition_channels: int  # at the latent size
     detail_channels: int  # at twice the latent size
+    stem_channels: int = 0  # at half of the image's size; none in the published form
     encoder_blocks: int  # at the latent size; with `latent_only` at every size
     context_channels: list[int]  # at 1/16, 1/32, ... of the image
-    decoder_channels: tuple[int, int, int]  # at the latent size, twice and four times that
+    # At the latent size, twice and, in the published form, four times that.
+    decoder_channels: tuple[int, int] | tuple[int, int, int]
     decoder_blocks: int  # as encoder_blocks
     norm: Norm
     act: Activation
@@ -55,6 +58,13 @@ class AutoencoderConfig(BaseModel):
             raise ValueError("context_channels must be empty where latent_only is true")
         if self.noise_channels and not self.latent_only:
             raise ValueError("noise_channels must be 0 where latent_only is false")
+        if self.latent_only == bool(self.stem_channels):
+            raise ValueError("stem_channels must be 0 where latent_only is true, else over 0")
+        if len(self.decoder_channels) != (sizes := 3 if self.latent_only else 2):
+            raise ValueError(
+                f"decoder_channels has {len(self.decoder_channels)} values; expected {sizes} "
+                f"where latent_only is {self.latent_only}"
+            )
         return self
 
     @property
@@ -68,7 +78,7 @@ class AutoencoderConfig(BaseModel):
         return self.latent_channels if self.latent_only else self.condition_channels
 
 
-PIXELS = 12  # RGB of the 2 x 2 pixels that make one at half size
+CELL = 4  # pixels that a cell of the decoder's last features is wide and high
 
 
 class Context(nn.Module):
@@ -88,7 +98,11 @@ class Context(nn.Module):
         self.down = nn.ModuleList(ResidualBlock(w, w, None, norm, act) for w in widths)
         self.attention = Attention(widths[-1], 4, norm)
         self.grow = nn.ModuleList(nn.Conv2d(w, a, 1) for a, w in zip(above, widths, strict=True))
-        self.up = nn.ModuleList(ResidualBlock(a, a, None, norm, act) for a in above)
+        # None at the latent size, where it would cost most: whoever reads the result begins with
+        # a convolution of its own.
+        self.up = nn.ModuleList(
+            ResidualBlock(a, a, None, norm, act) if i else self.act for i, a in enumerate(above)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to the same shape; h and w divide by 2 as often as there are widths."""
@@ -131,8 +145,11 @@ class Encoder(nn.Module):
             self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
             self.latent = conv3(c, config.latent_channels)
         else:
+            s = config.stem_channels
             self.act = activation(act)
-            self.stem = conv3(2 * PIXELS, d, stride=2)
+            self.stem = nn.Sequential(
+                conv3(3, s, stride=2), normalisation(norm, s), activation(act), conv3(s, d, 2)
+            )
             self.fine = ResidualBlock(d, d, None, norm, act)
             self.down = conv3(d, c, stride=2)
             self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
@@ -140,7 +157,7 @@ class Encoder(nn.Module):
             self.latent = nn.Conv2d(c, config.latent_channels, 1)
 
     def features(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Map an image in [0, 1] to local features at the latent size, twice that, and pixels."""
+        """Map an image in [0, 1] to local features at the latent size, twice that, and itself."""
         if self.latent_only:
             fine = self.fine(self.stem(image))
             local = self.down(fine)
@@ -150,23 +167,21 @@ class Encoder(nn.Module):
                     noise = torch.randn(b, self.noise_channels, h, w, device=local.device)
                 local = torch.cat([local, noise], dim=1)
             return self.coarse(self.merge(local)), fine, image
-        pixels = F.pixel_unshuffle(image - 0.5, 2)
-        # A night image lies within the lowest ten of 255 codes: its fourth root spreads them.
-        lifted = F.pixel_unshuffle(image.sqrt().sqrt() - 0.5, 2)
-        fine = self.act(self.fine(self.stem(torch.cat([pixels, lifted], dim=1))))
-        return self.act(self.coarse(self.down(fine))), fine, pixels
+        # A night image lies within the lowest ten of 255 codes: its square root spreads them.
+        fine = self.act(self.fine(self.stem(image.sqrt() - 0.5)))
+        return self.act(self.coarse(self.down(fine))), fine, image
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Map an image (B, 3, H, W) in [0, 1] to the condition and the details.
 
         Returns:
-            (condition 1/8, detail 1/4, detail 1/2), or with `latent_only` (latent 1/4,). `noise`:
-            see `encode`.
+            (condition 1/8, detail 1/4, image), or with `latent_only` (latent 1/4,). `noise`: see
+            `encode`.
         """
         if self.latent_only:
             return (self.encode(image, noise),)
-        local, fine, pixels = self.features(image)
-        return self.context(local), fine, pixels
+        local, fine, _ = self.features(image)
+        return self.context(local), fine, image
 
     def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
         """Map an image in [0, 1] to its latent (B, L, h, w) in [-1, 1].
@@ -182,7 +197,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        a, b, c = config.decoder_channels
+        a, b, *more = config.decoder_channels
         n, latent, norm, act = (
             config.decoder_blocks,
             config.latent_channels,
@@ -192,6 +207,7 @@ class Decoder(nn.Module):
         self.latent_only = config.latent_only
         self.act = activation(act)
         if config.latent_only:
+            (c,) = more
             self.inlet: nn.Module = _unit(latent, a, "none", act)
             self.coarse = nn.Sequential(*_blocks(n, a, norm, act))
             self.fine1 = conv3(a, b)
@@ -203,11 +219,11 @@ class Decoder(nn.Module):
             # It serves three kinds of images: one set of batch statistics fits none.
             self.coarse = nn.Sequential(*_blocks(n, a, "none", act))
             self.to_quarter = nn.Conv2d(a, b, 1)
-            self.fine1 = conv3(b + config.detail_channels, b)
+            self.merge = nn.Conv2d(config.detail_channels, b, 1)
+            self.fine1 = conv3(b, b)
             self.fine2 = conv3(b, b)
-            self.to_half = nn.Conv2d(b, c, 1)
-            self.half1 = conv3(c + PIXELS, c)
-            self.half2 = conv3(c, PIXELS)
+            self.gain = nn.Conv2d(b, 3, 1)
+            self.pixels = conv3(b, 3 * CELL**2)
 
     def forward(self, latent: Tensor, *details: Tensor) -> Tensor:
         """Return the image (B, 3, H, W); nominally in [0, 1], not clipped.
@@ -215,18 +231,24 @@ class Decoder(nn.Module):
         `details`: the encoder's, for the degraded image; none with `latent_only`.
         """
         if not self.latent_only:
-            return F.pixel_shuffle(self.half_size(latent, *details), 2) + 0.5
+            pixels, gain, image = self.cells(latent, *details)
+            gain = F.interpolate(gain, scale_factor=CELL, mode="nearest")
+            return F.pixel_shuffle(pixels, CELL) + gain * image
         h = self.coarse(self.inlet(((latent + 1) / 2).clamp(0, 1)))
         h = self.fine2(self.act(self.fine1(_enlarge(h))))
         return torch.sigmoid(self.half2(self.act(self.half1(_enlarge(h)))))
 
-    def half_size(self, latent: Tensor, detail_4: Tensor, detail_2: Tensor) -> Tensor:
-        """Return the image's pixels - 0.5 as (B, PIXELS, H/2, W/2); see `forward`."""
+    def cells(
+        self, latent: Tensor, detail: Tensor, image: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pixels (B, 48, H/4, W/4), the gain of every cell (B, 3, H/4, W/4), and the image.
+
+        See `forward`, which joins them.
+        """
         h = _enlarge(self.to_quarter(self.act(self.coarse(self.inlet(latent)))))
-        h = self.act(self.fine1(torch.cat([h, detail_4], dim=1)))
-        h = _enlarge(self.to_half(self.act(self.fine2(h))))
-        pixels: Tensor = self.half2(self.act(self.half1(torch.cat([h, detail_2], dim=1))))
-        return pixels
+        h = self.act(self.fine1(self.act(h + self.merge(detail))))
+        h = self.act(self.fine2(h))
+        return self.pixels(h), self.gain(h), image
 
 
 def _enlarge(x: Tensor) -> Tensor:

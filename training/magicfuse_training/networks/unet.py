@@ -33,7 +33,7 @@ class UNetConfig(BaseModel):
     widths: list[int]
     blocks: int  # residual blocks a level going down
     up_blocks: int  # going up; each takes one skip of its level, newest first
-    heads: int  # of every attention; there is one in the middle
+    heads: int  # of every attention; there is one in the middle, but for 0
     time_channels: int
     norm: Norm
     act: Activation
@@ -129,6 +129,8 @@ class UNet(nn.Module):
 
 
 def _attention(config: UNetConfig, channels: int) -> nn.Module:
+    if not config.heads:
+        return nn.Identity()
     if config.transformer:
         return TransformerBlock(channels, config.heads, config.norm)
     return Attention(channels, config.heads, config.norm)

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from magicfuse_training.data.crops import Batch, Crops
+from magicfuse_training.data.device_crops import DeviceCrops
 
 
 def load_parts(
@@ -28,10 +29,13 @@ def load_parts(
         for step in itertools.count(first_step)
         for part in range(first_part, first_part + accumulate)
     )
+    parts = (range(start, start + size) for start in starts)
+    if isinstance(crops, DeviceCrops):
+        return (crops[part] for part in parts)
     loader: DataLoader[Batch] = DataLoader(
         crops,
         batch_size=None,
-        sampler=(range(start, start + size) for start in starts),
+        sampler=parts,
         num_workers=workers,
         prefetch_factor=6 if workers else None,
         # Workers share the scenes in memory, and end when their process is killed.

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from magicfuse_training.data.crops import Batch, CropConfig, Crops
+from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.mix import (
     GROUPS,
     Groups,
@@ -42,6 +43,7 @@ class Budget:
     accumulate: int = 1
     mixed_precision: MixedPrecision = "bf16"
     workers: int = 1
+    device_crops: bool = False  # no workers: the training device makes the crops
     seed: int = 0
 
 
@@ -88,8 +90,14 @@ def train_stage(
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
         record_data(folder, describe(sources))
         Console().print(f"{stage.name} on {processes}, from {start}", soft_wrap=True)
+    weights = group_weights(stage, groups)
+    drawn = (
+        DeviceCrops(groups, weights, crops, budget.seed, accelerator.device)
+        if budget.device_crops
+        else Crops(groups, weights, crops, budget.seed)
+    )
     return trainer.run(
-        Crops(groups, group_weights(stage, groups), crops, budget.seed),
+        drawn,
         budget.workers,
         validation=(
             _validation(load_held_out(sources, *size, PICTURES, names), crops) if writes else None

@@ -272,6 +272,7 @@ class Trainer:
             self.model.preset,
             seed=crops.seed,
             mixed_precision=self.mixed_precision,
+            crops_by=type(crops).__name__,
             parts=self.parts,
             budget=budget,
             start=start,

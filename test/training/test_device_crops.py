@@ -1,0 +1,145 @@
+"""Crops made on the device: the same effects, the same kind of batches as crops from processes."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from magicfuse_ros.media.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
+from magicfuse_training.data import device_effects
+from magicfuse_training.data.crops import CropConfig
+from magicfuse_training.data.device_crops import DeviceCrops
+from magicfuse_training.data.scenes import Scene
+
+CONFIG = CropConfig(height=64, width=96, batch=64)
+CPU = torch.device("cpu")
+
+
+def picture(height: int = 96, width: int = 128) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (8, 10, 3), np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+
+
+def codes(image: torch.Tensor) -> np.ndarray:
+    return np.asarray((image[0].permute(1, 2, 0) * 255).round().numpy(), np.float64)
+
+
+def values(effect: Effect, *names: str) -> list[torch.Tensor]:
+    return [torch.tensor([getattr(effect, n)], dtype=torch.float32) for n in names]
+
+
+def by_library(effect: Effect, image: np.ndarray, rows: tuple[float, float]) -> np.ndarray:
+    return effect.apply(image, np.random.default_rng(0), rows).astype(np.float64)
+
+
+def test_darkness_is_the_camera_models_and_so_is_its_noise() -> None:
+    image = picture()
+    pools = ((0.5, -1.0, 0.2), (1.0, 0.0, -0.5), (0.1, 0.3, 0.9))
+    effect = Darkness(
+        stops=3, gain=2, full_well=5000, read_noise=3, cast=(1.1, 1.0, 0.9), light_stops=pools
+    )
+    parameters = values(effect, "stops", "gain", "full_well", "read_noise", "cast")
+    light = device_effects.enlarged(torch.tensor([pools]), *image.shape[:2])
+    quiet = device_effects.darkness(tensor(image), light, *parameters, None)
+    noisy = device_effects.darkness(
+        tensor(image), light, *parameters, torch.Generator().manual_seed(1)
+    )
+    theirs = by_library(effect, image, (0, 1))
+    free = effect.model_copy(update={"read_noise": 0.0, "full_well": 1e9, "stops": 3.0})
+    assert np.abs(codes(quiet) - by_library(free, image, (0, 1))).max() <= 1.0
+    ours, real = codes(noisy) - codes(quiet), theirs - codes(quiet)
+    assert np.std(ours) == pytest.approx(np.std(real), rel=0.05)
+
+
+def test_haze_is_the_weather_models() -> None:
+    image, rows = picture(), (0.2, 0.9)
+    effect = Haze.draw(0.6, np.random.default_rng(4))
+    drifts = device_effects.enlarged(torch.tensor([effect.drifts]), *image.shape[:2])
+    parameters = values(effect, "density", "airlight", "horizon")
+    ours = device_effects.haze(tensor(image), drifts, *parameters, torch.tensor([rows]))
+    assert np.abs(codes(ours) - by_library(effect, image, rows)).max() <= 1.0
+
+
+@pytest.mark.parametrize("effect", [MotionBlur(reach_px=5, angle=0.6), DefocusBlur(sigma_px=1.4)])
+def test_blur_is_the_lenss(effect: MotionBlur | DefocusBlur) -> None:
+    image = picture()
+    ours = device_effects.blur(tensor(image), torch.from_numpy(effect.kernel())[None])
+    assert np.abs(codes(ours) - by_library(effect, image, (0, 1))).max() <= 2.0
+
+
+@pytest.mark.parametrize("quality", [15, 45, 70])
+def test_compression_loses_what_the_codec_loses(quality: int) -> None:
+    image = picture()
+    ours = codes(device_effects.jpeg(tensor(image), torch.tensor([float(quality)])))
+    theirs = by_library(Jpeg(quality=quality), image, (0, 1))
+    lost = np.abs(theirs - image).mean()
+    assert np.abs(ours - theirs).mean() < 0.35 * lost
+    assert np.abs(ours - image).mean() == pytest.approx(lost, rel=0.15)
+
+
+def scene(clean: bool, thermal: bool, value: int) -> Scene:
+    image = np.clip(picture(240, 320).astype(int) // 2 + value, 0, 255).astype(np.uint8)
+    return Scene(
+        "s",
+        image,
+        image if clean else np.clip(image.astype(int) + 60, 0, 255).astype(np.uint8),
+        clean,
+        image[..., 0] if thermal else None,
+        np.full((240, 320), value, np.uint8),
+        np.array([[100, 80, 140, 160]], np.float32) if thermal else np.zeros((0, 4), np.float32),
+    )
+
+
+def crops_of(weights: list[float], mixed: float = 0.4, seed: int = 0) -> DeviceCrops:
+    groups = [[scene(True, False, 1)], [scene(True, True, 2)], [scene(False, True, 4)]]
+    config = CropConfig(height=64, width=96, batch=64, mixed=mixed)
+    return DeviceCrops(groups, weights, config, seed, CPU)
+
+
+def test_a_batch_has_the_shapes_and_types_that_the_stages_expect() -> None:
+    batch = crops_of([1, 1, 1])[range(64)]
+    assert batch["degraded"].shape == batch["clean"].shape == (64, 3, 64, 96)
+    assert batch["thermal"].shape == batch["weight"].shape == (64, 1, 64, 96)
+    assert batch["label"].shape == (64, 64, 96) and batch["label"].dtype == torch.int64
+    assert batch["clean"].dtype == batch["degraded"].dtype == torch.uint8
+
+
+def test_flags_say_what_a_scene_can_teach() -> None:
+    for group, (value, clean, thermal) in enumerate(((1, 1.0, 0), (2, 1.0, 1), (4, 0.3, 1))):
+        weights = [float(i == group) for i in range(3)]
+        batch = crops_of(weights)[range(64)]
+        assert batch["has_clean"].numpy() == pytest.approx(clean)
+        assert (batch["has_thermal"] == thermal).all() and (batch["label"] == value).all()
+        assert (batch["thermal"].amax() > 0) == bool(thermal)
+        assert (batch["weight"].amax() == CONFIG.person_weight) == bool(thermal)
+
+
+def test_visible_thermal_and_people_are_cut_alike() -> None:
+    batch = crops_of([0, 1, 0], mixed=0.0)[range(64)]
+    same = (batch["degraded"] == batch["clean"]).flatten(1).all(1)  # undegraded
+    assert 0.15 < same.float().mean() < 0.5
+    red, thermal = batch["clean"][same, 0].float(), batch["thermal"][same, 0].float()
+    for a, b in zip(red, thermal, strict=True):  # jittered, but pixel on pixel
+        assert np.corrcoef(a.flatten(), b.flatten())[0, 1] > 0.9  # colours mix
+    share = (batch["weight"] > 1).float().mean((1, 2, 3))
+    assert ((share > 0) & (share < 1)).float().mean() > 0.4
+
+
+def test_a_part_of_another_scene_of_the_group_is_pasted() -> None:
+    day = [scene(True, True, 2), scene(True, True, 3)]
+    crops = DeviceCrops([[], day, []], [0, 1, 0], CropConfig(64, 96, mixed=1.0), 0, CPU)
+    labels = crops[range(64)]["label"]
+    both = ((labels == 2).any((1, 2))) & ((labels == 3).any((1, 2)))
+    assert set(labels.unique().tolist()) == {2, 3} and 0.3 < both.float().mean() < 0.7
+    share = (labels[both] != labels[both][:, :1, :1]).float().mean((1, 2))
+    assert (share <= 0.37).all()
+
+
+def test_the_seed_decides() -> None:
+    a, b, c = (crops_of([1, 1, 1], seed=s)[range(64)]["degraded"] for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)

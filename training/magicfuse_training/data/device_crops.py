@@ -1,0 +1,276 @@
+"""Crops made on the device that trains on them: all scenes lie in its memory.
+
+Sixteen cores make some 500 crops a second for a GPU that could take thousands. The draws have the
+distributions of `Crops`; only the numbers differ, so a run on one kind of crops is no run on the
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from magicfuse_ros.media.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
+from magicfuse_training.data import device_effects
+from magicfuse_training.data.crops import (
+    AROUND_PEOPLE,
+    CAUSES,
+    JITTER,
+    PASTED,
+    Batch,
+    CropConfig,
+    Crops,
+)
+from magicfuse_training.data.scenes import Scene
+
+Numbers = npt.NDArray[np.float64]
+KERNEL = 17  # pixels: holds the longest motion and the widest defocus that are drawn
+POOLS = (8, 16)  # cells that pools of light of any number of cells are brought to
+
+
+class DeviceCrops(Crops):
+    """As `Crops`, with batches on `device`; what a batch is follows from the seed and its start."""
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Scene]],
+        group_weights: list[float],
+        config: CropConfig,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__(groups, group_weights, config, seed)
+        self.device = device
+        scenes = [scene for group in groups for scene in group]
+        self.starts = np.cumsum([0, *(len(group) for group in groups)])
+        self.size = scenes[0].visible.shape[:2]
+        self.clean = np.array([s.clean for s in scenes])
+        self.paired = np.array([s.thermal is not None for s in scenes])
+        self.boxes = [s.people for s in scenes]
+        none = np.zeros(self.size, np.uint8)
+        # (N, 9, H, W): visible, target, thermal, label, people. A scene that is clean is its own
+        # target, but one gather for all is worth the memory.
+        self.images = torch.empty((len(scenes), 9, *self.size), dtype=torch.uint8, device=device)
+        for i, s in enumerate(scenes):
+            people = none.copy()
+            for x0, y0, x1, y1 in s.people.round().astype(int):
+                people[max(y0, 0) : y1, max(x0, 0) : x1] = 1
+            flat = (none if s.thermal is None else s.thermal, s.label, people)
+            stack = np.concatenate(
+                [s.visible.transpose(2, 0, 1), s.target.transpose(2, 0, 1), np.stack(flat)]
+            )
+            self.images[i] = torch.from_numpy(stack)
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        """Return the samples of these consecutive indices as one batch."""
+        rng = np.random.default_rng([self.seed, indices[0]])
+        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        count, config = len(indices), self.config
+        group = rng.choice(len(self.groups), count, p=self.probabilities)
+        first, size = self.starts[group], np.diff(self.starts)[group]
+        scene = first + rng.integers(size)
+        images, rows = self._cut(scene, rng)
+        mixed = np.nonzero(rng.random(count) < config.mixed)[0]
+        if len(mixed):
+            at = self._index(mixed)
+            other, _ = self._cut(first[mixed] + rng.integers(size[mixed]), rng)
+            images[at] = torch.where(self._pasted(len(mixed), rng), other, images[at])
+        clean = self.clean[scene]
+        degraded = self._degrade(images[:, :3], clean, rows, rng, generator)
+        codes = (images[:, 3:7] * 255).round().to(torch.uint8)
+        person = images[:, 8:9] > 0
+        weight = torch.where(person, config.person_weight, 1.0)
+        return {
+            "degraded": (degraded * 255).round().to(torch.uint8),
+            "clean": codes[:, :3],
+            "thermal": codes[:, 3:],
+            "label": (images[:, 7] * 255).round().long(),
+            "weight": weight,
+            "has_clean": self._to(np.where(clean, 1.0, config.night_weight)),
+            "has_thermal": self._to(self.paired[scene]),
+        }
+
+    def _to(self, values: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.asarray(values, np.float32)).to(self.device, non_blocking=True)
+
+    def _index(self, values: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
+
+    def _cut(
+        self, scene: npt.NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[Tensor, Numbers]:
+        """Cut crops with new light out of scenes; return (B, 9, h, w) in [0, 1] and their rows."""
+        config, (height, width), count = self.config, self.size, len(scene)
+        scale = np.exp(rng.uniform(*np.log(config.scale), count))
+        aspect = np.exp(rng.uniform(-0.1, 0.1, count))
+        h = np.minimum(height, config.height / scale * aspect)
+        w = np.minimum(width, config.width / scale / aspect)
+        y, x = rng.uniform(0, height - h), rng.uniform(0, width - w)
+        around = rng.random(count) < np.where(
+            self.clean[scene], AROUND_PEOPLE[True], AROUND_PEOPLE[False]
+        )
+        shift = rng.uniform(0.2, 0.8, (2, count))
+        for i in np.nonzero(around)[0]:
+            if len(boxes := self.boxes[scene[i]]):
+                x0, y0, x1, y1 = boxes[rng.integers(len(boxes))]
+                y[i] = np.clip((y0 + y1) / 2 - shift[0, i] * h[i], 0, height - h[i])
+                x[i] = np.clip((x0 + x1) / 2 - shift[1, i] * w[i], 0, width - w[i])
+        flip = np.where(rng.random(count) < 0.5, -1.0, 1.0)
+        none = np.zeros(count)
+        theta = np.array(
+            [
+                [flip * w / width, none, (2 * x + w) / width - 1],
+                [none, h / height, (2 * y + h) / height - 1],
+            ]
+        )
+        theta = theta.transpose(2, 0, 1)
+        size = [count, 1, config.height, config.width]
+        grid = F.affine_grid(self._to(theta), size, align_corners=False)
+        images = self.images[self._index(scene)].float() / 255
+        smooth = F.grid_sample(
+            images[:, :7], grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        exact = F.grid_sample(images[:, 7:], grid, mode="nearest", align_corners=False)
+        light = self._jitter(smooth[:, :6], self.clean[scene], rng)
+        rows = np.stack([y / height, (y + h) / height], 1)
+        return torch.cat([light, smooth[:, 6:], exact], 1), rows
+
+    def _jitter(self, pair: Tensor, clean: npt.NDArray[np.bool_], rng: np.random.Generator) -> Tensor:
+        """Change contrast, colour and brightness of (B, 6, h, w): visible and target alike."""
+        count, day, night = len(clean), JITTER[True], JITTER[False]
+
+        def draw(by_day: tuple[float, float], at_night: tuple[float, float], n: int = 1) -> Numbers:
+            low, high = np.where(clean[None], np.array(by_day)[:, None], np.array(at_night)[:, None])
+            return rng.uniform(low[:, None], high[:, None], (count, n))
+
+        gamma = draw(day.gamma, night.gamma)
+        gain = draw(day.gain, night.gain) * draw(day.balance, night.balance, 3)
+        saturation = draw(day.saturation, night.saturation)
+        saturation[rng.random(count) < 0.5] = 1.0
+        b, _, h, w = pair.shape
+        image = pair.reshape(b, 2, 3, h, w)
+        image = image.clamp_min(1e-6) ** self._to(gamma)[:, :, None, None, None]
+        image = device_effects.quantised(image * self._to(gain)[:, None, :, None, None])
+        luma = image.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+        gray = (image * luma).sum(2, keepdim=True)
+        image = gray + self._to(saturation)[:, :, None, None, None] * (image - gray)
+        return device_effects.quantised(image.reshape(b, 6, h, w))
+
+    def _pasted(self, count: int, rng: np.random.Generator) -> Tensor:
+        """Return where crops take what another scene lends, (B, 1, h, w) bool."""
+        shares = rng.uniform(*PASTED, (count, 2))
+        starts = rng.uniform(0, 1 - shares)
+        inside = []
+        for axis, n in enumerate((self.config.height, self.config.width)):
+            at = (torch.arange(n, device=self.device) + 0.5)[None] / n
+            start, share = self._to(starts[:, axis, None]), self._to(shares[:, axis, None])
+            inside.append((at >= start) & (at < start + share))
+        return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+
+    def _degrade(
+        self,
+        image: Tensor,
+        clean: npt.NDArray[np.bool_],
+        rows: Numbers,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """See `crops._degrade`; `image` (B, 3, h, w) in [0, 1], and so is the result."""
+        count, undegraded = len(clean), self.config.clean
+        draw, strength = rng.random(count), rng.random(count)
+        degraded = clean & (draw >= undegraded)
+        edges = undegraded + np.cumsum([CAUSES.dark, CAUSES.haze, CAUSES.blur])
+        blurred_first = degraded & (rng.random(count) < CAUSES.blurred_first)
+        hazy = degraded & (draw >= edges[0]) & (draw < edges[1])
+        blurred = degraded & (draw >= edges[1]) & (draw < edges[2])
+        dark = degraded & (draw < edges[0]) | ~clean & (draw < CAUSES.dark_night)
+        strength[~clean] = 0.0
+        packed = degraded & ((rng.random(count) < CAUSES.compressed) | (draw >= edges[2]))
+        image = image.clone()
+        for some, power, effect in (
+            (blurred_first, 0.6 * rng.random(count), self._blur),
+            (dark, strength, self._darken),
+            (hazy, strength, self._haze),
+            (blurred, strength, self._blur),
+            (packed, rng.random(count), self._compress),
+        ):
+            chosen = np.nonzero(some)[0]
+            if len(chosen):
+                at = self._index(chosen)
+                image[at] = effect(image[at], power[chosen], rows[chosen], rng, generator)
+        return image
+
+    def _darken(
+        self,
+        image: Tensor,
+        strength: Numbers,
+        rows: Numbers,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> Tensor:
+        drawn = [Darkness.draw(s, rng) for s in strength]
+        height, width = image.shape[2:]
+        # Grids of different sizes: the processor brings them to one that the device enlarges.
+        pools = np.stack([
+            cv2.resize(np.array(d.light_stops, np.float32), POOLS[::-1], interpolation=cv2.INTER_CUBIC)
+            for d in drawn
+        ])
+        return device_effects.darkness(
+            image,
+            device_effects.enlarged(self._to(pools), height, width),
+            *(self._values(drawn, n) for n in ("stops", "gain", "full_well", "read_noise", "cast")),
+            generator,
+        )
+
+    def _haze(
+        self,
+        image: Tensor,
+        strength: Numbers,
+        rows: Numbers,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> Tensor:
+        drawn = [Haze.draw(s, rng) for s in strength]
+        drifts = device_effects.enlarged(self._values(drawn, "drifts"), *image.shape[2:])
+        values = (self._values(drawn, n) for n in ("density", "airlight", "horizon"))
+        return device_effects.haze(image, drifts, *values, self._to(rows))
+
+    def _blur(
+        self,
+        image: Tensor,
+        strength: Numbers,
+        rows: Numbers,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> Tensor:
+        kernels = [
+            _padded((MotionBlur if rng.random() < 0.5 else DefocusBlur).draw(s, rng).kernel())
+            for s in strength
+        ]
+        return device_effects.blur(image, self._to(np.stack(kernels)))
+
+    def _compress(
+        self,
+        image: Tensor,
+        strength: Numbers,
+        rows: Numbers,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> Tensor:
+        drawn = [Jpeg.draw(s, rng) for s in strength]
+        return device_effects.jpeg(image, self._values(drawn, "quality"))
+
+    def _values(self, effects: Sequence[Effect], name: str) -> Tensor:
+        return self._to(np.array([getattr(e, name) for e in effects]))
+
+
+def _padded(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    margin = (KERNEL - len(kernel)) // 2
+    return np.pad(kernel, margin)
