@@ -2,7 +2,7 @@
 
 Sixteen cores make some 500 crops a second for a GPU that could take thousands. The draws have the
 distributions of `Crops`; only the numbers differ, so a run on one kind of crops is no run on the
-other.
+other. Every batch has the same number of crops of each group.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class DeviceCrops(Crops):
         rng = np.random.default_rng([self.seed, indices[0]])
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         count, config = len(indices), self.config
-        group = rng.choice(len(self.groups), count, p=self.probabilities)
+        group = np.repeat(np.arange(len(self.groups)), self._counts(count))
         first, size = self.starts[group], np.diff(self.starts)[group]
         scene = first + rng.integers(size)
         images, rows = self._cut(scene, rng)
@@ -96,6 +96,16 @@ class DeviceCrops(Crops):
             "has_clean": self._to(np.where(clean, 1.0, config.night_weight)),
             "has_thermal": self._to(self.paired[scene]),
         }
+
+    def _counts(self, total: int) -> npt.NDArray[np.int64]:
+        """Return how many crops of every group a batch has, the same every time.
+
+        Losses take a part of a batch by group, and cuDNN makes a plan for every size it meets.
+        """
+        wanted = self.probabilities * total
+        counts = np.floor(wanted).astype(np.int64)
+        counts[np.argsort(counts - wanted)[: total - counts.sum()]] += 1
+        return counts
 
     def _to(self, values: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self.device, non_blocking=True)
@@ -254,7 +264,10 @@ class DeviceCrops(Crops):
             _padded((MotionBlur if rng.random() < 0.5 else DefocusBlur).draw(s, rng).kernel())
             for s in strength
         ]
-        return device_effects.blur(image, self._to(np.stack(kernels)))
+        # To a multiple of 16 images, again for the number of cuDNN's plans.
+        kernels += kernels[:1] * (-len(kernels) % 16)
+        padded = F.pad(image, (0, 0) * 3 + (0, len(kernels) - len(image)))
+        return device_effects.blur(padded, self._to(np.stack(kernels)))[: len(image)]
 
     def _compress(
         self,

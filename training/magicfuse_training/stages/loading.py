@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
@@ -31,7 +32,7 @@ def load_parts(
     )
     parts = (range(start, start + size) for start in starts)
     if isinstance(crops, DeviceCrops):
-        return (crops[part] for part in parts)
+        return _ahead(crops, parts)
     loader: DataLoader[Batch] = DataLoader(
         crops,
         batch_size=None,
@@ -43,3 +44,13 @@ def load_parts(
         pin_memory=accelerator.device.type == "cuda",
     )
     return iter(loader)
+
+
+def _ahead(crops: Crops, parts: Iterator[range]) -> Iterator[Batch]:
+    """Make the next batch in a thread, while the step of the last one waits for the device."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(crops.__getitem__, next(parts))
+        for part in parts:
+            batch = coming.result()
+            coming = pool.submit(crops.__getitem__, part)
+            yield batch

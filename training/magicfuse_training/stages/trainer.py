@@ -223,8 +223,9 @@ class Trainer:
             with self.accelerator.accumulate(self.module):
                 total, terms = self.module(to_device(part, self.accelerator.device))
                 self.accelerator.backward(total)
-            for name, value in terms.items():
-                losses.setdefault(name, []).append(float(value))
+            numbers = torch.stack(list(terms.values())).tolist()  # waits for the device, once
+            for name, value in zip(terms, numbers, strict=True):
+                losses.setdefault(name, []).append(value)
         # The norm is of gradients that all processes share: so is what is decided by it.
         norm = self.accelerator.clip_grad_norm_(self.parameters, config.clip_norm)
         self.gradient_norm = float(norm)
