@@ -5,6 +5,7 @@ phase 1   autoencoder   images and back
 phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
 then      one_step      the whole sampler at K = 1, trained on what it puts out
           few_step      the same at every K of the preset
+          thermal       the thermal stream alone, on its decoded estimate
 """
 
 from __future__ import annotations
@@ -192,7 +193,6 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
 
     everything = torch.arange(len(condition))
     paired = batch["has_thermal"].nonzero()[:, 0]
-    unpaired = (batch["has_thermal"] == 0).nonzero()[:, 0]
     known = batch["has_clean"][:, None, None, None]
     restored, clean = decode(streams.x0_ikr, everything), batch["clean"]
     losses = {
@@ -200,16 +200,35 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
         + 30 * weighted_l1(chroma(restored), chroma(clean), known),
         "segmentation": _head_loss(model, streams.z_seg, details, batch["label"]),
     }
+    losses |= _estimate_losses(model, batch, streams.x0_ckg, details)
     if len(paired):
-        visible, thermal = clean[paired], batch["thermal"][paired]
-        estimate = luma(decode(streams.x0_ckg, paired))
-        losses["thermal"] = thermal_loss(
-            estimate, thermal, batch["weight"][paired], batch["has_clean"][paired] == 1
-        )
         fused = decode(streams.x0_mkf, paired)
-        losses["fusion"] = fusion_loss(fused, visible, thermal, model.preset.losses)
+        losses["fusion"] = fusion_loss(
+            fused, clean[paired], batch["thermal"][paired], model.preset.losses
+        )
+    return losses
+
+
+def _estimate_losses(
+    model: MagicFuse, batch: Batch, x0: Tensor, details: list[Tensor]
+) -> dict[str, Tensor]:
+    """Return the losses of the thermal estimates that the latents x0 decode to."""
+    losses = {}
+    paired = batch["has_thermal"].nonzero()[:, 0]
+    unpaired = (batch["has_thermal"] == 0).nonzero()[:, 0]
+
+    def decode(some: Tensor) -> Tensor:
+        return luma(model.decoder(x0[some], *[d[some] for d in details]).float())
+
+    if len(paired):
+        losses["thermal"] = thermal_loss(
+            decode(paired),
+            batch["thermal"][paired],
+            batch["weight"][paired],
+            batch["has_clean"][paired] == 1,
+        )
     if len(unpaired):  # people are warm, and far more of them have masks than thermal images
-        estimate, label = luma(decode(streams.x0_ckg, unpaired)), batch["label"][unpaired]
+        estimate, label = decode(unpaired), batch["label"][unpaired]
         people = _of_classes(model, label, PEOPLE)
         wanted = torch.full((len(unpaired),), TYPICAL_CONTRAST)
         losses["people"] = 5 * contrast_loss(estimate, people.float(), wanted)
@@ -219,15 +238,34 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     return losses
 
 
+def thermal_stage_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Train the thermal stream alone on its estimate, at every K as `few_step_loss` does."""
+    count = _few_steps(model)
+    with torch.no_grad():
+        condition, *details = model.encoder(batch["degraded"])
+        z = model.start(condition).z_ckg
+    ones = condition.new_ones(len(condition), dtype=torch.float32)
+    x0 = z
+    for step in ddim_steps(model.preset.schedule, model.preset.timesteps(count)):
+        levels = (ones * step.t, ones * step.abar_t, ones * step.abar_next)
+        _, x0, z = model.denoise(model.ckg, condition, z, *levels)
+    return _estimate_losses(model, batch, x0, details)
+
+
+def _few_steps(model: MagicFuse) -> int:
+    """Draw a K of the preset; the smaller, the more often."""
+    steps = model.preset.steps
+    return random.choices(steps, [1 / k**2.5 for k in steps])[0]
+
+
 def one_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Train a single step from pure noise: the level that decides most."""
     return _output_loss(model, batch, 1)
 
 
 def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Train every K of the preset; the smaller, the more often."""
-    steps = model.preset.steps
-    return _output_loss(model, batch, random.choices(steps, [1 / k**2.5 for k in steps])[0])
+    """Train every K of the preset."""
+    return _output_loss(model, batch, _few_steps(model))
 
 
 EVERYTHING = ("encoder", "decoder", "ikr", "ckg", "mkf", "segmentation")
@@ -256,6 +294,15 @@ STAGES: dict[str, Stage] = {
             optimizer=AdamWConfig(learning_rate=4e-4),
             # The streams serve several noise levels here: batches of one level have other
             # statistics than the running ones that inference uses.
+            frozen_statistics=True,
+        ),
+        # How much to say of what cannot be seen is a matter of the loss alone: cheap to do over.
+        Stage(
+            "thermal",
+            ("ckg",),
+            thermal_stage_loss,
+            (0.3, 0.35, 0.35),
+            optimizer=AdamWConfig(learning_rate=4e-4),
             frozen_statistics=True,
         ),
     )
