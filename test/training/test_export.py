@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from magicfuse_ros.backends import select
+from magicfuse_ros.backends.onnx_passes import fold_constants
 from magicfuse_ros.bundle import NETWORKS, Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.schedule import ddim_steps
@@ -22,6 +23,7 @@ from magicfuse_training.export.bundle import (
     provenance,
 )
 from magicfuse_training.export.weights import load_weights
+from magicfuse_training.networks.attention import SLICE
 from magicfuse_training.networks.model import MagicFuse
 
 
@@ -132,6 +134,19 @@ def test_no_graph_has_an_operator_that_tensorrt_refuses(
             resizes = [n for n in model.graph.node if n.op_type == "Resize"]
             options = {a.name: a.i for n in resizes for a in n.attribute}
             assert not options.get("antialias"), name
+
+
+def test_an_exported_attention_holds_the_scores_of_a_slice_of_the_pixels(
+    paper_bundle: Bundle,
+) -> None:
+    model = onnx.shape_inference.infer_shapes(
+        fold_constants(onnx.load(paper_bundle.path("mkf"))), data_prop=True
+    )
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info
+    }
+    scores = [shapes[n.output[0]] for n in model.graph.node if n.op_type == "Softmax"]
+    assert scores == [[1, 1, SLICE, 1280], [1, 1, 1280 - SLICE, 1280]] * 2  # a pair a layer
 
 
 def test_weights_are_stored_as_half_and_named_with_their_cost(bundle: Bundle) -> None:
