@@ -46,8 +46,9 @@ def stage_command(
         int, typer.Option(min=1, help="rounds that a process takes its share of a batch in")
     ] = 1,
     mixed_precision: Annotated[
-        MixedPrecision, typer.Option(help="of convolutions; fp16 for GPUs that lack bf16")
-    ] = "bf16",
+        MixedPrecision | None,
+        typer.Option(help="of convolutions; the machine's fastest if omitted"),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
     seed: int = 0,
 ) -> None:
