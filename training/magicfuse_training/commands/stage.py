@@ -58,6 +58,10 @@ def stage_command(
     sources = [Source.parse(text) for text in data]
     config = load_preset(preset)
     check_training(config, preset)
+    if name == "one_step" and 1 not in config.steps:
+        raise typer.BadParameter(
+            f"stage 'one_step' trains K = 1; '{preset}' has K = {config.steps}"
+        )
     torch.manual_seed(seed)
     model = MagicFuse(config)
     start = "random weights"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_ros.schedule import ddim_steps
-from magicfuse_training.data.classes import IGNORE
+from magicfuse_training.data.classes import IGNORE, PEOPLE, RIDERS
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.losses.image import (
@@ -38,9 +38,6 @@ from magicfuse_training.losses.thermal import (
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
-
-PEOPLE = ("pedestrian", "person")  # names of their class in the presets
-RIDERS = ("bicyclist",)
 
 
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
