@@ -18,10 +18,10 @@ from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
     STORED_AS_HALF,
-    check_graph,
     export_bundle,
     provenance,
 )
+from magicfuse_training.export.compare import check_graph
 from magicfuse_training.export.weights import load_weights
 from magicfuse_training.networks.attention import SLICE
 from magicfuse_training.networks.model import MagicFuse
