@@ -36,6 +36,7 @@ from magicfuse_training.data.scenes import read_image
 from magicfuse_training.metrics.people import area, contrast, people
 
 U8 = npt.NDArray[np.uint8]
+CONDITIONS: tuple[Degradation, ...] = ("clean", "dark", "haze")
 STRENGTHS = (0.5, 0.75, 1.0)  # of degradations, in turn: mild to severe, the same in every run
 
 
@@ -83,14 +84,18 @@ def camvid_label(root: Path, split: str, stem: str, names: Sequence[str]) -> U8:
 
 
 def score_camvid(
-    fuser: Fuser, root: Path, names: Sequence[str], split: str = "val", every: int = 1
+    fuser: Fuser,
+    root: Path,
+    names: Sequence[str],
+    split: str = "val",
+    every: int = 1,
+    conditions: Sequence[Degradation] = CONDITIONS,
 ) -> dict[str, Any]:
-    """Score restoration and segmentation on CamVid under three conditions, on every n-th frame.
+    """Score restoration and segmentation on CamVid under some conditions, on every n-th frame.
 
     `names` are the bundle's classes.
     """
     result: dict[str, Any] = {}
-    conditions: tuple[Degradation, ...] = ("clean", "dark", "haze")
     paths = sorted((root / split / "vi").glob("*.jpg"))[::every]
     for kind in conditions:
         confusion = Confusion(len(names))

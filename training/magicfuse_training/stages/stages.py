@@ -88,12 +88,6 @@ def ikr_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["clean"], weight)}
 
 
-def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Eq. 7 for a visible stream that restores nothing (ablation: Model I)."""
-    weight = batch["clean"].new_ones(len(batch["clean"]), 1, *_latent_size(model, batch))
-    return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["degraded"], weight)}
-
-
 def ckg_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Eq. 7 for the stream that estimates the thermal image: (degraded, thermal)."""
     weight = (
