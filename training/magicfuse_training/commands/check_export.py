@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Annotated, ClassVar, Literal, cast
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -164,7 +165,7 @@ def check_network(
                 for key, want in outputs.items()
                 if precision == "float32" or key != "mask"
             ]
-            worst = max(distances) if precision == "float32" else min(distances)
+            worst = np.max(distances) if precision == "float32" else np.min(distances)
             title = f"{library.name} {library.version}"
             yield Call(name, title, float(worst), seconds, took.gigabytes)
             del loaded, got
