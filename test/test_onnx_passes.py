@@ -81,6 +81,8 @@ def test_nothing_changes_in_float32_and_half_stays_within_50_db(bundle: Bundle) 
         exact = uint8_at_borders(fold_constants(onnx.load(bundle.path(name))), name)
         half = half_body(exact)
         for model, limit in ((exact, float("inf")), (half, 50.0)):
+            taken = {n for node in model.graph.node for n in node.input}
+            assert {t.name for t in model.graph.initializer} <= taken, "nothing is left over"
             outputs = zip(
                 bundle.manifest.networks[name].outputs, run(model, inputs), expected, strict=True
             )

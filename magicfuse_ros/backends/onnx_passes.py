@@ -212,8 +212,16 @@ def _copy_with_types(model: Any) -> tuple[Any, dict[str, int]]:
 
 
 def _with_nodes(model: Any, nodes: list[Any]) -> Any:
-    """Put `nodes` into the model and check it. What was inferred before no longer holds."""
+    """Put `nodes` into the model and check it. What was inferred before no longer holds.
+
+    Constants that no node takes any more are left out: onnxruntime warns of each.
+    """
     del model.graph.value_info[:]
+    taken = {name for node in nodes for name in node.input} | {v.name for v in model.graph.output}
+    constants = model.graph.initializer
+    for i in reversed(range(len(constants))):
+        if constants[i].name not in taken:
+            del constants[i]
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

@@ -10,7 +10,7 @@ from training_process import small_crops
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.ablations import ABLATIONS
+from magicfuse_training.stages.ablations import ABLATIONS, build, degraded_loss
 from magicfuse_training.stages.distillation import distillation_loss, student_of
 from magicfuse_training.stages.stage import to_device
 
@@ -53,14 +53,36 @@ def test_the_losses_of_models_i_and_iv(small_model: MagicFuse) -> None:
     assert set(ABLATIONS["full"].mkf(small_model, batch)) == {"fusion", "segmentation"}
     assert set(ABLATIONS["IV"].mkf(small_model, batch)) == {"fusion"}
 
-    def ikr_term(name: str, clean: torch.Tensor) -> torch.Tensor:
+    assert {name for name, a in ABLATIONS.items() if a.ikr} == {"I"}
+
+
+def test_the_visible_stream_of_model_i_is_taught_the_degraded_image(small_model: MagicFuse) -> None:
+    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
+
+    def term(clean: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)
         random.seed(0)
-        return ABLATIONS[name].ikr(small_model, batch | {"clean": clean})["ikr"]
+        return degraded_loss(small_model, batch | {"clean": clean})["ikr"]
 
-    clean, other = batch["clean"], 1 - batch["clean"]
-    assert not torch.equal(ikr_term("full", clean), ikr_term("full", other))
-    assert torch.equal(ikr_term("I", clean), ikr_term("I", other)), "it must not see the clean one"
+    loss = term(batch["clean"])
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in small_model.ikr.parameters())
+    assert torch.equal(loss, term(1 - batch["clean"])), "it must not see the clean one"
+
+
+def test_variants_share_phase_1_and_begin_phase_2_anew(
+    small_preset: Preset, small_model: MagicFuse
+) -> None:
+    trained = small_model.state_dict()
+    for ablation in ABLATIONS.values():
+        model = build(ablation, small_preset, lambda m: m.load_state_dict(trained))
+        state = model.state_dict()
+        assert model.preset.steps == [small_preset.default_steps]
+        for key, value in state.items():
+            if not key.startswith(("mkf.", "segmentation.")):
+                assert torch.equal(value, trained[key]), key
+        assert not torch.equal(state["mkf.inlet.weight"], trained["mkf.inlet.weight"])
+    assert build(ABLATIONS["IV"], small_preset, lambda m: None).preset.tau == 1.0
 
 
 def test_a_smaller_ckg_learns_its_teachers_output(small_preset: Preset) -> None:

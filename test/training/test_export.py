@@ -11,17 +11,19 @@ import torch
 from torch.nn import functional as F
 
 from magicfuse_ros.backends import select
+from magicfuse_ros.backends.onnx_passes import fold_constants
 from magicfuse_ros.bundle import NETWORKS, Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
     STORED_AS_HALF,
-    check_graph,
     export_bundle,
     provenance,
 )
+from magicfuse_training.export.compare import check_graph
 from magicfuse_training.export.weights import load_weights
+from magicfuse_training.networks.attention import SLICE
 from magicfuse_training.networks.model import MagicFuse
 
 
@@ -134,6 +136,19 @@ def test_no_graph_has_an_operator_that_tensorrt_refuses(
             assert not options.get("antialias"), name
 
 
+def test_an_exported_attention_holds_the_scores_of_a_slice_of_the_pixels(
+    paper_bundle: Bundle,
+) -> None:
+    model = onnx.shape_inference.infer_shapes(
+        fold_constants(onnx.load(paper_bundle.path("mkf"))), data_prop=True
+    )
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info
+    }
+    scores = [shapes[n.output[0]] for n in model.graph.node if n.op_type == "Softmax"]
+    assert scores == [[1, 1, SLICE, 1280], [1, 1, 1280 - SLICE, 1280]] * 2  # a pair a layer
+
+
 def test_weights_are_stored_as_half_and_named_with_their_cost(bundle: Bundle) -> None:
     for name, spec in bundle.manifest.networks.items():
         model = onnx.load(bundle.path(name))
@@ -177,4 +192,7 @@ def test_a_graph_that_differs_from_eager_is_refused(bundle: Bundle) -> None:
     image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
     wrong = {"condition": torch.ones(1, 8, 8, 12)}
     with pytest.raises(ExportError, match=r"encoder\.onnx: output 'condition' differs from eager"):
+        check_graph(bundle.path("encoder"), {"image": image}, wrong, 1e-3)
+    with pytest.raises(ExportError, match="'condition' differs from eager by nan"):
+        wrong["condition"][:] = torch.nan
         check_graph(bundle.path("encoder"), {"image": image}, wrong, 1e-3)

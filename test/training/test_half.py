@@ -12,7 +12,8 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.errors import ExportError
-from magicfuse_training.export.bundle import check_half_graph, export_bundle, provenance
+from magicfuse_training.export.bundle import export_bundle, provenance
+from magicfuse_training.export.compare import check_half_graph
 from magicfuse_training.export.graphs import example_inputs, graphs
 from magicfuse_training.networks.model import MagicFuse
 

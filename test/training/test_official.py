@@ -4,6 +4,7 @@ What needs the recorded arrays (../shared/official) is skipped where they are mi
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from magicfuse_training.export.weights import load_weights
 from magicfuse_training.networks.cost import shapes_only
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.official import files as official
+from magicfuse_training.official.cut_off import first_cut
 from magicfuse_training.official.files import (
     OfficialFiles,
     WeightsError,
@@ -176,6 +178,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+def cut_much(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def change(path: Path, edit: Callable[[dict[str, object]], object]) -> None:
     tensors = torch.load(path, weights_only=True)
     edit(tensors)
@@ -186,10 +192,12 @@ def change(path: Path, edit: Callable[[dict[str, object]], object]) -> None:
     ("role", "damage", "message"),
     [
         ("mkf", Path.unlink, r"m\.pth' is missing"),
-        ("ikr", cut, r"ikr\.pth' is cut off or no file of weights"),
+        ("ikr", cut, r"ikr\.pth' is cut off or no file of weights"),  # its table of contents is
+        ("ikr", cut_much, r"ikr\.pth' is cut off: tensor '[a-z_.0-9]+' is incomplete"),
         ("ckg", cut, r"c\.safetensors' is cut off: tensor '[a-z_.0-9]+' is incomplete"),
-        ("ckg", lambda p: p.write_bytes(b"x"), r"c\.safetensors' is no safetensors file"),
-        ("mkf", lambda p: torch.save(Path("x"), p), r"m\.pth' is cut off or no file of weights"),
+        ("ckg", lambda p: p.write_bytes(b"x"), r"c\.safetensors' is cut off or no file of weights"),
+        ("mkf", lambda p: p.write_bytes(b""), r"m\.pth' is cut off or no file of weights"),
+        ("mkf", lambda p: torch.save(Path("x"), p), r"m\.pth' .* holds other things than tensors"),
         ("mkf", lambda p: torch.save([1], p), r"m\.pth': 'content' is a list; expected names"),
         ("mkf", lambda p: torch.save({}, p), r"m\.pth': tensor 'inconv\.0\.weight' is missing"),
         (
@@ -216,6 +224,29 @@ def test_a_file_that_does_not_fit_is_named_with_its_first_tensor(
     damage(getattr(written, role))
     with pytest.raises(WeightsError, match=message):
         load_official(written, 2, 2)
+
+
+def test_a_file_is_read_whatever_it_is_called(written: OfficialFiles, tmp_path: Path) -> None:
+    renamed = {"ikr": tmp_path / "i.safetensors", "ckg": tmp_path / "c.pth"}
+    for role, path in renamed.items():
+        getattr(written, role).rename(path)
+    load_official(replace(written, **renamed), 2, 2)
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_the_first_tensor_that_is_cut_off_is_named(kind: str, tmp_path: Path) -> None:
+    """Wherever the file ends; a complete one has none."""
+    tensors = {"a": torch.randn(100), "b": torch.randn(300).half(), "c": torch.randn(4, 50)}
+    whole, cut_off = tmp_path / f"whole.{kind}", tmp_path / f"cut.{kind}"
+    save = torch.save if kind == "pth" else save_file
+    save(tensors, whole)
+    content = whole.read_bytes()
+    where = {name: content.index(bytes(t.numpy().data)) for name, t in tensors.items()}
+    for name, tensor in tensors.items():
+        for size in (where[name] + 1, where[name] + tensor.nbytes - 1):
+            cut_off.write_bytes(content[:size])
+            assert first_cut(cut_off) == name, size
+    assert first_cut(whole) is None
 
 
 def record(model: MagicFuse, path: Path, **changes: np.ndarray) -> None:

@@ -1,18 +1,29 @@
 """Scores against cases that can be worked out by hand."""
 
+from pathlib import Path
+
+import dataset_files
 import numpy as np
 import pytest
 
+from magicfuse_training.data.classes import CLASSES, MFNET_CLASSES
 from magicfuse_training.metrics.fusion import entropy, spatial_frequency
 from magicfuse_training.metrics.people import contrast
-from magicfuse_training.metrics.score import Confusion, psnr, ssim
+from magicfuse_training.metrics.score import Confusion, camvid_label, psnr, ssim
 
 
 def test_iou_of_a_known_case() -> None:
     confusion = Confusion(3)
     truth = np.array([[0, 0, 1, 255]], np.uint8)
     confusion.add(truth, np.array([[0, 1, 1, 2]], np.uint8))
-    assert confusion.iou().tolist() == [50.0, 50.0, 0.0]
+    assert confusion.iou()[:2].tolist() == [50.0, 50.0]
+    assert np.isnan(confusion.iou()[2]), "it is nowhere true: no score of this class"
+
+
+def test_masks_of_camvid_are_scored_in_the_ids_of_the_bundle(tmp_path: Path) -> None:
+    dataset_files.camvid_repacked(tmp_path)
+    for names, ids in ((CLASSES, [8, 9, 10, 0]), (MFNET_CLASSES, [1, 2, 3, 0])):
+        assert camvid_label(tmp_path, "train", "0001TP_006690", names)[0, :4].tolist() == ids
 
 
 def test_psnr_and_ssim_of_known_cases() -> None:

@@ -16,6 +16,7 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.cli import app
+from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
 
 
@@ -76,20 +77,27 @@ app(sys.argv[1:])
 """
 
 
-def test_ablate_leaves_a_table_and_a_plot(small_preset: Preset, tmp_path: Path) -> None:
+def test_ablate_leaves_a_table_and_a_plot(
+    small_preset: Preset, exported: tuple[MagicFuse, Path], tmp_path: Path
+) -> None:
+    """Trained on one machine and scored on another, from the phase 1 of a bundle."""
     write_data(tmp_path / "data")
-    run, out = tmp_path / "run", tmp_path / "out"
+    out = tmp_path / "out"
     preset = write_preset(small_preset, tmp_path / "small.yaml")
-    data = [f"--data={k}-repacked:{tmp_path / 'data' / k}" for k in ("camvid", "msrs")]
-    common = ("--run", str(run), "--preset", preset)
-    invoke("stage", "ckg", *data, *common, "--steps", "1", "--batch", "2", "--workers", "0")
-    arguments = ("--data", str(tmp_path / "data"), "--out", str(out), "--minutes", "0")
-    command = [sys.executable, "-c", SHORT_ABLATION, "ablate", *arguments, *common]
-    subprocess.run(command, check=True)
+    data = ("--data", str(tmp_path / "data"), "--out", str(out))
+    command = [sys.executable, "-c", SHORT_ABLATION, "ablate", *data]
+    start = ("--from-bundle", str(exported[1]), "--preset", preset)
+    short = ("--minutes", "0", "--batch", "2", "--workers", "0")
+    subprocess.run([*command, *start, *short, "--only", "train"], check=True)
+    assert not (out / "ablation.json").exists()
+    for checkpoint in out.glob("models/*/*/last.pt"):
+        checkpoint.unlink()
+    subprocess.run([*command, "--only", "score"], check=True)
     result = json.loads((out / "ablation.json").read_text())
     assert set(result["models"]) == {"full", "IV"} and set(result["tau"]) == {"0.0", "1.0"}
     assert result["models"]["IV"]["mIoU clean"] is None
     assert result["models"]["full"]["mIoU clean"] is not None
+    assert result["phase_1"] == str(exported[1]) and result["steps"]["full"] == {"mkf": 0}
     table = (out / "ablation.md").read_text()
-    assert "| IV | no semantics |" in table and "person contrast" in table
+    assert "| IV | semantics |" in table and "person contrast" in table
     assert cv2.imread(str(out / "ablation.png")) is not None

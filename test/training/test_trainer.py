@@ -15,6 +15,8 @@ from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages import accelerator
+from magicfuse_training.stages.optimizer import CosineSchedule
 from magicfuse_training.stages.pictures import draw_pictures
 from magicfuse_training.stages.stage import Stage, to_device
 from magicfuse_training.stages.stages import STAGES
@@ -57,7 +59,8 @@ def test_few_step_trains_the_function_that_inference_runs(model: MagicFuse, tmp_
 
 
 def test_a_run_learns_within_its_minutes(model: MagicFuse, tmp_path: Path) -> None:
-    trainer = Trainer(STAGES["autoencoder"], model, tmp_path, minutes=0.1)
+    stage = replace(STAGES["autoencoder"], schedule=CosineSchedule(warmup_steps=0))
+    trainer = Trainer(stage, model, tmp_path, minutes=0.1)
     batch = next(iter(small_crops()))
     first = sum(trainer.train_step([batch], 0, 0.0).values())
     trainer.run(small_crops(), workers=0)
@@ -158,3 +161,22 @@ def test_settings_that_do_not_fit_are_named(
             small_crops(), 0
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fpu avx2 avx512_bf16 amx_bf16", "bf16"),
+        ("Features : fp asimd bf16", "bf16"),
+        ("flags : fpu avx2 avx512f", "no"),
+    ],
+)
+def test_a_cpu_without_bf16_trains_in_float32(
+    flags: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emulated, a step takes many times as long."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(accelerator, "_CPU_FLAGS", tmp_path / "cpuinfo")
+    assert accelerator.fastest_precision() == "no"
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    assert accelerator.fastest_precision() == expected

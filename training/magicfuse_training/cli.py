@@ -15,6 +15,7 @@ from magicfuse_training.commands.ablate import ablate_command
 from magicfuse_training.commands.all import all_command
 from magicfuse_training.commands.bench_eager import SeveralPrecisions, bench_eager_command
 from magicfuse_training.commands.check_data import check_data_command
+from magicfuse_training.commands.check_export import SeveralNames, check_export_command
 from magicfuse_training.commands.convert_official import convert_official_command
 from magicfuse_training.commands.cost import cost_command
 from magicfuse_training.commands.degradations import degradations_command
@@ -41,6 +42,7 @@ app.command("cost")(cost_command)
 app.command("bench-eager", cls=SeveralPrecisions)(bench_eager_command)
 app.command("degradations")(degradations_command)
 app.command("export")(export_command)
+app.command("check-export", cls=SeveralNames)(check_export_command)
 app.command("quantize")(quantize_command)
 app.command("score")(score_command)
 app.command("convert-official")(convert_official_command)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
 from rich.console import Console
 
-from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.fuser import Fuser
 from magicfuse_training.commands.options import DevelopmentData, RunFolder, load_averaged
+from magicfuse_training.data.crops import CropConfig
 from magicfuse_training.data.mix import Source, describe, load_groups
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
+from magicfuse_training.export.weights import load_weights
 from magicfuse_training.metrics.ablation import draw_plot, write_table
-from magicfuse_training.metrics.fusion import score_fusion
-from magicfuse_training.metrics.score import score_camvid
+from magicfuse_training.metrics.ablation_scores import score_model, sweep_tau
 from magicfuse_training.networks.model import MagicFuse
-from magicfuse_training.preset import Preset, load_preset
-from magicfuse_training.stages.ablations import ABLATIONS, Ablation
+from magicfuse_training.preset import load_preset
+from magicfuse_training.stages.ablations import ABLATIONS, build
+from magicfuse_training.stages.checkpoint import write_atomically
 from magicfuse_training.stages.runner import Budget, train_stage
-from magicfuse_training.stages.stage import Stage
-from magicfuse_training.stages.stages import STAGES
 
 TAUS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -34,76 +33,112 @@ def ablate_command(
     data: DevelopmentData,
     out: Annotated[Path, typer.Option(help="folder for the bundles, the table and the plot")],
     run: RunFolder = Path("runs/nano"),
+    from_bundle: Annotated[
+        Path | None, typer.Option(help="take phase 1 from a bundle, not from the run")
+    ] = None,
     preset: str = "nano",
     minutes: Annotated[float, typer.Option(min=0, help="of each stage of each model")] = 10,
+    batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
     every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
+    only: Annotated[
+        Literal["train", "score"] | None,
+        typer.Option(help="one half: train on a GPU, and score OUT elsewhere"),
+    ] = None,
     seed: int = 0,
 ) -> None:
-    """Train phase 2 of every ablated model from a run's phase 1, score all, sweep tau."""
-    start = run / "ckg" / "last.pt"
-    if not start.is_file():
-        raise typer.BadParameter(f"run '{run}' has no phase 1; expected {start}")
-    config = load_preset(preset)
-    sources = [Source(f"{name}-repacked", data / name) for name in ("camvid", "msrs")]
-    groups = load_groups(sources, config.height, config.width, [c.name for c in config.classes])
-    trained = describe(sources)
+    """Train phase 2 of every ablated model on one phase 1, score all, sweep tau."""
+    if only != "score":
+        start = from_bundle or run / "ckg" / "last.pt"
+        if not start.exists():
+            raise typer.BadParameter(f"there is no phase 1 in '{start}'")
+        budget = Budget(minutes, batch=batch, workers=workers, seed=seed)
+        train_models(data, out, start, preset, budget)
+    if only != "train":
+        result = score_models(data, out, every)
+        (out / "ablation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_table(result, out / "ablation.md")
+        draw_plot(result, out / "ablation.png")
+        Console().print((out / "ablation.md").read_text(encoding="utf-8"), markup=False)
+
+
+def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) -> None:
+    """Train every variant in `out`/models, export it as a bundle, and write down how.
+
+    Args:
+        data: folder of repacked camvid and msrs.
+        out: folder to write.
+        start: bundle, or checkpoint, that phase 1 is taken from.
+        name: the preset that it is of.
+        budget: of each stage of each model.
+    """
+    preset = load_preset(name)
+    sources = [Source(f"{kind}-repacked", data / kind) for kind in ("camvid", "msrs")]
+    groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
     models: dict[str, MagicFuse] = {}
-    for name, ablation in ABLATIONS.items():
-        model = _build(ablation, config, start, seed)
-        for stage in _stages(ablation):
-            folder = out / "models" / name / stage.name
-            budget = Budget(minutes, seed=seed)
+    for variant, ablation in ABLATIONS.items():
+        torch.manual_seed(budget.seed)
+        model = build(ablation, preset, partial(_load, start))
+        for stage in ablation.stages():
+            folder = out / "models" / variant / stage.name
             model = train_stage(stage, model, folder, sources, budget, str(start), groups)
-        models[name] = model
+        models[variant] = model
     # Only now: loaders fork, which inference libraries with their threads do not survive.
-    commit = current_commit(Path(__file__).parent)
-    rows: dict[str, Any] = {}
-    for name, ablation in ABLATIONS.items():
-        spent = {stage.name: minutes for stage in _stages(ablation)}
+    trained, commit = describe(sources), current_commit(Path(__file__).parent)
+    steps: dict[str, dict[str, int]] = {}
+    for variant, model in models.items():
+        folder = out / "models" / variant
+        states = {s.name: _checkpoint(folder / s.name) for s in ABLATIONS[variant].stages()}
+        steps[variant] = {name: state["step"] for name, state in states.items()}
+        spent = {name: round(state["elapsed"] / 60, 2) for name, state in states.items()}
         made = provenance(spent, commit, trained.data, trained.terms)
-        bundle = out / "models" / name / "bundle"
-        export_bundle(models[name], bundle, made)
-        scores = _score(bundle, data, every, None, ablation.semantics)
-        rows[name] = {"what": ablation.what} | scores
-    sweep = {
-        str(tau): _score(out / "models" / "full" / "bundle", data, every, tau, True) for tau in TAUS
+        export_bundle(model, folder / "bundle", made)
+    record = {
+        "preset": preset.name,
+        "phase_1": str(start),
+        "minutes": budget.minutes,
+        "batch": budget.batch or CropConfig().batch,
+        "steps": steps,
+        "device": _device(),
     }
-    result = {"preset": preset, "minutes": minutes, "every": every, "models": rows, "tau": sweep}
-    (out / "ablation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    write_table(result, out / "ablation.md")
-    draw_plot(result, out / "ablation.png")
-    Console().print((out / "ablation.md").read_text(encoding="utf-8"), markup=False)
+    write_atomically(json.dumps(record, indent=2) + "\n", out / "trained.json")
 
 
-def _stages(ablation: Ablation) -> list[Stage]:
-    """Return the stages that a variant is trained in, with its own losses."""
-    stages = [replace(STAGES["mkf"], loss=ablation.mkf)]
-    if ablation.ikr is not ABLATIONS["full"].ikr:
-        stages.insert(0, replace(STAGES["ikr"], loss=ablation.ikr))
-    return stages
+def score_models(data: Path, out: Path, every: int) -> dict[str, Any]:
+    """Score the bundles that `train_models` left in `out`, on every n-th frame; sweep tau.
+
+    Raises:
+        TrainingError: if `out` has none.
+    """
+    try:
+        trained = json.loads((out / "trained.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"'{out}' holds no trained models: {error}") from error
+    rows = {}
+    for variant, ablation in ABLATIONS.items():
+        bundle = Bundle.load(out / "models" / variant / "bundle")
+        scores = score_model(bundle, data, every, masks=ablation.semantics)
+        rows[variant] = {"lacks": ablation.lacks} | scores
+    full = Bundle.load(out / "models" / "full" / "bundle")
+    return {**trained, "every": every, "models": rows, "tau": sweep_tau(full, data, every, TAUS)}
 
 
-def _build(ablation: Ablation, preset: Preset, start: Path, seed: int) -> MagicFuse:
-    torch.manual_seed(seed)
-    tau = preset.tau if ablation.tau is None else ablation.tau
-    model = ablation.model(preset.model_copy(update={"tau": tau}))
-    load_averaged(model, start)
-    return model
+def _load(start: Path, model: MagicFuse) -> None:
+    if start.is_file():
+        load_averaged(model, start)
+        return
+    try:
+        load_weights(model, Bundle.load(start))
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
 
 
-def _score(
-    bundle: Path, data: Path, every: int, tau: float | None, semantics: bool
-) -> dict[str, float | None]:
-    """Score MagImg on MSRS dev, and the masks on CamVid val."""
-    loaded = Bundle.load(bundle)
-    fuser = Fuser(loaded, select("auto"), tau=tau)
-    folder = data / "msrs" / "dev"
-    stems = [p.stem for p in sorted((folder / "vi").glob("*.jpg"))][::every]
-    scores: dict[str, float | None] = dict(score_fusion(fuser, folder, stems))
-    for kind in ("clean", "dark"):
-        scores[f"mIoU {kind}"] = None
-    if semantics:
-        names = [c.name for c in loaded.manifest.classes]
-        camvid = score_camvid(fuser, data / "camvid", names, every=every)
-        scores |= {f"mIoU {kind}": camvid[kind]["miou_percent"] for kind in ("clean", "dark")}
-    return scores
+def _checkpoint(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
+    return state
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} CPU threads"

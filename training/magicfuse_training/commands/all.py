@@ -21,7 +21,7 @@ from magicfuse_training.commands.stage import check_training
 from magicfuse_training.data.mix import Source, describe, load_groups
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.networks.model import MagicFuse
-from magicfuse_training.preset import load_preset
+from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.runner import Budget, train_stage
 from magicfuse_training.stages.stages import STAGES
 
@@ -34,6 +34,7 @@ SHARES = {
     "one_step": 0.48,
     "few_step": 0.3,
 }
+PHASES = ("autoencoder", "ikr", "ckg", "mkf")  # 1 and 2
 
 
 def all_command(
@@ -51,7 +52,7 @@ def all_command(
     config = load_preset(preset)
     check_training(config, preset)
     groups = load_groups(sources, config.height, config.width, [c.name for c in config.classes])
-    for name, share in SHARES.items():
+    for name, share in shares_of(config).items():
         torch.manual_seed(seed)
         model = MagicFuse(config)
         start = "random weights"
@@ -64,3 +65,12 @@ def all_command(
     commit = current_commit(Path(__file__).parent)
     export_bundle(model, out, provenance(minutes_of(run), commit, trained.data, trained.terms))
     Console().print(f"{out} written; try: magicfuse run IMAGE --bundle {out} --out result")
+
+
+def shares_of(preset: Preset) -> dict[str, float]:
+    """Return the share of the budget of every stage that a preset is trained in.
+
+    One without K = 1, as `paper`, is trained in the paper's two phases alone.
+    """
+    shares = {n: s for n, s in SHARES.items() if 1 in preset.steps or n in PHASES}
+    return {name: share / sum(shares.values()) for name, share in shares.items()}

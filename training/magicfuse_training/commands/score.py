@@ -36,7 +36,7 @@ def score_command(
         "fingerprint": loaded.fingerprint,
         "steps": fuser.steps,
         "camvid_val": score_camvid(fuser, data / "camvid", names),
-        "msrs_dev": score_msrs(fuser, data / "msrs"),
+        "msrs_dev": score_msrs(fuser, data / "msrs", names),
     }
     print_scores(scores)
     if json_file:

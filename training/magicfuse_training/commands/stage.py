@@ -47,8 +47,9 @@ def stage_command(
         int, typer.Option(min=1, help="rounds that a process takes its share of a batch in")
     ] = 1,
     mixed_precision: Annotated[
-        MixedPrecision, typer.Option(help="of convolutions; fp16 for GPUs that lack bf16")
-    ] = "bf16",
+        MixedPrecision | None,
+        typer.Option(help="of convolutions; the machine's fastest if omitted"),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
     device_crops: DeviceCropsOption = False,
     seed: int = 0,
@@ -59,6 +60,10 @@ def stage_command(
     sources = [Source.parse(text) for text in data]
     config = load_preset(preset)
     check_training(config, preset)
+    if name == "one_step" and 1 not in config.steps:
+        raise typer.BadParameter(
+            f"stage 'one_step' trains K = 1; '{preset}' has K = {config.steps}"
+        )
     torch.manual_seed(seed)
     model = MagicFuse(config)
     start = "random weights"

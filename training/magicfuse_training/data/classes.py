@@ -28,6 +28,10 @@ IGNORE = 255
 STATIC = 254  # some class that is neither car, pedestrian nor bicyclist; which one is not known
 MOVING = (CAR, PEDESTRIAN, BICYCLIST)  # the last ids: losses rely on it
 
+# By the names that they have in the presets, here and in MFNet.
+PEOPLE = ("pedestrian", "person")
+RIDERS = ("bicyclist", "bike")
+
 
 @dataclass(frozen=True)
 class LabelMap:

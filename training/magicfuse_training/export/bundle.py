@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
@@ -25,15 +22,13 @@ from magicfuse_ros.bundle import (
     sha256,
     write_manifest,
 )
-from magicfuse_training.errors import ExportError
+from magicfuse_training.export.compare import check_graph, check_half_graph, eager
 from magicfuse_training.export.graphs import Graph, example_inputs, graphs
 from magicfuse_training.networks.cost import gflop_per_call, parameters
 from magicfuse_training.networks.model import MagicFuse
 
 OPSET = 18
 _DTYPES = {torch.float32: "float32", torch.uint8: "uint8"}
-TOLERANCE = 1e-4  # relative to the largest value of an output
-HALF_DB = 50.0
 STORED_AS_HALF = 1024  # elements; biases, norms and constants are small, and stay exact
 
 
@@ -49,13 +44,13 @@ def export_bundle(
     compute in it, apart from norms, DDIM steps, inputs and outputs: see `half_body`.
 
     Raises:
-        ExportError: where an exported graph differs from eager float32 by more than TOLERANCE of
-            the output's largest value, or with `float16` is less than HALF_DB from it.
+        ExportError: where an exported graph differs from eager float32 by more than `TOLERANCE` of
+            the output's largest value, or with `float16` is less than `HALF_DB` from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     preset = model.preset
-    model = model.eval()
-    _round_weights_to_half(model)
+    model = model.cpu().eval()  # where the files are checked
+    round_weights_to_half(model)
     costs = gflop_per_call(model)
     examples = example_inputs(model, preset.height, preset.width)
     specs: dict[str, NetworkSpec] = {}
@@ -66,16 +61,10 @@ def export_bundle(
         outputs = eager(graph, inputs)
         check_graph(path, inputs, outputs)
         if precision == "float16":
-            onnx.save(half_body(fold_constants(onnx.load(path))), path)
+            make_half(path)
             check_half_graph(path, graph, inputs)
-        specs[name] = NetworkSpec(
-            file=path.name,
-            sha256=sha256(path),
-            inputs=tuple(_spec(k, v) for k, v in inputs.items()),
-            outputs=tuple(_spec(k, v) for k, v in outputs.items()),
-            parameters=parameters(model.get_submodule(name)),
-            gflop=round(costs[name], 3),
-        )
+        size = parameters(model.get_submodule(name))
+        specs[name] = network_spec(path, inputs, outputs, size, costs[name])
     manifest = Manifest(
         format_version=1,
         name=preset.name,
@@ -99,14 +88,6 @@ def export_bundle(
     return manifest
 
 
-def eager(graph: Graph, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return what eager torch gives, by the names of the outputs."""
-    with torch.no_grad():
-        values = graph(*inputs.values())
-    values = (values,) if isinstance(values, Tensor) else values
-    return dict(zip(graph.outputs, values, strict=True))
-
-
 def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
     """Write one graph as ONNX."""
     program = torch.onnx.export(
@@ -123,61 +104,13 @@ def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
     onnx.save(strip_traces(store_as_half(program.model_proto)), path)
 
 
-def check_graph(
-    path: Path,
-    inputs: dict[str, Tensor],
-    expected: dict[str, Tensor],
-    tolerance: float = TOLERANCE,
-) -> None:
-    """Run an exported file and compare it with eager.
-
-    Raises:
-        ExportError: naming the file, the output and its relative error.
-    """
-    for name, have, want in _run(path, inputs, expected):
-        difference = np.abs(have - want)
-        if expected[name].dtype == torch.uint8:  # rounding and ties of argmax may go either way
-            error = float((difference > 1).mean())
-        else:
-            error = float(difference.max() / max(np.abs(want).max(), 1e-6))
-        if error > tolerance:
-            raise ExportError(
-                f"{path.name}: output '{name}' differs from eager by {error:.2e}; "
-                f"the limit is {tolerance:.0e}"
-            )
-
-
-def check_half_graph(path: Path, graph: Graph, inputs: dict[str, Tensor]) -> None:
-    """Run an exported file of a half body and compare it with eager float32.
-
-    What hangs on a choice between two close scores is left out: the mask, and Eq. 11 (tau is 1).
-
-    Raises:
-        ExportError: naming the file, the output and its distance in dB.
-    """
-    uncapped = {k: torch.ones_like(v) if k == "tau" else v for k, v in inputs.items()}
-    for name, have, want in _run(path, uncapped, eager(graph, uncapped)):
-        noise = float(((have - want) ** 2).mean())
-        distance = 10 * np.log10(max(float((want**2).mean()), 1e-12) / max(noise, 1e-30))
-        if name != "mask" and distance < HALF_DB:
-            raise ExportError(
-                f"{path.name}: output '{name}' is {distance:.1f} dB from float32; "
-                f"expected at least {HALF_DB:.0f}"
-            )
-
-
-def _run(
-    path: Path, inputs: dict[str, Tensor], expected: dict[str, Tensor]
-) -> Iterator[tuple[str, npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-    """Yield name, value in the file and value expected of every output."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    got = session.run(list(expected), {k: v.numpy() for k, v in inputs.items()})
-    for (name, want), have in zip(expected.items(), got, strict=True):
-        yield name, have.astype(np.float64), want.numpy().astype(np.float64)
+def make_half(path: Path) -> None:
+    """Rewrite an exported file with a half body: see `half_body`."""
+    onnx.save(half_body(fold_constants(onnx.load(path))), path)
 
 
 @torch.no_grad()
-def _round_weights_to_half(model: MagicFuse) -> None:
+def round_weights_to_half(model: MagicFuse) -> None:
     """Round the weights to what float16 storage holds, so that eager and the files agree."""
     for p in model.parameters():
         if p.numel() >= STORED_AS_HALF:
@@ -215,6 +148,24 @@ def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
         part.doc_string = ""
         del part.metadata_props[:]
     return model
+
+
+def network_spec(
+    path: Path,
+    inputs: dict[str, Tensor],
+    outputs: dict[str, Tensor],
+    parameters: int,
+    gflop: float,
+) -> NetworkSpec:
+    """Describe an exported file as the bundle's manifest does."""
+    return NetworkSpec(
+        file=path.name,
+        sha256=sha256(path),
+        inputs=tuple(_spec(k, v) for k, v in inputs.items()),
+        outputs=tuple(_spec(k, v) for k, v in outputs.items()),
+        parameters=parameters,
+        gflop=round(gflop, 3),
+    )
 
 
 def provenance(

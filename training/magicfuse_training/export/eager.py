@@ -11,7 +11,7 @@ import torch
 
 from magicfuse_ros.bundle import NetworkSpec
 from magicfuse_ros.engine_cache import Precision
-from magicfuse_training.export.bundle import eager
+from magicfuse_training.export.compare import eager
 from magicfuse_training.export.graphs import Graph, graphs
 from magicfuse_training.networks.model import MagicFuse
 

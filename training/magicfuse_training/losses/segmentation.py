@@ -12,8 +12,9 @@ from magicfuse_training.data.classes import IGNORE, MOVING, STATIC
 def segmentation_loss(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tensor:
     """Return the cross entropy of logits (B, C, h, w) against label (B, h, w), a scalar.
 
-    A STATIC pixel costs minus the log of the summed probability of all classes but the moving ones;
-    an IGNORE pixel costs nothing.
+    A STATIC pixel costs minus the log of the summed probability of all classes but the moving ones
+    (only labels in the project's classes have such pixels: in MFNet's they are a class of their
+    own); an IGNORE pixel costs nothing.
     """
     log_p = logits.float().log_softmax(1)
     known = (label != IGNORE) & (label != STATIC)

@@ -10,45 +10,59 @@ import matplotlib as mpl
 mpl.use("Agg")  # there may be no display
 from matplotlib import pyplot as plt
 
-METRICS = ("EN", "SD", "SF", "VIF", "person contrast", "mIoU clean", "mIoU dark")
-_PLOTTED = ("VIF", "person contrast", "mIoU dark")
+IMAGE_METRICS = ("EN", "SD", "SF", "VIF", "person contrast", "PSNR dark")
+METRICS = (*IMAGE_METRICS, "mIoU clean", "mIoU dark")
+_UNITS = {"PSNR dark": "dB", "mIoU dark": "%"}
+_BARS = ("PSNR dark", "person contrast", "VIF", "mIoU dark")
+_LINES = ("PSNR dark", "person contrast", "VIF")
 
 
 def write_table(result: dict[str, Any], path: Path) -> None:
     """Write models and tau sweep as Markdown tables."""
+    crops = result["steps"]["full"]["mkf"] * result["batch"]
     lines = [
-        f"Preset `{result['preset']}`, {result['minutes']:g} minutes a stage and model; MagImg on "
-        f"MSRS dev, masks on CamVid val, one frame in {result['every']}; K of the preset.",
+        f"Preset `{result['preset']}`, phase 1 of `{result['phase_1']}`, {result['minutes']:g} "
+        f"minutes a stage and model on {result['device']} ({crops:,} crops for the full model). "
+        f"MagImg on MSRS dev, `PSNR dark` and masks on CamVid val, one frame in {result['every']}.",
         "",
     ]
-    lines += _table(["model", "without", *METRICS], result["models"], ["what"])
-    lines += ["", *_table(["tau", *METRICS], result["tau"], [])]
+    lines += _table(["model", "lacks"], result["models"], METRICS)
+    lines += ["", "The full model at other tau:", ""]
+    lines += _table(["tau"], result["tau"], IMAGE_METRICS)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _table(heading: list[str], rows: dict[str, Any], texts: list[str]) -> list[str]:
-    lines = [heading, ["---"] * len(heading)]
+def _table(heading: list[str], rows: dict[str, Any], metrics: tuple[str, ...]) -> list[str]:
+    lines = [[*heading, *metrics], ["---"] * (len(heading) + len(metrics))]
     for name, row in rows.items():
-        values = ["" if row[m] is None else f"{row[m]:.3g}" for m in METRICS]
-        lines.append([name, *[row[t] for t in texts], *values])
+        values = ["" if row[m] is None else f"{row[m]:.3g}" for m in metrics]
+        lines.append([name, *[row[key] for key in heading[1:]], *values])
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def draw_plot(result: dict[str, Any], path: Path) -> None:
     """Draw a bar for each model and a line over tau, one column a metric, as PNG."""
-    figure, axes = plt.subplots(2, len(_PLOTTED), figsize=(11, 6), layout="constrained")
+    figure, axes = plt.subplots(2, len(_BARS), figsize=(13, 6.5), layout="constrained")
     models, sweep = result["models"], result["tau"]
-    for metric, (above, below) in zip(_PLOTTED, axes.T, strict=True):
+    for axis, metric in zip(axes[0], _BARS, strict=True):
         values = [models[name][metric] for name in models]
-        bars = above.bar(list(models), [v or 0.0 for v in values], color="0.6")
+        bars = axis.bar(list(models), [v or 0.0 for v in values], color="0.65")
         bars[0].set_color("tab:orange")
-        above.bar_label(bars, ["no masks" if v is None else f"{v:.3g}" for v in values], size=8)
-        above.set_title(metric)
-        above.margins(y=0.15)
-        below.plot([float(t) for t in sweep], [sweep[t][metric] for t in sweep], "o-")
-        below.set_xlabel("tau")
-        below.grid(alpha=0.3)
+        axis.bar_label(bars, ["none" if v is None else f"{v:.3g}" for v in values], size=9)
+        axis.set_title(" ".join([metric, *[f"({u})" for u in [_UNITS.get(metric)] if u]]))
+        axis.margins(y=0.15)
+    for axis, metric in zip(axes[1], _LINES, strict=False):
+        values = [sweep[tau][metric] for tau in sweep]
+        axis.plot([float(tau) for tau in sweep], values, "o-", color="tab:orange")
+        axis.set_xlabel("tau")
+        axis.grid(alpha=0.3)
+        middle, reach = (max(values) + min(values)) / 2, 0.05 * max(map(abs, values))
+        reach = max(reach, (max(values) - min(values)) * 0.6)
+        axis.set_ylim(middle - reach, middle + reach)  # noise must not look like a trend
     axes[0, 0].set_ylabel("model")
     axes[1, 0].set_ylabel("full model")
+    axes[1, -1].axis("off")
+    lacks = "\n".join(f"{name:<5} lacks {row['lacks']}" for name, row in models.items())
+    axes[1, -1].text(0, 0.9, lacks, va="top", family="monospace")
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -6,7 +6,8 @@ What the numbers mean:
                     the constant image that is best for that very metric, and the gray visible image
     person contrast mean inside a human infrared person box minus mean of a ring around it,
                     summed over boxes, estimate divided by real
-    mIoU            CamVid val, 11 classes, human masks, at the frames' own size
+    mIoU            CamVid val, the bundle's classes that occur there, human masks, at the frames'
+                    own size
     pedestrians     share of the pixels called pedestrian that lie in a human person box
     night           mean luma of real night frames before and after
     flicker         mean |difference| between two outputs of one scene under two noise draws, 0..255
@@ -14,7 +15,7 @@ What the numbers mean:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,12 @@ from torchmetrics.functional.image import (
 
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.media.degradations import Degradation, degrade
+from magicfuse_training.data.classes import CAMVID, IGNORE, PEOPLE, to_classes
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.metrics.people import area, contrast, people
 
 U8 = npt.NDArray[np.uint8]
-IGNORE = 255
-PEDESTRIAN = 9
+CONDITIONS: tuple[Degradation, ...] = ("clean", "dark", "haze")
 STRENGTHS = (0.5, 0.75, 1.0)  # of degradations, in turn: mild to severe, the same in every run
 
 
@@ -70,18 +71,31 @@ class Confusion:
         self.matrix += np.bincount(index, minlength=self.classes**2).reshape(self.matrix.shape)
 
     def iou(self) -> npt.NDArray[np.float64]:
-        """Return the intersection over union of every class, in percent."""
-        hit = np.diag(self.matrix)
-        union = np.maximum(self.matrix.sum(0) + self.matrix.sum(1) - hit, 1)
-        return np.asarray(100 * hit / union, np.float64)
+        """Return the intersection over union of every class, in percent; NaN where none is true."""
+        hit, true = np.diag(self.matrix), self.matrix.sum(1)
+        union = np.maximum(self.matrix.sum(0) + true - hit, 1)
+        return np.asarray(np.where(true, 100 * hit / union, np.nan), np.float64)
+
+
+def camvid_label(root: Path, split: str, stem: str, names: Sequence[str]) -> U8:
+    """Return the mask of a frame of repacked CamVid, in the ids of `names`: see `to_classes`."""
+    path = root / split / "label" / f"{stem}.png"
+    return to_classes(CAMVID, read_image(path, gray=True), path, names)
 
 
 def score_camvid(
-    fuser: Fuser, root: Path, names: list[str], split: str = "val", every: int = 1
+    fuser: Fuser,
+    root: Path,
+    names: Sequence[str],
+    split: str = "val",
+    every: int = 1,
+    conditions: Sequence[Degradation] = CONDITIONS,
 ) -> dict[str, Any]:
-    """Score restoration and segmentation on CamVid under three conditions, on every n-th frame."""
+    """Score restoration and segmentation on CamVid under some conditions, on every n-th frame.
+
+    `names` are the bundle's classes.
+    """
     result: dict[str, Any] = {}
-    conditions: tuple[Degradation, ...] = ("clean", "dark", "haze")
     paths = sorted((root / split / "vi").glob("*.jpg"))[::every]
     for kind in conditions:
         confusion = Confusion(len(names))
@@ -94,7 +108,7 @@ def score_camvid(
             assert frame.restored is not None and frame.mask is not None
             before.append(psnr(image, clean))
             after.append(psnr(frame.restored, clean))
-            confusion.add(read_image(root / split / "label" / f"{path.stem}.png", True), frame.mask)
+            confusion.add(camvid_label(root, split, path.stem, names), frame.mask)
             if kind == "dark" and i % 10 == 0:
                 a, b = _two_draws(clean, strength, i)
                 noise.append(_difference(a, b))
@@ -104,8 +118,10 @@ def score_camvid(
             "frames": len(paths),
             "psnr_input_db": float(np.mean(before)),
             "psnr_restored_db": float(np.mean(after)),
-            "miou_percent": float(iou.mean()),
-            "iou_percent": {n: round(float(v), 1) for n, v in zip(names, iou, strict=True)},
+            "miou_percent": float(np.nanmean(iou)),
+            "iou_percent": {
+                n: round(float(v), 1) for n, v in zip(names, iou, strict=True) if not np.isnan(v)
+            },
         }
         if flicker:
             result[kind]["flicker_input"] = float(np.mean(noise))
@@ -138,17 +154,27 @@ def _difference(a: U8, b: U8) -> float:
     return float(np.abs(a.astype(np.int16) - b.astype(np.int16)).mean())
 
 
-def score_msrs(fuser: Fuser, root: Path, split: str = "dev") -> dict[str, Any]:
-    """Score the thermal estimate, people and brightness on MSRS, by day and by night."""
+def score_msrs(
+    fuser: Fuser, root: Path, names: Sequence[str], split: str = "dev"
+) -> dict[str, Any]:
+    """Score the thermal estimate, people and brightness on MSRS, by day and by night.
+
+    `names` are the bundle's classes; people are one of them.
+    """
+    person = next(i for i, name in enumerate(names) if name in PEOPLE)
     paths = sorted((root / split / "vi").glob("*.jpg"))
     by_time = {
         "day": [p for p in paths if p.stem.endswith("D")],
         "night": [p for p in paths if p.stem.endswith("N")],
     }
-    return {name: _score_msrs(fuser, root / split, some, name) for name, some in by_time.items()}
+    return {
+        name: _score_msrs(fuser, root / split, some, name, person) for name, some in by_time.items()
+    }
 
 
-def _score_msrs(fuser: Fuser, folder: Path, paths: list[Path], name: str) -> dict[str, Any]:
+def _score_msrs(
+    fuser: Fuser, folder: Path, paths: list[Path], name: str, person_id: int
+) -> dict[str, Any]:
     reals, estimates, grays, lumas = [], [], [], []
     contrast_real = contrast_estimate = 0.0
     called = called_inside = boxes = found = 0
@@ -169,7 +195,7 @@ def _score_msrs(fuser: Fuser, folder: Path, paths: list[Path], name: str) -> dic
             if real_contrast is not None:
                 contrast_real += real_contrast
                 contrast_estimate += contrast(estimate, box, infrared) or 0.0
-        person = frame.mask == PEDESTRIAN
+        person = frame.mask == person_id
         inside = np.zeros(real.shape, bool)
         for kind in ("infrared", "visible", "fusion"):
             for box in people(folder, kind, path.stem, real.shape):

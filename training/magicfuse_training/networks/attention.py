@@ -1,17 +1,20 @@
 """Attention over all pixels of a feature map.
 
-Scores are never held where there are many pixels: torch's fused kernel works on tiles of them. It
-wants the channels of a token side by side in memory, and quietly computes all scores otherwise.
+Scores are never held where there are many pixels. Torch's fused kernel works on tiles of them; it
+wants the channels of a token side by side in memory, and quietly computes all scores otherwise. An
+exported graph has no such kernel: there the scores of a slice of the pixels are held at a time.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_training.networks.blocks import Norm, normalisation, zero_init
 
 MANY_TOKENS = 1024  # 4 MB of scores a head; below, the copy costs more than it saves
+SLICE = 1024  # queries; of 19,200 tokens a head's scores take 79 MB, all of them 1.5 GB
 
 
 class Attention(nn.Module):
@@ -33,7 +36,9 @@ class Attention(nn.Module):
         tokens = maps.transpose(3, 4)
         if h * w > MANY_TOKENS:
             tokens = tokens.contiguous()
-        y = F.scaled_dot_product_attention(*tokens.unbind(1))  # (B, heads, HW, C / heads)
+        q, k, v = tokens.unbind(1)  # (B, heads, HW, C / heads)
+        slices = [q[:, :, i : i + SLICE] for i in range(0, h * w, SLICE)]
+        y = torch.cat([F.scaled_dot_product_attention(part, k, v) for part in slices], dim=2)
         total: Tensor = x + self.out(y.transpose(2, 3).reshape(b, c, h, w))
         return total
 

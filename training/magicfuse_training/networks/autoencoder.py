@@ -144,6 +144,7 @@ class Encoder(nn.Module):
             self.merge = _unit(c + config.noise_channels, c, norm, act)
             self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
             self.latent = conv3(c, config.latent_channels)
+            self.context: nn.Module = nn.Identity()  # the published form has none
         else:
             s = config.stem_channels
             self.act = activation(act)

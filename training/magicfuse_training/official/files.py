@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.networks.unet import UNetConfig
+from magicfuse_training.official.cut_off import first_cut
 from magicfuse_training.official.names import (
     Modules,
     autoencoder_modules,
@@ -25,6 +25,7 @@ from magicfuse_training.official.names import (
 from magicfuse_training.preset import Preset, load_preset
 
 GROUPS = 32  # of every group norm: widths are multiples of it
+_PICKLED = (b"PK", b"\x80\x02")  # how files of torch.save begin, since version 1.6 and before
 FIRST = "input_blocks.0.0.weight"  # of a U-Net
 
 
@@ -171,14 +172,18 @@ def _read(path: Path) -> _File:
     if not path.is_file():
         raise WeightsError(f"'{path}' is missing; expected a .pth or .safetensors file")
     try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise WeightsError(f"'{path}' {_cut_off(path)} ({error})") from error
+        with path.open("rb") as file:  # whatever it is called
+            if file.read(2) in _PICKLED:
+                file.seek(0)
+                content: Any = torch.load(file, map_location="cpu", weights_only=True)
+            else:
+                content = load_file(path)
     except Exception as error:  # torch.load has no narrower base
+        if (name := first_cut(path)) is not None:
+            raise WeightsError(f"'{path}' is cut off: tensor '{name}' is incomplete") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, UnpicklingError):  # torch's words recommend to load it all the same
+            reason = "it holds other things than tensors and their names"
         raise WeightsError(f"'{path}' is cut off or no file of weights: {reason}") from error
     return _File(path, _flat(content, path))
 
@@ -196,16 +201,3 @@ def _flat(content: Any, path: Path, prefix: str = "") -> dict[str, Tensor]:
         else:
             result |= _flat(value, path, f"{prefix}{name}.")
     return result
-
-
-def _cut_off(path: Path) -> str:
-    """Say which tensor of a damaged safetensors file is the first that is not there."""
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    try:
-        header = json.loads(data[8 : 8 + size])
-        ends = {k: 8 + size + v["data_offsets"][1] for k, v in header.items() if "dtype" in v}
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return "is no safetensors file"
-    missing = [k for k, end in sorted(ends.items(), key=lambda e: e[1]) if end > len(data)]
-    return f"is cut off: tensor '{missing[0]}' is incomplete" if missing else "is damaged"

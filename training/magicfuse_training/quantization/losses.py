@@ -16,7 +16,7 @@ from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_ros.media.degradations import Degradation, degrade
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.errors import ExportError
-from magicfuse_training.metrics.score import STRENGTHS, Confusion, psnr
+from magicfuse_training.metrics.score import STRENGTHS, Confusion, camvid_label, psnr
 from magicfuse_training.quantization.calibration import CONDITIONS
 
 U8 = npt.NDArray[np.uint8]
@@ -73,17 +73,17 @@ def measure_losses(bundle: Bundle, data: Path) -> Losses:
         data: folder of repacked `camvid` and `msrs`.
     """
     exact, quantized = (Fuser(bundle, select("openvino", precision=p)) for p in ("fp32", "int8"))
-    classes = len(bundle.manifest.classes)
+    names = [c.name for c in bundle.manifest.classes]
     losses: Losses = {}
     for steps in sorted(bundle.manifest.step_grids):
         exact.steps = quantized.steps = steps
         for kind in CONDITIONS:
             where = f"K = {steps}, CamVid val, {kind}"
             losses[where] = _compare(
-                exact, quantized, _camvid(data / "camvid", kind, where), classes
+                exact, quantized, _camvid(data / "camvid", kind, names, where), len(names)
             )
         where = f"K = {steps}, MSRS dev"
-        losses[where] = _compare(exact, quantized, _msrs(data / "msrs", where), classes)
+        losses[where] = _compare(exact, quantized, _msrs(data / "msrs", where), len(names))
     return losses
 
 
@@ -112,13 +112,13 @@ def as_json(losses: Losses) -> dict[str, dict[str, float | int | None]]:
 Frame = tuple[U8, U8 | None, U8 | None]  # the camera's image; clean image; label
 
 
-def _camvid(root: Path, kind: Degradation, description: str) -> Iterator[Frame]:
+def _camvid(root: Path, kind: Degradation, names: list[str], description: str) -> Iterator[Frame]:
     paths = sorted((root / "val" / "vi").glob("*.jpg"))
     for i, path in enumerate(track(paths, description=description)):
         clean = read_image(path)
         strength = STRENGTHS[i % len(STRENGTHS)]
         image = degrade(clean, kind, strength, np.random.default_rng(i))
-        yield image, clean, read_image(root / "val" / "label" / f"{path.stem}.png", True)
+        yield image, clean, camvid_label(root, "val", path.stem, names)
 
 
 def _msrs(root: Path, description: str) -> Iterator[Frame]:
@@ -147,7 +147,7 @@ def _compare(exact: Fuser, quantized: Fuser, frames: Iterator[Frame], classes: i
             for confusion, frame in zip(confusions, (a, b), strict=True):
                 assert frame.mask is not None
                 confusion.add(label, frame.mask)
-    iou = [float(confusion.iou().mean()) for confusion in confusions]
+    iou = [float(np.nanmean(confusion.iou())) for confusion in confusions]
     return Loss(
         frames=len(agreement),
         agreement_percent=100 * float(np.mean(agreement)),

@@ -9,17 +9,22 @@ IV     no semantics: neither the head's loss (Eq. 16) nor the mask of thermal cl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from magicfuse_ros.schedule import Step, ddim_steps
+from magicfuse_training.data.crops import Batch
+from magicfuse_training.losses.image import detail_l1
 from magicfuse_training.networks.fusion import FusionNetwork
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.stage import Loss
-from magicfuse_training.stages.stages import degraded_loss, fusion_only_loss, ikr_loss, mkf_loss
+from magicfuse_training.stages.stage import Loss, Stage
+from magicfuse_training.stages.stages import STAGES, fusion_only_loss, mkf_loss
 
 
 class WithoutThermal(MagicFuse):
@@ -51,22 +56,75 @@ class WithoutFusion(MagicFuse):
         )
 
 
+def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Teach the visible stream of Model I to give the degraded image back, as Algorithm 1 would.
+
+    At a random step of its own sampler, and in image space: a bundle has no latents of images.
+    """
+    preset = model.preset
+    steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
+    stop = random.randrange(len(steps))
+    with torch.no_grad():
+        condition, *details = model.encoder(batch["degraded"])
+    ones, z = condition.new_ones(len(condition), dtype=torch.float32), model.start(condition).z_ikr
+
+    def denoise(step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        levels = (ones * step.t, ones * step.abar_t, ones * step.abar_next)
+        return model.denoise(model.ikr, condition, z, *levels)
+
+    with torch.no_grad():
+        for step in steps[:stop]:
+            z = denoise(step)[2]
+    image = model.decoder(denoise(steps[stop])[1], *details).float()
+    return {"ikr": detail_l1(image, batch["degraded"], ones[:, None, None, None])}
+
+
 @dataclass(frozen=True)
 class Ablation:
-    """A variant: its model, its two losses, and tau."""
+    """A variant: its model, what it is trained for, and tau."""
 
-    what: str
+    lacks: str
     model: type[MagicFuse] = MagicFuse
-    ikr: Loss = ikr_loss
+    ikr: Loss | None = None  # that its visible stream is trained anew with
     mkf: Loss = mkf_loss
     tau: float | None = None  # the preset's, if None
     semantics: bool = True  # whether its masks mean anything
 
+    def stages(self) -> list[Stage]:
+        """Return the stages to train, in order."""
+        fusion = replace(STAGES["mkf"], loss=self.mkf)
+        if self.ikr is None:
+            return [fusion]
+        return [Stage("ikr", ("ikr",), self.ikr, fusion.group_weights), fusion]
+
 
 ABLATIONS = {
-    "full": Ablation("the method"),
-    "I": Ablation("no restoration", ikr=degraded_loss),
-    "II": Ablation("no thermal knowledge", model=WithoutThermal),
-    "III": Ablation("no learnt fusion", model=WithoutFusion),
-    "IV": Ablation("no semantics", mkf=fusion_only_loss, tau=1.0, semantics=False),
+    "full": Ablation("nothing"),
+    "I": Ablation("restoration", ikr=degraded_loss),
+    "II": Ablation("thermal knowledge", model=WithoutThermal),
+    "III": Ablation("learnt fusion", model=WithoutFusion),
+    "IV": Ablation("semantics", mkf=fusion_only_loss, tau=1.0, semantics=False),
 }
+
+
+def build(ablation: Ablation, preset: Preset, load: Callable[[MagicFuse], None]) -> MagicFuse:
+    """Return a variant with a trained phase 1, and with F and S at the start.
+
+    All are trained for the preset's default K: it is what they are scored at. F and S begin anew
+    even where there are trained ones: those have seen what a variant is to lack.
+
+    Args:
+        ablation: the variant.
+        preset: of the model that `load` fits.
+        load: fills a model with trained weights.
+    """
+    tau = preset.tau if ablation.tau is None else ablation.tau
+    model = ablation.model(preset.model_copy(update={"tau": tau, "steps": [preset.default_steps]}))
+    untrained = {
+        name: value.clone()
+        for name, value in model.state_dict().items()
+        if name.startswith(("mkf.", "segmentation."))
+    }
+    load(model)
+    model.load_state_dict(untrained, strict=False)
+    return model

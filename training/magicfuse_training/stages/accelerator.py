@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +12,16 @@ from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulation
 from magicfuse_training.errors import TrainingError
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
+_CPU_FLAGS = Path("/proc/cpuinfo")
+_BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # x86-64's names, and ARM's
+
+
+def fastest_precision() -> MixedPrecision:
+    """Return what this machine trains fastest in: a CPU without bf16 emulates it, very slowly."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    known = _CPU_FLAGS.is_file() and _BF16.intersection(_CPU_FLAGS.read_text().split())
+    return "bf16" if known else "no"
 
 
 def make_accelerator(accumulate: int, mixed_precision: MixedPrecision) -> Accelerator:

@@ -41,7 +41,7 @@ class Budget:
     steps: int | None = None
     batch: int | None = None  # the default of CropConfig, if None
     accumulate: int = 1
-    mixed_precision: MixedPrecision = "bf16"
+    mixed_precision: MixedPrecision | None = None  # the fastest of this machine, if None
     workers: int = 1
     device_crops: bool = False  # no workers: the training device makes the crops
     seed: int = 0

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_ros.schedule import ddim_steps
-from magicfuse_training.data.classes import IGNORE
+from magicfuse_training.data.classes import IGNORE, PEOPLE, RIDERS
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.losses.image import (
@@ -39,9 +39,6 @@ from magicfuse_training.losses.thermal import (
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
-
-PEOPLE = ("pedestrian", "person")  # names of their class in the presets
-RIDERS = ("bicyclist",)
 
 
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
@@ -90,12 +87,6 @@ def ikr_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Eq. 7 for the stream that restores: (degraded, clean)."""
     weight = batch["has_clean"][:, None, None, None].expand(-1, 1, *_latent_size(model, batch))
     return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["clean"], weight)}
-
-
-def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Eq. 7 for a visible stream that restores nothing (ablation: Model I)."""
-    weight = batch["clean"].new_ones(len(batch["clean"]), 1, *_latent_size(model, batch))
-    return {"ikr": _diffusion_loss(model, model.ikr, batch, batch["degraded"], weight)}
 
 
 def ckg_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:

@@ -41,7 +41,11 @@ from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages import run_folder
-from magicfuse_training.stages.accelerator import MixedPrecision, make_accelerator
+from magicfuse_training.stages.accelerator import (
+    MixedPrecision,
+    fastest_precision,
+    make_accelerator,
+)
 from magicfuse_training.stages.checkpoint import load_checkpoint, save_atomically
 from magicfuse_training.stages.loading import load_parts
 from magicfuse_training.stages.monitor import Monitor
@@ -74,8 +78,8 @@ class Trainer:
         minutes: time budget; either this or `steps`.
         steps: budget in steps.
         accumulate: parts that each process takes one after the other: less memory, same batch.
-        mixed_precision: what convolutions and matrix products are computed in: bf16 where the
-            device has it, for speed; weights, DDIM arithmetic and losses stay float32.
+        mixed_precision: what convolutions and matrix products are computed in, for speed;
+            `fastest_precision`, if None. Weights, DDIM arithmetic and losses stay float32.
 
     Raises:
         TrainingError: for a budget that is not one, or a precision that the device does not have.
@@ -90,7 +94,7 @@ class Trainer:
         *,
         steps: int | None = None,
         accumulate: int = 1,
-        mixed_precision: MixedPrecision = "bf16",
+        mixed_precision: MixedPrecision | None = None,
     ) -> None:
         if (minutes is None) == (steps is None):
             raise TrainingError(
@@ -99,8 +103,8 @@ class Trainer:
         self.minutes, self.steps = minutes, steps
         self.folder, self.checkpoint = folder, folder / "last.pt"
         self.stage = stage.overridden_by(model.preset)
-        self.accumulate, self.mixed_precision = accumulate, mixed_precision
-        self.accelerator = make_accelerator(accumulate, mixed_precision)
+        self.accumulate, self.mixed_precision = accumulate, mixed_precision or fastest_precision()
+        self.accelerator = make_accelerator(accumulate, self.mixed_precision)
         self.model, self.ema = model, copy.deepcopy(model).eval().requires_grad_(False)
         several = self.accelerator.num_processes > 1
         if several and self.accelerator.device.type == "cuda" and not stage.frozen_statistics:

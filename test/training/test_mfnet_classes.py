@@ -1,0 +1,122 @@
+"""A preset with MFNet's 9 classes, as `paper` is, is trained on labels in MFNet's own ids."""
+
+from pathlib import Path
+
+import dataset_files
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from magicfuse_training.cli import app
+from magicfuse_training.commands.all import shares_of
+from magicfuse_training.data.classes import IGNORE, MFNET_CLASSES
+from magicfuse_training.data.crops import CropConfig, Crops
+from magicfuse_training.data.mix import Source, load_groups
+from magicfuse_training.losses.segmentation import segmentation_loss
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset, load_preset
+from magicfuse_training.stages.stage import to_device
+from magicfuse_training.stages.stages import STAGES, mkf_loss
+from magicfuse_training.stages.trainer import Trainer
+
+
+def crops_of(root: Path, kind: str, height: int = 64, width: int = 96) -> Crops:
+    groups = load_groups([Source(kind, root)], height, width, MFNET_CLASSES)
+    weights = [1.0 if len(g) else 0.0 for g in groups]
+    return Crops(groups, weights, CropConfig(height=height, width=width, batch=2), 0)
+
+
+@pytest.mark.parametrize("kind", ["mfnet", "msrs", "msrs-repacked"])
+def test_labels_keep_the_ids_of_their_files(kind: str, tmp_path: Path) -> None:
+    dataset_files.WRITERS[kind](tmp_path)
+    size = dataset_files.HEIGHT, dataset_files.WIDTH
+    scenes = [s for g in load_groups([Source(kind, tmp_path)], *size, MFNET_CLASSES) for s in g]
+    assert len(scenes) == 2
+    for scene in scenes:
+        assert scene.label[0, :5].tolist() == [1, 2, 3, 0, 0]
+    assert set(np.unique(crops_of(tmp_path, kind)[range(8)]["label"])) <= {0, 1, 2, 3}
+
+
+def test_paper_weighs_its_classes_and_caps_w_on_people() -> None:
+    preset = load_preset("paper")
+    weights = torch.tensor(preset.losses.class_weights)
+    assert [c.name for c in preset.classes if c.thermal] == ["person"]
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 9, 8, 12), torch.randint(0, 9, (2, 8, 12))
+    label[:, :2] = IGNORE
+    want = F.cross_entropy(logits, label, weights, ignore_index=IGNORE)
+    torch.testing.assert_close(segmentation_loss(logits, label, weights), want)
+    heavy = F.cross_entropy(logits, label, weights[torch.arange(9) - 1], ignore_index=IGNORE)
+    assert not torch.allclose(want, heavy)
+
+
+def test_w_is_capped_where_the_best_class_is_a_person(small_paper: MagicFuse) -> None:
+    z_seg = torch.zeros(1, 9, 1, 9)
+    z_seg[0, torch.arange(9), 0, torch.arange(9)] = 1.0
+    assert small_paper.thermal_mask(z_seg)[0, 0, 0].tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_every_stage_of_the_published_form_trains_on_mfnet(
+    small_paper: MagicFuse, tmp_path: Path
+) -> None:
+    dataset_files.mfnet(tmp_path / "mfnet")
+    batch = crops_of(tmp_path / "mfnet", "mfnet")[range(2)]
+    for name in ("autoencoder", "ikr", "ckg", "mkf"):
+        torch.manual_seed(0)
+        model = MagicFuse(small_paper.preset)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        trainer = Trainer(STAGES[name], model, tmp_path / name, steps=1)
+        terms = trainer.train_step([batch], 0, 0.0)
+        assert terms and all(np.isfinite(v) for v in terms.values()), name
+        changed = {k.split(".")[0] for k, v in model.state_dict().items() if not v.equal(before[k])}
+        assert changed == ({"encoder", "decoder"} if name == "autoencoder" else {name})
+
+
+def test_the_scores_learn_the_labels_ids(small_paper: MagicFuse, tmp_path: Path) -> None:
+    """Half of all pixels are cars: a label of other ids would teach another class."""
+    dataset_files.mfnet(tmp_path)
+    batch = to_device(crops_of(tmp_path, "mfnet")[range(2)], torch.device("cpu"))
+    batch["label"][:] = 1
+    model = MagicFuse(small_paper.preset)
+    model.mkf.load_state_dict(small_paper.mkf.state_dict())
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    bias = model.mkf.segproj[-1].bias.requires_grad_()
+    mkf_loss(model, batch)["segmentation"].backward()
+    assert bias.grad is not None and int(bias.grad.argmin()) == 1
+
+
+def test_a_stage_command_trains_on_nine_classes(small_preset: Preset, tmp_path: Path) -> None:
+    paper = load_preset("paper")
+    nine = small_preset.model_copy(
+        update={
+            "classes": paper.classes,
+            "losses": small_preset.losses.model_copy(
+                update={"class_weights": paper.losses.class_weights}
+            ),
+        }
+    )
+    preset, run = tmp_path / "nine.yaml", tmp_path / "run"
+    preset.write_text(yaml.safe_dump(nine.model_dump(mode="json")))
+    dataset_files.mfnet(tmp_path / "mfnet")
+    options = ("--data", f"mfnet:{tmp_path / 'mfnet'}", "--preset", str(preset), "--run", str(run))
+    short = ("--steps", "1", "--batch", "2", "--workers", "0")
+    result = CliRunner().invoke(app, ["stage", "mkf", *options, *short])
+    assert result.exit_code == 0, (result.output, result.exception)
+    state = torch.load(run / "mkf" / "last.pt", weights_only=True)["ema"]
+    assert state["segmentation.conv2.weight"].shape[0] == 9
+    config = yaml.safe_load((run / "mkf" / "config.yaml").read_text())
+    assert [c["name"] for c in config["preset"]["classes"]] == list(MFNET_CLASSES)
+
+
+def test_a_preset_without_one_step_is_trained_in_two_phases() -> None:
+    paper, nano = shares_of(load_preset("paper")), shares_of(load_preset("nano"))
+    assert list(paper) == ["autoencoder", "ikr", "ckg", "mkf"] and list(nano) == list(STAGES)
+    assert sum(paper.values()) == pytest.approx(1) == sum(nano.values())
+    result = CliRunner().invoke(
+        app, ["stage", "one_step", "--data", "mfnet:x", "--preset", "paper"]
+    )
+    assert result.exit_code == 2 and "trains K = 1" in result.output
