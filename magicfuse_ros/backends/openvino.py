@@ -14,6 +14,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from magicfuse_ros.backends import BuildMonitor, Network, Tensor, check_graph, load_error
+from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Hit, Precision
 from magicfuse_ros.errors import BackendError
@@ -35,7 +36,7 @@ def settings(threads: int) -> dict[str, str | int]:
     return config
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(HostBackend):
     """Runs networks with OpenVINO's CPU plugin; tensors are numpy arrays.
 
     It is its own `Builder`: an engine is a compiled network, which only loads sooner than the ONNX
@@ -103,10 +104,6 @@ class OpenVinoBackend:
 
     def _key(self, spec: NetworkSpec) -> EngineKey:
         return EngineKey.of(spec, self.name, self.version, self._cpu, self.precision)
-
-    def upload(self, array: npt.NDArray[Any]) -> Tensor:
-        """Return the array itself: requests read it in place."""
-        return array
 
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
         """Return a copy: the tensor is a view on a request's buffer."""
