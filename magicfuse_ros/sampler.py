@@ -24,8 +24,7 @@ A network runs only where a wanted output needs it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -165,16 +164,20 @@ class Sampler:
         z_ikr = z_ckg = z_mkf = self._z_T
         z_seg = self._z_seg
 
-        @contextmanager
-        def timed(name: NetworkName) -> Iterator[None]:
-            start = self._backend.stamp()
-            yield
-            frame.spans.append((name, start, self._backend.stamp()))
+        stamp = self._backend.stamp
 
         def run(name: NetworkName, provided: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            start = stamp()
             known = {**encoded, **provided}
-            with timed(name):
-                return self._networks[name]({key: known[key] for key in self._inputs[name]})
+            results = self._networks[name]({key: known[key] for key in self._inputs[name]})
+            frame.spans.append((name, start, stamp()))
+            return results
+
+        def fetch(name: NetworkName, tensor: Tensor) -> npt.NDArray[np.uint8]:
+            start = stamp()
+            array: npt.NDArray[np.uint8] = self._backend.download(tensor)
+            frame.spans.append((name, start, stamp()))
+            return array
 
         if calls["encoder"]:  # 1.
             encoded = run("encoder", {**self._fixed, "image": tensors["image"]})
@@ -199,15 +202,13 @@ class Sampler:
         results: dict[str, npt.NDArray[np.uint8]] = {}
         if calls["segmentation"]:  # 3.
             labels = run("segmentation", {"z_seg": z_seg})
-            with timed("segmentation"):
-                for name in LABELS:
-                    if name in outputs:
-                        results[name] = self._backend.download(labels[name])
+            for name in LABELS:
+                if name in outputs:
+                    results[name] = fetch("segmentation", labels[name])
         for name, stream in zip(DECODED, (mkf, ikr, ckg), strict=True):  # 4.
             if name in outputs:
                 decoded = run("decoder", {"x0": stream["x0"], "visible": tensors["image"]})
-                with timed("decoder"):
-                    results[name] = self._backend.download(decoded["image"])
+                results[name] = fetch("decoder", decoded["image"])
         return results
 
     def _grid(self, steps: int) -> list[dict[str, Tensor]]:
