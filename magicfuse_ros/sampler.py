@@ -25,21 +25,21 @@ A network runs only where a wanted output needs it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from time import perf_counter
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Backend, Tensor
+from magicfuse_ros.backends import Backend, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
 from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 
 Output = Literal["mag_image", "restored", "thermal_estimate", "mask", "confidence"]
 OUTPUTS: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate", "mask", "confidence")
 DECODED: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate")
+LABELS: tuple[Output, ...] = ("mask", "confidence")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,15 @@ class Sample:
     mask: npt.NDArray[np.uint8] | None  # [H, W] class ids
     confidence: npt.NDArray[np.uint8] | None  # [H, W] 0 to 255
     stages_ms: dict[str, float]  # by network; 0 for one that did not run
+
+
+@dataclass
+class _Frame:
+    """One kind of frame: of a set of outputs and a number of steps."""
+
+    recorder: Recorder
+    grid: list[dict[str, Tensor]]
+    spans: list[tuple[NetworkName, Stamp, Stamp]] = field(default_factory=list)
 
 
 def network_calls(outputs: Collection[Output], steps: int) -> dict[NetworkName, int]:
@@ -105,6 +114,7 @@ class Sampler:
         self._fixed: dict[str, Tensor] = {}
         if noise := noise_shape(manifest):
             self._fixed["noise"] = self._constant(random.standard_normal(noise, np.float32))
+        self._frames: dict[tuple[frozenset[Output], int], _Frame] = {}
         self._grids: dict[int, list[dict[str, Tensor]]] = {}
 
     def sample(
@@ -124,9 +134,29 @@ class Sampler:
         Raises:
             BundleError: if the bundle has no grid for `steps`.
         """
-        calls = network_calls(outputs, steps)
+        key = (outputs, steps)
+        if key not in self._frames:
+            self._frames[key] = _Frame(self._backend.recorder(), self._grid(steps))
+        frame = self._frames[key]
+        inputs: dict[str, npt.NDArray[Any]] = {"image": image, "tau": np.array([tau], np.float32)}
+        arrays = frame.recorder(inputs, lambda tensors: self._run(tensors, outputs, frame))
         ms = dict.fromkeys((str(n) for n in NETWORKS), 0.0)
-        tau_ = self._constant(np.array([tau], np.float32))
+        for name, start, end in frame.spans:
+            ms[name] += self._backend.elapsed_ms(start, end)
+        first = {name: array[0] for name, array in arrays.items()}
+        if "thermal_estimate" in first:
+            first["thermal_estimate"] = _luma(first["thermal_estimate"])
+        return Sample(**{name: first.get(name) for name in OUTPUTS}, stages_ms=ms)
+
+    def _run(
+        self, tensors: Mapping[str, Tensor], outputs: frozenset[Output], frame: _Frame
+    ) -> dict[str, npt.NDArray[np.uint8]]:
+        """Do the work of one frame, see `Work`; `tensors` are image and tau.
+
+        It may be recorded, so it must not depend on any value.
+        """
+        calls = network_calls(outputs, len(frame.grid))
+        frame.spans.clear()
         encoded: dict[str, Tensor] = {}
         ikr: dict[str, Tensor] = {}
         ckg: dict[str, Tensor] = {}
@@ -134,17 +164,24 @@ class Sampler:
         z_ikr = z_ckg = z_mkf = self._z_T
         z_seg = self._z_seg
 
+        stamp = self._backend.stamp
+
         def run(name: NetworkName, provided: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            start = perf_counter()
+            start = stamp()
             known = {**encoded, **provided}
             results = self._networks[name]({key: known[key] for key in self._inputs[name]})
-            ms[name] += (perf_counter() - start) * 1e3
+            frame.spans.append((name, start, stamp()))
             return results
 
-        visible = self._backend.upload(image)
+        def fetch(name: NetworkName, tensor: Tensor) -> npt.NDArray[np.uint8]:
+            start = stamp()
+            array: npt.NDArray[np.uint8] = self._backend.download(tensor)
+            frame.spans.append((name, start, stamp()))
+            return array
+
         if calls["encoder"]:  # 1.
-            encoded = run("encoder", {**self._fixed, "image": visible})
-        for step in self._grid(steps):  # 2.
+            encoded = run("encoder", {**self._fixed, "image": tensors["image"]})
+        for step in frame.grid:  # 2.
             if calls["ikr"]:
                 ikr = run("ikr", {**step, "z": z_ikr})
                 z_ikr = ikr["z_next"]
@@ -157,35 +194,22 @@ class Sampler:
                     "x0_ckg": ckg["x0"],
                     "eps_ikr": ikr["eps"],
                     "eps_ckg": ckg["eps"],
+                    "tau": tensors["tau"],
                 }
-                mkf = run("mkf", {**step, **streams, "z": z_mkf, "z_seg": z_seg, "tau": tau_})
+                mkf = run("mkf", {**step, **streams, "z": z_mkf, "z_seg": z_seg})
                 z_mkf, z_seg = mkf["z_next"], mkf["z_seg_next"]
 
-        def fetch(name: NetworkName, tensor: Tensor) -> npt.NDArray[np.uint8]:
-            start = perf_counter()
-            array: npt.NDArray[np.uint8] = self._backend.download(tensor)[0]
-            ms[name] += (perf_counter() - start) * 1e3
-            return array
-
-        def decode(output: Output, stream: Mapping[str, Tensor]) -> npt.NDArray[np.uint8] | None:
-            if output not in outputs:
-                return None
-            decoded = run("decoder", {"x0": stream["x0"], "visible": visible})
-            return fetch("decoder", decoded["image"])
-
-        def label(output: Output) -> npt.NDArray[np.uint8] | None:
-            return fetch("segmentation", labels[output]) if output in outputs else None
-
-        labels = run("segmentation", {"z_seg": z_seg}) if calls["segmentation"] else {}  # 3.
-        thermal = decode("thermal_estimate", ckg)  # 4.
-        return Sample(
-            mag_image=decode("mag_image", mkf),
-            restored=decode("restored", ikr),
-            thermal_estimate=None if thermal is None else _luma(thermal),
-            mask=label("mask"),
-            confidence=label("confidence"),
-            stages_ms=ms,
-        )
+        results: dict[str, npt.NDArray[np.uint8]] = {}
+        if calls["segmentation"]:  # 3.
+            labels = run("segmentation", {"z_seg": z_seg})
+            for name in LABELS:
+                if name in outputs:
+                    results[name] = fetch("segmentation", labels[name])
+        for name, stream in zip(DECODED, (mkf, ikr, ckg), strict=True):  # 4.
+            if name in outputs:
+                decoded = run("decoder", {"x0": stream["x0"], "visible": tensors["image"]})
+                results[name] = fetch("decoder", decoded["image"])
+        return results
 
     def _grid(self, steps: int) -> list[dict[str, Tensor]]:
         if steps not in self._grids:

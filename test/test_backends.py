@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,10 +38,13 @@ def some_inputs(spec: NetworkSpec, seed: int) -> Arrays:
     return arrays
 
 
+def call(backend: backends.Backend, path: Path, spec: NetworkSpec, inputs: Arrays) -> Arrays:
+    uploaded = {key: backend.upload(value) for key, value in inputs.items()}
+    return {k: backend.download(v) for k, v in backend.load(path, spec)(uploaded).items()}
+
+
 def run(backend: backends.Backend, bundle: Bundle, name: NetworkName, inputs: Arrays) -> Arrays:
-    network = backend.load(bundle.path(name), bundle.manifest.networks[name])
-    outputs = network({key: backend.upload(value) for key, value in inputs.items()})
-    return {key: backend.download(value) for key, value in outputs.items()}
+    return call(backend, bundle.path(name), bundle.manifest.networks[name], inputs)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -80,7 +86,7 @@ def test_float32_is_not_computed_in_bfloat16(tmp_path: Path, name: str) -> None:
         parameters=0,
         gflop=0,
     )
-    actual = backends.select(name).load(path, spec)({"in": image})["out"]
+    actual = call(backends.select(name), path, spec, {"in": image})["out"]
     padded = np.pad(image[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     expected = np.einsum("oikl,ihwkl->ohw", weights.astype(np.float64), windows, optimize=True)
@@ -95,15 +101,48 @@ def test_outputs_outlive_the_next_call_and_downloads_outlive_every_call(
     spec = bundle.manifest.networks["ikr"]
     backend = backends.select(name)
     network = backend.load(bundle.path("ikr"), spec)
-    first = network(some_inputs(spec, 1))["z_next"]
+
+    def uploads(seed: int) -> dict[str, backends.Tensor]:
+        return {k: backend.upload(v) for k, v in some_inputs(spec, seed).items()}
+
+    first = network(uploads(1))["z_next"]
     kept = backend.download(first)
     before = kept.copy()
-    second = network({**some_inputs(spec, 2), "z": first})["z_next"]
-    np.testing.assert_array_equal(first, before)
-    assert not np.array_equal(second, before)
+    second = network({**uploads(2), "z": first})["z_next"]
+    np.testing.assert_array_equal(backend.download(first), before)
+    assert not np.array_equal(backend.download(second), before)
     for seed in (3, 4, 5):
-        network(some_inputs(spec, seed))
+        network(uploads(seed))
     np.testing.assert_array_equal(kept, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinities here")
+def test_openvino_keeps_no_thread_to_a_core(tiny_bundle: Path) -> None:
+    """Pinned, two nodes of one thread each would share the first core."""
+    bundle = Bundle.load(tiny_bundle)
+    spec = bundle.manifest.networks["mkf"]
+    backend = backends.select("openvino", threads=1)
+    network = backend.load(bundle.path("mkf"), spec)
+    inputs = {k: backend.upload(v) for k, v in some_inputs(spec, 1).items()}
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) == 1:
+        pytest.skip("one core only")
+    seen: list[set[int]] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for task in os.listdir("/proc/self/task"):
+                with suppress(OSError):  # it has ended
+                    seen.append(os.sched_getaffinity(int(task)))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    while len(seen) < 2000:
+        network(inputs)
+    done.set()
+    watching.join()
+    assert all(cores == allowed for cores in seen)
 
 
 @pytest.mark.parametrize("name", INSTALLED)
@@ -167,7 +206,8 @@ def test_outputs_that_are_one_tensor_inside_the_graph_keep_their_names(
     spec = NetworkSpec(
         file="n.onnx", sha256="0" * 64, inputs=(a,), outputs=(b, c), parameters=0, gflop=0
     )
-    outputs = backends.select(name).load(tmp_path / "n.onnx", spec)({"a": np.ones(1, np.float32)})
+    inputs = {"a": np.ones(1, np.float32)}
+    outputs = call(backends.select(name), tmp_path / "n.onnx", spec, inputs)
     assert outputs["b"] == outputs["c"] == -1
 
 
@@ -291,7 +331,7 @@ def test_openvino_loads_what_was_built_and_computes_the_same(
 
     backend = backends.select("openvino", threads=1)
     path = bundle.path("mkf") if warning else tiny_bundle / "absent.onnx"  # not read on a hit
-    outputs = backend.load(path, spec)(inputs)
+    outputs = call(backend, path, spec, inputs)
     for name, value in expected.items():
         np.testing.assert_array_equal(outputs[name], value)
     assert warning in caplog.text and bool(warning) == bool(caplog.text)

@@ -1,103 +1,47 @@
-"""The device's memory, on a stand-in for cuda-python that has the host's memory for both sides."""
+"""The device's memory and its graphs: on a stand-in for cuda-python, and on a GPU if there is one.
+
+Networks are copies inside the device: everything but an engine's own call is what a frame does.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
-from enum import Enum
-from types import ModuleType, SimpleNamespace
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from magicfuse_ros.backends.cuda import Device, missing_device
+from cuda_stand_in import Runtime, Status, copy_on_device
+from magicfuse_ros.backends.cuda import Device, DeviceTensor, Event, missing_device
+from magicfuse_ros.backends.cuda_graph import GraphRecorder
 from magicfuse_ros.errors import BackendError
 
-
-class Status(Enum):
-    cudaSuccess = 0  # noqa: N815
-    cudaErrorMemoryAllocation = 2  # noqa: N815
-    cudaErrorNoDevice = 100  # noqa: N815
-
-
-class Runtime(ModuleType):
-    """Copies run only when the stream is waited for, as late as a GPU may run them."""
-
-    cudaError_t = Status  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
-    cudaHostAllocDefault = 0  # noqa: N815
-    cudaStreamNonBlocking = 1  # noqa: N815
-
-    def __init__(self) -> None:
-        super().__init__("cuda.bindings.runtime")
-        self.count: tuple[Status, int | None] = (Status.cudaSuccess, 1)
-        self.memory: dict[int, Any] = {}
-        self.limit = 1 << 20
-        self.queue: list[tuple[int, int, int]] = []
-
-    def _allocate(self, nbytes: int) -> tuple[Status, int | None]:
-        if sum(map(len, self.memory.values())) + nbytes > self.limit:
-            return Status.cudaErrorMemoryAllocation, None
-        buffer = ctypes.create_string_buffer(nbytes)
-        address = ctypes.addressof(buffer)
-        self.memory[address] = buffer
-        return Status.cudaSuccess, address
-
-    def _free(self, address: int) -> tuple[Status]:
-        del self.memory[address]
-        return (Status.cudaSuccess,)
-
-    def cudaGetDeviceCount(self) -> tuple[Status, int | None]:  # noqa: N802
-        return self.count
-
-    def cudaSetDevice(self, index: int) -> tuple[Status]:  # noqa: N802
-        return (Status.cudaSuccess,)
-
-    def cudaGetDeviceProperties(self, index: int) -> tuple[Status, Any]:  # noqa: N802
-        return Status.cudaSuccess, SimpleNamespace(name=b"Test GPU", major=8, minor=9)
-
-    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Status, int]:  # noqa: N802
-        return Status.cudaSuccess, 7
-
-    def cudaStreamDestroy(self, stream: int) -> tuple[Status]:  # noqa: N802
-        return (Status.cudaSuccess,)
-
-    def cudaMalloc(self, nbytes: int) -> tuple[Status, int | None]:  # noqa: N802
-        return self._allocate(nbytes)
-
-    def cudaHostAlloc(self, nbytes: int, flags: int) -> tuple[Status, int | None]:  # noqa: N802
-        return self._allocate(nbytes)
-
-    def cudaFree(self, address: int) -> tuple[Status]:  # noqa: N802
-        return self._free(address)
-
-    def cudaFreeHost(self, address: int) -> tuple[Status]:  # noqa: N802
-        return self._free(address)
-
-    def cudaMemcpyAsync(  # noqa: N802
-        self, target: int, source: int, nbytes: int, kind: int, stream: int
-    ) -> tuple[Status]:
-        assert stream == 7
-        self.queue.append((target, source, nbytes))
-        return (Status.cudaSuccess,)
-
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Status]:  # noqa: N802
-        for target, source, nbytes in self.queue:
-            ctypes.memmove(target, source, nbytes)
-        self.queue.clear()
-        return (Status.cudaSuccess,)
+Arrays = dict[str, npt.NDArray[Any]]
+no_gpu = missing_device()
+gpu = [pytest.mark.gpu, pytest.mark.skipif(bool(no_gpu), reason=f"no GPU: {no_gpu}")]
 
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """Return the stand-in, in the place of cuda-python."""
     runtime = Runtime()
     bindings = ModuleType("cuda.bindings")
     bindings.runtime = runtime  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
     return runtime
+
+
+@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=gpu)])
+def device(request: pytest.FixtureRequest) -> Device:
+    """Return both kinds of device, in turn."""
+    if request.param == "stand-in":
+        request.getfixturevalue("runtime")
+    return Device()
 
 
 def test_a_device_is_missing_for_a_named_reason(
@@ -114,18 +58,25 @@ def test_a_device_is_missing_for_a_named_reason(
     assert missing_device().startswith("cuda-bindings is not installed: ")
 
 
-def test_uploads_are_what_they_were_and_downloads_last(runtime: Runtime) -> None:
+def test_a_device_is_named(runtime: Runtime) -> None:
     device = Device()
     assert (device.name, device.compute_capability) == ("Test GPU", "8.9")
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 480, 640, 3)])
+def test_uploads_are_what_they_were_and_downloads_last(
+    device: Device, shape: tuple[int, ...]
+) -> None:
+    original = np.random.default_rng(0).standard_normal(shape, np.float32)
+    array = original.copy()
     first = device.upload(array)
     array += 100  # may change at once
     second = device.upload(array)
     downloaded = device.download(first)
-    np.testing.assert_array_equal(downloaded, np.arange(6).reshape(2, 3))
+    np.testing.assert_array_equal(downloaded, original)
     for _ in range(3):
         device.download(second)
-    np.testing.assert_array_equal(downloaded, np.arange(6).reshape(2, 3))
+    np.testing.assert_array_equal(downloaded, original)
     np.testing.assert_array_equal(device.download(second), array)
     assert downloaded.dtype == np.float32
 
@@ -137,7 +88,7 @@ def test_a_frame_after_the_first_allocates_nothing(runtime: Runtime) -> None:
     def frame(value: int) -> None:
         image = device.upload(np.full((8, 8), value, np.uint8))
         result = device.empty((8, 8), np.uint8)
-        runtime.queue.append((result.address, image.address, image.nbytes))  # a network
+        device.check(copy_on_device(result.address, image.address, 64, device.stream))
         assert (device.download(result) == value).all()
 
     frame(1)
@@ -152,16 +103,194 @@ def test_all_memory_is_given_back_with_the_device(runtime: Runtime) -> None:
     device = Device()
     tensor = device.upload(np.ones(4))
     device.download(tensor)
-    assert runtime.memory
+    recorder = GraphRecorder(device)
+    recorder(some_inputs(0), Frame(device))
+    stamp = device.stamp()
+    assert runtime.memory and runtime.graphs and runtime.events
     del device
     gc.collect()
-    assert runtime.memory  # the tensor is in use
-    del tensor
+    assert runtime.memory  # tensor and recorder are in use
+    del tensor, recorder, stamp
     gc.collect()
-    assert not runtime.memory
+    assert not runtime.memory and not runtime.graphs and not runtime.events
 
 
 def test_a_gpu_that_is_full_is_an_error_that_names_it(runtime: Runtime) -> None:
     runtime.limit = 100
     with pytest.raises(BackendError, match="CUDA failed on Test GPU: cudaErrorMemoryAllocation"):
         Device().empty((200,), np.uint8)
+
+
+def test_what_cuda_refuses_is_an_error_that_names_the_gpu(device: Device) -> None:
+    with pytest.raises(BackendError, match=rf"CUDA failed on {device.name}: cudaError\w+"):
+        device.empty((1 << 50,), np.uint8)
+    with pytest.raises(BackendError, match=rf"CUDA failed on {device.name}: cudaError\w+"):
+        device.check(copy_on_device(0, 0, 16, device.stream))
+    array = np.arange(5)
+    np.testing.assert_array_equal(device.download(device.upload(array)), array)  # it goes on
+
+
+class Frame:
+    """Work like the sampler's on a chain of copies, and what it must give.
+
+    `scratch` is passed from network to network; at every step tau is written into its front, and
+    the seed, a constant that was uploaded once, behind it. Results: scratch and the image.
+    """
+
+    def __init__(self, device: Device, steps: int = 2) -> None:
+        self.device, self.steps = device, steps
+        self.seed = np.array([7, 8], np.float32)
+        self._seed = device.upload(self.seed)
+        self.calls = 0
+        self.spans: list[tuple[Event, Event]] = []
+
+    def __call__(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        self.calls += 1
+        self.spans.clear()
+        image, tau = tensors["image"], tensors["tau"]
+        scratch = image
+        for _ in range(self.steps):
+            start = self.device.stamp()
+            following = self.device.empty(image.shape, image.dtype)
+            for source, nbytes, offset in (
+                (scratch, image.nbytes, 0),
+                (tau, 4, 0),
+                (self._seed, 8, 4),
+            ):
+                target, stream = following.address + offset, self.device.stream
+                self.device.check(copy_on_device(target, source.address, nbytes, stream))
+            scratch = following
+            self.spans.append((start, self.device.stamp()))
+        return {"scratch": self.device.download(scratch), "image": self.device.download(image)}
+
+    def expected(self, inputs: Arrays) -> Arrays:
+        scratch = inputs["image"].copy()
+        scratch.ravel()[:1] = inputs["tau"]
+        scratch.ravel()[1:3] = self.seed
+        return {"scratch": scratch, "image": inputs["image"]}
+
+
+def some_inputs(number: int) -> Arrays:
+    random = np.random.default_rng(number)
+    return {
+        "image": random.standard_normal((1, 120, 160, 3)).astype(np.float32),
+        "tau": np.array([number / 10], np.float32),
+    }
+
+
+def check(actual: Arrays, expected: Arrays) -> None:
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+        assert actual[name].dtype == array.dtype
+
+
+def test_a_repeated_graph_sees_the_new_image_and_the_new_tau(device: Device) -> None:
+    frame, recorder = Frame(device), GraphRecorder(device)
+    given = [some_inputs(n) for n in range(5)]
+    results = [recorder(inputs, frame) for inputs in given]
+    assert frame.calls == 2  # to warm up, and to record
+    for inputs, result in zip(given, results, strict=True):  # and no frame overwrote another's
+        check(result, frame.expected(inputs))
+    changed = {**given[4], "tau": np.array([0.9], np.float32)}
+    check(recorder(changed, frame), frame.expected(changed))
+
+
+def test_graphs_of_several_step_counts_and_other_work_leave_each_other_alone(
+    device: Device,
+) -> None:
+    frames = [Frame(device, steps) for steps in (1, 2, 3)]
+    recorders = [GraphRecorder(device) for _ in frames]
+    constants = []
+    for n in range(4):
+        for frame, recorder in zip(frames, recorders, strict=True):
+            inputs = some_inputs(n)
+            check(recorder(inputs, frame), frame.expected(inputs))
+            # Of the size of a buffer inside the graphs.
+            constants.append(device.upload(np.full((1, 120, 160, 3), n, np.float32)))
+    for i, constant in enumerate(constants):
+        assert (device.download(constant) == i // 3).all()
+
+
+def test_stamps_are_taken_anew_with_every_repetition(device: Device) -> None:
+    frame, recorder = Frame(device), GraphRecorder(device)
+    between: list[float] = []
+    outside = device.stamp()
+    for n in range(3):
+        recorder(some_inputs(n), frame)
+        for start, end in frame.spans:
+            assert 0 < device.elapsed_ms(start, end) < 1e3
+        between.append(device.elapsed_ms(outside, frame.spans[0][0]))
+    assert len(frame.spans) == 2
+    assert 0 < between[0] < between[1] < between[2]
+
+
+def test_a_frame_after_the_first_of_its_kind_allocates_nothing(runtime: Runtime) -> None:
+    device = Device()
+    frame, recorder = Frame(device), GraphRecorder(device)
+    recorder(some_inputs(0), frame)
+    allocated = len(runtime.memory), len(runtime.events), len(runtime.graphs)
+    for n in range(3):
+        recorder(some_inputs(n), frame)
+    assert (len(runtime.memory), len(runtime.events), len(runtime.graphs)) == allocated
+
+
+def test_graphs_share_the_memory_between_their_inputs_and_results(runtime: Runtime) -> None:
+    device = Device()
+    frame = Frame(device, steps=3)
+    image = some_inputs(0)["image"].nbytes
+
+    def large() -> int:
+        return sum(len(buffer) == image for buffer in runtime.memory.values())
+
+    GraphRecorder(device)(some_inputs(0), frame)
+    before = large()
+    recorders = [GraphRecorder(device) for _ in range(3)]
+    for recorder in recorders:
+        recorder(some_inputs(0), frame)
+    assert large() - before <= 3 * len(recorders)  # the pinned input and the two results of each
+
+
+@pytest.mark.parametrize("call", [1, 2], ids=["warm-up", "capture"])
+def test_work_that_fails_is_an_error_and_can_be_tried_again(device: Device, call: int) -> None:
+    frame, recorder = Frame(device), GraphRecorder(device)
+
+    def failing(tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        results = frame(tensors)
+        if frame.calls == call:
+            raise BackendError("network 'mkf.onnx': the GPU did not accept the call")
+        return results
+
+    inputs = some_inputs(1)
+    with pytest.raises(BackendError, match=r"'mkf\.onnx'"):
+        recorder(inputs, failing)
+    array = np.arange(5)
+    np.testing.assert_array_equal(device.download(device.upload(array)), array)
+    for n in range(3):
+        check(recorder(some_inputs(n), failing), frame.expected(some_inputs(n)))
+
+
+def test_work_that_cannot_be_captured_is_an_error(device: Device) -> None:
+    calls = 0
+
+    def allocating(tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            device.empty((12345,), np.uint8)  # a size that the warm-up did not have
+        return {"image": device.download(tensors["image"])}
+
+    with pytest.raises(
+        BackendError, match=rf"CUDA failed on {device.name}: cudaErrorStreamCapture"
+    ):
+        GraphRecorder(device)(some_inputs(0), allocating)
+    array = np.arange(5)
+    np.testing.assert_array_equal(device.download(device.upload(array)), array)
+
+
+def test_recorded_work_may_not_upload(device: Device) -> None:
+    def uploading(tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        return {"x": device.download(device.upload(np.ones(3)))}
+
+    with pytest.raises(AssertionError, match="uploads nothing but its inputs"):
+        GraphRecorder(device)(some_inputs(0), uploading)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import tiny_bundle as tiny
-from magicfuse_ros.backends import Network, Tensor, select
+from magicfuse_ros.backends import Network, Recorder, Stamp, Tensor, select
 from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BundleError
@@ -44,6 +44,15 @@ class Counting:
 
     def download(self, tensor: Tensor) -> Array:
         return self.inner.download(tensor)
+
+    def recorder(self) -> Recorder:
+        return self.inner.recorder()
+
+    def stamp(self) -> Stamp:
+        return self.inner.stamp()
+
+    def elapsed_ms(self, start: Stamp, end: Stamp) -> float:
+        return self.inner.elapsed_ms(start, end)
 
     def count(self) -> dict[str, int]:
         names = [name for name, _ in self.calls]

@@ -265,6 +265,7 @@ def add_int8(root: Path) -> Path:
             path,
             _Inputs(spec),
             per_channel=True,
+            reduce_range=True,  # 16-bit sums of 8-bit weights would overflow on CPUs without VNNI
             op_types_to_quantize=["Conv"],
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,

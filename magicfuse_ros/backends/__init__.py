@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
@@ -16,6 +16,10 @@ from magicfuse_ros.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.errors import BackendError
 
 Tensor: TypeAlias = Any  # a backend's own handle; a numpy array on the CPU backends
+Stamp: TypeAlias = Any  # a backend's own mark of a time
+
+# Calls networks on tensors and downloads what it returns; both are looked up by name.
+Work: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, npt.NDArray[Any]]]
 
 
 class Network(Protocol):
@@ -26,6 +30,27 @@ class Network(Protocol):
 
         The outputs stay valid until the second next call of the same network, so that `z_next`
         may be the `z` of the following step. `Backend.download` makes them permanent.
+        """
+
+
+class Recorder(Protocol):
+    """Does one and the same work for frame after frame."""
+
+    def __call__(
+        self, inputs: Mapping[str, npt.NDArray[Any]], work: Work
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Upload the inputs, do the work on them and return its results, which no call overwrites.
+
+        A GPU does the work once to warm up, records it, and from then on repeats the record: `work`
+        is not called again. So it must make the same calls every time, whatever the values, take
+        all that changes from `inputs`, and leave what it downloads unread.
+
+        Args:
+            inputs: by name, of the same shapes and dtypes in every call.
+            work: the same in every call.
+
+        Raises:
+            BackendError: if the device fails, or cannot record the work.
         """
 
 
@@ -54,6 +79,18 @@ class Backend(Protocol):
 
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
         """Return a tensor as an array that no later call overwrites."""
+
+    def recorder(self) -> Recorder:
+        """Return what does one kind of frame; it ends with the networks that its work calls."""
+
+    def stamp(self) -> Stamp:
+        """Mark the time when the device has done all calls so far."""
+
+    def elapsed_ms(self, start: Stamp, end: Stamp) -> float:
+        """Return the milliseconds between two stamps of work that is done.
+
+        Those of recorded work are taken anew whenever it is repeated.
+        """
 
 
 class BuildMonitor(Protocol):

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from magicfuse_ros.backends import Network, Tensor, check_graph, load_error
+from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import Precision
 
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(HostBackend):
     """Runs networks with onnxruntime's CPU provider; tensors are numpy arrays."""
 
     name = "onnxruntime"
@@ -40,10 +41,6 @@ class OnnxRuntimeBackend:
         outputs = [_spec(argument) for argument in session.get_outputs()]
         check_graph(path, spec, inputs, outputs)
         return _Network(session)
-
-    def upload(self, array: npt.NDArray[Any]) -> Tensor:
-        """Return the array itself: sessions read it in place."""
-        return array
 
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
         """Return the tensor itself: sessions allocate their outputs anew for every call."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from magicfuse_ros.backends import BuildMonitor, Network, Tensor, check_graph, load_error
+from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Hit, Precision
 from magicfuse_ros.errors import BackendError
@@ -21,22 +22,24 @@ from magicfuse_ros.errors import BackendError
 _log = logging.getLogger(__name__)
 
 
-def settings(threads: int) -> dict[str, str | int]:
+def settings(threads: int) -> dict[str, str | int | bool]:
     """Return how networks are compiled for the CPU; threads: 0 takes all cores."""
-    config: dict[str, str | int] = {
+    config: dict[str, str | int | bool] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         # CPUs with AMX would otherwise compute float32 graphs in bfloat16.
         "INFERENCE_PRECISION_HINT": "f32",
         "EXECUTION_MODE_HINT": "ACCURACY",
+        # Pinned, the threads of every process would be on the same cores, from the first one on.
+        "ENABLE_CPU_PINNING": False,
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     return config
 
 
-class OpenVinoBackend:
-    """Runs networks with OpenVINO's CPU plugin; tensors are numpy arrays.
+class OpenVinoBackend(HostBackend):
+    """Runs networks with OpenVINO's CPU plugin; tensors are OpenVINO's, on memory of the host.
 
     It is its own `Builder`: an engine is a compiled network, which only loads sooner than the ONNX
     file and computes the same.
@@ -69,7 +72,7 @@ class OpenVinoBackend:
         inputs = _specs(compiled.inputs, spec.inputs)
         outputs = _specs(compiled.outputs, spec.outputs)
         check_graph(path, spec, inputs, outputs)
-        return _Network(compiled, [tensor.name for tensor in outputs])
+        return _Network(compiled, [t.name for t in inputs], [t.name for t in outputs])
 
     def devices(self, compute_capabilities: Sequence[str]) -> list[str]:
         """Return the CPU of this machine. Errors: see `Builder.devices`."""
@@ -105,24 +108,30 @@ class OpenVinoBackend:
         return EngineKey.of(spec, self.name, self.version, self._cpu, self.precision)
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
-        """Return the array itself: requests read it in place."""
-        return array
+        """Return a tensor on the array's own memory, or on a copy of what may not be written."""
+        return ov.Tensor(array, shared_memory=array.flags.writeable)
 
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
-        """Return a copy: the tensor is a view on a request's buffer."""
-        return np.array(tensor)
+        """Return a copy: the tensor may be a request's buffer."""
+        return np.array(tensor.data)
 
 
 class _Network:
-    def __init__(self, compiled: Any, names: list[str]) -> None:
-        self._names = names
-        # Outputs are views on a request's buffers. Two requests in turn keep the z_next of one
-        # step intact while it is the z of the next.
-        self._requests = itertools.cycle([compiled.create_infer_request() for _ in range(2)])
+    def __init__(self, compiled: Any, inputs: list[str], outputs: list[str]) -> None:
+        self._inputs = inputs
+        # Outputs are a request's buffers. Two requests in turn keep the z_next of one step intact
+        # while it is the z of the next.
+        requests = [compiled.create_infer_request() for _ in range(2)]
+        self._turns = itertools.cycle(
+            (r, dict(zip(outputs, r.output_tensors, strict=True))) for r in requests
+        )
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        results = next(self._requests).infer(dict(inputs), share_inputs=True, share_outputs=True)
-        return {name: results[index] for index, name in enumerate(self._names)}
+        request, outputs = next(self._turns)
+        for i, name in enumerate(self._inputs):
+            request.set_input_tensor(i, inputs[name])
+        request.infer(share_outputs=True)  # they are not asked for here, and so not copied
+        return dict(outputs)
 
 
 def _specs(ports: Sequence[Any], recorded: Sequence[TensorSpec]) -> list[TensorSpec]:

@@ -1,8 +1,7 @@
 """Runs built engines with TensorRT or TensorRT for RTX.
 
 Tensors stay in the device's memory between the networks, and all work is queued on one stream:
-a call returns before its result is there, and `download` waits for it. So the time of a frame shows
-up in the stages that download.
+a call returns before its result is there, and `download` waits for it.
 
 Written against the documented API; not measured on a GPU.
 """
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Network, Tensor, check_graph
-from magicfuse_ros.backends.cuda import Device
+from magicfuse_ros.backends import Network, Recorder, Tensor, check_graph
+from magicfuse_ros.backends.cuda import Device, Event
+from magicfuse_ros.backends.cuda_graph import GraphRecorder
 from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Miss, Precision
@@ -74,6 +74,18 @@ class EngineBackend:
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
         """Wait for all queued work and return a copy."""
         return self._gpu.download(tensor)
+
+    def recorder(self) -> Recorder:
+        """Return what makes a CUDA graph of the work."""
+        return GraphRecorder(self._gpu)
+
+    def stamp(self) -> Event:
+        """Queue taking the time."""
+        return self._gpu.stamp()
+
+    def elapsed_ms(self, start: Event, end: Event) -> float:
+        """Return the milliseconds between two stamps."""
+        return self._gpu.elapsed_ms(start, end)
 
     def _tensors(self, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
         """Return an engine's inputs and outputs."""

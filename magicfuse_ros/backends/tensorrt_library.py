@@ -83,14 +83,17 @@ class Library:
         return [_sm(asked) for asked in dict.fromkeys(compute_capabilities)]
 
     def aim(self, module: Any, config: Any, device: str) -> None:
-        """Set what a build is for, where that is not the GPU of this machine."""
+        """Set what a build is for: CUDA graphs, and a GPU that need not be that of this machine."""
         if self.portable:
+            # An engine that allocates while it runs could not be captured; the build fails where
+            # a network needs that.
+            config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
             config.num_compute_capabilities = 1
             capability = module.ComputeCapability.__members__[device.upper().replace("_", "")]
             config.set_compute_capability(capability, 0)
 
 
-RTX = Library("tensorrt_rtx", oldest=(1, 0), portable=True)
+RTX = Library("tensorrt_rtx", oldest=(1, 2), portable=True)
 TENSORRT = Library("tensorrt", oldest=(10, 3), portable=False)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.bundle import NetworkSpec
 from magicfuse_ros.engine_cache import Precision
 from magicfuse_training.export.compare import eager
@@ -16,7 +17,7 @@ from magicfuse_training.export.graphs import Graph, graphs
 from magicfuse_training.networks.model import MagicFuse
 
 
-class EagerBackend:
+class EagerBackend(HostBackend):
     """Runs the graphs of a model uncompiled, on the threads that torch has; see `Backend`."""
 
     name = "torch eager"

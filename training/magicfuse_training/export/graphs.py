@@ -128,18 +128,30 @@ class DecoderGraph(nn.Module):
         if self.decoder.latent_only:
             image = self.decoder(x0).permute(0, 2, 3, 1)
         else:
-            # Decoder.forward with channels last, as the image is wanted: one copy, not two; and a
-            # cell's gain meets its pixels without being written down for each of them.
             detail, codes = details
-            pixels, gain, _ = self.decoder.cells(x0, detail, codes)
-            _, _, h, w = pixels.shape
-            pixels = pixels.permute(0, 2, 3, 1).reshape(1, h, w, 3, CELL, CELL)
-            pixels = pixels.permute(0, 1, 4, 2, 5, 3)
-            gain = gain.permute(0, 2, 3, 1).reshape(1, h, 1, w, 1, 3) / 255
-            image = pixels + gain * codes.float().reshape(1, h, CELL, w, CELL, 3)
-            image = image.reshape(1, CELL * h, CELL * w, 3)
+            image = self._join(self.decoder.features(x0, detail), codes)
         result: Tensor = (image.clamp(0, 1) * 255).round().to(torch.uint8)
         return result
+
+    def _join(self, h: Tensor, codes: Tensor) -> Tensor:
+        """Do what Decoder.forward does to its features, on the image's rows as they are wanted.
+
+        The cells' channels are made in the order (row, column, colour), so that a row of pixels of
+        a cell is one piece; and a gain for a whole row of a cell. A permutation of more than four
+        axes, or of colours, takes OpenVINO longer than the convolution.
+        """
+        pixels, gain = self.decoder.pixels, self.decoder.gain
+        assert pixels.bias is not None and gain.bias is not None
+        weight = pixels.weight.reshape(3, CELL, CELL, -1, 3, 3).permute(1, 2, 0, 3, 4, 5)
+        bias = pixels.bias.reshape(3, CELL, CELL).permute(1, 2, 0)
+        cells = F.conv2d(h, weight.flatten(0, 2), bias.flatten(), padding=1)
+        gains = F.conv2d(h, gain.weight.repeat(CELL, 1, 1, 1) / 255, gain.bias.repeat(CELL) / 255)
+        _, _, rows, columns = h.shape
+        cells = cells.permute(0, 2, 3, 1).reshape(rows, columns, CELL, 3 * CELL)
+        cells = cells.permute(0, 2, 1, 3).reshape(rows, CELL, -1)
+        gains = gains.permute(0, 2, 3, 1).reshape(rows, 1, -1)
+        image = cells + gains * codes.reshape(rows, CELL, -1).float()
+        return image.reshape(1, CELL * rows, CELL * columns, 3)
 
 
 def detail_names(model: MagicFuse) -> tuple[str, ...]:

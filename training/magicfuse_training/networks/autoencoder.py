@@ -246,10 +246,15 @@ class Decoder(nn.Module):
 
         See `forward`, which joins them.
         """
+        h = self.features(latent, detail)
+        return self.pixels(h), self.gain(h), image
+
+    def features(self, latent: Tensor, detail: Tensor) -> Tensor:
+        """Return what pixels and gains of a cell are made of, at H/4, W/4."""
         h = _enlarge(self.to_quarter(self.act(self.coarse(self.inlet(latent)))))
         h = self.act(self.fine1(self.act(h + self.merge(detail))))
-        h = self.act(self.fine2(h))
-        return self.pixels(h), self.gain(h), image
+        total: Tensor = self.act(self.fine2(h))
+        return total
 
 
 def _enlarge(x: Tensor) -> Tensor:

@@ -115,7 +115,8 @@ def _measure(
 
 def _run(backend: Backend, path: Path, spec: NetworkSpec, inputs: Sequence[Arrays]) -> Outputs:
     network = backend.load(path, spec)
-    return [{k: backend.download(v) for k, v in network(x).items()} for x in inputs]
+    results = (network({k: backend.upload(v) for k, v in x.items()}) for x in inputs)
+    return [{k: backend.download(v) for k, v in result.items()} for result in results]
 
 
 def _noise(name: str, actual: Outputs, expected: Outputs) -> float:

@@ -1,0 +1,67 @@
+"""One frame's work as a CUDA graph: recorded once, repeated with a single call.
+
+The graph begins with the copies of the inputs to the device and ends with those of the results to
+the host: both are buffers in pinned memory that stay where they are, so a frame costs the host two
+copies, one launch and one wait, and every other value is passed on inside the device. What changes
+from frame to frame (the image, tau) must be an input, or a repetition would not see it.
+
+Written against the documented API of cuda-python; not measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.backends import Work
+from magicfuse_ros.backends.cuda import Device, PinnedArray
+
+
+class GraphRecorder:
+    """See `Recorder`."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._graph: Any = None
+        self._inputs: dict[str, PinnedArray] = {}
+        self._downloads: list[PinnedArray] = []  # keeps the memory of the results
+        self._results: dict[str, npt.NDArray[Any]] = {}
+
+    def __call__(
+        self, inputs: Mapping[str, npt.NDArray[Any]], work: Work
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Record the work the first time, then repeat what was recorded. Errors: see `Recorder`."""
+        if self._graph is None:
+            self._record(inputs, work)
+        self._fill(inputs)
+        self._device.check(self._device.cuda.cudaGraphLaunch(self._graph, self._device.stream))
+        self._device.synchronize()
+        return {name: np.array(result) for name, result in self._results.items()}
+
+    def _record(self, inputs: Mapping[str, npt.NDArray[Any]], work: Work) -> None:
+        device, cuda = self._device, self._device.cuda
+
+        def once() -> dict[str, npt.NDArray[Any]]:
+            return work({name: device.send(pinned) for name, pinned in self._inputs.items()})
+
+        with device.recording() as downloads:
+            self._inputs = {n: PinnedArray(device, a.shape, a.dtype) for n, a in inputs.items()}
+            self._fill(inputs)
+            # A library's first call may allocate, which a captured one must not.
+            once()
+            device.synchronize()
+            downloads.clear()
+            with device.capturing() as captured:
+                self._results = once()
+        self._downloads = downloads
+        self._graph = device.check(cuda.cudaGraphInstantiate(captured[0], 0))
+        device.check(cuda.cudaGraphDestroy(captured[0]))
+        weakref.finalize(self, cuda.cudaGraphExecDestroy, self._graph)
+
+    def _fill(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
+        for name, pinned in self._inputs.items():
+            pinned.array[...] = inputs[name]

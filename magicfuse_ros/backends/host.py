@@ -1,0 +1,35 @@
+"""What the backends share whose networks compute on the host: a call returns when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+import numpy.typing as npt
+
+from magicfuse_ros.backends import Recorder, Tensor, Work
+
+
+class HostBackend:
+    """See `Backend`."""
+
+    def upload(self, array: npt.NDArray[Any]) -> Tensor:
+        """Return the array itself: networks read it in place."""
+        return array
+
+    def recorder(self) -> Recorder:
+        """Return what simply does the work: there is nothing to be saved by a record."""
+
+        def run(inputs: Mapping[str, npt.NDArray[Any]], work: Work) -> dict[str, npt.NDArray[Any]]:
+            return work({name: self.upload(array) for name, array in inputs.items()})
+
+        return run
+
+    def stamp(self) -> float:
+        """Return the time in seconds."""
+        return perf_counter()
+
+    def elapsed_ms(self, start: float, end: float) -> float:
+        """Return the milliseconds between two stamps."""
+        return (end - start) * 1e3

@@ -1,0 +1,201 @@
+"""TensorRT's runtime but for the library itself: its engines are stand-ins that copy on the device.
+
+A stand-in network fills its outputs with the fronts of all its inputs, one behind the other, again
+and again. On the host the same is done with numpy: whole frames must have equal bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cuda_stand_in import copy_on_device
+from magicfuse_ros.backends import Network, Tensor
+from magicfuse_ros.backends.host import HostBackend
+from magicfuse_ros.backends.tensorrt_engine import EngineBackend
+from magicfuse_ros.backends.tensorrt_library import Library
+from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
+from magicfuse_ros.engine_cache import EngineCache, EngineKey, Precision
+from magicfuse_ros.errors import BackendError
+from magicfuse_ros.sampler import OUTPUTS, Output, Sampler
+from test_cuda import device, runtime  # noqa: F401  fixtures
+
+ALL = frozenset(OUTPUTS)
+
+
+def parts(spec: NetworkSpec, output: TensorSpec) -> list[tuple[str, int, int]]:
+    """Return (input, offset in the output, bytes)."""
+    size = nbytes(output)
+    length = size // len(spec.inputs)
+    result: list[tuple[str, int, int]] = []
+    offset = 0
+    for tensor in itertools.cycle(spec.inputs):
+        if offset == size:
+            return result
+        result.append((tensor.name, offset, min(nbytes(tensor), length, size - offset)))
+        offset += result[-1][2]
+    raise AssertionError("a network without inputs")
+
+
+def nbytes(tensor: TensorSpec) -> int:
+    return int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
+
+
+class OnHost(HostBackend):
+    name = version = "host"
+    device = "CPU"
+    precision: Precision = "fp32"
+
+    def load(self, path: Path, spec: NetworkSpec) -> Network:
+        def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            results = {}
+            for output in spec.outputs:
+                data = np.zeros(nbytes(output), np.uint8)
+                for name, offset, size in parts(spec, output):
+                    data[offset : offset + size] = inputs[name].view(np.uint8).ravel()[:size]
+                results[output.name] = data.view(output.dtype).reshape(output.shape)
+            return results
+
+        return run
+
+    def download(self, tensor: Tensor) -> npt.NDArray[Any]:
+        return np.asarray(tensor)
+
+
+class Context:
+    """Stands for an execution context."""
+
+    calls = 0
+    accepts = True
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self.spec = spec
+        self.addresses: dict[str, int] = {}
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        Context.calls += 1
+        for output in self.spec.outputs:
+            for name, offset, size in parts(self.spec, output):
+                target = self.addresses[output.name] + offset
+                status = copy_on_device(target, self.addresses[name], size, stream)[0]
+                assert status.name == "cudaSuccess"
+        return Context.accepts
+
+
+class Logger:
+    ERROR = "error"
+
+    def __init__(self, severity: str) -> None:
+        pass
+
+
+class StandIn(Library):
+    """Stands for TensorRT; an engine is the JSON of a network's spec."""
+
+    def load(self) -> Any:
+        def engine(data: bytes) -> Any:
+            spec = NetworkSpec.model_validate_json(data)
+            tensors = {t.name: t for t in (*spec.inputs, *spec.outputs)}
+            inputs = {t.name for t in spec.inputs}
+            return SimpleNamespace(
+                num_io_tensors=len(tensors),
+                get_tensor_name=list(tensors).__getitem__,
+                get_tensor_dtype=lambda name: tensors[name].dtype,
+                get_tensor_shape=lambda name: tensors[name].shape,
+                get_tensor_mode=lambda name: "input" if name in inputs else "output",
+                create_execution_context=lambda: Context(spec),
+            )
+
+        return SimpleNamespace(
+            __version__="10.3",
+            Logger=Logger,
+            Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=engine),
+            TensorIOMode=SimpleNamespace(INPUT="input"),
+            nptype=np.dtype,
+        )
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+@pytest.fixture
+def backend(bundle: Bundle, device: Any, monkeypatch: pytest.MonkeyPatch) -> EngineBackend:  # noqa: F811
+    """Return the backend with all engines built."""
+    monkeypatch.setattr(Context, "calls", 0)
+    monkeypatch.setattr(Context, "accepts", True)
+    library = StandIn("tensorrt", oldest=(10, 3), portable=False)
+    backend = EngineBackend(library, "fp32")
+    for spec in bundle.manifest.networks.values():
+        key = EngineKey.of(spec, "tensorrt", "10.3", library.device(device), "fp32")
+        EngineCache().store(key, spec.model_dump_json().encode())
+    return backend
+
+
+def some_image(number: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(number).integers(0, 256, (1, 64, 96, 3), np.uint8)
+
+
+def test_frames_have_the_bytes_of_the_same_networks_on_the_host(
+    bundle: Bundle, backend: EngineBackend
+) -> None:
+    sampler, on_host = Sampler(bundle, backend), Sampler(bundle, OnHost())
+    plans: list[tuple[frozenset[Output], int]] = [
+        (ALL, 1),
+        (ALL, 2),
+        (frozenset({"mag_image", "mask"}), 2),
+        (frozenset({"restored"}), 1),
+    ]
+    seen = set()
+    for number in range(3):  # the first frame records; the others repeat, in turn
+        for outputs, steps in plans:
+            for tau in (0.2, 0.7):
+                image = some_image(number)
+                sample = sampler.sample(image, outputs, steps, tau)
+                expected = on_host.sample(image, outputs, steps, tau)
+                for name in OUTPUTS:
+                    actual, wanted = getattr(sample, name), getattr(expected, name)
+                    assert (actual is None) == (wanted is None)
+                    if wanted is not None:
+                        np.testing.assert_array_equal(actual, wanted, err_msg=name)
+                if sample.mag_image is not None:
+                    seen.add(sample.mag_image.tobytes())
+                ran = {n for n, ms in expected.stages_ms.items() if ms > 0}
+                assert {n for n, ms in sample.stages_ms.items() if ms > 0} == ran
+    assert len(seen) == 3 * 2 * 2  # image, K and tau: each made a difference
+
+
+def test_networks_are_called_only_while_a_kind_of_frame_is_recorded(
+    bundle: Bundle, backend: EngineBackend
+) -> None:
+    sampler = Sampler(bundle, backend)
+    for tau in (0.1, 0.2, 0.3):
+        sampler.sample(some_image(0), ALL, 1, tau)
+    assert Context.calls == 2 * (len(NETWORKS) + 2)  # three decoders; to warm up, and to record
+    sampler.sample(some_image(0), ALL, 2, 0.4)
+    assert Context.calls == 2 * (len(NETWORKS) + 2) + 2 * (len(NETWORKS) + 2 + 3)
+
+
+def test_a_call_that_the_engine_does_not_accept_names_the_network(
+    bundle: Bundle, backend: EngineBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = Sampler(bundle, backend)
+    with monkeypatch.context() as broken:
+        broken.setattr(Context, "accepts", False)
+        with pytest.raises(BackendError, match=r"'encoder\.onnx': the GPU did not accept the call"):
+            sampler.sample(some_image(0), ALL, 1, 0.4)
+    sample = sampler.sample(some_image(0), ALL, 1, 0.4)
+    expected = Sampler(bundle, OnHost()).sample(some_image(0), ALL, 1, 0.4)
+    np.testing.assert_array_equal(sample.mag_image, expected.mag_image)
