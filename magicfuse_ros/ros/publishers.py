@@ -14,7 +14,7 @@ from magicfuse_ros.deadline import FrameMode
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros import qos
-from magicfuse_ros.ros.images import to_message
+from magicfuse_ros.ros.images import ImageMessage
 from magicfuse_ros.ros.labels import LABEL_TYPE, label_message
 from magicfuse_ros.topics import CAMERA_INFO, IMAGE_TOPICS, LABELS, ImageTopic
 
@@ -35,6 +35,7 @@ class Publishers:
         self._made = [self._labels]
         try:
             self._images = {topic: self._create(Image, topic.name) for topic in IMAGE_TOPICS}
+            self._messages = {topic: ImageMessage() for topic in IMAGE_TOPICS}
             self._camera_info = self._create(CameraInfo, CAMERA_INFO)
         except MagicFuseError:
             self.destroy()
@@ -69,7 +70,7 @@ class Publishers:
         for topic in topics:
             pixels = topic.pixels(frame, self._classes)
             if pixels is not None:
-                self._images[topic].publish(to_message(pixels, header))
+                self._images[topic].publish(self._messages[topic].fill(pixels, header))
         if camera_info is not None:
             camera_info.header = header
             self._camera_info.publish(camera_info)
