@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -20,10 +21,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.image_codec import ENCODINGS
-from ros_rig import RELIABLE, Rig, image
+from ros_rig import CAMERA, RELIABLE, Rig, image
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2}
 BURST = 200  # images; the queues on the way of the results have room for all of them
+SHALLOW_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 BURST_QOS = QoSProfile(depth=BURST, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -230,6 +232,34 @@ def test_bursts(rig: Rig) -> None:
     new = rig.new_counts(before)
     assert new["fused"] == len(received)
     assert new["received"] == new["fused"] + new["dropped"]
+
+
+@pytest.mark.fault(
+    "the node is held up, and DDS throws images away",
+    "goes on with the newest; what never arrived is counted as lost (Kilted); WARN",
+)
+def test_a_node_that_is_held_up(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    camera = rig.node.create_publisher(Image, CAMERA, SHALLOW_QOS)
+    assert rig.spin_until(lambda: camera.get_subscription_count() > 0)
+    rig.sync()
+    camera.publish(image(stamp=200))
+    assert rig.spin_until(lambda: bool(received))
+    before, lost = rig.counts(), int(rig.diagnostics[-1]["lost"])
+    reports = len(rig.diagnostics)
+    rig.process.send_signal(signal.SIGSTOP)
+    for number in range(201, 241):
+        camera.publish(image(stamp=number))
+    rig.process.send_signal(signal.SIGCONT)
+    assert rig.spin_until(lambda: received[-1].header.stamp.sec == 240), rig.output()
+    new = rig.new_counts(before)
+    lost = int(rig.diagnostics[-1]["lost"]) - lost
+    assert lost > 0 and new["received"] + lost == 40
+    told = [
+        r["level"] for r in rig.diagnostics[reports:] if "images refused or lost" in r["message"]
+    ]
+    assert "1" in told
+    rig.node.destroy_publisher(camera)
 
 
 @pytest.mark.fault(

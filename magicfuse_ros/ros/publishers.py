@@ -10,7 +10,6 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.bundle import SemanticClass
-from magicfuse_ros.deadline import FrameMode
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros import qos
@@ -50,14 +49,10 @@ class Publishers:
         self._made.append(publisher)
         return publisher
 
-    def wanted(self, mode: FrameMode) -> list[ImageTopic]:
-        """Return the image topics that have a subscriber and that `mode` can serve."""
-        return [
-            topic
-            for topic, publisher in self._images.items()
-            if (mode == "fuse" or topic.needs == {"restored"})
-            and publisher.get_subscription_count() > 0
-        ]
+    def wanted(self) -> list[ImageTopic]:
+        """Return the image topics that have a subscriber."""
+        images = self._images.items()
+        return [topic for topic, publisher in images if publisher.get_subscription_count() > 0]
 
     def publish(
         self,

@@ -123,9 +123,10 @@ class Worker:
             self.checks.add(image, start)  # last: no result waits for them
 
     def _fuse(self, image: Pixels, header: Header, stamp_ns: int, start: float) -> None:
-        restored = self._publishers.wanted("restore")
+        wanted = self._publishers.wanted()
+        restored = [topic for topic in wanted if topic.needs == {"restored"}]
         plan = self._control.plan(bool(restored))
-        topics = restored if plan.mode == "restore" else self._publishers.wanted("fuse")
+        topics = restored if plan.mode == "restore" else wanted
         if not topics:
             self.statistics.idle()
             return
