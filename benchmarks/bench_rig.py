@@ -64,3 +64,9 @@ def head(bundle: Bundle) -> dict[str, Any]:
         "bundle": bundle.manifest.name,
         "bundle_sha256": bundle.fingerprint,
     }
+
+
+def quantiles(ms: np.ndarray) -> dict[str, float]:
+    """Return median and p95, rounded to 0.01."""
+    median, p95 = np.percentile(ms, (50, 95))
+    return {"median": round(float(median), 2), "p95": round(float(p95), 2)}

@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from bench_rig import ROOT, camera_image, fuse_node, head, stamp
+from bench_rig import ROOT, camera_image, fuse_node, head, quantiles, stamp
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image
@@ -160,12 +160,6 @@ def measure(width: int, height: int, frames: int, bundle: Path, out: Path) -> di
         "limit_times_bare": MOST_TIMES,
         "passed": median <= limit and times_bare <= MOST_TIMES,
     }
-
-
-def quantiles(ms: np.ndarray) -> dict[str, float]:
-    """Return median and p95."""
-    median, p95 = np.percentile(ms, (50, 95))
-    return {"median": round(float(median), 2), "p95": round(float(p95), 2)}
 
 
 def overhead(

@@ -313,3 +313,28 @@ def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None
         assert rig.end() == 0, rig.output()
     finally:
         rig.close()
+
+
+@pytest.mark.fault(
+    "deactivate and activate, 16 times, with images in between",
+    "no growth: memory within 10 MB after the first 4",
+)
+def test_activations_with_images_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        rig.activate()
+        received = rig.subscribe("restored_image")
+        used = []
+        for cycle in range(1, 17):
+            for number in range(4):
+                fused(rig, received, image(stamp=10 * cycle + number, size=(720, 1280)))
+            used.append(rig.resources().rss_mb)
+            assert rig.transition("deactivate"), rig.output()
+            assert rig.spin_until(lambda: rig.camera.get_subscription_count() == 0)
+            assert rig.transition("activate"), rig.output()
+            assert rig.spin_until(lambda: rig.camera.get_subscription_count() > 0)
+            rig.sync()
+        assert used[-1] - used[3] < 10, used
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
