@@ -128,6 +128,7 @@ class Soak:
                 self._send()
                 self._session.spin_until(lambda: False, PERIOD_S)
         self._burst()
+        self._hold_up()
         self._subscriber()
         self._size = SIZES[1]
 
@@ -162,7 +163,7 @@ class Soak:
     def _fault(self) -> None:
         faults: tuple[Callable[[], None], ...] = (
             self._pause, self._burst, self._malformed, self._late, self._twice, self._resize,
-            self._reencode, self._subscriber, self._set_parameters, self._lifecycle,
+            self._reencode, self._subscriber, self._set_parameters, self._lifecycle, self._hold_up,
         )  # fmt: skip
         fault = self._random.choice(faults)
         self.run.faults[fault.__name__.strip("_")] += 1
@@ -175,6 +176,14 @@ class Soak:
         for _ in range(40):
             self._send()
             self._session.spin_until(lambda: False, 0.005)
+
+    def _hold_up(self) -> None:
+        """Stop the process for half a second: all queues of its DDS fill."""
+        self._process.suspend()
+        for _ in range(15):
+            self._send()
+            self._session.spin_until(lambda: False, PERIOD_S)
+        self._process.resume()
 
     def _malformed(self) -> None:
         message = self._image()
@@ -231,13 +240,14 @@ class Soak:
         """Wait until the counters add up, and add them to the run's."""
 
         def found() -> dict[str, int]:
-            names = ("received", *OUTCOMES)
+            names = ("lost", "received", *OUTCOMES)
             return {name: int(self._report.get(name, 0)) for name in names}
 
         def adds_up() -> bool:
             counts = found()
             outcomes = sum(counts[name] for name in OUTCOMES)
-            return self._sent == counts["received"] == outcomes and self._arrived == counts["fused"]
+            known = self._sent == counts["lost"] + counts["received"]
+            return known and counts["received"] == outcomes and self._arrived == counts["fused"]
 
         ok = self._session.spin_until(adds_up, DRAIN_S)
         counts = {"sent": self._sent, "arrived": self._arrived, **found()}

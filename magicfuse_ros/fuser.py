@@ -67,6 +67,7 @@ class Fuser:
         self._backend = backend
         self._fit: Fit = fit
         self._size = (manifest.height, manifest.width)
+        self._steps = 0
         self.steps = manifest.default_steps if steps is None else steps
         self.tau = manifest.tau if tau is None else tau
         self._sampler = Sampler(bundle, backend)
@@ -82,7 +83,8 @@ class Fuser:
 
     @steps.setter
     def steps(self, value: int) -> None:
-        self._bundle.steps(value)
+        if value != self._steps:  # to look it up takes 0.2 ms, and the node sets it for every frame
+            self._bundle.steps(value)
         self._steps = value
 
     @property

@@ -182,26 +182,39 @@ def decode_file(data: Any, *, upright: bool = True) -> Image:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def encode_bgr8(image: Image) -> Encoded:
+def encode_bgr8(image: Image, out: Image | None = None) -> Encoded:
     """Encode an RGB image, HxWx3 uint8, as bgr8 without row padding.
 
+    Args:
+        image: not changed.
+        out: as many bytes, one-dimensional and contiguous, to hold the data; None: a new array.
+
     Raises:
-        FrameError: for another dtype or shape.
+        FrameError: for another dtype or shape of `image`.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise FrameError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
     height, width = image.shape[:2]
-    bgr = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
-    return Encoded(height, width, 3 * width, bgr.reshape(-1))
+    data = np.empty(image.size, np.uint8) if out is None else out
+    cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=data.reshape(image.shape))
+    return Encoded(height, width, 3 * width, data)
 
 
-def encode_mono8(image: Image) -> Encoded:
+def encode_mono8(image: Image, out: Image | None = None) -> Encoded:
     """Encode a gray image or a mask, HxW uint8, as mono8 without row padding (step == width).
 
+    Args:
+        image: not changed.
+        out: as many bytes, one-dimensional and contiguous, to hold the data; None: the data is a
+            view of `image` where that is contiguous.
+
     Raises:
-        FrameError: for another dtype or shape.
+        FrameError: for another dtype or shape of `image`.
     """
     if image.dtype != np.uint8 or image.ndim != 2 or image.size == 0:
         raise FrameError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W)")
     height, width = image.shape
-    return Encoded(height, width, width, np.ascontiguousarray(image).reshape(-1))
+    if out is None:
+        return Encoded(height, width, width, np.ascontiguousarray(image).reshape(-1))
+    np.copyto(out.reshape(image.shape), image)
+    return Encoded(height, width, width, out)

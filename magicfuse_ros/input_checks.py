@@ -10,11 +10,13 @@ frame, which has few but bright lights, and a smooth one, which has no detail to
                makes two equal images of a running camera next to impossible
     blurred    detail is lost everywhere: the mean square difference of pixels 4 apart is more than
                `BLURRED` times that of neighbours, in the sharpest of the patches that have any
-               contrast. It is 1 for noise, about 4 for sharp edges and 16 for a slope
+               contrast. It is 1 for noise, about 4 for sharp edges and 16 for a slope. Judged
+               twice a second, as it costs more than the others and does not come and go
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ SATURATED = 0.4
 FROZEN = 10
 BLURRED = 10.0
 WINDOW_S = 10.0
+SOFTNESS_EVERY_S = 0.5
 SHARE = 0.5  # of the images of the window, before a check warns
 _TOP = 252
 _GRID_PIXELS = 20_000
@@ -46,7 +49,8 @@ class Measures:
         mean: gray level, 0 to 255.
         brightest: gray level that 0.1 % exceed.
         saturated: part of the image at the top of the scale, 0 to 1.
-        softness: see `blurred` above; None where the image has no contrast to judge by.
+        softness: see `blurred` above, of the image that was judged last; None where that one has no
+            contrast to judge by.
         repeats: how many images before it were the same, in a row.
     """
 
@@ -78,6 +82,8 @@ class InputChecks:
         self._window: deque[tuple[float, Measures, Mapping[str, str]]] = deque()
         self._last: Pixels | None = None
         self._repeats = 0
+        self._softness: float | None = None
+        self._next_softness = -math.inf
 
     def add(self, image: Pixels, now: float) -> Measures:
         """Measure an image.
@@ -91,13 +97,15 @@ class InputChecks:
         same = self._last is not None and np.array_equal(grid, self._last)
         self._repeats = self._repeats + 1 if same else 0
         self._last = grid
+        if now >= self._next_softness:
+            self._softness, self._next_softness = _softness(green), now + SOFTNESS_EVERY_S
         histogram = np.bincount(grid.ravel(), minlength=256)
         from_top = np.cumsum(histogram[::-1])
         measures = Measures(
             mean=float(histogram @ np.arange(256)) / grid.size,
             brightest=255 - int(np.searchsorted(from_top, grid.size / 1000, side="right")),
             saturated=float(histogram[_TOP:].sum()) / grid.size,
-            softness=_softness(green),
+            softness=self._softness,
             repeats=self._repeats,
         )
         with self._lock:

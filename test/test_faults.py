@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -20,10 +21,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.image_codec import ENCODINGS
-from ros_rig import RELIABLE, Rig, image
+from ros_rig import CAMERA, RELIABLE, Rig, image
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2}
 BURST = 200  # images; the queues on the way of the results have room for all of them
+SHALLOW_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 BURST_QOS = QoSProfile(depth=BURST, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -233,6 +235,34 @@ def test_bursts(rig: Rig) -> None:
 
 
 @pytest.mark.fault(
+    "the node is held up, and DDS throws images away",
+    "goes on with the newest; what never arrived is counted as lost (Kilted); WARN",
+)
+def test_a_node_that_is_held_up(rig: Rig) -> None:
+    received = rig.subscribe("restored_image")
+    camera = rig.node.create_publisher(Image, CAMERA, SHALLOW_QOS)
+    assert rig.spin_until(lambda: camera.get_subscription_count() > 0)
+    rig.sync()
+    camera.publish(image(stamp=200))
+    assert rig.spin_until(lambda: bool(received))
+    before, lost = rig.counts(), int(rig.diagnostics[-1]["lost"])
+    reports = len(rig.diagnostics)
+    rig.process.send_signal(signal.SIGSTOP)
+    for number in range(201, 241):
+        camera.publish(image(stamp=number))
+    rig.process.send_signal(signal.SIGCONT)
+    assert rig.spin_until(lambda: received[-1].header.stamp.sec == 240), rig.output()
+    new = rig.new_counts(before)
+    lost = int(rig.diagnostics[-1]["lost"]) - lost
+    assert lost > 0 and new["received"] + lost == 40
+    told = [
+        r["level"] for r in rig.diagnostics[reports:] if "images refused or lost" in r["message"]
+    ]
+    assert "1" in told
+    rig.node.destroy_publisher(camera)
+
+
+@pytest.mark.fault(
     "fuzzed messages: 2,000 through the node's code, 200 over DDS",
     "refused with a reason, or fused; every one is counted",
 )
@@ -280,6 +310,31 @@ def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None
         rig.activate()
         received = rig.subscribe("restored_image")
         fused(rig, received, image())
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+@pytest.mark.fault(
+    "deactivate and activate, 16 times, with images in between",
+    "no growth: memory within 10 MB after the first 4",
+)
+def test_activations_with_images_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    try:
+        rig.activate()
+        received = rig.subscribe("restored_image")
+        used = []
+        for cycle in range(1, 17):
+            for number in range(4):
+                fused(rig, received, image(stamp=10 * cycle + number, size=(720, 1280)))
+            used.append(rig.resources().rss_mb)
+            assert rig.transition("deactivate"), rig.output()
+            assert rig.spin_until(lambda: rig.camera.get_subscription_count() == 0)
+            assert rig.transition("activate"), rig.output()
+            assert rig.spin_until(lambda: rig.camera.get_subscription_count() > 0)
+            rig.sync()
+        assert used[-1] - used[3] < 10, used
         assert rig.end() == 0, rig.output()
     finally:
         rig.close()

@@ -53,7 +53,7 @@ class FakePublishers:
         self.topics = [TOPIC]
         self.stamps: list[int] = []
 
-    def wanted(self, mode: str) -> list[ImageTopic]:
+    def wanted(self) -> list[ImageTopic]:
         return self.topics
 
     def publish(self, frame: FusedFrame, topics: Any, header: Any, camera_info: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.node import Node
@@ -12,6 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import FuseParameters
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.lost_messages import SUPPORTED, LostMessages
 from magicfuse_ros.ros.worker import Worker
 
 
@@ -44,16 +45,23 @@ class Camera:
         def note(camera_info: CameraInfo) -> None:
             worker.camera_info = camera_info
 
+        lost = LostMessages()
+
+        def take(message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
+            worker.statistics.lost(lost.before(info))
+            worker.offer(message)
+
         self._node = node
         self._subscriptions: list[Subscription] = []
         try:
-            self._subscribe(message_type, image_topic(node, values), worker.offer)
+            offer = take if SUPPORTED else worker.offer
+            self._subscribe(message_type, image_topic(node, values), offer)
             self._subscribe(CameraInfo, camera_info_topic(node), note)
         except MagicFuseError:
             self.destroy()
             raise
 
-    def _subscribe(self, message_type: Any, topic: str, callback: Callable[[Any], None]) -> None:
+    def _subscribe(self, message_type: Any, topic: str, callback: Callable[..., None]) -> None:
         with qos.checked_overrides(topic):
             subscription = self._node.create_subscription(
                 message_type, topic, callback, qos.camera(), qos_overriding_options=qos.OVERRIDABLE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import PublisherEventCallbacks  # its own module differs by distribution
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float32
 
@@ -19,8 +20,13 @@ class DebugTopics:
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
+        # Every event of a publisher makes every wait of the executor longer, and there are many
+        # publishers; a subscriber of other QoS is told of it on its own side.
+        silent = PublisherEventCallbacks(use_default_callbacks=False)
         self._publishers = {
-            name: node.create_lifecycle_publisher(Float32, f"~/debug/{name}", QoSProfile(depth=10))
+            name: node.create_lifecycle_publisher(
+                Float32, f"~/debug/{name}", QoSProfile(depth=10), event_callbacks=silent
+            )
             for name in NAMES
         }
 

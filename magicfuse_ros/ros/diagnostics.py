@@ -72,7 +72,7 @@ class Diagnostics:
         if report.state != "active" or activity is None:
             return DiagnosticStatus.OK, report.state
         snapshot = activity.snapshot
-        lost = snapshot.failed + sum(snapshot.refused.values())
+        lost = snapshot.lost + snapshot.failed + sum(snapshot.refused.values())
         new, self._lost = lost - self._lost, lost
         if snapshot.last_received_s is None or snapshot.last_received_s > SILENCE_S:
             return DiagnosticStatus.WARN, f"active: no image on {report.settings['image_topic']}"
@@ -107,7 +107,7 @@ def _values(report: Report) -> dict[str, str]:
     values["fps"] = f"{snapshot.fps:.2f}"
     values |= {f"age_{name}_ms": f"{age:.1f}" for name, age in snapshot.age_ms.items()}
     values |= {f"stage_{name}_ms": f"{ms:.2f}" for name, ms in snapshot.stages_ms.items()}
-    for name in ("received", "fused", "dropped", "idle", "failed", "reloads"):
+    for name in ("lost", "received", "fused", "dropped", "idle", "failed", "reloads"):
         values[name] = str(getattr(snapshot, name))
     values |= {f"dropped: {cause}": str(count) for cause, count in snapshot.drops.items()}
     values["refused"] = str(sum(snapshot.refused.values()))

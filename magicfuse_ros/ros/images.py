@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.image_codec import (
-    Encoded,
     decode,
     decode_compressed,
     encode_bgr8,
@@ -36,25 +37,36 @@ def to_rgb(message: Image | CompressedImage) -> Pixels:
     )
 
 
-def to_message(pixels: Pixels, header: Header) -> Image:
-    """Return RGB, HxWx3 uint8, as a bgr8 message, or HxW uint8 as mono8 with step == width.
+class ImageMessage:
+    """A message that is filled again and again.
 
-    Raises:
-        FrameError: for another shape or dtype.
+    New memory for every image takes longer than all the rest of its way into a message.
     """
-    if pixels.ndim == 2:
-        return _message("mono8", encode_mono8(pixels), header)
-    return _message("bgr8", encode_bgr8(pixels), header)
+
+    def __init__(self) -> None:
+        self._message = Image()
+
+    def fill(self, pixels: Pixels, header: Header) -> Image:
+        """Return RGB, HxWx3 uint8, as a bgr8 message, or HxW uint8 as mono8 with step == width.
+
+        It is valid until the next call; what `publish` was given is sent or copied by then.
+
+        Raises:
+            FrameError: for another shape or dtype.
+        """
+        message = self._message
+        if len(message.data) != pixels.size:
+            # Of this type, `data` takes it as it is, and anything else byte by byte.
+            message.data = array("B", bytes(pixels.size))
+        out = np.frombuffer(message.data, np.uint8)
+        gray = pixels.ndim == 2
+        encoded = encode_mono8(pixels, out) if gray else encode_bgr8(pixels, out)
+        message.header = header
+        message.encoding = "mono8" if gray else "bgr8"
+        message.height, message.width, message.step = encoded.height, encoded.width, encoded.step
+        return message
 
 
-def _message(encoding: str, encoded: Encoded, header: Header) -> Image:
-    message = Image(
-        header=header,
-        encoding=encoding,
-        height=encoded.height,
-        width=encoded.width,
-        step=encoded.step,
-    )
-    # Assigning to `data` would check or copy byte by byte; the empty array of a new message grows.
-    message.data.frombytes(encoded.data)
-    return message
+def to_message(pixels: Pixels, header: Header) -> Image:
+    """Return pixels as a new message; see `ImageMessage.fill`."""
+    return ImageMessage().fill(pixels, header)

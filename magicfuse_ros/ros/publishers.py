@@ -10,11 +10,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.bundle import SemanticClass
-from magicfuse_ros.deadline import FrameMode
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros import qos
-from magicfuse_ros.ros.images import to_message
+from magicfuse_ros.ros.images import ImageMessage
 from magicfuse_ros.ros.labels import LABEL_TYPE, label_message
 from magicfuse_ros.topics import CAMERA_INFO, IMAGE_TOPICS, LABELS, ImageTopic
 
@@ -35,6 +34,7 @@ class Publishers:
         self._made = [self._labels]
         try:
             self._images = {topic: self._create(Image, topic.name) for topic in IMAGE_TOPICS}
+            self._messages = {topic: ImageMessage() for topic in IMAGE_TOPICS}
             self._camera_info = self._create(CameraInfo, CAMERA_INFO)
         except MagicFuseError:
             self.destroy()
@@ -49,14 +49,10 @@ class Publishers:
         self._made.append(publisher)
         return publisher
 
-    def wanted(self, mode: FrameMode) -> list[ImageTopic]:
-        """Return the image topics that have a subscriber and that `mode` can serve."""
-        return [
-            topic
-            for topic, publisher in self._images.items()
-            if (mode == "fuse" or topic.needs == {"restored"})
-            and publisher.get_subscription_count() > 0
-        ]
+    def wanted(self) -> list[ImageTopic]:
+        """Return the image topics that have a subscriber."""
+        images = self._images.items()
+        return [topic for topic, publisher in images if publisher.get_subscription_count() > 0]
 
     def publish(
         self,
@@ -69,7 +65,7 @@ class Publishers:
         for topic in topics:
             pixels = topic.pixels(frame, self._classes)
             if pixels is not None:
-                self._images[topic].publish(to_message(pixels, header))
+                self._images[topic].publish(self._messages[topic].fill(pixels, header))
         if camera_info is not None:
             camera_info.header = header
             self._camera_info.publish(camera_info)

@@ -20,6 +20,8 @@ class Snapshot:
     """Counts since activation; rates, ages and times over the last `WINDOW_S` seconds.
 
     Attributes:
+        lost: images that were published and did not arrive: lost under way, or thrown away by this
+            node's own queue; 0 where rclpy does not tell (before Kilted).
         received: images that arrived.
         fused: images whose results were published.
         dropped: images that were not begun, for there was no time.
@@ -37,6 +39,7 @@ class Snapshot:
             wanted; 0 where that is not so.
     """
 
+    lost: int
     received: int
     fused: int
     dropped: int
@@ -75,6 +78,11 @@ class Statistics:
             if silent or self._unanswered_since is None:
                 self._unanswered_since = now
             self._last_received = now
+
+    def lost(self, count: int) -> None:
+        """Count images that did not arrive."""
+        with self._lock:
+            self._counts["lost"] += count
 
     def dropped(self, cause: str) -> None:
         """Count an image that was not begun."""
@@ -118,6 +126,7 @@ class Statistics:
             stages = [times for _, _, times in frames]
             last, since = self._last_received, self._unanswered_since
             return Snapshot(
+                lost=self._counts["lost"],
                 received=self._counts["received"],
                 fused=self._counts["fused"],
                 dropped=sum(self._drops.values()),

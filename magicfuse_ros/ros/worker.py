@@ -9,13 +9,14 @@ from builtin_interfaces.msg import Time
 from rclpy.clock import Clock
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.input_checks import InputChecks
 from magicfuse_ros.ros.debug_topics import DebugTopics
-from magicfuse_ros.ros.images import to_rgb
+from magicfuse_ros.ros.images import Pixels, to_rgb
 from magicfuse_ros.ros.mailbox import Mailbox
 from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.ros.statistics import Statistics
@@ -116,17 +117,23 @@ class Worker:
         if stamp_ns > 0 and 0 <= self._newest_ns - stamp_ns < _OUT_OF_ORDER_NS:
             raise FrameError("stamp is not newer than the last image's")
         image = to_rgb(message)
-        self.checks.add(image, start)
-        restored = self._publishers.wanted("restore")
+        try:
+            self._fuse(image, message.header, stamp_ns, start)
+        finally:
+            self.checks.add(image, start)  # last: no result waits for them
+
+    def _fuse(self, image: Pixels, header: Header, stamp_ns: int, start: float) -> None:
+        wanted = self._publishers.wanted()
+        restored = [topic for topic in wanted if topic.needs == {"restored"}]
         plan = self._control.plan(bool(restored))
-        topics = restored if plan.mode == "restore" else self._publishers.wanted("fuse")
+        topics = restored if plan.mode == "restore" else wanted
         if not topics:
             self.statistics.idle()
             return
         outputs = frozenset().union(*(topic.needs for topic in topics))
         self._fuser.steps = plan.steps
         frame = self._fuser(image, outputs)
-        self._publishers.publish(frame, topics, message.header, self.camera_info)
+        self._publishers.publish(frame, topics, header, self.camera_info)
         now, age_s = monotonic(), self._age(stamp_ns)
         self._newest_ns = stamp_ns if stamp_ns > 0 else self._newest_ns
         self.failure, self._lost_in_a_row = "", 0

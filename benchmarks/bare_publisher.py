@@ -1,0 +1,71 @@
+"""The least that two image messages cost: a node that does nothing but publish them, and times it.
+
+Run by overhead.py. On every message on /bare/go it publishes an image, bgr8, and a mask, mono8, and
+then what that took, in ms. A frame_id of "same" asks for two messages that were made beforehand,
+any other for new ones, filled from arrays that have the pixels in the right order.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import perf_counter
+
+import numpy as np
+from bench_rig import camera_image
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float32, Header
+
+from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.process import run, spin
+
+
+class BarePublisher:
+    """See above; the node's parameters are the size of the images."""
+
+    def __init__(self, node: Node) -> None:
+        height, width = (node.declare_parameter(name, 1).value for name in ("height", "width"))
+        image = camera_image(height, width)
+        mask = Image(encoding="mono8", height=height, width=width, step=width)
+        mask.data.frombytes(image.data[: height * width])
+        self._messages = (image, mask)
+        self._pixels = [np.array(message.data, np.uint8) for message in self._messages]
+        self._publishers = [
+            node.create_publisher(Image, f"/bare/{name}", qos.images())
+            for name in ("mag_image", "mask")
+        ]
+        self._cost_publisher = node.create_publisher(Float32, "/bare/cost_ms", 10)
+        node.create_subscription(Header, "/bare/go", self._publish, 10)
+
+    def _publish(self, header: Header) -> None:
+        began = perf_counter()
+        same = header.frame_id == "same"
+        for message, pixels, publisher in zip(
+            self._messages, self._pixels, self._publishers, strict=True
+        ):
+            if same:
+                message.header = header
+            else:
+                message = filled(message, pixels, header)
+            publisher.publish(message)
+        self._cost_publisher.publish(Float32(data=1e3 * (perf_counter() - began)))
+
+
+def filled(like: Image, pixels: np.ndarray, header: Header) -> Image:
+    """Return a new message with these pixels."""
+    message = Image(
+        header=header, encoding=like.encoding, height=like.height, width=like.width, step=like.step
+    )
+    message.data.frombytes(pixels)  # the fastest way from an array into a message
+    return message
+
+
+def make_node() -> Node:
+    """Return the node; its subscription keeps the publisher."""
+    node = Node("bare")
+    BarePublisher(node)
+    return node
+
+
+if __name__ == "__main__":
+    sys.exit(run(make_node, spin))

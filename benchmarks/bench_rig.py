@@ -1,0 +1,72 @@
+"""What benchmarks of `fuse_node` share: the node as launch starts it, images, a result's head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from time import time_ns
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import Image
+
+from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.ros.children import Process, child, parameter_file
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def fuse_node(name: str, image: str, values: Mapping[str, Any], out: Path) -> Iterator[Process]:
+    """Run a `fuse_node` in a process of its own; it brings itself up to active.
+
+    Args:
+        name: its full name.
+        image: the topic that it listens to.
+        values: parameters that differ from config/fuse.yaml.
+        out: folder for its log and parameter file.
+    """
+    namespace, _, node = name.rpartition("/")
+    log = out / "log" / f"{namespace.strip('/') or node}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    overrides = parameter_file(log.with_suffix(".yaml"), {**values, "autostart": True})
+    arguments = ["-r", f"__node:={node}", "-r", f"__ns:={namespace or '/'}"]
+    for file in (ROOT / "config" / "fuse.yaml", overrides):
+        arguments += ["--params-file", str(file)]
+    with child("fuse_node", [*arguments, "-r", f"image:={image}"], log) as process:
+        yield process
+
+
+def camera_image(height: int, width: int) -> Image:
+    """Return noise as a bgr8 message; noise keeps the input checks quiet."""
+    message = Image(encoding="bgr8", height=height, width=width, step=3 * width)
+    pixels = np.random.default_rng(0).integers(0, 256, height * 3 * width, np.uint8)
+    message.data.frombytes(pixels)
+    return message
+
+
+def stamp(message: Image) -> int:
+    """Stamp a message with the time and return it, ns."""
+    now = time_ns()
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, 1_000_000_000)
+    return now
+
+
+def head(bundle: Bundle) -> dict[str, Any]:
+    """Return what a result has to be read with: machine, commit, date, bundle."""
+    return {
+        "machine": {"cpu": cpu_name(), "cores": core_count()},
+        "commit": current_commit(ROOT),
+        "created": datetime.now(timezone.utc).date().isoformat(),
+        "bundle": bundle.manifest.name,
+        "bundle_sha256": bundle.fingerprint,
+    }
+
+
+def quantiles(ms: np.ndarray) -> dict[str, float]:
+    """Return median and p95, rounded to 0.01."""
+    median, p95 = np.percentile(ms, (50, 95))
+    return {"median": round(float(median), 2), "p95": round(float(p95), 2)}

@@ -1,0 +1,231 @@
+"""A camera below and above the rate that the fuser sustains: what is lost, and how old results are.
+
+python benchmarks/rates.py [--frames 3000] [--json FILE]
+
+One `fuse_node`, 640x480 bgr8, MagImg and mask subscribed to. First the cost of a frame is measured,
+one image at a time; the rates follow from it.
+
+    below   at 0.6 frames per cost, nothing may be lost: every image must come out
+    above   at 2 images per cost, the newest must be the one that is fused, and the age (camera
+            stamp to publication, ~/debug/age_ms) must be under 2 fuser times
+            (~/debug/stage_ms/total) at p95
+
+When a frame was begun is known from the node: stamp + age - cost. If the next image had been sent
+by then, and had arrived, the frame was not the newest. `under way` is what lies between an image's
+stamp and its begin while nothing waits, below; nothing may have been out for longer than the
+longest of these, above.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from bench_rig import ROOT, camera_image, fuse_node, head, quantiles, stamp
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float32
+
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.children import Process, isolate
+from magicfuse_ros.ros.session import Session
+
+NODE, CAMERA = "/rates/fuse_node", "/rates/image_raw"
+FIGURES = ("age_ms", "cost_ms", "stage_ms/total")
+SIZE = (480, 640)
+BELOW, ABOVE = 0.6, 2.0  # images per cost of a frame
+MOST_FUSER_TIMES = 2.0
+ALONE, WARM_UP = 40, 10  # frames
+START_S, LAST_S = 120.0, 30.0
+DEEP = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What one phase saw; the arrays have one entry a fused frame.
+
+    Attributes:
+        sent: stamps of all images, seconds, rising.
+        stamps: of the fused ones, seconds.
+        age_ms: stamp to publication.
+        cost_ms: from taking the message to publication.
+        fuser_ms: of it, the fuser's.
+    """
+
+    sent: np.ndarray
+    stamps: np.ndarray
+    age_ms: np.ndarray
+    cost_ms: np.ndarray
+    fuser_ms: np.ndarray
+
+    def waited_ms(self) -> np.ndarray:
+        """Return the time from each fused image's stamp to its begin."""
+        return np.asarray(self.age_ms - self.cost_ms)
+
+    def outdated_ms(self) -> np.ndarray:
+        """Return for how long a newer image had been out when each was begun, 0 for none."""
+        following = np.searchsorted(self.sent, self.stamps, side="right")
+        newer = np.append(self.sent, np.inf)[following]
+        return np.asarray(np.maximum(self.waited_ms() - 1e3 * (newer - self.stamps), 0.0))
+
+
+class Camera:
+    """Sends images and takes what comes of them."""
+
+    def __init__(self, session: Session, process: Process) -> None:
+        """Wait until the node listens.
+
+        Raises:
+            MagicFuseError: if it does not come up.
+        """
+        self._session = session
+        self._image = camera_image(*SIZE)
+        self._stamps: list[int] = []
+        self._figures: dict[str, list[float]] = {name: [] for name in FIGURES}
+        node = session.node
+        self._publisher = node.create_publisher(Image, CAMERA, qos.images())
+        node.create_subscription(Image, f"{NODE}/mag_image", self._note, DEEP, raw=True)
+        node.create_subscription(Image, f"{NODE}/segmentation/mask", lambda _: None, DEEP, raw=True)
+        for name, values in self._figures.items():
+            self._subscribe(name, values)
+        listens = self._publisher.get_subscription_count
+        session.spin_until(lambda: bool(listens() or process.poll() is not None), START_S)
+        if not listens():
+            raise MagicFuseError("the node did not become active")
+        session.spin_until(lambda: False, 1.0)  # it may not know of the subscribers yet
+
+    def _subscribe(self, name: str, values: list[float]) -> None:
+        self._session.node.create_subscription(
+            Float32, f"{NODE}/debug/{name}", lambda message: values.append(message.data), DEEP
+        )
+
+    def _note(self, message: bytes) -> None:
+        seconds, nanoseconds = struct.unpack_from("<iI", message, 4)  # CDR: the header's stamp
+        self._stamps.append(seconds * 1_000_000_000 + nanoseconds)
+
+    def play(self, frames: int, rate: float | None) -> Frames:
+        """Send so many images at a rate, or each when the last one's result has come, and wait.
+
+        Raises:
+            MagicFuseError: if a figure of a frame is missing.
+        """
+        self._stamps.clear()
+        for values in self._figures.values():
+            values.clear()
+        sent: list[int] = []
+        due = monotonic()
+        for _ in range(frames):
+            sent.append(stamp(self._image))
+            self._publisher.publish(self._image)
+            if rate is None:
+                self._wait_for(sent[-1])
+            else:
+                due = max(due + 1 / rate, monotonic() + 0.002)
+                self._session.spin_until(lambda: False, due - monotonic())
+        self._wait_for(sent[-1])
+        figures = [np.array(self._figures[name]) for name in FIGURES]
+        if any(len(found) != len(self._stamps) for found in figures):
+            raise MagicFuseError("figures of some frames did not arrive")
+        stamps = [np.array(times) / 1e9 for times in (sent, self._stamps)]
+        return Frames(*stamps, *figures)
+
+    def _wait_for(self, last: int) -> None:
+        """Wait for the result of the image of this stamp; the last one is never skipped."""
+
+        def there() -> bool:
+            counts = {len(self._stamps), *(len(values) for values in self._figures.values())}
+            return bool(self._stamps) and self._stamps[-1] == last and len(counts) == 1
+
+        self._session.spin_until(there, LAST_S)
+
+
+def judge(
+    alone: Frames, below: Frames, above: Frames, rates: tuple[float, float]
+) -> dict[str, Any]:
+    """Return the figures and whether the promises were kept."""
+    under_way = float(below.waited_ms().max())
+    fuser = float(np.median(above.fuser_ms))
+    age = quantiles(above.age_ms)
+    outdated = above.outdated_ms()
+    old = int((outdated > under_way).sum())
+    checks = {
+        "nothing lost below": len(below.stamps) == len(below.sent),
+        "the newest is fused above": old == 0,
+        "age above": age["p95"] < MOST_FUSER_TIMES * fuser,
+    }
+    return {
+        "passed": all(checks.values()),
+        "checks": checks,
+        "alone": {"frames": len(alone.stamps), "fuser_ms": quantiles(alone.fuser_ms)},
+        "below": {
+            "rate": rates[0],
+            **_phase(below),
+            "lost": len(below.sent) - len(below.stamps),
+            "under_way_ms": {**quantiles(below.waited_ms()), "max": round(under_way, 2)},
+        },
+        "above": {
+            "rate": rates[1],
+            **_phase(above),
+            "age_in_fuser_times": round(age["p95"] / fuser, 2),
+            "not_the_newest": old,
+            "outdated_ms_max": round(float(outdated.max()), 2),
+        },
+    }
+
+
+def _phase(frames: Frames) -> dict[str, Any]:
+    return {
+        "sent": len(frames.sent),
+        "fused": len(frames.stamps),
+        "fuser_ms": quantiles(frames.fuser_ms),
+        "age_ms": quantiles(frames.age_ms),
+    }
+
+
+def rates(
+    frames: Annotated[int, typer.Option(min=30, help="Below; above, twice as many.")] = 3000,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle folder.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
+) -> None:
+    """Measure and print the figures; exit code 1 where a promise was not kept."""
+    out = ROOT / "out" / "rates"
+    out.mkdir(parents=True, exist_ok=True)
+    isolate(out)
+    used = Bundle.load((bundle or default_bundle()).resolve())
+    try:
+        with ExitStack() as stack:
+            process = stack.enter_context(fuse_node(NODE, CAMERA, {"bundle": str(used.root)}, out))
+            camera = Camera(stack.enter_context(Session("rates")), process)
+            camera.play(WARM_UP, None)
+            alone = camera.play(ALONE, None)
+            cost_s = float(np.median(alone.cost_ms)) / 1e3
+            low, high = round(BELOW / cost_s, 1), round(ABOVE / cost_s, 1)
+            print(f"a frame costs {1e3 * cost_s:.1f} ms: {low} and {high} images a second")
+            below = camera.play(frames, low)
+            above = camera.play(2 * frames, high)
+    except MagicFuseError as error:
+        print(f"error: {error}; see {out}/log", file=sys.stderr)
+        raise typer.Exit(2) from error
+    result = {**head(used), **judge(alone, below, above, (low, high))}
+    text = json.dumps(result, indent=2)
+    print(text)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n", encoding="utf-8")
+    if not result["passed"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(rates)
