@@ -31,6 +31,7 @@ from magicfuse_training.data.crops import (
 from magicfuse_training.data.scenes import Scene
 
 Numbers = npt.NDArray[np.float64]
+Range = tuple[float, float]
 KERNEL = 17  # pixels: holds the longest motion and the widest defocus that are drawn
 POOLS = (8, 16)  # cells that pools of light of any number of cells are brought to
 
@@ -152,12 +153,14 @@ class DeviceCrops(Crops):
         rows = np.stack([y / height, (y + h) / height], 1)
         return torch.cat([light, smooth[:, 6:], exact], 1), rows
 
-    def _jitter(self, pair: Tensor, clean: npt.NDArray[np.bool_], rng: np.random.Generator) -> Tensor:
+    def _jitter(
+        self, pair: Tensor, clean: npt.NDArray[np.bool_], rng: np.random.Generator
+    ) -> Tensor:
         """Change contrast, colour and brightness of (B, 6, h, w): visible and target alike."""
         count, day, night = len(clean), JITTER[True], JITTER[False]
 
-        def draw(by_day: tuple[float, float], at_night: tuple[float, float], n: int = 1) -> Numbers:
-            low, high = np.where(clean[None], np.array(by_day)[:, None], np.array(at_night)[:, None])
+        def draw(by_day: Range, at_night: Range, n: int = 1) -> Numbers:
+            low, high = np.where(clean[:, None], by_day, at_night).T
             return rng.uniform(low[:, None], high[:, None], (count, n))
 
         gamma = draw(day.gamma, night.gamma)
@@ -228,10 +231,8 @@ class DeviceCrops(Crops):
         drawn = [Darkness.draw(s, rng) for s in strength]
         height, width = image.shape[2:]
         # Grids of different sizes: the processor brings them to one that the device enlarges.
-        pools = np.stack([
-            cv2.resize(np.array(d.light_stops, np.float32), POOLS[::-1], interpolation=cv2.INTER_CUBIC)
-            for d in drawn
-        ])
+        grids = [np.array(d.light_stops, np.float32) for d in drawn]
+        pools = np.stack([cv2.resize(g, POOLS[::-1], interpolation=cv2.INTER_CUBIC) for g in grids])
         return device_effects.darkness(
             image,
             device_effects.enlarged(self._to(pools), height, width),

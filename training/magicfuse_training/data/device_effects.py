@@ -46,7 +46,7 @@ def darkness(
     cast: Tensor,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """See `Darkness`. `pools`: stops added, (B, 1, H, W); `cast`: (B, 3); no generator: no noise."""
+    """See `Darkness`. `pools`: stops added, (B, 1, H, W); `cast`: (B, 3); None: no noise."""
     stops, gain, full_well, read_noise = (
         x[:, None, None, None] for x in (stops, gain, full_well, read_noise)
     )

@@ -15,7 +15,7 @@ from magicfuse_training.networks.model import MagicFuse
 
 
 class EncoderGraph(nn.Module):
-    """image uint8 (1, H, W, 3), and noise if it takes some -> condition, and detail_4 if it has it."""
+    """image uint8 (1, H, W, 3), and noise if it takes some -> condition, and detail_4 if any."""
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()

@@ -239,9 +239,7 @@ class Decoder(nn.Module):
         h = self.fine2(self.act(self.fine1(_enlarge(h))))
         return torch.sigmoid(self.half2(self.act(self.half1(_enlarge(h)))))
 
-    def cells(
-        self, latent: Tensor, detail: Tensor, image: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def cells(self, latent: Tensor, detail: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return pixels (B, 48, H/4, W/4), the gain of every cell (B, 3, H/4, W/4), and the image.
 
         See `forward`, which joins them.
