@@ -10,6 +10,8 @@ from magicfuse_training.data import device_effects
 from magicfuse_training.data.crops import CropConfig
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.scenes import Scene
+from magicfuse_training.stages.accelerator import make_accelerator
+from magicfuse_training.stages.loading import load_parts
 
 CONFIG = CropConfig(height=64, width=96, batch=64)
 CPU = torch.device("cpu")
@@ -143,3 +145,10 @@ def test_a_part_of_another_scene_of_the_group_is_pasted() -> None:
 def test_the_seed_decides() -> None:
     a, b, c = (crops_of([1, 1, 1], seed=s)[range(64)]["degraded"] for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_a_run_gets_the_batches_of_its_steps_one_ahead() -> None:
+    crops = crops_of([1, 1, 1])
+    batches = load_parts(crops, 3, 2, 0, make_accelerator(2, "no"))
+    for start in (192, 224, 256):  # a batch of 64 in two parts
+        assert torch.equal(next(batches)["degraded"], crops[range(start, start + 32)]["degraded"])

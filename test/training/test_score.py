@@ -9,7 +9,7 @@ import pytest
 from magicfuse_training.data.classes import CLASSES, MFNET_CLASSES
 from magicfuse_training.metrics.fusion import entropy, spatial_frequency
 from magicfuse_training.metrics.people import contrast
-from magicfuse_training.metrics.score import Confusion, camvid_label, psnr, ssim
+from magicfuse_training.metrics.score import Confusion, best_constant, camvid_label, psnr, ssim
 
 
 def test_iou_of_a_known_case() -> None:
@@ -47,3 +47,8 @@ def test_entropy_and_spatial_frequency_of_known_cases() -> None:
     flat, steps = np.full((8, 8), 7, np.uint8), np.tile(np.array([0, 10], np.uint8), (8, 4))
     assert entropy(flat) == 0 and spatial_frequency(flat) == 0
     assert entropy(steps) == pytest.approx(1) and spatial_frequency(steps) == pytest.approx(10)
+
+
+def test_the_best_constant_is_found_between_the_coarse_levels() -> None:
+    reals = [np.full((16, 16), level, np.uint8) for level in (20, 24)]
+    assert best_constant(psnr, reals) == pytest.approx(20 * np.log10(255 / 2), abs=0.01)

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from training_process import small_crops
 
 from magicfuse_training.losses.thermal import contrast, contrast_loss, thermal_loss, unseen_loss
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.stages.stage import StageModule, to_device
+from magicfuse_training.stages.stages import STAGES
 
 DAY, NIGHT = torch.tensor([True]), torch.tensor([False])
 PEOPLE = torch.zeros(1, 1, 64, 64)
@@ -84,3 +88,12 @@ def test_an_estimate_that_nothing_checks_lights_up_people_alone() -> None:
     assert unseen_loss(band, PEOPLE) > 10 * unseen_loss(street(people=0.3, rest=0.09), PEOPLE)
     assert float(unseen_loss(street(people=0.3, rest=0.09), PEOPLE)) == pytest.approx(0, abs=1e-6)
     assert unseen_loss(street(people=0.9, rest=0.09), PEOPLE) > 0.1  # hotter than people are
+
+
+def test_the_thermal_stage_trains_the_thermal_stream_alone(small_model: MagicFuse) -> None:
+    module = StageModule(small_model, STAGES["thermal"])
+    total, terms = module(to_device(small_crops(6)[range(6)], torch.device("cpu")))
+    total.backward()
+    assert {"thermal", "unseen"} <= terms.keys()
+    trained = {n.split(".")[0] for n, p in small_model.named_parameters() if p.grad is not None}
+    assert trained == {"ckg"}

@@ -205,14 +205,13 @@ def _score_msrs(
         boxes += len(infrared)
         found += sum(float(person[area(b)].mean()) >= 0.1 for b in infrared)
     luma = np.mean(lumas, axis=0)
-    levels = range(0, 256, 3)
     return {
         "frames": len(paths),
         "thermal_estimate": _means(psnr, ssim, estimates, reals),
         "gray_visible": _means(psnr, ssim, grays, reals),
         "best_constant": {
-            "psnr_db": max(_constant(psnr, level, reals) for level in levels),
-            "ssim": max(_constant(ssim, level, reals) for level in levels[::5]),
+            "psnr_db": best_constant(psnr, reals),
+            "ssim": best_constant(ssim, reals),
         },
         "person_contrast": contrast_estimate / max(contrast_real, 1e-6),
         "pedestrian_pixels": called,
@@ -232,6 +231,13 @@ def _means(p: Metric, s: Metric, images: list[U8], reals: list[U8]) -> dict[str,
         "psnr_db": float(np.mean([p(a, b) for a, b in pairs])),
         "ssim": float(np.mean([s(a, b) for a, b in pairs])),
     }
+
+
+def best_constant(metric: Metric, reals: list[U8]) -> float:
+    """Return what the best of all constant images scores, to a level of 2 of 255."""
+    near = max(range(0, 256, 15), key=lambda level: _constant(metric, level, reals))
+    levels = range(max(near - 14, 0), min(near + 15, 256), 2)
+    return max(_constant(metric, level, reals) for level in levels)
 
 
 def _constant(metric: Metric, level: int, reals: Iterable[U8]) -> float:
