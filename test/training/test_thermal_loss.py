@@ -4,7 +4,13 @@ import pytest
 import torch
 from training_process import small_crops
 
-from magicfuse_training.losses.thermal import contrast, contrast_loss, thermal_loss, unseen_loss
+from magicfuse_training.losses.thermal import (
+    TYPICAL_LEVEL,
+    contrast,
+    contrast_loss,
+    thermal_loss,
+    unseen_loss,
+)
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.stage import StageModule, to_device
 from magicfuse_training.stages.stages import STAGES
@@ -83,11 +89,11 @@ def test_without_people_it_is_finite_and_has_a_gradient() -> None:
 
 
 def test_an_estimate_that_nothing_checks_lights_up_people_alone() -> None:
-    band = street(people=0.3, rest=0.09)
+    band = street(people=0.3, rest=TYPICAL_LEVEL)
     band[:, :, 20:44] = 0.3  # all that stands where people are: the contrast with the rest is met
-    assert unseen_loss(band, PEOPLE) > 10 * unseen_loss(street(people=0.3, rest=0.09), PEOPLE)
-    assert float(unseen_loss(street(people=0.3, rest=0.09), PEOPLE)) == pytest.approx(0, abs=1e-6)
-    assert unseen_loss(street(people=0.9, rest=0.09), PEOPLE) > 0.1  # hotter than people are
+    assert unseen_loss(band, PEOPLE) > 10 * unseen_loss(street(people=0.3, rest=TYPICAL_LEVEL), PEOPLE)
+    assert float(unseen_loss(street(people=0.3, rest=TYPICAL_LEVEL), PEOPLE)) == pytest.approx(0, abs=1e-6)
+    assert unseen_loss(street(people=0.9, rest=TYPICAL_LEVEL), PEOPLE) > 0.1  # hotter than people are
 
 
 def test_the_thermal_stage_trains_the_thermal_stream_alone(small_model: MagicFuse) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from magicfuse_training.losses.image import edge_l1
 
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
+TYPICAL_LEVEL = 0.076  # of a street by day, off people
 WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box exceeds, in the median
 HOT = 0.3  # what no surface of a street reaches without a cause
 _RING = 8  # pixels around people that they are compared with
@@ -32,7 +33,7 @@ class _Belief:
     people: float
 
 
-_DAY = _Belief(0.076, 0.15, 12.0)
+_DAY = _Belief(TYPICAL_LEVEL, 0.15, 12.0)
 _NIGHT = _Belief(0.061, 0.12, 6.0)
 
 
@@ -105,6 +106,6 @@ def unseen_loss(estimate: Tensor, warm: Tensor) -> Tensor:
     is not warm is drawn to the level of a typical street, and nothing is hotter than people are.
     `estimate` is (B, 1, H, W); `warm` (B, 1, H, W), 1 on people and riders, and where unlabelled.
     """
-    error = (estimate - _DAY.level) * (1 - warm)
+    error = (estimate - TYPICAL_LEVEL) * (1 - warm)
     over = F.relu(estimate - WARMEST)
     return 3 * error.abs().mean() + 30 * error.square().mean() + 30 * over.square().mean()
