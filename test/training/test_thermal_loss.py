@@ -89,11 +89,14 @@ def test_without_people_it_is_finite_and_has_a_gradient() -> None:
 
 
 def test_an_estimate_that_nothing_checks_lights_up_people_alone() -> None:
+    def loss(people: float) -> float:
+        return float(unseen_loss(street(people, rest=TYPICAL_LEVEL), PEOPLE))
+
     band = street(people=0.3, rest=TYPICAL_LEVEL)
     band[:, :, 20:44] = 0.3  # all that stands where people are: the contrast with the rest is met
-    assert unseen_loss(band, PEOPLE) > 10 * unseen_loss(street(people=0.3, rest=TYPICAL_LEVEL), PEOPLE)
-    assert float(unseen_loss(street(people=0.3, rest=TYPICAL_LEVEL), PEOPLE)) == pytest.approx(0, abs=1e-6)
-    assert unseen_loss(street(people=0.9, rest=TYPICAL_LEVEL), PEOPLE) > 0.1  # hotter than people are
+    assert unseen_loss(band, PEOPLE) > 10 * loss(0.3)
+    assert loss(0.3) == pytest.approx(0, abs=1e-6)
+    assert loss(0.9) > 0.1  # hotter than people are
 
 
 def test_the_thermal_stage_trains_the_thermal_stream_alone(small_model: MagicFuse) -> None:
