@@ -147,12 +147,15 @@ def _compare(exact: Fuser, quantized: Fuser, frames: Iterator[Frame], classes: i
             for confusion, frame in zip(confusions, (a, b), strict=True):
                 assert frame.mask is not None
                 confusion.add(label, frame.mask)
-    iou = [float(np.nanmean(confusion.iou())) for confusion in confusions]
+    miou_loss = None
+    if labelled:
+        before, after = (float(np.nanmean(confusion.iou())) for confusion in confusions)
+        miou_loss = before - after
     return Loss(
         frames=len(agreement),
         agreement_percent=100 * float(np.mean(agreement)),
         psnr_loss_db=float(np.mean([x - y for x, y in restored])) if restored else None,
-        miou_loss=iou[0] - iou[1] if labelled else None,
+        miou_loss=miou_loss,
         mag_image_db=float(np.mean(mag_image)),
         thermal_db=float(np.mean(thermal)),
     )
