@@ -11,7 +11,12 @@ import typer
 from rich.console import Console
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_training.commands.options import DevelopmentData, RunFolder, load_averaged
+from magicfuse_training.commands.options import (
+    DevelopmentData,
+    DeviceCropsOption,
+    RunFolder,
+    load_averaged,
+)
 from magicfuse_training.data.crops import CropConfig
 from magicfuse_training.data.mix import Source, describe, load_groups
 from magicfuse_training.errors import TrainingError
@@ -39,6 +44,7 @@ def ablate_command(
     minutes: Annotated[float, typer.Option(min=0, help="of each stage of each model")] = 10,
     batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    device_crops: DeviceCropsOption = False,
     every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
     only: Annotated[
         Literal["train", "score"] | None,
@@ -51,7 +57,7 @@ def ablate_command(
         start = from_bundle or run / "ckg" / "last.pt"
         if not start.exists():
             raise typer.BadParameter(f"there is nothing to start from: no {start}")
-        budget = Budget(minutes, batch=batch, workers=workers, seed=seed)
+        budget = Budget(minutes, batch=batch, workers=workers, device_crops=device_crops, seed=seed)
         train_models(data, out, start, preset, budget)
     if only != "train":
         result = score_models(data, out, every)
