@@ -97,7 +97,7 @@ def test_ablate_leaves_a_table_and_a_plot(
     assert set(result["models"]) == {"full", "IV"} and set(result["tau"]) == {"0.0", "1.0"}
     assert result["models"]["IV"]["mIoU clean"] is None
     assert result["models"]["full"]["mIoU clean"] is not None
-    assert result["phase_1"] == str(exported[1]) and result["steps"]["full"] == {"mkf": 0}
+    assert result["start"] == str(exported[1]) and result["steps"]["full"] == {"mkf": 0}
     table = (out / "ablation.md").read_text()
     assert "| IV | semantics |" in table and "person contrast" in table
     assert cv2.imread(str(out / "ablation.png")) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,12 @@ import typer
 from rich.console import Console
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_training.commands.options import DevelopmentData, RunFolder, load_averaged
+from magicfuse_training.commands.options import (
+    DevelopmentData,
+    DeviceCropsOption,
+    RunFolder,
+    load_averaged,
+)
 from magicfuse_training.data.crops import CropConfig
 from magicfuse_training.data.mix import Source, describe, load_groups
 from magicfuse_training.errors import TrainingError
@@ -34,12 +38,13 @@ def ablate_command(
     out: Annotated[Path, typer.Option(help="folder for the bundles, the table and the plot")],
     run: RunFolder = Path("runs/nano"),
     from_bundle: Annotated[
-        Path | None, typer.Option(help="take phase 1 from a bundle, not from the run")
+        Path | None, typer.Option(help="go on from a bundle, not from the run's phase 1")
     ] = None,
     preset: str = "nano",
     minutes: Annotated[float, typer.Option(min=0, help="of each stage of each model")] = 10,
     batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    device_crops: DeviceCropsOption = False,
     every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
     only: Annotated[
         Literal["train", "score"] | None,
@@ -47,12 +52,12 @@ def ablate_command(
     ] = None,
     seed: int = 0,
 ) -> None:
-    """Train phase 2 of every ablated model on one phase 1, score all, sweep tau."""
+    """Train phase 2 of every ablated model from the same start, score all, sweep tau."""
     if only != "score":
         start = from_bundle or run / "ckg" / "last.pt"
         if not start.exists():
-            raise typer.BadParameter(f"there is no phase 1 in '{start}'")
-        budget = Budget(minutes, batch=batch, workers=workers, seed=seed)
+            raise typer.BadParameter(f"there is nothing to start from: no {start}")
+        budget = Budget(minutes, batch=batch, workers=workers, device_crops=device_crops, seed=seed)
         train_models(data, out, start, preset, budget)
     if only != "train":
         result = score_models(data, out, every)
@@ -68,18 +73,20 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
     Args:
         data: folder of repacked camvid and msrs.
         out: folder to write.
-        start: bundle, or checkpoint, that phase 1 is taken from.
+        start: bundle to go on from, or checkpoint of the end of phase 1.
         name: the preset that it is of.
         budget: of each stage of each model.
     """
     preset = load_preset(name)
     sources = [Source(f"{kind}-repacked", data / kind) for kind in ("camvid", "msrs")]
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
+    go_on = start.is_dir()  # a bundle has trained F and S; after phase 1 they are at the start
     models: dict[str, MagicFuse] = {}
     for variant, ablation in ABLATIONS.items():
         torch.manual_seed(budget.seed)
-        model = build(ablation, preset, partial(_load, start))
-        for stage in ablation.stages():
+        model = build(ablation, preset)
+        _load(model, start)
+        for stage in ablation.stages(go_on):
             folder = out / "models" / variant / stage.name
             model = train_stage(stage, model, folder, sources, budget, str(start), groups)
         models[variant] = model
@@ -88,14 +95,14 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
     steps: dict[str, dict[str, int]] = {}
     for variant, model in models.items():
         folder = out / "models" / variant
-        states = {s.name: _checkpoint(folder / s.name) for s in ABLATIONS[variant].stages()}
+        states = {s.name: _checkpoint(folder / s.name) for s in ABLATIONS[variant].stages(go_on)}
         steps[variant] = {name: state["step"] for name, state in states.items()}
         spent = {name: round(state["elapsed"] / 60, 2) for name, state in states.items()}
         made = provenance(spent, commit, trained.data, trained.terms)
         export_bundle(model, folder / "bundle", made)
     record = {
         "preset": preset.name,
-        "phase_1": str(start),
+        "start": str(start),
         "minutes": budget.minutes,
         "batch": budget.batch or CropConfig().batch,
         "steps": steps,
@@ -123,7 +130,7 @@ def score_models(data: Path, out: Path, every: int) -> dict[str, Any]:
     return {**trained, "every": every, "models": rows, "tau": sweep_tau(full, data, every, TAUS)}
 
 
-def _load(start: Path, model: MagicFuse) -> None:
+def _load(model: MagicFuse, start: Path) -> None:
     if start.is_file():
         load_averaged(model, start)
         return

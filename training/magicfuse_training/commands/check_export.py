@@ -153,22 +153,24 @@ def check_network(
             make_half(path)
         size, gflop = parameters(model.get_submodule(name)), gflop_per_call(model)[name]
         spec = network_spec(path, inputs, outputs, size, gflop)
-        arrays = {key: value.numpy() for key, value in inputs.items()}
         for library in libraries:
             with Measure() as took:
                 loaded = library.load(path, spec)
+                given = {key: library.upload(value.numpy()) for key, value in inputs.items()}
                 began = perf_counter()
-                got = loaded(arrays)
+                got = loaded(given)
                 seconds = perf_counter() - began
             distances = [
-                (relative_error if precision == "float32" else decibels)(got[key], want.numpy())
+                (relative_error if precision == "float32" else decibels)(
+                    library.download(got[key]), want.numpy()
+                )
                 for key, want in outputs.items()
                 if precision == "float32" or key != "mask"
             ]
             worst = np.max(distances) if precision == "float32" else np.min(distances)
             title = f"{library.name} {library.version}"
             yield Call(name, title, float(worst), seconds, took.gigabytes)
-            del loaded, got
+            del loaded, given, got
 
 
 def _fits(distance: float, precision: Precision) -> bool:

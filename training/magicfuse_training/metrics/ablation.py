@@ -21,7 +21,7 @@ def write_table(result: dict[str, Any], path: Path) -> None:
     """Write models and tau sweep as Markdown tables."""
     crops = result["steps"]["full"]["mkf"] * result["batch"]
     lines = [
-        f"Preset `{result['preset']}`, phase 1 of `{result['phase_1']}`, {result['minutes']:g} "
+        f"Preset `{result['preset']}`, all from `{result['start']}`, {result['minutes']:g} "
         f"minutes a stage and model on {result['device']} ({crops:,} crops for the full model). "
         f"MagImg on MSRS dev, `PSNR dark` and masks on CamVid val, one frame in {result['every']}.",
         "",

@@ -10,7 +10,6 @@ IV     no semantics: neither the head's loss (Eq. 16) nor the mask of thermal cl
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,12 +89,20 @@ class Ablation:
     tau: float | None = None  # the preset's, if None
     semantics: bool = True  # whether its masks mean anything
 
-    def stages(self) -> list[Stage]:
-        """Return the stages to train, in order."""
+    def stages(self, go_on: bool) -> list[Stage]:
+        """Return the stages to train, in order.
+
+        Args:
+            go_on: from trained networks, F and S too: in small steps, with the statistics that
+                they have, so that a short budget shows what is lacking and not a new beginning.
+        """
         fusion = replace(STAGES["mkf"], loss=self.mkf)
+        if go_on:
+            last = STAGES["few_step"]
+            fusion = replace(fusion, optimizer=last.optimizer, frozen_statistics=True)
         if self.ikr is None:
             return [fusion]
-        return [Stage("ikr", ("ikr",), self.ikr, fusion.group_weights), fusion]
+        return [replace(fusion, name="ikr", trained=("ikr",), loss=self.ikr), fusion]
 
 
 ABLATIONS = {
@@ -107,24 +114,10 @@ ABLATIONS = {
 }
 
 
-def build(ablation: Ablation, preset: Preset, load: Callable[[MagicFuse], None]) -> MagicFuse:
-    """Return a variant with a trained phase 1, and with F and S at the start.
+def build(ablation: Ablation, preset: Preset) -> MagicFuse:
+    """Return a variant with random weights.
 
-    All are trained for the preset's default K: it is what they are scored at. F and S begin anew
-    even where there are trained ones: those have seen what a variant is to lack.
-
-    Args:
-        ablation: the variant.
-        preset: of the model that `load` fits.
-        load: fills a model with trained weights.
+    All variants are trained for the preset's default K alone: it is what they are scored at.
     """
     tau = preset.tau if ablation.tau is None else ablation.tau
-    model = ablation.model(preset.model_copy(update={"tau": tau, "steps": [preset.default_steps]}))
-    untrained = {
-        name: value.clone()
-        for name, value in model.state_dict().items()
-        if name.startswith(("mkf.", "segmentation."))
-    }
-    load(model)
-    model.load_state_dict(untrained, strict=False)
-    return model
+    return ablation.model(preset.model_copy(update={"tau": tau, "steps": [preset.default_steps]}))
