@@ -74,6 +74,8 @@ def test_a_video_goes_through_the_node_into_a_bag(
     assert all(message.header in camera for message in fused)
     for topic in ("restored_image", "thermal_estimate", "segmentation/mask"):
         assert recorded[f"/fuse_node/{topic}"]
+    for figure in ("age_ms", "stage_ms/mkf"):
+        assert len(recorded[f"/fuse_node/debug/{figure}"]) >= frames["fused"]
     labels = recorded["/fuse_node/segmentation/label_info"][0][1]
     assert "person" in labels.data
     for product in ("side_by_side.mp4", "contact_sheet.png"):

@@ -14,9 +14,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Float32
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.ros.children import Process, child, end, last_line, parameter_file, tail
+from magicfuse_ros.ros.debug_topics import NAMES
 from magicfuse_ros.ros.labels import LABEL_TYPE
 from magicfuse_ros.ros.recorder import Recorder
 from magicfuse_ros.ros.session import Session
@@ -57,6 +59,7 @@ def topics(node: str) -> dict[str, Any]:
         **{f"{node}/{topic.name}": Image for topic in IMAGE_TOPICS},
         f"{node}/{CAMERA_INFO}": CameraInfo,
         f"{node}/{LABELS}": LABEL_TYPE,
+        **{f"{node}/debug/{name}": Float32 for name in NAMES},
         DIAGNOSTICS: DiagnosticArray,
     }
 

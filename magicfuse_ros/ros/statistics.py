@@ -32,7 +32,8 @@ class Snapshot:
         refused: images that could not be decoded or fused, by cause.
         fps: fused images a second.
         steps: K of the latest frame, 0 before the first.
-        age_ms: camera stamp to publication, p50, p95 and p99; empty where nothing was fused.
+        age_ms: camera stamp to publication, p50, p95 and p99, of the images with a stamp of the
+            node's clock; empty where there are none.
         stages_ms: mean time of each stage.
         last_received_s: seconds since the latest image; None before the first.
         unanswered_s: seconds for which images have come in and nothing has come out, though

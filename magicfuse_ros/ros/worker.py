@@ -25,6 +25,7 @@ _WARN_EVERY_S = 5.0
 # A camera's images may overtake each other by less than this; an older one is of a new beginning,
 # such as a bag that starts again.
 _OUT_OF_ORDER_NS = 500_000_000
+_OTHER_CLOCK_S = 3600.0  # an age beyond it says nothing of the image
 RELOAD_AFTER = 5  # images lost in a row: a defect that stays
 _RELOAD_EVERY_S = 10.0
 
@@ -142,8 +143,11 @@ class Worker:
         self._debug.publish(age_s, now - start, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
-        """Return seconds since the stamp; None for an image without a valid one."""
-        return (self._clock.now().nanoseconds - stamp_ns) * 1e-9 if stamp_ns > 0 else None
+        """Return seconds since the stamp; None where it is not valid, or of another clock."""
+        if stamp_ns <= 0:
+            return None
+        age_s = (self._clock.now().nanoseconds - stamp_ns) * 1e-9
+        return age_s if abs(age_s) < _OTHER_CLOCK_S else None
 
 
 def _nanoseconds(stamp: Time) -> int:
