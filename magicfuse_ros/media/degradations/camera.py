@@ -39,7 +39,7 @@ class MotionBlur(Effect):
         kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
         dx, dy = round(reach * np.cos(self.angle)), round(reach * np.sin(self.angle))
         cv2.line(kernel, (reach - dx, reach - dy), (reach + dx, reach + dy), 1.0)
-        return kernel / kernel.sum()
+        return np.asarray(kernel / kernel.sum(), np.float32)
 
     def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
         """See Effect."""

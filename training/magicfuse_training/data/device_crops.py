@@ -77,11 +77,11 @@ class DeviceCrops(Crops):
         group = np.repeat(np.arange(len(self.groups)), self._counts(count))
         first, size = self.starts[group], np.diff(self.starts)[group]
         scene = first + rng.integers(size)
-        images, rows = self._cut(scene, rng)
+        images, rows = self._cut_all(scene, rng)
         mixed = np.nonzero(rng.random(count) < config.mixed)[0]
         if len(mixed):
             at = self._index(mixed)
-            other, _ = self._cut(first[mixed] + rng.integers(size[mixed]), rng)
+            other, _ = self._cut_all(first[mixed] + rng.integers(size[mixed]), rng)
             images[at] = torch.where(self._pasted(len(mixed), rng), other, images[at])
         clean = self.clean[scene]
         degraded = self._degrade(images[:, :3], clean, rows, rng, generator)
@@ -114,12 +114,12 @@ class DeviceCrops(Crops):
     def _index(self, values: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(self.device, non_blocking=True)
 
-    def _cut(
+    def _cut_all(
         self, scene: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[Tensor, Numbers]:
         """Cut crops with new light out of scenes; return (B, 9, h, w) in [0, 1] and their rows."""
         config, (height, width), count = self.config, self.size, len(scene)
-        scale = np.exp(rng.uniform(*np.log(config.scale), count))
+        scale = np.exp(rng.uniform(np.log(config.scale[0]), np.log(config.scale[1]), count))
         aspect = np.exp(rng.uniform(-0.1, 0.1, count))
         h = np.minimum(height, config.height / scale * aspect)
         w = np.minimum(width, config.width / scale / aspect)
@@ -236,7 +236,11 @@ class DeviceCrops(Crops):
         return device_effects.darkness(
             image,
             device_effects.enlarged(self._to(pools), height, width),
-            *(self._values(drawn, n) for n in ("stops", "gain", "full_well", "read_noise", "cast")),
+            self._values(drawn, "stops"),
+            self._values(drawn, "gain"),
+            self._values(drawn, "full_well"),
+            self._values(drawn, "read_noise"),
+            self._values(drawn, "cast"),
             generator,
         )
 
@@ -250,8 +254,14 @@ class DeviceCrops(Crops):
     ) -> Tensor:
         drawn = [Haze.draw(s, rng) for s in strength]
         drifts = device_effects.enlarged(self._values(drawn, "drifts"), *image.shape[2:])
-        values = (self._values(drawn, n) for n in ("density", "airlight", "horizon"))
-        return device_effects.haze(image, drifts, *values, self._to(rows))
+        return device_effects.haze(
+            image,
+            drifts,
+            self._values(drawn, "density"),
+            self._values(drawn, "airlight"),
+            self._values(drawn, "horizon"),
+            self._to(rows),
+        )
 
     def _blur(
         self,
