@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from magicfuse_ros.input_checks import FROZEN, WINDOW_S, InputChecks
+from magicfuse_ros.input_checks import FROZEN, SOFTNESS_EVERY_S, WINDOW_S, InputChecks
 
 Pixels = npt.NDArray[np.uint8]
 VISIBLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "msrs" / "train" / "vi"
@@ -60,11 +60,12 @@ def test_real_road_images_cause_no_warning(light: str) -> None:
     if not files:
         pytest.skip(f"{VISIBLE} is not there")
     checks = InputChecks()
-    for path in random.Random(1).sample(files, 40):
+    for second, path in enumerate(random.Random(1).sample(files, 40)):
         image = np.asarray(cv2.imread(str(path)), np.uint8)
-        faults = checks.add(image, 0.0).faults()
+        faults = checks.add(image, second).faults()
         assert not faults, (path.name, faults)
-        blurred = checks.add(np.asarray(cv2.GaussianBlur(image, (0, 0), 5), np.uint8), 0.0)
+        soft = np.asarray(cv2.GaussianBlur(image, (0, 0), 5), np.uint8)
+        blurred = checks.add(soft, second + SOFTNESS_EVERY_S)
         assert set(blurred.faults()) <= {"blurred"}
 
 
@@ -76,6 +77,14 @@ def test_each_fault_is_named_with_its_figure() -> None:
     assert "images are saturated (" in warnings(glare)
     soft = [cv2.GaussianBlur(street(seed), (0, 0), 4) for seed in range(3)]
     assert "images are blurred (softness 1" in warnings(soft)
+
+
+def test_softness_is_judged_anew_every_half_second() -> None:
+    checks = InputChecks()
+    sharp = checks.add(street(), 0.0).softness
+    soft = np.asarray(cv2.GaussianBlur(street(), (0, 0), 4), np.uint8)
+    assert checks.add(soft, 0.9 * SOFTNESS_EVERY_S).softness == sharp
+    assert "blurred" in checks.add(soft, SOFTNESS_EVERY_S).faults()
 
 
 def test_an_image_that_stands_still_is_frozen() -> None:

@@ -34,6 +34,15 @@ def test_images_without_a_stamp_have_no_age() -> None:
     assert statistics.snapshot(1.0).age_ms == {}
 
 
+def test_images_that_never_arrived_are_not_among_the_received() -> None:
+    statistics = Statistics(now=0.0)
+    for count in (0, 3, 0, 2):
+        statistics.lost(count)
+        statistics.received(0.1)
+    snapshot = statistics.snapshot(1.0)
+    assert (snapshot.lost, snapshot.received) == (5, 4)
+
+
 def test_causes_stay_few() -> None:
     statistics = Statistics(now=0.0)
     for length in range(100):

@@ -161,6 +161,24 @@ def test_images_lost_one_after_the_other_lead_to_a_reload(bench: Bench) -> None:
     assert bench.worker.failure == ""
 
 
+def test_no_result_waits_for_the_input_checks(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured() -> int:
+        latest = bench.worker.checks.latest(monotonic())
+        return 0 if latest is None else 1 + latest.repeats  # all images are the same here
+
+    then: list[int] = []
+    monkeypatch.setattr(bench.publishers, "publish", lambda *result: then.append(measured()))
+    bench.fuser.go.release(2)
+    bench.worker.offer(image(stamp=1))
+    wait_for(lambda: measured() == 1)
+    assert then == [0]
+    bench.fuser.error = RuntimeError("out of memory")  # the camera is judged all the same
+    bench.worker.offer(image(stamp=2))
+    wait_for(lambda: measured() == 2)
+
+
 def test_a_defect_that_stays_does_not_reload_all_the_time(bench: Bench) -> None:
     bench.fuser.error = RuntimeError("device lost")
     bench.fuser.go.release(100)
