@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from magicfuse_training.losses.image import edge_l1
 
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
-TYPICAL_LEVEL = 0.076  # of a street by day, off people
+TYPICAL_LEVEL = 0.09  # of a street by day, off people
 WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box exceeds, in the median
 HOT = 0.3  # what no surface of a street reaches without a cause
 _RING = 8  # pixels around people that they are compared with
@@ -33,8 +33,8 @@ class _Belief:
     people: float
 
 
-_DAY = _Belief(TYPICAL_LEVEL, 0.15, 12.0)
-_NIGHT = _Belief(0.061, 0.12, 6.0)
+_DAY = _Belief(TYPICAL_LEVEL, 0.6, 12.0)
+_NIGHT = _Belief(0.065, 0.35, 4.0)
 
 
 def thermal_loss(estimate: Tensor, thermal: Tensor, weight: Tensor, day: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ phase 1   autoencoder   images and back
 phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
 then      one_step      the whole sampler at K = 1, trained on what it puts out
           few_step      the same at every K of the preset
-          thermal       the thermal stream alone, on its decoded estimate
 """
 
 from __future__ import annotations
@@ -229,34 +228,15 @@ def _estimate_losses(
     return losses
 
 
-def thermal_stage_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Train the thermal stream alone on its estimate, at every K as `few_step_loss` does."""
-    count = _few_steps(model)
-    with torch.no_grad():
-        condition, *details = model.encoder(batch["degraded"])
-        z = model.start(condition).z_ckg
-    ones = condition.new_ones(len(condition), dtype=torch.float32)
-    x0 = z
-    for step in ddim_steps(model.preset.schedule, model.preset.timesteps(count)):
-        levels = (ones * step.t, ones * step.abar_t, ones * step.abar_next)
-        _, x0, z = model.denoise(model.ckg, condition, z, *levels)
-    return _estimate_losses(model, batch, x0, details)
-
-
-def _few_steps(model: MagicFuse) -> int:
-    """Draw a K of the preset; the smaller, the more often."""
-    steps = model.preset.steps
-    return random.choices(steps, [1 / k**2.5 for k in steps])[0]
-
-
 def one_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Train a single step from pure noise: the level that decides most."""
     return _output_loss(model, batch, 1)
 
 
 def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Train every K of the preset."""
-    return _output_loss(model, batch, _few_steps(model))
+    """Train every K of the preset; the smaller, the more often."""
+    steps = model.preset.steps
+    return _output_loss(model, batch, random.choices(steps, [1 / k**2.5 for k in steps])[0])
 
 
 EVERYTHING = ("encoder", "decoder", "ikr", "ckg", "mkf", "segmentation")
@@ -285,15 +265,6 @@ STAGES: dict[str, Stage] = {
             optimizer=AdamWConfig(learning_rate=4e-4),
             # The streams serve several noise levels here: batches of one level have other
             # statistics than the running ones that inference uses.
-            frozen_statistics=True,
-        ),
-        # How much to say of what cannot be seen is a matter of the loss alone: cheap to do over.
-        Stage(
-            "thermal",
-            ("ckg",),
-            thermal_stage_loss,
-            (0.3, 0.35, 0.35),
-            optimizer=AdamWConfig(learning_rate=4e-4),
             frozen_statistics=True,
         ),
     )
