@@ -54,7 +54,7 @@ def chain(bundle: Bundle) -> dict[NetworkName, tuple[Arrays, list[npt.NDArray[An
     known: Arrays = dict(STEP)
     size = (bundle.manifest.height // 16, bundle.manifest.width // 16)
     image = random.integers(0, 256, (1, *size, 3), np.uint8)
-    known["image"] = image.repeat(16, axis=1).repeat(16, axis=2)
+    known["image"] = known["visible"] = image.repeat(16, axis=1).repeat(16, axis=2)
     results: dict[NetworkName, tuple[Arrays, list[npt.NDArray[Any]]]] = {}
     for name in NETWORKS:
         spec = bundle.manifest.networks[name]
@@ -80,7 +80,8 @@ def test_nothing_changes_in_float32_and_half_stays_within_50_db(bundle: Bundle) 
     for name, (inputs, expected) in chain(bundle).items():
         exact = uint8_at_borders(fold_constants(onnx.load(bundle.path(name))), name)
         half = half_body(exact)
-        for model, limit in ((exact, float("inf")), (half, 50.0)):
+        # Folded sums are done by numpy, whose last bit is not always the runtime's.
+        for model, limit in ((exact, 130.0), (half, 50.0)):
             taken = {n for node in model.graph.node for n in node.input}
             assert {t.name for t in model.graph.initializer} <= taken, "nothing is left over"
             outputs = zip(
