@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic, sleep
 from typing import Any
@@ -70,7 +71,9 @@ class Bench:
         self.fuser, self.publishers = FakeFuser(), FakePublishers()
         clock = Clock(clock_type=ClockType.SYSTEM_TIME)
         control = DeadlineControl([2], default_steps=2)
-        parts: Any = (self.fuser, self.publishers, FakeDebug(), control, clock, get_logger("test"))
+        self.thread = ThreadPoolExecutor(max_workers=1)
+        logger = get_logger("test")
+        parts: Any = (self.fuser, self.publishers, FakeDebug(), control, clock, logger, self.thread)
         self.worker = Worker(*parts)
 
     def counts(self) -> dict[str, int]:
@@ -89,6 +92,7 @@ class Bench:
     def stop(self) -> None:
         self.fuser.go.release(100)
         self.worker.stop()
+        self.thread.shutdown()
 
 
 def wait_for(done: Callable[[], bool]) -> None:

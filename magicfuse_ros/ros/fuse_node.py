@@ -9,6 +9,7 @@ cleanup     take the topics back, free the networks
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 from builtin_interfaces.msg import Time
@@ -31,6 +32,7 @@ class FuseNode(ManagedNode[FuseParameters]):
         self._pipeline: Pipeline | None = None
         self._worker: Worker | None = None
         self._camera: Camera | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fuse")
         super().__init__("fuse_node", FuseParameters)
         self._diagnostics = Diagnostics(self.get_fully_qualified_name())
 
@@ -54,6 +56,7 @@ class FuseNode(ManagedNode[FuseParameters]):
             pipeline.control,
             self.get_clock(),
             self.get_logger(),
+            self._thread,
         )
         self._camera = Camera(self, pipeline.values, self._worker)
         self.get_logger().info(f"waiting for images on {image_topic(self, pipeline.values)}")
@@ -81,6 +84,7 @@ class FuseNode(ManagedNode[FuseParameters]):
     def destroy_node(self) -> None:
         """End the worker before the publishers that it uses."""
         self.stop()
+        self._thread.shutdown()
         super().destroy_node()
 
     def diagnosis(self, stamp: Time) -> DiagnosticArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import sys
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from rclpy.signals import SignalHandlerOptions
 
 from magicfuse_ros.errors import MagicFuseError
 
-_M_ARENA_MAX = -8  # of glibc's malloc.h
 _WAKE_S = 0.2  # Python runs signal handlers between two waits of the executor
 
 N = TypeVar("N", bound=Node)
@@ -45,18 +43,6 @@ class Stop:
         return self._came
 
 
-def _share_free_memory() -> None:
-    """Let all threads use two stores of free memory.
-
-    Otherwise glibc gives each thread one of its own, up to 8 a core, that is never given back.
-    Every activation of a node starts a thread, so that it would grow by the size of a few images
-    with each.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 2)
-
-
 def spin(node: Node, stop: Stop) -> None:
     """Serve a node until a signal comes."""
     executor = SingleThreadedExecutor()
@@ -78,7 +64,6 @@ def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
         change, which is printed.
     """
     stop = Stop()
-    _share_free_memory()
     # rclpy's own handlers would raise KeyboardInterrupt anywhere, also in the middle of the end.
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     try:

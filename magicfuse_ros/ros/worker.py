@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import Executor
 from time import monotonic
 
 from builtin_interfaces.msg import Time
@@ -48,7 +48,20 @@ class Worker:
         control: DeadlineControl,
         clock: Clock,
         logger: RcutilsLogger,
+        thread: Executor,
     ) -> None:
+        """Start.
+
+        Args:
+            fuser: fuses the images.
+            publishers: of the results.
+            debug: of the figures of every frame.
+            control: chooses the plan of each frame.
+            clock: that of the stamps.
+            logger: of the node.
+            thread: runs the work. One that outlives the worker, as memory that is free again stays
+                with the thread that had it.
+        """
         self.camera_info: CameraInfo | None = None
         self.statistics = Statistics(monotonic())
         self.checks = InputChecks()
@@ -63,8 +76,7 @@ class Worker:
         self._lost_in_a_row = 0
         self._next_reload = 0.0
         self._mailbox: Mailbox[Image | CompressedImage] = Mailbox()
-        self._thread = threading.Thread(target=self._work, name="fuse")
-        self._thread.start()
+        self._end = thread.submit(self._work)
 
     def offer(self, message: Image | CompressedImage) -> None:
         """Hand over a camera message; returns at once."""
@@ -78,9 +90,9 @@ class Worker:
             )
 
     def stop(self) -> None:
-        """Finish the frame in work and end the thread."""
+        """Finish the frame in work, and leave the thread."""
         self._mailbox.close()
-        self._thread.join()
+        self._end.result()
 
     def _work(self) -> None:
         while (message := self._mailbox.get()) is not None:

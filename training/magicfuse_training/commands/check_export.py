@@ -156,7 +156,10 @@ def check_network(
         for library in libraries:
             with Measure() as took:
                 loaded = library.load(path, spec)
-                given = {key: library.upload(value.numpy()) for key, value in inputs.items()}
+                given = {
+                    key: library.upload(np.ascontiguousarray(value.numpy()))
+                    for key, value in inputs.items()
+                }
                 began = perf_counter()
                 got = loaded(given)
                 seconds = perf_counter() - began
