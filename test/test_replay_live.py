@@ -130,8 +130,8 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
         assert rig.diagnostics[-1]["state"] == "active"
     finally:
         if player is not None and player.poll() is None:
-            player.kill()
-            player.wait()
+            player.terminate()  # so that it ends its own processes
+            player.wait(TIMEOUT_S)
         rig.close()
 
     recorded = content(bag)
