@@ -17,6 +17,7 @@ from magicfuse_ros.backends import Backend, select
 from magicfuse_ros.bundle import NetworkSpec
 from magicfuse_training.quantization.calibration import Arrays
 from magicfuse_training.quantization.networks import folded, layers, quantize, restored
+from magicfuse_training.quantization.rounding import input_moments, round_weights
 
 Outputs = list[dict[str, Any]]
 _NO_MAGNITUDE = "mask"  # it hangs on choices between close scores; `losses` looks at it
@@ -61,10 +62,11 @@ def guarded(
     nncf.set_log_level(logging.ERROR)
     exact = folded(path)
     names = layers(exact)
+    moments = input_moments(exact, calibration)
     measure = _measure(path, spec, held_out)
 
     def attempt(float32: list[str]) -> Guarded:
-        model = quantize(exact, calibration, float32)
+        model = round_weights(quantize(exact, calibration, float32), exact, moments)
         kept = [n for n in names if n not in float32]
         return Guarded(model, kept, float32, _decibels(measure(model)))
 

@@ -1,0 +1,88 @@
+"""Rounding of int8 weights: what a layer puts out changes less than with the nearest integers."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+pytest.importorskip("nncf", reason="quantisation needs nncf")
+
+from magicfuse_training.quantization.networks import quantize
+from magicfuse_training.quantization.rounding import LEVELS, input_moments, round_weights
+
+F32 = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def layer(**attributes: Any) -> Any:
+    """Return a network of one convolution of 4 channels, 24x32, to 6."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 0.3, (6, 4, 3, 3)).astype(np.float32)
+    bias = rng.normal(0, 0.3, 6).astype(np.float32)
+    node = helper.make_node("Conv", ["in", "w", "b"], ["out"], name="conv", **attributes)
+    given = helper.make_tensor_value_info("in", TensorProto.FLOAT, (1, 4, 24, 32))
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+    constants = [numpy_helper.from_array(a, n) for a, n in ((weight, "w"), (bias, "b"))]
+    graph = helper.make_graph([node], "layer", [given], [out], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def images(count: int, seed: int) -> list[dict[str, F32]]:
+    """Return inputs like features of images: smooth, not negative."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((count, 4, 4, 5)).astype(np.float32)
+    smooth = [[cv2.resize(channel, (32, 24)) for channel in image] for image in coarse]
+    return [{"in": np.array(image, np.float32)[None]} for image in smooth]
+
+
+def run(model: Any, calls: list[dict[str, F32]]) -> F32:
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return np.array([session.run(None, call)[0] for call in calls], np.float32)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel_shape": [3, 3]},
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]},
+        {"kernel_shape": [3, 3], "pads": [0, 2, 1, 0], "strides": [1, 3]},
+    ],
+)
+def test_moments_tell_the_power_of_what_a_layer_puts_out(attributes: dict[str, Any]) -> None:
+    model, calls = layer(**attributes), images(3, seed=1)
+    moment = input_moments(model, calls)["conv"]
+    weight, bias = (numpy_helper.to_array(t) for t in model.graph.initializer)
+    rows = np.column_stack([weight.reshape(6, -1), bias])
+    expected = np.square(run(model, calls)[:, 0]).mean((0, 2, 3))
+    np.testing.assert_allclose(np.diag(rows @ moment @ rows.T), expected, rtol=1e-4)
+
+
+def test_the_output_changes_less_than_with_the_nearest_integers() -> None:
+    model = layer(kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    calls, others = images(16, seed=1), images(16, seed=2)
+    nearest = quantize(model, calls)
+    rounded = round_weights(nearest, model, input_moments(model, calls))
+    expected = run(model, others)
+    before, after = (run(m, others) - expected for m in (nearest, rounded))
+    assert np.square(after).mean() < 0.3 * np.square(before).mean()
+    assert np.abs(after.mean((0, 1, 3, 4))).max() < np.abs(before.mean((0, 1, 3, 4))).max()
+    (integers,) = [numpy_helper.to_array(t) for t in rounded.graph.initializer if len(t.dims) == 4]
+    assert integers.dtype == np.int8 and np.abs(integers.astype(int)).max() <= LEVELS
+
+
+def test_other_layers_stay_as_they_are() -> None:
+    dilated = layer(kernel_shape=[3, 3], dilations=[2, 2])
+    calls = images(4, seed=1)
+    assert input_moments(dilated, calls) == {}
+    nearest = quantize(dilated, calls)
+    assert round_weights(nearest, dilated, {}) == nearest
+
+    model = layer(kernel_shape=[3, 3])
+    exact = quantize(model, calls, float32=["conv"])
+    assert round_weights(exact, model, input_moments(model, calls)) == exact
