@@ -56,7 +56,7 @@ def run(model: Any, calls: list[dict[str, F32]]) -> F32:
 )
 def test_moments_tell_the_power_of_what_a_layer_puts_out(attributes: dict[str, Any]) -> None:
     model, calls = layer(**attributes), images(3, seed=1)
-    moment = input_moments(model, calls)["conv"]
+    moment = input_moments(model, calls)["conv"].numpy()
     weight, bias = (numpy_helper.to_array(t) for t in model.graph.initializer)
     rows = np.column_stack([weight.reshape(6, -1), bias])
     expected = np.square(run(model, calls)[:, 0]).mean((0, 2, 3))

@@ -5,7 +5,8 @@ What the numbers mean:
     thermal         PSNR and SSIM on MSRS dev against the real thermal image, beside two baselines:
                     the constant image that is best for that very metric, and the gray visible image
     person contrast mean inside a human infrared person box minus mean of a ring around it,
-                    summed over boxes, estimate divided by real
+                    summed over boxes: thermal estimate, visible image and MagImg, each divided by
+                    that of the real thermal image
     mIoU            CamVid val, the bundle's classes that occur there, human masks, at the frames'
                     own size
     pedestrians     share of the pixels called pedestrian that lie in a human person box
@@ -176,7 +177,8 @@ def _score_msrs(
     fuser: Fuser, folder: Path, paths: list[Path], name: str, person_id: int
 ) -> dict[str, Any]:
     reals, estimates, grays, lumas = [], [], [], []
-    contrast_real = contrast_estimate = 0.0
+    contrast_real = 0.0
+    contrasts = dict.fromkeys(("thermal_estimate", "visible", "mag_image"), 0.0)
     called = called_inside = boxes = found = 0
     for path in track(paths, description=f"MSRS dev, {name}"):
         visible = read_image(path)
@@ -188,13 +190,15 @@ def _score_msrs(
         reals.append(real)
         estimates.append(estimate)
         grays.append(_gray(visible))
-        lumas.append([_gray(x).mean() for x in (visible, frame.restored, frame.mag_image)])
+        shown = {"visible": _gray(visible), "mag_image": _gray(frame.mag_image)}
+        lumas.append([x.mean() for x in (*shown.values(), _gray(frame.restored))])
         infrared = people(folder, "infrared", path.stem, real.shape)
         for box in infrared:
             real_contrast = contrast(real, box, infrared)
             if real_contrast is not None:
                 contrast_real += real_contrast
-                contrast_estimate += contrast(estimate, box, infrared) or 0.0
+                for which, image in {"thermal_estimate": estimate, **shown}.items():
+                    contrasts[which] += contrast(image, box, infrared) or 0.0
         person = frame.mask == person_id
         inside = np.zeros(real.shape, bool)
         for kind in ("infrared", "visible", "fusion"):
@@ -213,12 +217,12 @@ def _score_msrs(
             "psnr_db": best_constant(psnr, reals),
             "ssim": best_constant(ssim, reals),
         },
-        "person_contrast": contrast_estimate / max(contrast_real, 1e-6),
+        "person_contrast": {k: v / max(contrast_real, 1e-6) for k, v in contrasts.items()},
         "pedestrian_pixels": called,
         "pedestrian_pixels_in_person_box_percent": 100 * called_inside / max(called, 1),
         "person_boxes": boxes,
         "person_boxes_found_percent": 100 * found / max(boxes, 1),
-        "luma": dict(zip(("visible", "restored", "mag_image"), map(float, luma), strict=True)),
+        "luma": dict(zip(("visible", "mag_image", "restored"), map(float, luma), strict=True)),
     }
 
 

@@ -47,7 +47,13 @@ def score_tables(scores: dict[str, Any]) -> list[ScoreTable]:
         pairs = [f"{m[key]['psnr_db']:.2f} / {m[key]['ssim']:.3f}" for m in msrs.values()]
         second.append([f"{label}: PSNR dB / SSIM", *pairs])
     for label, key in (
-        ("person contrast, estimate / real", "person_contrast"),
+        ("thermal estimate", "thermal_estimate"),
+        ("visible image", "visible"),
+        ("MagImg", "mag_image"),
+    ):
+        contrasts = [f"{m['person_contrast'][key]:.2f}" for m in msrs.values()]
+        second.append([f"person contrast, {label} / real thermal", *contrasts])
+    for label, key in (
         ("pedestrian pixels in a human person box, %", "pedestrian_pixels_in_person_box_percent"),
         ("infrared person boxes found, %", "person_boxes_found_percent"),
     ):

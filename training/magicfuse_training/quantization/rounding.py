@@ -14,21 +14,22 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import torch
 from onnx import numpy_helper
+from torch import Tensor
 
 from magicfuse_training.quantization.calibration import Arrays
 
-F64 = npt.NDArray[np.float64]
 LEVELS = 64  # of a weight on either side of zero: see `quantize`
 _PLACES = 1024  # of each image, that a layer is looked at
 _DAMPING = 0.003  # of the inputs' mean power: errors are not moved to where there is no signal
 
 
-def input_moments(model: Any, calls: Sequence[Arrays]) -> dict[str, F64]:
+def input_moments(model: Any, calls: Sequence[Arrays]) -> dict[str, Tensor]:
     """Return E[x x^T] for each convolution, by the node's name.
 
     x are the n inputs of one output pixel, in the order of a weight's own elements, and a 1 for the
-    bias; the result is (n + 1, n + 1). Grouped and dilated convolutions are left out.
+    bias; the result is (n + 1, n + 1) float64. Grouped and dilated convolutions are left out.
 
     Args:
         model: float32, from `folded`.
@@ -45,7 +46,7 @@ def input_moments(model: Any, calls: Sequence[Arrays]) -> dict[str, F64]:
         shown.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     random = np.random.default_rng(0)
-    moments: dict[str, F64] = {}
+    moments: dict[str, Tensor] = {}
     for call in calls:
         values = dict(call) | dict(zip(names, session.run(names, dict(call)), strict=True))
         for node in convolutions:
@@ -73,7 +74,7 @@ def _patches(
     kernel: tuple[int, ...],
     image: npt.NDArray[np.float32],
     random: np.random.Generator,
-) -> F64:
+) -> Tensor:
     """Return what a convolution reads of (C, H, W) at some places, a row each, and a 1."""
     found = _attributes(node)
     top, left, bottom, right = found.get("pads", (0, 0, 0, 0))
@@ -84,10 +85,11 @@ def _patches(
     rows, columns = windows.shape[1:3]
     chosen = random.choice(rows * columns, min(rows * columns, _PLACES), replace=False)
     seen = windows[:, chosen // columns, chosen % columns].swapaxes(0, 1)
-    return np.column_stack([seen.reshape(len(chosen), -1), np.ones(len(chosen))]).astype(np.float64)
+    x = np.column_stack([seen.reshape(len(chosen), -1), np.ones(len(chosen))])
+    return torch.from_numpy(x.astype(np.float64))  # numpy's own products have hung beside OpenVINO
 
 
-def round_weights(quantized: Any, folded: Any, moments: Mapping[str, F64]) -> Any:
+def round_weights(quantized: Any, folded: Any, moments: Mapping[str, Tensor]) -> Any:
     """Return a quantised network with integers and biases of its int8 layers chosen anew.
 
     Args:
@@ -112,29 +114,30 @@ def round_weights(quantized: Any, folded: Any, moments: Mapping[str, F64]) -> An
         if dequantize is None or dequantize.op_type != "DequantizeLinear":
             continue  # it is float32
         weight = numpy_helper.to_array(exact[weights[node.name]])
-        rows, scale = weight.reshape(len(weight), -1), value(dequantize.input[1])
-        integers, shift = _rounded(rows.astype(np.float64), scale, moments[node.name])
-        store(dequantize.input[0], integers.reshape(weight.shape))
+        rows = torch.from_numpy(weight.reshape(len(weight), -1).astype(np.float64))
+        scale = torch.from_numpy(value(dequantize.input[1]).astype(np.float64))
+        integers, shift = _rounded(rows, scale, moments[node.name])
+        store(dequantize.input[0], integers.numpy().reshape(weight.shape))
         if len(node.input) > 2:
-            store(node.input[2], (value(node.input[2]) + shift).astype(np.float32))
+            store(node.input[2], (value(node.input[2]) + shift.numpy()).astype(np.float32))
     return model
 
 
-def _rounded(
-    weight: F64, scale: npt.NDArray[np.float32], moment: F64
-) -> tuple[npt.NDArray[np.int8], F64]:
+def _rounded(weight: Tensor, scale: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
     """Return int8 (outputs, n) for weights (outputs, n), and what to add to the biases."""
     outputs, count = weight.shape
-    power = np.diag(moment)[:count]
-    order = np.append(np.argsort(-power, kind="stable"), count)  # the strongest first, bias last
-    damping = np.append(np.full(count, _DAMPING * power.mean() + 1e-12), 0.0)
-    inverse = np.linalg.inv((moment + np.diag(damping))[np.ix_(order, order)])
+    power = moment.diagonal()[:count]
+    order = torch.argsort(power, descending=True, stable=True)  # the strongest first
+    order = torch.cat([order, torch.tensor([count])])  # the bias last
+    damped = moment.clone()
+    damped.diagonal()[:count] += _DAMPING * power.mean() + 1e-12
+    inverse = torch.linalg.inv(damped[order][:, order])
     # Row i, over its diagonal, is how much of an error of input i each later input takes over.
-    upper = np.linalg.cholesky(inverse).T
-    rest = np.column_stack([weight, np.zeros(outputs)])[:, order]
-    integers = np.empty((outputs, count), np.int8)
+    upper = torch.linalg.cholesky(inverse, upper=True)
+    rest = torch.cat([weight, weight.new_zeros(outputs, 1)], dim=1)[:, order]
+    integers = torch.empty((outputs, count), dtype=torch.int8)
     for i in range(count):
-        nearest = np.clip(np.round(rest[:, i] / scale), -LEVELS, LEVELS)
-        integers[:, order[i]] = nearest
-        rest[:, i:] -= np.outer((rest[:, i] - nearest * scale) / upper[i, i], upper[i, i:])
+        nearest = torch.round(rest[:, i] / scale).clip(-LEVELS, LEVELS)
+        integers[:, order[i]] = nearest.to(torch.int8)
+        rest[:, i:] -= torch.outer((rest[:, i] - nearest * scale) / upper[i, i], upper[i, i:])
     return integers, rest[:, count]
