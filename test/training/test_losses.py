@@ -59,7 +59,6 @@ def test_the_right_class_is_free_and_a_wrong_one_is_not() -> None:
 def test_the_parts_of_the_fusion_loss_are_weighed() -> None:
     """One part at a time, on images that differ from their targets by known amounts."""
     visible, thermal = torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 1, 8, 8)
-    nobody = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     lighter, redder = visible + 0.1, visible + torch.tensor([0.1, 0, 0])[:, None, None]
     weights = {"contrast": 0.0, "texture": 0.0, "colour": 0.0, "class_weights": []}
     for name, fused, expected in (
@@ -69,27 +68,16 @@ def test_the_parts_of_the_fusion_loss_are_weighed() -> None:
         ("colour", redder, 3 * 0.1 * (0.713 * 0.701 + 0.564 * 0.299)),
     ):
         config = LossConfig.model_validate(weights | {name: 3.0})
-        loss = float(fusion_loss(fused, visible, thermal, nobody, config))
+        loss = float(fusion_loss(fused, visible, thermal, config))
         assert loss == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_ideal_fused_image_costs_nothing_where_the_visible_is_stronger() -> None:
     visible = torch.rand(1, 3, 16, 16) * 0.5 + 0.4
     thermal = torch.full((1, 1, 16, 16), 0.1)
-    nobody = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
-    assert fusion_loss(visible, visible, thermal, nobody, WEIGHED) == 0
+    assert fusion_loss(visible, visible, thermal, WEIGHED) == 0
     thermal[..., 4:8, 4:8] = 1.0
-    assert fusion_loss(visible, visible, thermal, nobody, WEIGHED) > 0.01
-
-
-def test_people_count_for_more_in_the_contrast() -> None:
-    visible, thermal = torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 1, 8, 8)
-    people = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-    people[..., :2] = True
-    weights = {"contrast": 1.0, "texture": 0.0, "colour": 0.0, "class_weights": [], "people": 8.0}
-    config = LossConfig.model_validate(weights)
-    loss = float(fusion_loss(visible + 0.1, visible, thermal, people, config))
-    assert loss == pytest.approx(0.1 * (8 + 3) / 4, abs=1e-5)
+    assert fusion_loss(visible, visible, thermal, WEIGHED) > 0.01
 
 
 def test_sobel_is_the_slope_of_a_ramp() -> None:

@@ -13,7 +13,6 @@ class LossConfig(BaseModel):
     contrast: float = Field(ge=0, description="L1 of luma to the larger of visible and thermal")
     texture: float = Field(ge=0, description="L1 of Sobel / 4 to the larger of the two")
     colour: float = Field(ge=0, description="L1 of Cb plus L1 of Cr to the visible image's")
-    people: float = Field(1.0, ge=1, description="weight of people's pixels in contrast; others: 1")
     class_weights: list[float] = Field(description="of the cross entropy, by class id")
     dice: float = Field(0.0, ge=0, description="of the soft Dice loss, for small and rare classes")
     state: float = Field(0.0, ge=0, description="of the cross entropy of z_seg itself")

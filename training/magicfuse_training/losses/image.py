@@ -74,18 +74,13 @@ def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
     return (across.sum() + down.sum()) / (weight.sum() * x.shape[1]).clamp_min(1.0)
 
 
-def fusion_loss(
-    fused: Tensor, visible: Tensor, thermal: Tensor, people: Tensor, weights: LossConfig
-) -> Tensor:
+def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor, weights: LossConfig) -> Tensor:
     """Return Eq. 15: contrast, texture and colour of a fused RGB image, a scalar.
 
-    visible: RGB; thermal: (B, 1, H, W); people: (B, 1, H, W) bool, where there are some. Contrast
-    and texture follow the stronger of the two. People are few pixels, which a mean over the image
-    hardly feels: `weights.people` lets them count for more.
+    visible: RGB; thermal: (B, 1, H, W). Contrast and texture follow the stronger of the two.
     """
     y, y_visible = luma(fused), luma(visible)
-    counts = torch.where(people, weights.people, 1.0)
-    contrast = ((y - torch.maximum(y_visible, thermal)).abs() * counts).mean()
+    contrast = (y - torch.maximum(y_visible, thermal)).abs().mean()
     texture = (sobel(y) - torch.maximum(sobel(y_visible), sobel(thermal))).abs().mean()
     colour = 2 * (chroma(fused) - chroma(visible)).abs().mean()  # the mean of Cb's and Cr's
     return weights.contrast * contrast + weights.texture * texture + weights.colour * colour

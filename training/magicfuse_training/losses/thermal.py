@@ -33,8 +33,8 @@ class _Belief:
     people: float
 
 
-_DAY = _Belief(0.078, 0.35, 12.0)
-_NIGHT = _Belief(0.062, 0.12, 6.0)
+_DAY = _Belief(TYPICAL_LEVEL, 0.6, 12.0)
+_NIGHT = _Belief(0.065, 0.35, 4.0)
 
 
 def thermal_loss(estimate: Tensor, thermal: Tensor, weight: Tensor, day: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     image = model.decoder(streams.x0_mkf, *details).float()
     targets = _fusion_targets(batch, restored, estimate)
     return {
-        "fusion": fusion_loss(image, *targets, batch["weight"] > 1, preset.losses),
+        "fusion": fusion_loss(image, *targets, preset.losses),
         "segmentation": _head_loss(model, streams.z_seg, details, batch["label"]),
     }
 
@@ -194,11 +194,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     if len(paired):
         fused = decode(streams.x0_mkf, paired)
         losses["fusion"] = fusion_loss(
-            fused,
-            clean[paired],
-            batch["thermal"][paired],
-            batch["weight"][paired] > 1,
-            model.preset.losses,
+            fused, clean[paired], batch["thermal"][paired], model.preset.losses
         )
     return losses
 
