@@ -25,6 +25,7 @@ A network runs only where a wanted output needs it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -100,7 +101,10 @@ class Sampler:
         self._bundle = bundle
         self._backend = backend
         self._inputs = wire(manifest)
-        self._networks = {n: backend.load(bundle.path(n), manifest.networks[n]) for n in NETWORKS}
+        paths, specs = map(bundle.path, NETWORKS), map(manifest.networks.__getitem__, NETWORKS)
+        with ThreadPoolExecutor(backend.loads_at_once) as pool:
+            networks = pool.map(backend.load, paths, specs)
+            self._networks = dict(zip(NETWORKS, networks, strict=True))
         latent = latent_shape(manifest)
         # In the order that bundle.py promises.
         random = np.random.default_rng(manifest.seed)

@@ -25,6 +25,7 @@ class Counting:
 
     name = version = device = "counting"
     precision: Precision = "fp32"
+    loads_at_once = 1
 
     def __init__(self) -> None:
         self.inner = select("onnxruntime")

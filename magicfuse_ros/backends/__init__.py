@@ -55,12 +55,16 @@ class Recorder(Protocol):
 
 
 class Backend(Protocol):
-    """An inference library together with the device that it runs on. Not thread-safe."""
+    """An inference library together with the device that it runs on.
+
+    Not thread-safe, but for `load`, as far as `loads_at_once` says.
+    """
 
     name: str
     version: str
     device: str
     precision: Precision
+    loads_at_once: int  # networks that may be loaded at the same time
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Load a network: its built engine on a GPU, else the ONNX file itself.

@@ -14,6 +14,8 @@ from magicfuse_ros.backends import Recorder, Tensor, Work
 class HostBackend:
     """See `Backend`."""
 
+    loads_at_once = 2  # to compile a network keeps hardly more than one core busy
+
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return the array itself: networks read it in place."""
         return array

@@ -27,6 +27,8 @@ from magicfuse_ros.errors import BackendError, EngineError
 class EngineBackend:
     """See `Backend`; tensors are `DeviceTensor`."""
 
+    loads_at_once = 1
+
     def __init__(self, library: Library, precision: Precision) -> None:
         """Take the GPU.
 
