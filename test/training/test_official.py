@@ -112,7 +112,8 @@ def test_one_step_through_a_runtime_is_one_step_in_torch(
         results = results if isinstance(results, tuple) else (results,)
         want = dict(zip(graph.outputs, results, strict=True))
         network = runtime.load(fixture_bundle.path(name), manifest.networks[name])
-        got = network({key: value.numpy() for key, value in inputs.items()})
+        tensors = {key: runtime.upload(value.numpy()) for key, value in inputs.items()}
+        got = {key: runtime.download(tensor) for key, tensor in network(tensors).items()}
         for key, value in want.items():
             difference = np.abs(got[key].astype(np.float64) - value.numpy())
             if value.dtype == torch.uint8:  # rounding, and ties of two classes
