@@ -227,11 +227,14 @@ def test_a_file_that_does_not_fit_is_named_with_its_first_tensor(
         load_official(written, 2, 2)
 
 
-def test_a_file_is_read_whatever_it_is_called(written: OfficialFiles, tmp_path: Path) -> None:
+def test_a_file_is_read_whatever_it_is_called(
+    written: OfficialFiles, small_paper: MagicFuse, tmp_path: Path
+) -> None:
     renamed = {"ikr": tmp_path / "i.safetensors", "ckg": tmp_path / "c.pth"}
     for role, path in renamed.items():
         getattr(written, role).rename(path)
-    load_official(replace(written, **renamed), 2, 2)
+    state = load_official(replace(written, **renamed), 2, 2).state_dict()
+    assert all(torch.equal(state[k], v) for k, v in small_paper.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])

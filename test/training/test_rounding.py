@@ -17,15 +17,15 @@ from magicfuse_training.quantization.rounding import LEVELS, input_moments, roun
 F32 = np.ndarray[Any, np.dtype[np.float32]]
 
 
-def layer(**attributes: Any) -> Any:
+def layer(bias: bool = True, **attributes: Any) -> Any:
     """Return a network of one convolution of 4 channels, 24x32, to 6."""
     rng = np.random.default_rng(0)
     weight = rng.normal(0, 0.3, (6, 4, 3, 3)).astype(np.float32)
-    bias = rng.normal(0, 0.3, 6).astype(np.float32)
-    node = helper.make_node("Conv", ["in", "w", "b"], ["out"], name="conv", **attributes)
+    inputs = {"w": weight} | ({"b": rng.normal(0, 0.3, 6).astype(np.float32)} if bias else {})
+    node = helper.make_node("Conv", ["in", *inputs], ["out"], name="conv", **attributes)
     given = helper.make_tensor_value_info("in", TensorProto.FLOAT, (1, 4, 24, 32))
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
-    constants = [numpy_helper.from_array(a, n) for a, n in ((weight, "w"), (bias, "b"))]
+    constants = [numpy_helper.from_array(array, name) for name, array in inputs.items()]
     graph = helper.make_graph([node], "layer", [given], [out], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
@@ -63,8 +63,9 @@ def test_moments_tell_the_power_of_what_a_layer_puts_out(attributes: dict[str, A
     np.testing.assert_allclose(np.diag(rows @ moment @ rows.T), expected, rtol=1e-4)
 
 
-def test_the_output_changes_less_than_with_the_nearest_integers() -> None:
-    model = layer(kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_output_changes_less_than_with_the_nearest_integers(bias: bool) -> None:
+    model = layer(bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
     calls, others = images(16, seed=1), images(16, seed=2)
     nearest = quantize(model, calls)
     rounded = round_weights(nearest, model, input_moments(model, calls))

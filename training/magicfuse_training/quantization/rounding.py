@@ -116,28 +116,33 @@ def round_weights(quantized: Any, folded: Any, moments: Mapping[str, Tensor]) ->
         weight = numpy_helper.to_array(exact[weights[node.name]])
         rows = torch.from_numpy(weight.reshape(len(weight), -1).astype(np.float64))
         scale = torch.from_numpy(value(dequantize.input[1]).astype(np.float64))
-        integers, shift = _rounded(rows, scale, moments[node.name])
+        bias = node.input[2] if len(node.input) > 2 else None
+        moment = moments[node.name] if bias else moments[node.name][:-1, :-1]
+        integers, shift = _rounded(rows, scale, moment)
         store(dequantize.input[0], integers.numpy().reshape(weight.shape))
-        if len(node.input) > 2:
-            store(node.input[2], (value(node.input[2]) + shift.numpy()).astype(np.float32))
+        if bias:
+            store(bias, (value(bias) + shift.numpy()[:, 0]).astype(np.float32))
     return model
 
 
 def _rounded(weight: Tensor, scale: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int8 (outputs, n) for weights (outputs, n), and what to add to the biases."""
+    """Return int8 (outputs, n) for weights (outputs, n), and what is left for further inputs.
+
+    scale: (outputs,); moment: of the n inputs and of those that are not rounded, here the bias's 1.
+    """
     outputs, count = weight.shape
     power = moment.diagonal()[:count]
     order = torch.argsort(power, descending=True, stable=True)  # the strongest first
-    order = torch.cat([order, torch.tensor([count])])  # the bias last
+    order = torch.cat([order, torch.arange(count, len(moment))])  # what is not rounded last
     damped = moment.clone()
     damped.diagonal()[:count] += _DAMPING * power.mean() + 1e-12
     inverse = torch.linalg.inv(damped[order][:, order])
     # Row i, over its diagonal, is how much of an error of input i each later input takes over.
     upper = torch.linalg.cholesky(inverse, upper=True)
-    rest = torch.cat([weight, weight.new_zeros(outputs, 1)], dim=1)[:, order]
+    rest = torch.cat([weight, weight.new_zeros(outputs, len(moment) - count)], dim=1)[:, order]
     integers = torch.empty((outputs, count), dtype=torch.int8)
     for i in range(count):
         nearest = torch.round(rest[:, i] / scale).clip(-LEVELS, LEVELS)
         integers[:, order[i]] = nearest.to(torch.int8)
         rest[:, i:] -= torch.outer((rest[:, i] - nearest * scale) / upper[i, i], upper[i, i:])
-    return integers, rest[:, count]
+    return integers, rest[:, count:]
