@@ -190,14 +190,14 @@ def _score_msrs(
         reals.append(real)
         estimates.append(estimate)
         grays.append(_gray(visible))
-        shown = {"visible": _gray(visible), "mag_image": _gray(frame.mag_image)}
-        lumas.append([x.mean() for x in (*shown.values(), _gray(frame.restored))])
+        shown = [_gray(x) for x in (visible, frame.restored, frame.mag_image)]
+        lumas.append([x.mean() for x in shown])
         infrared = people(folder, "infrared", path.stem, real.shape)
         for box in infrared:
             real_contrast = contrast(real, box, infrared)
             if real_contrast is not None:
                 contrast_real += real_contrast
-                for which, image in {"thermal_estimate": estimate, **shown}.items():
+                for which, image in zip(contrasts, (estimate, shown[0], shown[2]), strict=True):
                     contrasts[which] += contrast(image, box, infrared) or 0.0
         person = frame.mask == person_id
         inside = np.zeros(real.shape, bool)
@@ -222,7 +222,7 @@ def _score_msrs(
         "pedestrian_pixels_in_person_box_percent": 100 * called_inside / max(called, 1),
         "person_boxes": boxes,
         "person_boxes_found_percent": 100 * found / max(boxes, 1),
-        "luma": dict(zip(("visible", "mag_image", "restored"), map(float, luma), strict=True)),
+        "luma": dict(zip(("visible", "restored", "mag_image"), map(float, luma), strict=True)),
     }
 
 
