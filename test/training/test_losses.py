@@ -13,6 +13,7 @@ from magicfuse_training.losses.image import (
     fusion_loss,
     luma,
     sobel,
+    with_heat,
 )
 from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
 from magicfuse_training.networks.model import MagicFuse
@@ -78,6 +79,21 @@ def test_the_ideal_fused_image_costs_nothing_where_the_visible_is_stronger() -> 
     assert fusion_loss(visible, visible, thermal, WEIGHED) == 0
     thermal[..., 4:8, 4:8] = 1.0
     assert fusion_loss(visible, visible, thermal, WEIGHED) > 0.01
+
+
+def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> None:
+    config = WEIGHED.model_copy(update={"heat": 2.0})
+    visible = torch.tensor([0.6, 0.5, 0.3])[:, None, None].expand(1, 3, 16, 16).clone()
+    thermal = torch.full((1, 1, 16, 16), 0.1)  # no warmer than streets are
+    assert fusion_loss(visible, visible, thermal, config) == 0
+    thermal[..., 4:8, 4:8] = 0.22
+    lit = visible.clone()
+    lit[..., 4:8, 4:8] += 0.2  # twice the 0.1 that they are warmer by
+    torch.testing.assert_close(with_heat(visible, thermal, 2.0), luma(lit))
+    assert float(fusion_loss(lit, visible, thermal, config)) == pytest.approx(0, abs=1e-6)
+    assert fusion_loss(visible, visible, thermal, config) > 0.01
+    # As Eq. 15 is published, the same people may not be seen at all.
+    assert fusion_loss(lit, visible, thermal, WEIGHED) > 0.01
 
 
 def test_sobel_is_the_slope_of_a_ramp() -> None:

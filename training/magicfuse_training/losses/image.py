@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from magicfuse_training.losses.config import LossConfig
 
+WARM = 0.12  # of thermal images: warmer than most streets are
+LIFTED = 20.0  # weight of a pixel for its heat: people are a few pixels
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
 
@@ -74,13 +76,30 @@ def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
     return (across.sum() + down.sum()) / (weight.sum() * x.shape[1]).clamp_min(1.0)
 
 
+def with_heat(visible: Tensor, thermal: Tensor, heat: float) -> Tensor:
+    """Return the luma (B, 1, H, W) of a visible image that shows what is warm, in [0, 1].
+
+    The larger of the two (Eq. 15) leaves people as they are: in thermal images of a street they
+    are seldom brighter than the street by day, or restored from night. So heat is added.
+    `visible` is (B, 3, H, W), `thermal` (B, 1, H, W).
+    """
+    return (luma(visible) + heat * F.relu(thermal - WARM)).clamp(max=1)
+
+
 def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor, weights: LossConfig) -> Tensor:
     """Return Eq. 15: contrast, texture and colour of a fused RGB image, a scalar.
 
-    visible: RGB; thermal: (B, 1, H, W). Contrast and texture follow the stronger of the two.
+    visible: RGB; thermal: (B, 1, H, W). Contrast and texture follow the stronger of the two, or
+    with `weights.heat` see `with_heat`.
     """
     y, y_visible = luma(fused), luma(visible)
-    contrast = (y - torch.maximum(y_visible, thermal)).abs().mean()
-    texture = (sobel(y) - torch.maximum(sobel(y_visible), sobel(thermal))).abs().mean()
+    if weights.heat:
+        target = with_heat(visible, thermal, weights.heat)
+        strong = 1 + LIFTED * (target - y_visible).relu()
+        contrast = weighted_l1(y, target, strong)
+        texture = weighted_l1(sobel(y), sobel(target), strong)
+    else:
+        contrast = (y - torch.maximum(y_visible, thermal)).abs().mean()
+        texture = (sobel(y) - torch.maximum(sobel(y_visible), sobel(thermal))).abs().mean()
     colour = 2 * (chroma(fused) - chroma(visible)).abs().mean()  # the mean of Cb's and Cr's
     return weights.contrast * contrast + weights.texture * texture + weights.colour * colour

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from magicfuse_training.losses.image import edge_l1
 
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
-TYPICAL_LEVEL = 0.09  # of a street by day, off people
+TYPICAL_LEVEL = 0.08  # of a street by day, off people
 WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box exceeds, in the median
-HOT = 0.3  # what no surface of a street reaches without a cause
 _RING = 8  # pixels around people that they are compared with
 _ENOUGH = 0.8  # of a real contrast; a push for all of it lights up what only looks like people
 
@@ -33,8 +32,8 @@ class _Belief:
     people: float
 
 
-_DAY = _Belief(TYPICAL_LEVEL, 0.6, 12.0)
-_NIGHT = _Belief(0.065, 0.35, 4.0)
+_DAY = _Belief(TYPICAL_LEVEL, 0.3, 12.0)
+_NIGHT = _Belief(0.06, 0.25, 1.5)
 
 
 def thermal_loss(estimate: Tensor, thermal: Tensor, weight: Tensor, day: Tensor) -> Tensor:
@@ -64,7 +63,7 @@ def thermal_loss(estimate: Tensor, thermal: Tensor, weight: Tensor, day: Tensor)
         for by_day, at_night in zip(astuple(_DAY), astuple(_NIGHT), strict=True)
     )
     drawn = level + kept * (thermal - level)
-    target = torch.where((people > 0) | (thermal > HOT), thermal, drawn)
+    target = torch.where(people > 0, thermal, drawn)
     error = estimate - target
     return (
         12 * error.abs().mean()

@@ -121,13 +121,21 @@ def _head_loss(model: MagicFuse, z_seg: Tensor, details: list[Tensor], label: Te
     return loss
 
 
-def _fusion_targets(batch: Batch, restored: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what MagImg should look like: real images where there are some, else our estimates."""
-    has_clean, has_thermal = (
-        batch[k].bool()[:, None, None, None] for k in ("has_clean", "has_thermal")
-    )
-    visible = torch.where(has_clean, batch["clean"], restored.detach().clamp(0, 1))
-    thermal = torch.where(has_thermal, batch["thermal"], luma(estimate).detach().clamp(0, 1))
+def _fusion_targets(
+    model: MagicFuse, batch: Batch, restored: Tensor, estimate: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what MagImg should look like, a visible and a thermal image.
+
+    The visible one is real where a clean one is, else our own; so is the thermal one in Eq. 15 as
+    published. Heat is that of our own estimate: F cannot know more, and would learn the mean of
+    what it does not know as a cast.
+    """
+    clean = (batch["has_clean"] == 1)[:, None, None, None]
+    visible = torch.where(clean, batch["clean"], restored.detach().clamp(0, 1))
+    thermal = luma(estimate).detach().clamp(0, 1)
+    if not model.preset.losses.heat:
+        known = batch["has_thermal"].bool()[:, None, None, None]
+        thermal = torch.where(known, batch["thermal"], thermal)
     return visible, thermal
 
 
@@ -148,7 +156,7 @@ def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
         restored = model.decoder(streams.x0_ikr, *details).float()
         estimate = model.decoder(streams.x0_ckg, *details).float()
     image = model.decoder(streams.x0_mkf, *details).float()
-    targets = _fusion_targets(batch, restored, estimate)
+    targets = _fusion_targets(model, batch, restored, estimate)
     return {
         "fusion": fusion_loss(image, *targets, preset.losses),
         "segmentation": _head_loss(model, streams.z_seg, details, batch["label"]),
@@ -176,55 +184,42 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     for step in steps:
         streams = model.advance(streams, condition, step, tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
-
-    def decode(latent: Tensor, some: Tensor) -> Tensor:
-        image: Tensor = model.decoder(latent[some], *[d[some] for d in details])
-        return image.float()
-
-    everything = torch.arange(len(condition))
-    paired = batch["has_thermal"].nonzero()[:, 0]
     known = batch["has_clean"][:, None, None, None]
-    restored, clean = decode(streams.x0_ikr, everything), batch["clean"]
-    losses = {
+    restored, estimate, fused = (
+        model.decoder(x0, *details).float()
+        for x0 in (streams.x0_ikr, streams.x0_ckg, streams.x0_mkf)
+    )
+    clean = batch["clean"]
+    targets = _fusion_targets(model, batch, restored, estimate)
+    return {
         "restored": 15 * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
         + 30 * weighted_l1(chroma(restored), chroma(clean), known),
         "segmentation": _head_loss(model, streams.z_seg, details, batch["label"]),
+        "fusion": fusion_loss(fused, *targets, model.preset.losses),
+        **_estimate_losses(model, batch, luma(estimate)),
     }
-    losses |= _estimate_losses(model, batch, streams.x0_ckg, details)
-    if len(paired):
-        fused = decode(streams.x0_mkf, paired)
-        losses["fusion"] = fusion_loss(
-            fused, clean[paired], batch["thermal"][paired], model.preset.losses
-        )
-    return losses
 
 
-def _estimate_losses(
-    model: MagicFuse, batch: Batch, x0: Tensor, details: list[Tensor]
-) -> dict[str, Tensor]:
-    """Return the losses of the thermal estimates that the latents x0 decode to."""
+def _estimate_losses(model: MagicFuse, batch: Batch, estimate: Tensor) -> dict[str, Tensor]:
+    """Return the losses of thermal estimates (B, 1, H, W)."""
     losses = {}
     paired = batch["has_thermal"].nonzero()[:, 0]
     unpaired = (batch["has_thermal"] == 0).nonzero()[:, 0]
-
-    def decode(some: Tensor) -> Tensor:
-        return luma(model.decoder(x0[some], *[d[some] for d in details]).float())
-
     if len(paired):
         losses["thermal"] = thermal_loss(
-            decode(paired),
+            estimate[paired],
             batch["thermal"][paired],
             batch["weight"][paired],
             batch["has_clean"][paired] == 1,
         )
     if len(unpaired):  # people are warm, and far more of them have masks than thermal images
-        estimate, label = decode(unpaired), batch["label"][unpaired]
+        unseen, label = estimate[unpaired], batch["label"][unpaired]
         people = _of_classes(model, label, PEOPLE)
         wanted = torch.full((len(unpaired),), TYPICAL_CONTRAST)
-        losses["people"] = 5 * contrast_loss(estimate, people.float(), wanted)
+        losses["people"] = 5 * contrast_loss(unseen, people.float(), wanted)
         # Not cars: most of those that stand in a street are as cold as the street.
         warm = people | _of_classes(model, label, RIDERS) | (label == IGNORE)[:, None]
-        losses["unseen"] = unseen_loss(estimate, warm.float())
+        losses["unseen"] = unseen_loss(unseen, warm.float())
     return losses
 
 
