@@ -14,6 +14,7 @@ from magicfuse_training.data.classes import (
     FMB,
     IGNORE,
     LABEL_MAPS,
+    LOOKALIKE,
     MFNET,
     MFNET_CLASSES,
     MOVING,
@@ -42,7 +43,7 @@ def test_every_id_becomes_a_class_static_or_ignored(labels: LabelMap) -> None:
     ids = np.array([list(labels.classes)], np.uint8)
     mapped = labels.to_project(ids, FILE)
     assert mapped.dtype == np.uint8 and mapped.shape == ids.shape
-    assert set(mapped.reshape(-1).tolist()) <= {*range(len(CLASSES)), STATIC, IGNORE}
+    assert set(mapped.reshape(-1).tolist()) <= {*range(len(CLASSES)), STATIC, LOOKALIKE, IGNORE}
     assert len({name for name, _ in labels.classes.values()}) == len(labels.classes)
 
 

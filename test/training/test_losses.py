@@ -4,7 +4,7 @@ import pytest
 import torch
 from training_process import small_crops
 
-from magicfuse_training.data.classes import IGNORE, STATIC
+from magicfuse_training.data.classes import IGNORE, LOOKALIKE, STATIC
 from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.losses.image import (
     chroma,
@@ -42,6 +42,17 @@ def test_a_static_pixel_accepts_every_static_class(winner: int) -> None:
 @pytest.mark.parametrize("winner", [8, 9, 10])
 def test_a_static_pixel_refuses_every_moving_class(winner: int) -> None:
     assert segmentation_loss(scores(winner), labels(STATIC), WEIGHTS) > 10
+
+
+def test_a_lookalike_counts_more_than_another_static_pixel() -> None:
+    label = labels(STATIC)
+    label[..., 0, 0] = LOOKALIKE
+    wrong = {}
+    for name, pixel in (("lookalike", (0, 0)), ("static", (2, 2))):
+        logits = scores(3)
+        logits[:, 9, pixel[0], pixel[1]] = 40.0
+        wrong[name] = float(segmentation_loss(logits, label, WEIGHTS))
+    assert wrong["lookalike"] > 4 * wrong["static"] > 0
 
 
 def test_an_ignored_pixel_costs_nothing_and_moves_nothing() -> None:
@@ -86,7 +97,7 @@ def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> 
     visible = torch.tensor([0.6, 0.5, 0.3])[:, None, None].expand(1, 3, 16, 16).clone()
     thermal = torch.full((1, 1, 16, 16), 0.1)  # no warmer than streets are
     assert fusion_loss(visible, visible, thermal, config) == 0
-    thermal[..., 4:8, 4:8] = 0.22
+    thermal[..., 4:8, 4:8] = 0.2
     lit = visible.clone()
     lit[..., 4:8, 4:8] += 0.2  # twice the 0.1 that they are warmer by
     torch.testing.assert_close(with_heat(visible, thermal, 2.0), luma(lit))

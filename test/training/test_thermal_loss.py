@@ -15,6 +15,7 @@ DAY, NIGHT = torch.tensor([True]), torch.tensor([False])
 PEOPLE = torch.zeros(1, 1, 64, 64)
 PEOPLE[:, :, 24:40, 24:32] = 1
 WEIGHT = 1 + 6 * PEOPLE
+NOTHING = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
 
 
 def street(people: float, rest: float = 0.12) -> torch.Tensor:
@@ -43,14 +44,17 @@ def test_the_contrast_loss_is_over_where_people_stand_out() -> None:
 def test_missed_people_cost_more_than_a_brighter_street(day: torch.Tensor) -> None:
     real = street(people=0.6)
     missed, brighter = street(people=0.12), street(people=0.6, rest=0.15)
-    assert thermal_loss(missed, real, WEIGHT, day) > thermal_loss(brighter, real, WEIGHT, day)
+    assert thermal_loss(missed, real, WEIGHT, NOTHING, day) > thermal_loss(
+        brighter, real, WEIGHT, NOTHING, day
+    )
 
 
 def test_people_at_night_count_less() -> None:
     real, missed = street(people=0.6), street(people=0.12)
     nobody = torch.ones_like(WEIGHT)
     lost = [
-        thermal_loss(missed, real, WEIGHT, day) - thermal_loss(missed, missed, nobody, day)
+        thermal_loss(missed, real, WEIGHT, NOTHING, day)
+        - thermal_loss(missed, missed, nobody, NOTHING, day)
         for day in (DAY, NIGHT)
     ]
     assert lost[0] > lost[1]
@@ -65,16 +69,27 @@ def test_off_people_an_estimate_is_to_be_careful(
     street, nobody = torch.full((1, 1, 64, 64), real), torch.ones(1, 1, 64, 64)
     levels = torch.arange(0, 0.7, 0.005)
     losses = [
-        float(thermal_loss(torch.full_like(street, float(x)), street, nobody, day)) for x in levels
+        float(thermal_loss(torch.full_like(street, float(x)), street, nobody, NOTHING, day))
+        for x in levels
     ]
     best = float(levels[losses.index(min(losses))])
     assert level < best < level + 0.35 * (real - level)
 
 
+@pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])
+def test_a_warm_cone_costs_more_than_a_warm_patch_of_street(day: torch.Tensor) -> None:
+    real, wrong, nobody = street(people=0.1), street(people=0.3), torch.ones_like(WEIGHT)
+    cone, patch = (
+        float(thermal_loss(wrong, real, nobody, lookalike, day))
+        for lookalike in (PEOPLE.bool(), NOTHING)
+    )
+    assert cone > patch + 0.1
+
+
 def test_without_people_it_is_finite_and_has_a_gradient() -> None:
     estimate = torch.full((2, 1, 64, 64), 0.1, requires_grad=True)
     real, nobody = torch.rand(2, 1, 64, 64), torch.ones(2, 1, 64, 64)
-    loss = thermal_loss(estimate, real, nobody, torch.tensor([True, False]))
+    loss = thermal_loss(estimate, real, nobody, NOTHING, torch.tensor([True, False]))
     loss.backward()
     assert estimate.grad is not None and bool(torch.isfinite(estimate.grad).all())
 

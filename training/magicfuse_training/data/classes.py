@@ -1,8 +1,8 @@
 """Class maps between data sets, as data, in one place: what every id and name of a set becomes.
 
-Targets are the project's 11 classes, or STATIC, or IGNORE; `to_classes` goes on from there to the
-classes of a preset. A map holds every id that its set defines: one that is not listed is an error
-and names the file, so that no label gets lost unseen.
+Targets are the project's 11 classes, or STATIC, LOOKALIKE or IGNORE; `to_classes` goes on from
+there to the classes of a preset. A map holds every id that its set defines: one that is not listed
+is an error and names the file, so that no label gets lost unseen.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CLASSES = (
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 IGNORE = 255
 STATIC = 254  # some class that is neither car, pedestrian nor bicyclist; which one is not known
+LOOKALIKE = 253  # as STATIC, and of the shape of a person: what is taken for one at night
 MOVING = (CAR, PEDESTRIAN, BICYCLIST)  # the last ids: losses rely on it
 
 # By the names that they have in the presets, here and in MFNet.
@@ -154,7 +155,7 @@ MFNET = LabelMap(
         4: ("curve", STATIC),
         5: ("car_stop", STATIC),
         6: ("guardrail", STATIC),
-        7: ("color_cone", STATIC),
+        7: ("color_cone", LOOKALIKE),
         8: ("bump", STATIC),
         255: ("void", IGNORE),
     },

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from magicfuse_training.losses.config import LossConfig
 
-WARM = 0.12  # of thermal images: warmer than most streets are
+WARM = 0.1  # of thermal images: warmer than most streets are
 LIFTED = 20.0  # weight of a pixel for its heat: people are a few pixels
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 

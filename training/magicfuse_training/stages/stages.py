@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_ros.schedule import ddim_steps
-from magicfuse_training.data.classes import IGNORE, PEOPLE, RIDERS
+from magicfuse_training.data.classes import IGNORE, LOOKALIKE, PEOPLE, RIDERS
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.losses.image import (
@@ -210,6 +210,7 @@ def _estimate_losses(model: MagicFuse, batch: Batch, estimate: Tensor) -> dict[s
             estimate[paired],
             batch["thermal"][paired],
             batch["weight"][paired],
+            (batch["label"][paired] == LOOKALIKE)[:, None],
             batch["has_clean"][paired] == 1,
         )
     if len(unpaired):  # people are warm, and far more of them have masks than thermal images
