@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 import yaml
 from test_run_folder import write_data
@@ -16,13 +17,24 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.cli import app
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.commands import ablate
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages.ablations import ABLATIONS
 
 
 def write_preset(preset: Preset, path: Path) -> str:
     path.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def least_preset(small_preset: Preset) -> Preset:
+    """Return the fewest layers that a model can have: to export each takes its time."""
+    unet = small_preset.ikr.model_copy(update={"widths": [8], "heads": 0})
+    mkf = {"widths": [8], "scales": [1], "attention": [False]}
+    return small_preset.model_copy(
+        update={"ikr": unet, "ckg": unet, "mkf": small_preset.mkf.model_copy(update=mkf)}
+    )
 
 
 def invoke(*arguments: str) -> str:
@@ -31,23 +43,30 @@ def invoke(*arguments: str) -> str:
     return result.output
 
 
-def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
-    small_preset: Preset, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def trained(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with five pairs, a preset, the run that `all` made of them, its bundle."""
+    folder = tmp_path_factory.mktemp("all")
     rng = np.random.default_rng(0)
     for kind in ("vi", "ir"):
-        (tmp_path / "pairs" / kind).mkdir(parents=True)
+        (folder / "pairs" / kind).mkdir(parents=True)
         for i in range(5):
             image = rng.integers(90, 200, (64, 96, 3), np.uint8)
-            cv2.imwrite(str(tmp_path / "pairs" / kind / f"{i}.png"), image)
-    data = f"--data=folder:{tmp_path / 'pairs'}"
-    preset, run = write_preset(small_preset, tmp_path / "small.yaml"), tmp_path / "run"
+            cv2.imwrite(str(folder / "pairs" / kind / f"{i}.png"), image)
+    preset = write_preset(least_preset, folder / "least.yaml")
     options = ("--preset", preset, "--minutes", "0.1", "--batch", "2")
     # A process of its own, as users have it: its loader forks, and forks and the threads of the
     # inference libraries that other tests have loaded here do not go together.
-    command = ("all", data, "--out", str(tmp_path / "mine"), "--run", str(run), *options)
+    data, run = f"--data=folder:{folder / 'pairs'}", ("--run", str(folder / "run"))
+    command = ("all", data, "--out", str(folder / "mine"), *run, *options)
     subprocess.run([sys.executable, "-m", "magicfuse_training.cli", *command], check=True)
-    bundle = Bundle.load(tmp_path / "mine")
+    return folder
+
+
+def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
+    least_preset: Preset, trained: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.load(trained / "mine")
     assert bundle.manifest.provenance.data[0].startswith("folder, split .: 5 scenes")
     assert set(bundle.manifest.provenance.training_minutes) == {
         "autoencoder", "ikr", "ckg", "mkf", "one_step", "few_step",
@@ -55,49 +74,39 @@ def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
     frame = Fuser(bundle, select("onnxruntime"))(np.full((60, 90, 3), 40, np.uint8))
     assert frame.mag_image is not None and frame.mag_image.shape == (60, 90, 3)
 
-    smaller = small_preset.ckg.model_copy(update={"widths": [8, 8]})
-    student = small_preset.model_copy(update={"name": "student", "ckg": smaller})
+    smaller = least_preset.ckg.model_copy(update={"time_channels": 4})
+    student = least_preset.model_copy(update={"name": "student", "ckg": smaller})
     invoke(
-        "distill", data, "--teacher", str(run), "--teacher-preset", preset, "--batch", "2",
+        "distill", f"--data=folder:{trained / 'pairs'}", "--teacher", str(trained / "run"),
+        "--teacher-preset", str(trained / "least.yaml"), "--batch", "2",
         "--preset", write_preset(student, tmp_path / "student.yaml"),
         "--run", str(tmp_path / "student"), "--steps", "2", "--workers", "0",
     )  # fmt: skip
     taught = torch.load(tmp_path / "student" / "distill" / "last.pt", weights_only=True)["ema"]
-    teacher = torch.load(run / "few_step" / "last.pt", weights_only=True)["ema"]
+    teacher = torch.load(trained / "run" / "few_step" / "last.pt", weights_only=True)["ema"]
     assert all(torch.equal(taught[k], teacher[k]) for k in teacher if not k.startswith("ckg."))
 
 
-SHORT_ABLATION = """
-import sys
-from magicfuse_training.cli import app
-from magicfuse_training.commands import ablate
-ablate.ABLATIONS = {k: ablate.ABLATIONS[k] for k in ("full", "IV")}
-ablate.TAUS = (0.0, 1.0)
-app(sys.argv[1:])
-"""
-
-
 def test_ablate_leaves_a_table_and_a_plot(
-    small_preset: Preset, exported: tuple[MagicFuse, Path], tmp_path: Path
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained on one machine and scored on another, from the phase 1 of a bundle."""
+    monkeypatch.setattr(ablate, "ABLATIONS", {k: ABLATIONS[k] for k in ("full", "IV")})
+    monkeypatch.setattr(ablate, "TAUS", (0.0, 1.0))
     write_data(tmp_path / "data")
-    out = tmp_path / "out"
-    preset = write_preset(small_preset, tmp_path / "small.yaml")
-    data = ("--data", str(tmp_path / "data"), "--out", str(out))
-    command = [sys.executable, "-c", SHORT_ABLATION, "ablate", *data]
-    start = ("--from-bundle", str(exported[1]), "--preset", preset)
-    short = ("--minutes", "0", "--batch", "2", "--workers", "0")
-    subprocess.run([*command, *start, *short, "--only", "train"], check=True)
+    out, bundle = tmp_path / "out", str(trained / "mine")
+    data = ("ablate", "--data", str(tmp_path / "data"), "--out", str(out))
+    start = ("--from-bundle", bundle, "--preset", str(trained / "least.yaml"), "--only", "train")
+    invoke(*data, *start, "--minutes", "0", "--batch", "2", "--workers", "0")
     assert not (out / "ablation.json").exists()
     for checkpoint in out.glob("models/*/*/last.pt"):
         checkpoint.unlink()
-    subprocess.run([*command, "--only", "score"], check=True)
+    invoke(*data, "--only", "score")
     result = json.loads((out / "ablation.json").read_text())
     assert set(result["models"]) == {"full", "IV"} and set(result["tau"]) == {"0.0", "1.0"}
     assert result["models"]["IV"]["mIoU clean"] is None
     assert result["models"]["full"]["mIoU clean"] is not None
-    assert result["start"] == str(exported[1]) and result["steps"]["full"] == {"mkf": 0}
+    assert result["start"] == bundle and result["steps"]["full"] == {"mkf": 0}
     table = (out / "ablation.md").read_text()
     assert "| IV | semantics |" in table and "person contrast" in table
     assert cv2.imread(str(out / "ablation.png")) is not None
