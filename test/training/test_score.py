@@ -9,7 +9,14 @@ import pytest
 from magicfuse_training.data.classes import CLASSES, MFNET_CLASSES
 from magicfuse_training.metrics.fusion import entropy, spatial_frequency
 from magicfuse_training.metrics.people import contrast
-from magicfuse_training.metrics.score import Confusion, best_constant, camvid_label, psnr, ssim
+from magicfuse_training.metrics.score import (
+    Confusion,
+    best_constant,
+    camvid_label,
+    people_on_all,
+    psnr,
+    ssim,
+)
 
 
 def test_iou_of_a_known_case() -> None:
@@ -52,3 +59,20 @@ def test_entropy_and_spatial_frequency_of_known_cases() -> None:
 def test_the_best_constant_is_found_between_the_coarse_levels() -> None:
     reals = [np.full((16, 16), 21, np.uint8)]
     assert best_constant(psnr, reals) == 60
+
+
+def test_scores_of_people_on_all_frames_weigh_every_box_and_pixel_alike() -> None:
+    inside, found = "pedestrian_pixels_in_person_box_percent", "person_boxes_found_percent"
+    day = {
+        "person_contrast": {"thermal_estimate": 0.6}, "person_contrast_real": 300.0,
+        inside: 80.0, "pedestrian_pixels": 100, found: 50.0, "person_boxes": 4,
+    }  # fmt: skip
+    night = {
+        "person_contrast": {"thermal_estimate": 0.2}, "person_contrast_real": 100.0,
+        inside: 20.0, "pedestrian_pixels": 300, found: 100.0, "person_boxes": 1,
+    }  # fmt: skip
+    both = people_on_all([day, night])
+    assert both["person_contrast"]["thermal_estimate"] == pytest.approx(0.5)
+    assert both[inside] == pytest.approx(35.0) and both[found] == pytest.approx(60.0)
+    nobody = {**day, "person_contrast_real": 0.0, "pedestrian_pixels": 0, "person_boxes": 0}
+    assert people_on_all([nobody])[found] == 0

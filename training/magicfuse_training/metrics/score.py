@@ -158,7 +158,7 @@ def _difference(a: U8, b: U8) -> float:
 def score_msrs(
     fuser: Fuser, root: Path, names: Sequence[str], split: str = "dev"
 ) -> dict[str, Any]:
-    """Score the thermal estimate, people and brightness on MSRS, by day and by night.
+    """Score the thermal estimate, people and brightness on MSRS, by day, by night, people on both.
 
     `names` are the bundle's classes; people are one of them.
     """
@@ -168,9 +168,10 @@ def score_msrs(
         "day": [p for p in paths if p.stem.endswith("D")],
         "night": [p for p in paths if p.stem.endswith("N")],
     }
-    return {
+    scores = {
         name: _score_msrs(fuser, root / split, some, name, person) for name, some in by_time.items()
     }
+    return {**scores, "both": people_on_all(list(scores.values()))}
 
 
 def _score_msrs(
@@ -218,11 +219,31 @@ def _score_msrs(
             "ssim": best_constant(ssim, reals),
         },
         "person_contrast": {k: v / max(contrast_real, 1e-6) for k, v in contrasts.items()},
+        "person_contrast_real": contrast_real,  # summed over the boxes, of 255
         "pedestrian_pixels": called,
         "pedestrian_pixels_in_person_box_percent": 100 * called_inside / max(called, 1),
         "person_boxes": boxes,
         "person_boxes_found_percent": 100 * found / max(boxes, 1),
         "luma": dict(zip(("visible", "restored", "mag_image"), map(float, luma), strict=True)),
+    }
+
+
+def people_on_all(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the scores of people over all frames of several parts of a set."""
+
+    def mean(values: list[float], weight: str) -> float:
+        weights = [part[weight] for part in parts]
+        total = sum(v * w for v, w in zip(values, weights, strict=True))
+        return float(total / max(sum(weights), 1e-6))
+
+    inside, found = "pedestrian_pixels_in_person_box_percent", "person_boxes_found_percent"
+    return {
+        "person_contrast": {
+            key: mean([part["person_contrast"][key] for part in parts], "person_contrast_real")
+            for key in parts[0]["person_contrast"]
+        },
+        inside: mean([part[inside] for part in parts], "pedestrian_pixels"),
+        found: mean([part[found] for part in parts], "person_boxes"),
     }
 
 

@@ -38,14 +38,15 @@ def score_tables(scores: dict[str, Any]) -> list[ScoreTable]:
         values = [f"{c['iou_percent'][name]:.1f}" for c in camvid.values()]
         first.append([f"IoU of {name}, %", *values])
 
+    images = [msrs["day"], msrs["night"]]
     second = []
     for label, key in (
         ("thermal estimate", "thermal_estimate"),
         ("gray visible image", "gray_visible"),
         ("best constant image", "best_constant"),
     ):
-        pairs = [f"{m[key]['psnr_db']:.2f} / {m[key]['ssim']:.3f}" for m in msrs.values()]
-        second.append([f"{label}: PSNR dB / SSIM", *pairs])
+        pairs = [f"{m[key]['psnr_db']:.2f} / {m[key]['ssim']:.3f}" for m in images]
+        second.append([f"{label}: PSNR dB / SSIM", *pairs, ""])
     for label, key in (
         ("thermal estimate", "thermal_estimate"),
         ("visible image", "visible"),
@@ -59,7 +60,7 @@ def score_tables(scores: dict[str, Any]) -> list[ScoreTable]:
     ):
         second.append([label, *[f"{m[key]:.2f}" for m in msrs.values()]])
     for key in ("visible", "restored", "mag_image"):
-        second.append([f"mean luma, {key}", *[f"{m['luma'][key]:.1f}" for m in msrs.values()]])
+        second.append([f"mean luma, {key}", *[f"{m['luma'][key]:.1f}" for m in images], ""])
     return [
         ScoreTable([f"CamVid val, K = {scores['steps']}", *camvid], first),
         ScoreTable([f"MSRS dev, K = {scores['steps']}", *msrs], second),
