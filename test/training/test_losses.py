@@ -10,10 +10,10 @@ from magicfuse_training.losses.image import (
     chroma,
     coarse_l1,
     detail_l1,
+    fused_luma,
     fusion_loss,
     luma,
     sobel,
-    with_heat,
 )
 from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
 from magicfuse_training.networks.model import MagicFuse
@@ -100,7 +100,7 @@ def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> 
     thermal[..., 4:8, 4:8] = 0.2
     lit = visible.clone()
     lit[..., 4:8, 4:8] += 0.2  # twice the 0.1 that they are warmer by
-    torch.testing.assert_close(with_heat(visible, thermal, 2.0), luma(lit))
+    torch.testing.assert_close(fused_luma(visible, thermal, 2.0), luma(lit))
     assert float(fusion_loss(lit, visible, thermal, config)) == pytest.approx(0, abs=1e-6)
     assert fusion_loss(visible, visible, thermal, config) > 0.01
     # As Eq. 15 is published, the same people may not be seen at all.

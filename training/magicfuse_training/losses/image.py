@@ -76,30 +76,32 @@ def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
     return (across.sum() + down.sum()) / (weight.sum() * x.shape[1]).clamp_min(1.0)
 
 
-def with_heat(visible: Tensor, thermal: Tensor, heat: float) -> Tensor:
-    """Return the luma (B, 1, H, W) of a visible image that shows what is warm, in [0, 1].
+def fused_luma(visible: Tensor, thermal: Tensor, heat: float) -> Tensor:
+    """Return the luma (B, 1, H, W) that a fused image should have, in [0, 1].
 
-    The larger of the two (Eq. 15) leaves people as they are: in thermal images of a street they
-    are seldom brighter than the street by day, or restored from night. So heat is added.
-    `visible` is (B, 3, H, W), `thermal` (B, 1, H, W).
+    The larger of visible and thermal (Eq. 15, `heat` 0) leaves most people as they are: in thermal
+    images they are seldom brighter than a street by day, or restored from night, is in visible
+    ones. With `heat` the thermal above a street's is added. `visible` is (B, 3, H, W), `thermal`
+    (B, 1, H, W).
     """
-    return (luma(visible) + heat * F.relu(thermal - WARM)).clamp(max=1)
+    y = luma(visible)
+    return (y + heat * F.relu(thermal - WARM)).clamp(max=1) if heat else torch.maximum(y, thermal)
 
 
 def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor, weights: LossConfig) -> Tensor:
     """Return Eq. 15: contrast, texture and colour of a fused RGB image, a scalar.
 
     visible: RGB; thermal: (B, 1, H, W). Contrast and texture follow the stronger of the two, or
-    with `weights.heat` see `with_heat`.
+    with `weights.heat` the visible image with heat, see `fused_luma`.
     """
     y, y_visible = luma(fused), luma(visible)
+    target = fused_luma(visible, thermal, weights.heat)
     if weights.heat:
-        target = with_heat(visible, thermal, weights.heat)
+        edges = sobel(target)
         strong = 1 + LIFTED * (target - y_visible).relu()
-        contrast = weighted_l1(y, target, strong)
-        texture = weighted_l1(sobel(y), sobel(target), strong)
     else:
-        contrast = (y - torch.maximum(y_visible, thermal)).abs().mean()
-        texture = (sobel(y) - torch.maximum(sobel(y_visible), sobel(thermal))).abs().mean()
+        edges = torch.maximum(sobel(y_visible), sobel(thermal))
+        strong = torch.ones_like(y)
+    contrast, texture = weighted_l1(y, target, strong), weighted_l1(sobel(y), edges, strong)
     colour = 2 * (chroma(fused) - chroma(visible)).abs().mean()  # the mean of Cb's and Cr's
     return weights.contrast * contrast + weights.texture * texture + weights.colour * colour

@@ -24,6 +24,7 @@ from magicfuse_training.losses.image import (
     chroma,
     coarse_l1,
     detail_l1,
+    fused_luma,
     fusion_loss,
     luma,
     weighted_l1,
@@ -43,7 +44,8 @@ from magicfuse_training.stages.stage import Stage
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Reconstruct clean, thermal and fused images from their latent and the degraded details."""
     clean, thermal = batch["clean"], batch["thermal"].expand(-1, 3, -1, -1)
-    fused = clean + (torch.maximum(luma(clean), batch["thermal"]) - luma(clean))
+    heat = model.preset.losses.heat
+    fused = clean + (fused_luma(clean, batch["thermal"], heat) - luma(clean))
     has_clean, has_thermal = batch["has_clean"] == 1, batch["has_thermal"].bool()
     draw = torch.rand(len(clean))
     as_thermal = has_thermal & ((draw < 0.5) | ~has_clean)
