@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from magicfuse_training.losses.image import edge_l1
 
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
-TYPICAL_LEVEL = 0.077  # of a street by day, off people
+TYPICAL_LEVEL = 0.08  # of a street by day, off people
 WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box exceeds, in the median
 _RING = 8  # pixels around people that they are compared with
 _ON_LOOKALIKES = 6.0  # weight of the squared error on them: they are seldom seen in training
@@ -34,8 +34,8 @@ class _Belief:
     people: float
 
 
-_DAY = _Belief(TYPICAL_LEVEL, 0.25, 12.0)
-_NIGHT = _Belief(0.06, 0.25, 0.3)
+_DAY = _Belief(TYPICAL_LEVEL, 0.3, 12.0)
+_NIGHT = _Belief(0.06, 0.25, 1.5)
 
 
 def thermal_loss(
@@ -77,7 +77,7 @@ def thermal_loss(
         + 2 * edge_l1(estimate, target, weight)
         + (on_people * error.square() * people).sum() / people.sum().clamp_min(1.0)
         + _ON_LOOKALIKES * (error.square() * lookalike).sum() / lookalike.sum().clamp_min(_FEW)
-        + 8 * contrast_loss(estimate, people * day[:, None, None, None], contrast(thermal, people))
+        + 6 * contrast_loss(estimate, people * day[:, None, None, None], contrast(thermal, people))
     )
 
 
