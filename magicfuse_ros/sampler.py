@@ -33,16 +33,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Backend, Network, Recorder, Stamp, Tensor
+from magicfuse_ros.backends import Backend, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
-from magicfuse_ros.schedule import Step
 from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 
 Output = Literal["mag_image", "restored", "thermal_estimate", "mask", "confidence"]
 OUTPUTS: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate", "mask", "confidence")
 DECODED: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate")
 LABELS: tuple[Output, ...] = ("mask", "confidence")
-STREAMS: tuple[NetworkName, ...] = ("ikr", "ckg", "mkf")
 
 
 @dataclass(frozen=True)
@@ -103,10 +101,10 @@ class Sampler:
         self._bundle = bundle
         self._backend = backend
         self._inputs = wire(manifest)
+        paths, specs = map(bundle.path, NETWORKS), map(manifest.networks.__getitem__, NETWORKS)
         with ThreadPoolExecutor(backend.loads_at_once) as pool:
-            pairs = dict(zip(NETWORKS, pool.map(self._load, NETWORKS), strict=True))
-        self._networks = {name: pair[0] for name, pair in pairs.items()}
-        self._bound = {name: pair[1] for name, pair in pairs.items()}
+            networks = pool.map(backend.load, paths, specs)
+            self._networks = dict(zip(NETWORKS, networks, strict=True))
         latent = latent_shape(manifest)
         # In the order that bundle.py promises.
         random = np.random.default_rng(manifest.seed)
@@ -122,15 +120,6 @@ class Sampler:
             self._fixed["noise"] = self._constant(random.standard_normal(noise, np.float32))
         self._frames: dict[tuple[frozenset[Output], int], _Frame] = {}
         self._grids: dict[int, list[dict[str, Tensor]]] = {}
-
-    def _load(self, name: NetworkName) -> tuple[Network, Network]:
-        """Return a network, and the same for K = 1, where a stream's step never changes."""
-        bundle, backend = self._bundle, self._backend
-        network = backend.load(bundle.path(name), bundle.manifest.networks[name])
-        if name not in STREAMS or 1 not in bundle.manifest.step_grids:
-            return network, network
-        (step,) = bundle.steps(1)
-        return network, backend.bind(network, _numbers(step))
 
     def sample(
         self, image: npt.NDArray[np.uint8], outputs: frozenset[Output], steps: int, tau: float
@@ -171,7 +160,6 @@ class Sampler:
         It may be recorded, so it must not depend on any value.
         """
         calls = network_calls(outputs, len(frame.grid))
-        networks = self._bound if len(frame.grid) == 1 else self._networks
         frame.spans.clear()
         encoded: dict[str, Tensor] = {}
         ikr: dict[str, Tensor] = {}
@@ -185,7 +173,7 @@ class Sampler:
         def run(name: NetworkName, provided: Mapping[str, Tensor]) -> dict[str, Tensor]:
             start = stamp()
             known = {**encoded, **provided}
-            results = networks[name]({key: known[key] for key in self._inputs[name]})
+            results = self._networks[name]({key: known[key] for key in self._inputs[name]})
             frame.spans.append((name, start, stamp()))
             return results
 
@@ -230,7 +218,11 @@ class Sampler:
     def _grid(self, steps: int) -> list[dict[str, Tensor]]:
         if steps not in self._grids:
             self._grids[steps] = [
-                {name: self._constant(number) for name, number in _numbers(step).items()}
+                {
+                    "t": self._constant(np.array([step.t], np.float32)),
+                    "abar_t": self._constant(np.array([step.abar_t], np.float32)),
+                    "abar_next": self._constant(np.array([step.abar_next], np.float32)),
+                }
                 for step in self._bundle.steps(steps)
             ]
         return self._grids[steps]
@@ -238,12 +230,6 @@ class Sampler:
     def _constant(self, array: npt.NDArray[np.float32]) -> Tensor:
         array.setflags(write=False)  # a backend that reads in place must not write there
         return self._backend.upload(array)
-
-
-def _numbers(step: Step) -> dict[str, npt.NDArray[np.float32]]:
-    """Return what a stream's network is told of a step, by input name, each [1]."""
-    numbers = {"t": step.t, "abar_t": step.abar_t, "abar_next": step.abar_next}
-    return {name: np.array([number], np.float32) for name, number in numbers.items()}
 
 
 def _luma(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

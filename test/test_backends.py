@@ -116,40 +116,6 @@ def test_outputs_outlive_the_next_call_and_downloads_outlive_every_call(
     np.testing.assert_array_equal(kept, before)
 
 
-@pytest.mark.parametrize("name", INSTALLED)
-def test_a_network_bound_to_values_computes_the_same(tiny_bundle: Path, name: str) -> None:
-    bundle, backend = Bundle.load(tiny_bundle), backends.select(name)
-    spec = bundle.manifest.networks["ikr"]
-    network = backend.load(bundle.path("ikr"), spec)
-    inputs = some_inputs(spec, seed=1)
-    known = {n: inputs[n] for n in ("t", "abar_t", "abar_next")}
-    bound = backend.bind(network, known)
-    for seed in (2, 3):
-        tensors = {k: backend.upload(v) for k, v in {**some_inputs(spec, seed), **known}.items()}
-        whole, folded = network(tensors), bound(tensors)
-        assert whole.keys() == folded.keys()
-        for key, tensor in whole.items():
-            np.testing.assert_allclose(
-                backend.download(folded[key]), backend.download(tensor), atol=1e-5
-            )
-
-
-def test_openvino_compiles_the_values_that_a_network_is_bound_to(tiny_bundle: Path) -> None:
-    """Other values, which its calls must not have, show that it does not read them."""
-    bundle, backend = Bundle.load(tiny_bundle), backends.select("openvino")
-    spec = bundle.manifest.networks["ikr"]
-    network, inputs = backend.load(bundle.path("ikr"), spec), some_inputs(spec, seed=1)
-    bound = backend.bind(network, {"t": inputs["t"]})
-    tensors = {k: backend.upload(v) for k, v in inputs.items()}
-    later = {**tensors, "t": backend.upload(inputs["t"] + 500)}
-    x0 = [
-        backend.download(n(i)["x0"])
-        for n, i in ((bound, later), (bound, tensors), (network, later))
-    ]
-    np.testing.assert_array_equal(x0[0], x0[1])
-    assert not np.allclose(x0[0], x0[2], atol=1e-3)
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinities here")
 def test_openvino_keeps_no_thread_to_a_core(tiny_bundle: Path) -> None:
     """Pinned, two nodes of one thread each would share the first core."""

@@ -40,9 +40,6 @@ class Counting:
 
         return call
 
-    def bind(self, network: Network, values: Mapping[str, Array]) -> Network:
-        return network
-
     def upload(self, array: Array) -> Tensor:
         return self.inner.upload(array)
 

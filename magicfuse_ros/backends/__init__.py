@@ -57,7 +57,7 @@ class Recorder(Protocol):
 class Backend(Protocol):
     """An inference library together with the device that it runs on.
 
-    Not thread-safe, but for `load` and `bind`, as far as `loads_at_once` says.
+    Not thread-safe, but for `load`, as far as `loads_at_once` says.
     """
 
     name: str
@@ -76,12 +76,6 @@ class Backend(Protocol):
                 not those of `spec`. The message names the file.
             EngineError: on a GPU, if no engine was built of this very file for this very device
                 and library, or if the engine is damaged. The message says which, and the remedy.
-        """
-
-    def bind(self, network: Network, values: Mapping[str, npt.NDArray[Any]]) -> Network:
-        """Return a network for calls in which some inputs always have these values.
-
-        It may have computed beforehand what depends on them alone; calls pass them all the same.
         """
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:

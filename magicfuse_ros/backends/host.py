@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Network, Recorder, Tensor, Work
+from magicfuse_ros.backends import Recorder, Tensor, Work
 
 
 class HostBackend:
     """See `Backend`."""
 
     loads_at_once = 2  # to compile a network keeps hardly more than one core busy
-
-    def bind(self, network: Network, values: Mapping[str, npt.NDArray[Any]]) -> Network:
-        """Return the network itself."""
-        return network
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return the array itself: networks read it in place."""

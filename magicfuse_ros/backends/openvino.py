@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-from openvino import opset8 as ops
 
 from magicfuse_ros.backends import BuildMonitor, Network, Tensor, check_graph, load_error
 from magicfuse_ros.backends.host import HostBackend
@@ -73,30 +72,7 @@ class OpenVinoBackend(HostBackend):
         inputs = _specs(compiled.inputs, spec.inputs)
         outputs = _specs(compiled.outputs, spec.outputs)
         check_graph(path, spec, inputs, outputs)
-        return _Network(path, compiled, [t.name for t in inputs], [t.name for t in outputs])
-
-    def bind(self, network: Network, values: Mapping[str, npt.NDArray[Any]]) -> Network:
-        """Compile a network with these values in it: see `Backend.bind`.
-
-        What depends on a time step alone becomes part of the biases: a third of the operations of
-        ikr and ckg. Most are small, and those hardly get faster with more threads.
-
-        Raises:
-            BackendError: if the file cannot be read any more.
-        """
-        assert isinstance(network, _Network)
-        inputs = [name for name in network.inputs if name not in values]
-        try:
-            model = self._core.read_model(network.path)
-            for parameter in model.get_parameters():
-                for name in parameter.output(0).names & values.keys():
-                    constant = ops.constant(values[name])
-                    parameter.output(0).replace(constant.output(0))
-                    model.remove_parameter(parameter)
-            compiled = self._core.compile_model(model, self.device, self._config)
-        except RuntimeError as error:
-            raise load_error(network.path, self.name, error) from error
-        return _Network(network.path, compiled, inputs, network.outputs)
+        return _Network(compiled, [t.name for t in inputs], [t.name for t in outputs])
 
     def devices(self, compute_capabilities: Sequence[str]) -> list[str]:
         """Return the CPU of this machine. Errors: see `Builder.devices`."""
@@ -141,8 +117,8 @@ class OpenVinoBackend(HostBackend):
 
 
 class _Network:
-    def __init__(self, path: Path, compiled: Any, inputs: list[str], outputs: list[str]) -> None:
-        self.path, self.inputs, self.outputs = path, inputs, outputs
+    def __init__(self, compiled: Any, inputs: list[str], outputs: list[str]) -> None:
+        self._inputs = inputs
         # Outputs are a request's buffers. Two requests in turn keep the z_next of one step intact
         # while it is the z of the next.
         requests = [compiled.create_infer_request() for _ in range(2)]
@@ -152,7 +128,7 @@ class _Network:
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         request, outputs = next(self._turns)
-        for i, name in enumerate(self.inputs):
+        for i, name in enumerate(self._inputs):
             request.set_input_tensor(i, inputs[name])
         request.infer(share_outputs=True)  # they are not asked for here, and so not copied
         return dict(outputs)

@@ -69,10 +69,6 @@ class EngineBackend:
         check_graph(path, spec, [*inputs, *unused], outputs)
         return _Network(path.name, context, self._gpu, inputs, outputs)
 
-    def bind(self, network: Network, values: Mapping[str, npt.NDArray[Any]]) -> Network:
-        """Return the network itself: engines are built for all values."""
-        return network
-
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return a copy of the array in the device's memory."""
         return self._gpu.upload(array)
