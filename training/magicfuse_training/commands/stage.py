@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -66,15 +67,17 @@ def stage_command(
         )
     torch.manual_seed(seed)
     model = MagicFuse(config)
-    start = "random weights"
-    if from_bundle:
+    start, stage = "random weights", STAGES[name]
+    if from_bundle:  # trained networks: in small steps, with the statistics that they have
         load_weights(model, Bundle.load(from_bundle))
         start = str(from_bundle)
+        last = STAGES["few_step"]
+        stage = replace(stage, optimizer=last.optimizer, frozen_statistics=True)
     elif newest := newest_checkpoint(run, before=name):
         load_averaged(model, newest)
         start = str(newest)
     budget = Budget(minutes, steps, batch, accumulate, mixed_precision, workers, device_crops, seed)
-    train_stage(STAGES[name], model, run / name, sources, budget, start)
+    train_stage(stage, model, run / name, sources, budget, start)
 
 
 def check_training(preset: Preset, name: str) -> None:
