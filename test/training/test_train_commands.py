@@ -110,3 +110,24 @@ def test_ablate_leaves_a_table_and_a_plot(
     table = (out / "ablation.md").read_text()
     assert "| IV | semantics |" in table and "person contrast" in table
     assert cv2.imread(str(out / "ablation.png")) is not None
+
+
+def test_a_stage_goes_on_from_a_bundle_in_small_steps_and_with_its_statistics(
+    trained: Path, tmp_path: Path
+) -> None:
+    invoke(
+        "stage", "mkf", f"--data=folder:{trained / 'pairs'}",
+        "--from-bundle", str(trained / "mine"),
+        "--preset", str(trained / "least.yaml"), "--run", str(tmp_path), "--batch", "2",
+        "--steps", "2", "--workers", "0",
+    )  # fmt: skip
+    config = yaml.safe_load((tmp_path / "mkf" / "config.yaml").read_text())
+    assert config["stage"]["optimizer"]["learning_rate"] == 4e-4
+    before = torch.load(trained / "run" / "few_step" / "last.pt", weights_only=True)["ema"]
+    after = torch.load(tmp_path / "mkf" / "last.pt", weights_only=True)["model"]
+    statistics = [k for k in before if "running_" in k]
+    assert statistics
+    for key in statistics:
+        torch.testing.assert_close(after[key], before[key])
+    moved = {k.split(".")[0] for k in before if not torch.allclose(after[k], before[k], atol=1e-3)}
+    assert moved <= {"mkf", "segmentation"}

@@ -82,8 +82,8 @@ def fused_luma(visible: Tensor, thermal: Tensor, heat: float) -> Tensor:
 
     The larger of visible and thermal (Eq. 15, `heat` 0) leaves most people as they are: in thermal
     images they are seldom brighter than a street by day, or restored from night, is in visible
-    ones. With `heat` the thermal above a street's is added, up to a limit that leaves the texture of
-    what is lit up. `visible` is (B, 3, H, W), `thermal` (B, 1, H, W).
+    ones. With `heat` the thermal above a street's is added, up to a limit that leaves the texture
+    of what is lit up. `visible` is (B, 3, H, W), `thermal` (B, 1, H, W).
     """
     y = luma(visible)
     if not heat:
