@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from magicfuse_training.losses.config import LossConfig
 
 WARM = 0.1  # of thermal images: warmer than most streets are
-MOST_HEAT = 0.25  # in luma: brighter, people would be white blots
 LIFTED = 20.0  # weight of a pixel for its heat: people are a few pixels
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
@@ -82,13 +81,11 @@ def fused_luma(visible: Tensor, thermal: Tensor, heat: float) -> Tensor:
 
     The larger of visible and thermal (Eq. 15, `heat` 0) leaves most people as they are: in thermal
     images they are seldom brighter than a street by day, or restored from night, is in visible
-    ones. With `heat` the thermal above a street's is added, up to a limit that leaves the texture
-    of what is lit up. `visible` is (B, 3, H, W), `thermal` (B, 1, H, W).
+    ones. With `heat` the thermal above a street's is added. `visible` is (B, 3, H, W), `thermal`
+    (B, 1, H, W).
     """
     y = luma(visible)
-    if not heat:
-        return torch.maximum(y, thermal)
-    return (y + (heat * F.relu(thermal - WARM)).clamp(max=MOST_HEAT)).clamp(max=1)
+    return (y + heat * F.relu(thermal - WARM)).clamp(max=1) if heat else torch.maximum(y, thermal)
 
 
 def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor, weights: LossConfig) -> Tensor:
