@@ -103,10 +103,6 @@ def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> 
     torch.testing.assert_close(fused_luma(visible, thermal, 2.0), luma(lit))
     assert float(fusion_loss(lit, visible, thermal, config)) == pytest.approx(0, abs=1e-6)
     assert fusion_loss(visible, visible, thermal, config) > 0.01
-    thermal[..., 4:8, 4:8] = 0.9  # as hot as can be: brighter, and no white blot
-    assert float(fused_luma(visible, thermal, 2.0).max() - luma(visible).max()) == pytest.approx(
-        0.25
-    )
     # As Eq. 15 is published, the same people may not be seen at all.
     assert fusion_loss(lit, visible, thermal, WEIGHED) > 0.01
 
