@@ -16,7 +16,7 @@ def segmentation_loss(logits: Tensor, label: Tensor, class_weights: Tensor) -> T
 
     A STATIC pixel costs minus the log of the summed probability of all classes but the moving ones
     (only labels in the project's classes have such pixels: in MFNet's they are a class of their
-    own); an IGNORE pixel costs nothing.
+    own), a LOOKALIKE pixel the same at a higher weight; an IGNORE pixel costs nothing.
     """
     log_p = logits.float().log_softmax(1)
     known = label < LOOKALIKE

@@ -100,15 +100,17 @@ def score_camvid(
     paths = sorted((root / split / "vi").glob("*.jpg"))[::every]
     for kind in conditions:
         confusion = Confusion(len(names))
-        before, after, flicker, noise = [], [], [], []
+        before, after, fused, flicker, noise = [], [], [], [], []
         for i, path in enumerate(track(paths, description=f"CamVid {split}, {kind}")):
             clean = read_image(path)
             strength = STRENGTHS[i % len(STRENGTHS)]
             image = degrade(clean, kind, strength, np.random.default_rng(i))
-            frame = fuser(image, ("restored", "mask"))
+            frame = fuser(image, ("restored", "mag_image", "mask"))
             assert frame.restored is not None and frame.mask is not None
+            assert frame.mag_image is not None
             before.append(psnr(image, clean))
             after.append(psnr(frame.restored, clean))
+            fused.append(psnr(frame.mag_image, clean))
             confusion.add(camvid_label(root, split, path.stem, names), frame.mask)
             if kind == "dark" and i % 10 == 0:
                 a, b = _two_draws(clean, strength, i)
@@ -119,6 +121,7 @@ def score_camvid(
             "frames": len(paths),
             "psnr_input_db": float(np.mean(before)),
             "psnr_restored_db": float(np.mean(after)),
+            "psnr_mag_image_db": float(np.mean(fused)),
             "miou_percent": float(np.nanmean(iou)),
             "iou_percent": {
                 n: round(float(v), 1) for n, v in zip(names, iou, strict=True) if not np.isnan(v)

@@ -26,6 +26,7 @@ def score_tables(scores: dict[str, Any]) -> list[ScoreTable]:
     labels = {
         "PSNR of the input, dB": "psnr_input_db",
         "PSNR of the restored image, dB": "psnr_restored_db",
+        "PSNR of MagImg, dB": "psnr_mag_image_db",
         "mIoU, % (human masks)": "miou_percent",
         "flicker of the input (0-255)": "flicker_input",
         "flicker of MagImg (0-255)": "flicker_mag_image",
