@@ -19,28 +19,34 @@
     3. mask, confidence = segmentation(z_seg)
     4. images = decoder(x0, image) of the streams whose image is wanted
 
-A network runs only where a wanted output needs it.
+A network runs only where a wanted output needs it. With K = 1, where MagImg or labels are wanted, a
+backend may do 1. and 2. as one network; every further step would be a copy of three more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Backend, Recorder, Stamp, Tensor
-from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
+from magicfuse_ros.backends import Backend, Joined, Network, Part, Recorder, Stamp, Tensor
+from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, TensorSpec
 from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 
 Output = Literal["mag_image", "restored", "thermal_estimate", "mask", "confidence"]
 OUTPUTS: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate", "mask", "confidence")
 DECODED: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate")
 LABELS: tuple[Output, ...] = ("mask", "confidence")
+_JOINED: tuple[NetworkName, ...] = ("encoder", "ikr", "ckg", "mkf")
+
+# Runs a network on those of the tensors given that it takes.
+_Call: TypeAlias = Callable[[NetworkName, Mapping[str, Tensor]], Mapping[str, Tensor]]
+_Grid: TypeAlias = list[dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,11 @@ class _Frame:
     """One kind of frame: of a set of outputs and a number of steps."""
 
     recorder: Recorder
-    grid: list[dict[str, Tensor]]
-    spans: list[tuple[NetworkName, Stamp, Stamp]] = field(default_factory=list)
+    grid: _Grid
+    joined: Joined | None
+    spans: list[tuple[NetworkName | None, Stamp, Stamp]] = field(
+        default_factory=list
+    )  # None: joined
 
 
 def network_calls(outputs: Collection[Output], steps: int) -> dict[NetworkName, int]:
@@ -101,10 +110,6 @@ class Sampler:
         self._bundle = bundle
         self._backend = backend
         self._inputs = wire(manifest)
-        paths, specs = map(bundle.path, NETWORKS), map(manifest.networks.__getitem__, NETWORKS)
-        with ThreadPoolExecutor(backend.loads_at_once) as pool:
-            networks = pool.map(backend.load, paths, specs)
-            self._networks = dict(zip(NETWORKS, networks, strict=True))
         latent = latent_shape(manifest)
         # In the order that bundle.py promises.
         random = np.random.default_rng(manifest.seed)
@@ -118,8 +123,14 @@ class Sampler:
         self._fixed: dict[str, Tensor] = {}
         if noise := noise_shape(manifest):
             self._fixed["noise"] = self._constant(random.standard_normal(noise, np.float32))
+        self._grids = {k: self._grid(k) for k in manifest.step_grids}
+        paths, specs = map(bundle.path, NETWORKS), map(manifest.networks.__getitem__, NETWORKS)
+        with ThreadPoolExecutor(backend.loads_at_once) as pool:
+            networks = pool.map(backend.load, paths, specs)
+            joined = [pool.submit(self._join, grid) for k, grid in self._grids.items() if k == 1]
+            self._networks = dict(zip(NETWORKS, networks, strict=True))
+            self._joined = joined[0].result() if joined else None
         self._frames: dict[tuple[frozenset[Output], int], _Frame] = {}
-        self._grids: dict[int, list[dict[str, Tensor]]] = {}
 
     def sample(
         self, image: npt.NDArray[np.uint8], outputs: frozenset[Output], steps: int, tau: float
@@ -140,13 +151,16 @@ class Sampler:
         """
         key = (outputs, steps)
         if key not in self._frames:
-            self._frames[key] = _Frame(self._backend.recorder(), self._grid(steps))
+            self._frames[key] = self._frame(outputs, steps)
         frame = self._frames[key]
         inputs: dict[str, npt.NDArray[Any]] = {"image": image, "tau": np.array([tau], np.float32)}
         arrays = frame.recorder(inputs, lambda tensors: self._run(tensors, outputs, frame))
         ms = dict.fromkeys((str(n) for n in NETWORKS), 0.0)
         for name, start, end in frame.spans:
-            ms[name] += self._backend.elapsed_ms(start, end)
+            elapsed = self._backend.elapsed_ms(start, end)
+            shares = {name: 1.0} if name else frame.joined.shares() if frame.joined else {}
+            for part, share in shares.items():
+                ms[part] += share * elapsed
         first = {name: array[0] for name, array in arrays.items()}
         if "thermal_estimate" in first:
             first["thermal_estimate"] = _luma(first["thermal_estimate"])
@@ -161,19 +175,11 @@ class Sampler:
         """
         calls = network_calls(outputs, len(frame.grid))
         frame.spans.clear()
-        encoded: dict[str, Tensor] = {}
-        ikr: dict[str, Tensor] = {}
-        ckg: dict[str, Tensor] = {}
-        mkf: dict[str, Tensor] = {}
-        z_ikr = z_ckg = z_mkf = self._z_T
-        z_seg = self._z_seg
-
         stamp = self._backend.stamp
 
-        def run(name: NetworkName, provided: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def run(name: NetworkName, known: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             start = stamp()
-            known = {**encoded, **provided}
-            results = self._networks[name]({key: known[key] for key in self._inputs[name]})
+            results = self._networks[name](self._taken(name, known))
             frame.spans.append((name, start, stamp()))
             return results
 
@@ -183,15 +189,45 @@ class Sampler:
             frame.spans.append((name, start, stamp()))
             return array
 
-        if calls["encoder"]:  # 1.
-            encoded = run("encoder", {**self._fixed, "image": tensors["image"]})
-        for step in frame.grid:  # 2.
+        if frame.joined:  # 1. and 2.
+            start = stamp()
+            known: Mapping[str, Tensor] = frame.joined(tensors)
+            frame.spans.append((None, start, stamp()))
+        else:
+            known = self._latents(run, tensors, frame.grid, calls)
+        results: dict[str, npt.NDArray[np.uint8]] = {}
+        if calls["segmentation"]:  # 3.
+            labels = run("segmentation", known)
+            for name in LABELS:
+                if name in outputs:
+                    results[name] = fetch("segmentation", labels[name])
+        for name in DECODED:  # 4.
+            if name in outputs:
+                x0 = {"x0": known[name], "visible": tensors["image"]}
+                results[name] = fetch("decoder", run("decoder", {**known, **x0})["image"])
+        return results
+
+    def _latents(
+        self,
+        run: _Call,
+        tensors: Mapping[str, Tensor],
+        grid: _Grid,
+        calls: Mapping[NetworkName, int],
+    ) -> dict[str, Tensor]:
+        """Do 1. and 2.; return what the encoder gives, z_seg, and each stream's x0 as its image."""
+        if not calls["encoder"]:
+            return {}
+        encoded = run("encoder", {**self._fixed, "image": tensors["image"]})
+        found = {**encoded, "z_seg": self._z_seg}
+        z_ikr = z_ckg = z_mkf = self._z_T
+        for step in grid:
+            known = {**encoded, **step}
             if calls["ikr"]:
-                ikr = run("ikr", {**step, "z": z_ikr})
-                z_ikr = ikr["z_next"]
+                ikr = run("ikr", {**known, "z": z_ikr})
+                z_ikr, found["restored"] = ikr["z_next"], ikr["x0"]
             if calls["ckg"]:
-                ckg = run("ckg", {**step, "z": z_ckg})
-                z_ckg = ckg["z_next"]
+                ckg = run("ckg", {**known, "z": z_ckg})
+                z_ckg, found["thermal_estimate"] = ckg["z_next"], ckg["x0"]
             if calls["mkf"]:
                 streams = {
                     "x0_ikr": ikr["x0"],
@@ -200,32 +236,48 @@ class Sampler:
                     "eps_ckg": ckg["eps"],
                     "tau": tensors["tau"],
                 }
-                mkf = run("mkf", {**step, **streams, "z": z_mkf, "z_seg": z_seg})
-                z_mkf, z_seg = mkf["z_next"], mkf["z_seg_next"]
+                mkf = run("mkf", {**known, **streams, "z": z_mkf, "z_seg": found["z_seg"]})
+                z_mkf, found["mag_image"] = mkf["z_next"], mkf["x0"]
+                found["z_seg"] = mkf["z_seg_next"]
+        return found
 
-        results: dict[str, npt.NDArray[np.uint8]] = {}
-        if calls["segmentation"]:  # 3.
-            labels = run("segmentation", {"z_seg": z_seg})
-            for name in LABELS:
-                if name in outputs:
-                    results[name] = fetch("segmentation", labels[name])
-        for name, stream in zip(DECODED, (mkf, ikr, ckg), strict=True):  # 4.
-            if name in outputs:
-                decoded = run("decoder", {"x0": stream["x0"], "visible": tensors["image"]})
-                results[name] = fetch("decoder", decoded["image"])
-        return results
+    def _join(self, grid: _Grid) -> Joined | None:
+        """Return 1. and 2. as one network, if the backend has it."""
+        manifest = self._bundle.manifest
+        image = TensorSpec(
+            name="image", dtype="uint8", shape=(1, manifest.height, manifest.width, 3)
+        )
+        tau = TensorSpec(name="tau", dtype="float32", shape=(1,))
 
-    def _grid(self, steps: int) -> list[dict[str, Tensor]]:
-        if steps not in self._grids:
-            self._grids[steps] = [
-                {
-                    "t": self._constant(np.array([step.t], np.float32)),
-                    "abar_t": self._constant(np.array([step.abar_t], np.float32)),
-                    "abar_next": self._constant(np.array([step.abar_next], np.float32)),
-                }
-                for step in self._bundle.steps(steps)
-            ]
-        return self._grids[steps]
+        def work(
+            networks: Mapping[str, Network], tensors: Mapping[str, Tensor]
+        ) -> dict[str, Tensor]:
+            def run(name: NetworkName, known: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+                return networks[name](self._taken(name, known))
+
+            return self._latents(run, tensors, grid, dict.fromkeys(_JOINED, 1))
+
+        parts = [Part(n, self._bundle.path(n), manifest.networks[n]) for n in _JOINED]
+        return self._backend.join(parts, [image, tau], work)
+
+    def _taken(self, name: NetworkName, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: known[key] for key in self._inputs[name]}
+
+    def _frame(self, outputs: frozenset[Output], steps: int) -> _Frame:
+        self._bundle.steps(steps)  # raises where there is no such grid
+        at_once = network_calls(outputs, steps)["mkf"] and steps == 1
+        joined = self._joined if at_once else None
+        return _Frame(self._backend.recorder(), self._grids[steps], joined)
+
+    def _grid(self, steps: int) -> _Grid:
+        return [
+            {
+                "t": self._constant(np.array([step.t], np.float32)),
+                "abar_t": self._constant(np.array([step.abar_t], np.float32)),
+                "abar_next": self._constant(np.array([step.abar_next], np.float32)),
+            }
+            for step in self._bundle.steps(steps)
+        ]
 
     def _constant(self, array: npt.NDArray[np.float32]) -> Tensor:
         array.setflags(write=False)  # a backend that reads in place must not write there

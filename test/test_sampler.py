@@ -40,6 +40,9 @@ class Counting:
 
         return call
 
+    def join(self, *_: object) -> None:
+        """Every network is to be seen."""
+
     def upload(self, array: Array) -> Tensor:
         return self.inner.upload(array)
 

@@ -33,6 +33,29 @@ class Network(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Part:
+    """A network that is to be joined with others."""
+
+    name: str
+    path: Path
+    spec: NetworkSpec
+
+
+# Calls networks, by their names, on the inputs and on tensors that are always the same; returns
+# what is wanted of it. It must make the same calls every time, and leave values unread.
+JoinedWork: TypeAlias = Callable[
+    [Mapping[str, Network], Mapping[str, Tensor]], Mapping[str, Tensor]
+]
+
+
+class Joined(Network, Protocol):
+    """Several networks as one. Its outputs stay valid until its next call."""
+
+    def shares(self) -> Mapping[str, float]:
+        """Return what part of a call's time each network took, 0 to 1, as far as is known."""
+
+
 class Recorder(Protocol):
     """Does one and the same work for frame after frame."""
 
@@ -57,7 +80,7 @@ class Recorder(Protocol):
 class Backend(Protocol):
     """An inference library together with the device that it runs on.
 
-    Not thread-safe, but for `load`, as far as `loads_at_once` says.
+    Not thread-safe, but for `load` and `join`, as far as `loads_at_once` says.
     """
 
     name: str
@@ -76,6 +99,20 @@ class Backend(Protocol):
                 not those of `spec`. The message names the file.
             EngineError: on a GPU, if no engine was built of this very file for this very device
                 and library, or if the engine is damaged. The message says which, and the remedy.
+        """
+
+    def join(
+        self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
+    ) -> Joined | None:
+        """Make one network of all that `work` does; None where a backend gains nothing by it.
+
+        Args:
+            parts: the networks that `work` calls, all of which load by themselves.
+            inputs: of the joined network.
+            work: called once, here.
+
+        Raises:
+            BackendError: if the joined network cannot be compiled.
         """
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:

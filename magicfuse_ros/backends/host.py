@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Recorder, Tensor, Work
+from magicfuse_ros.backends import Joined, JoinedWork, Part, Recorder, Tensor, Work
+from magicfuse_ros.bundle import TensorSpec
 
 
 class HostBackend:
     """See `Backend`."""
 
     loads_at_once = 2  # to compile a network keeps hardly more than one core busy
+
+    def join(
+        self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
+    ) -> Joined | None:
+        """Return None: a library that knows one network at a time has nothing to join."""
+        return None
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return the array itself: networks read it in place."""

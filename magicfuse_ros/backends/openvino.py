@@ -13,13 +13,24 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from magicfuse_ros.backends import BuildMonitor, Network, Tensor, check_graph, load_error
+from magicfuse_ros.backends import (
+    BuildMonitor,
+    Joined,
+    JoinedWork,
+    Network,
+    Part,
+    Tensor,
+    check_graph,
+    load_error,
+)
 from magicfuse_ros.backends.host import HostBackend
+from magicfuse_ros.backends.openvino_join import join, shares
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Hit, Precision
 from magicfuse_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
+_PROFILED = 16  # calls of a joined network to one whose profile is read: that takes 1 ms
 
 
 def settings(threads: int) -> dict[str, str | int | bool]:
@@ -72,7 +83,24 @@ class OpenVinoBackend(HostBackend):
         inputs = _specs(compiled.inputs, spec.inputs)
         outputs = _specs(compiled.outputs, spec.outputs)
         check_graph(path, spec, inputs, outputs)
-        return _Network(compiled, [t.name for t in inputs], [t.name for t in outputs])
+        # Two requests in turn keep the z_next of one step intact while it is the z of the next.
+        requests = [compiled.create_infer_request() for _ in range(2)]
+        return _Network(requests, [t.name for t in inputs], [t.name for t in outputs])
+
+    def join(
+        self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
+    ) -> Joined | None:
+        """Compile all that `work` does as one network. Errors: see `Backend.join`."""
+        config = {**self._config, "PERF_COUNT": True}
+        try:
+            model = join(self._core, parts, inputs, work)
+            outputs = [result.output(0).any_name for result in model.get_results()]
+            compiled = self._core.compile_model(model, self.device, config)
+        except RuntimeError as error:
+            together = Path("+".join(part.name for part in parts))
+            raise load_error(together, self.name, error) from error
+        request = compiled.create_infer_request()
+        return _Joined(request, [t.name for t in inputs], outputs, parts)
 
     def devices(self, compute_capabilities: Sequence[str]) -> list[str]:
         """Return the CPU of this machine. Errors: see `Builder.devices`."""
@@ -117,11 +145,8 @@ class OpenVinoBackend(HostBackend):
 
 
 class _Network:
-    def __init__(self, compiled: Any, inputs: list[str], outputs: list[str]) -> None:
+    def __init__(self, requests: list[Any], inputs: list[str], outputs: list[str]) -> None:
         self._inputs = inputs
-        # Outputs are a request's buffers. Two requests in turn keep the z_next of one step intact
-        # while it is the z of the next.
-        requests = [compiled.create_infer_request() for _ in range(2)]
         self._turns = itertools.cycle(
             (r, dict(zip(outputs, r.output_tensors, strict=True))) for r in requests
         )
@@ -132,6 +157,27 @@ class _Network:
             request.set_input_tensor(i, inputs[name])
         request.infer(share_outputs=True)  # they are not asked for here, and so not copied
         return dict(outputs)
+
+
+class _Joined(_Network):
+    def __init__(
+        self, request: Any, inputs: list[str], outputs: list[str], parts: Sequence[Part]
+    ) -> None:
+        super().__init__([request], inputs, outputs)
+        self._request, self._parts = request, parts
+        self._calls = 0
+        self._shares: dict[str, float] = {}
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        outputs = super().__call__(inputs)
+        if self._calls % _PROFILED == 0:
+            self._shares = shares(self._parts, self._request.get_profiling_info())
+        self._calls += 1
+        return outputs
+
+    def shares(self) -> Mapping[str, float]:
+        """Return each network's share of the time, in the call profiled last."""
+        return self._shares
 
 
 def _specs(ports: Sequence[Any], recorded: Sequence[TensorSpec]) -> list[TensorSpec]:

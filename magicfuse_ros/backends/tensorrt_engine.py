@@ -8,14 +8,22 @@ Written against the documented API; not measured on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Network, Recorder, Tensor, check_graph
+from magicfuse_ros.backends import (
+    Joined,
+    JoinedWork,
+    Network,
+    Part,
+    Recorder,
+    Tensor,
+    check_graph,
+)
 from magicfuse_ros.backends.cuda import Device, Event
 from magicfuse_ros.backends.cuda_graph import GraphRecorder
 from magicfuse_ros.backends.tensorrt_library import Library
@@ -68,6 +76,12 @@ class EngineBackend:
         unused = [t for t in spec.inputs if t.name not in {i.name for i in inputs}]
         check_graph(path, spec, [*inputs, *unused], outputs)
         return _Network(path.name, context, self._gpu, inputs, outputs)
+
+    def join(
+        self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
+    ) -> Joined | None:
+        """Return None: engines are built one by one, and a record of a frame joins their calls."""
+        return None
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return a copy of the array in the device's memory."""

@@ -7,6 +7,7 @@ from training_process import small_crops
 from magicfuse_training.data.classes import IGNORE, LOOKALIKE, STATIC
 from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.losses.image import (
+    GLOW,
     chroma,
     coarse_l1,
     detail_l1,
@@ -105,6 +106,13 @@ def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> 
     assert fusion_loss(visible, visible, thermal, config) > 0.01
     # As Eq. 15 is published, the same people may not be seen at all.
     assert fusion_loss(lit, visible, thermal, WEIGHED) > 0.01
+
+
+def test_heat_keeps_the_shading_of_the_warmest() -> None:
+    shades = torch.linspace(0.2, 0.6, 16).expand(1, 3, 16, 16)
+    warm = torch.full((1, 1, 16, 16), 0.5)
+    added = fused_luma(shades, warm, 3.0) - luma(shades)
+    torch.testing.assert_close(added, torch.full_like(added, GLOW))
 
 
 def test_sobel_is_the_slope_of_a_ramp() -> None:

@@ -40,13 +40,22 @@ def test_the_contrast_loss_is_over_where_people_stand_out() -> None:
     assert loss(0.12) > loss(0.2) > 0 == loss(0.5)
 
 
-@pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])
-def test_missed_people_cost_more_than_a_brighter_street(day: torch.Tensor) -> None:
+@pytest.mark.parametrize(("day", "seen"), [(DAY, 0.6), (NIGHT, 0.33)], ids=["day", "night"])
+def test_missed_people_cost_more_than_a_brighter_street(day: torch.Tensor, seen: float) -> None:
+    """At night half of their warmth is believed."""
     real = street(people=0.6)
-    missed, brighter = street(people=0.12), street(people=0.6, rest=0.15)
+    missed, brighter = street(people=0.08, rest=0.08), street(people=seen, rest=0.09)
     assert thermal_loss(missed, real, WEIGHT, NOTHING, day) > thermal_loss(
         brighter, real, WEIGHT, NOTHING, day
     )
+
+
+def test_a_darker_rim_around_people_is_no_contrast() -> None:
+    estimate = street(people=0.15).requires_grad_()
+    contrast_loss(estimate, PEOPLE, torch.tensor([0.3])).backward()
+    assert estimate.grad is not None
+    assert bool((estimate.grad[PEOPLE > 0] < 0).all())
+    assert bool((estimate.grad[PEOPLE == 0] == 0).all())
 
 
 def test_people_at_night_count_less() -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from magicfuse_training.losses.config import LossConfig
 
 WARM = 0.1  # of thermal images: warmer than most streets are
+GLOW = 0.3  # luma that heat adds at most: people keep their shading
 LIFTED = 20.0  # weight of a pixel for its heat: people are a few pixels
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
@@ -81,11 +82,13 @@ def fused_luma(visible: Tensor, thermal: Tensor, heat: float) -> Tensor:
 
     The larger of visible and thermal (Eq. 15, `heat` 0) leaves most people as they are: in thermal
     images they are seldom brighter than a street by day, or restored from night, is in visible
-    ones. With `heat` the thermal above a street's is added. `visible` is (B, 3, H, W), `thermal`
-    (B, 1, H, W).
+    ones. With `heat` the thermal above a street's is added, `GLOW` at most. `visible` is
+    (B, 3, H, W), `thermal` (B, 1, H, W).
     """
     y = luma(visible)
-    return (y + heat * F.relu(thermal - WARM)).clamp(max=1) if heat else torch.maximum(y, thermal)
+    if not heat:
+        return torch.maximum(y, thermal)
+    return (y + (heat * (thermal - WARM)).clamp(0, GLOW)).clamp(max=1)
 
 
 def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor, weights: LossConfig) -> Tensor:

@@ -16,7 +16,7 @@ WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box excee
 _RING = 8  # pixels around people that they are compared with
 _ON_LOOKALIKES = 6.0  # weight of the squared error on them: they are seldom seen in training
 _FEW = 300.0  # pixels of them in a batch that together count no more than these would
-_ENOUGH = 0.8  # of a real contrast; a push for all of it lights up what only looks like people
+_ENOUGH = 0.9  # of a real contrast; a push for all of it lights up what only looks like people
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,18 @@ class _Belief:
     Attributes:
         level: of a typical thermal image, off people.
         kept: share of what differs from it.
+        kept_people: the same on people.
         people: weight of the squared error on people.
     """
 
     level: float
     kept: float
+    kept_people: float
     people: float
 
 
-_DAY = _Belief(TYPICAL_LEVEL, 0.3, 12.0)
-_NIGHT = _Belief(0.06, 0.25, 1.5)
+_DAY = _Belief(TYPICAL_LEVEL, 0.15, 1.0, 14.0)
+_NIGHT = _Belief(0.06, 0.15, 0.5, 1.5)
 
 
 def thermal_loss(
@@ -49,8 +51,8 @@ def thermal_loss(
     asks for the median of what may be there, which is smooth where the visible image tells nothing;
     terms that reward variance (SSIM, log MSE) make up structure. People are a few pixels and are
     what thermal adds: their squared error counts by itself, and by day, when they can be seen,
-    their contrast. At night it counts little more than that of other pixels: an estimate then
-    shows people as warm as it is sure of them.
+    their contrast. At night it counts little more than that of other pixels, and people are drawn
+    towards the level, too: a few hundred training scenes make an estimate too sure of them.
 
     Args:
         estimate: (B, 1, H, W).
@@ -64,12 +66,12 @@ def thermal_loss(
     """
     people = (weight > 1).float()
 
-    level, kept, on_people = (
+    level, kept, kept_people, on_people = (
         torch.where(day, by_day, at_night)[:, None, None, None]
         for by_day, at_night in zip(astuple(_DAY), astuple(_NIGHT), strict=True)
     )
-    drawn = level + kept * (thermal - level)
-    target = torch.where(people > 0, thermal, drawn)
+    kept = torch.where(people > 0, kept_people, kept)
+    target = level + kept * (thermal - level)
     error = estimate - target
     return (
         12 * error.abs().mean()
@@ -84,19 +86,20 @@ def thermal_loss(
 def contrast(image: Tensor, people: Tensor) -> Tensor:
     """Return mean over people minus mean of a ring around them, (B,); 0 where there is nobody.
 
-    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1.
+    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1. The ring gets no gradient: a darker one
+    would do as well as warmer people, and be seen as a rim.
     """
     ring = F.max_pool2d(people, 2 * _RING + 1, 1, _RING) - people
     inside, around = (
-        (image * region).sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp_min(1.0)
-        for region in (people, ring)
+        (values * region).sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp_min(1.0)
+        for values, region in ((image, people), (image.detach(), ring))
     )
     known = (people.sum((1, 2, 3)) > 0) & (ring.sum((1, 2, 3)) > 0)
     return torch.where(known, inside - around, torch.zeros_like(inside))
 
 
 def contrast_loss(estimate: Tensor, people: Tensor, wanted: Tensor) -> Tensor:
-    """Return by how much people fall short of 0.8 of a contrast, mean over images that show some.
+    """Return by how much people fall short of 0.9 of a contrast, mean over images that show some.
 
     `estimate` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1, `wanted` (B,); the result a scalar.
     """

@@ -1,0 +1,78 @@
+"""Several networks as one OpenVINO model.
+
+Between networks that are compiled one by one, tensors change their layout and back, int8 becomes
+float32 and back, and what a step's numbers decide is computed for every frame. In one model the
+library sees through all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset8 as ops
+
+from magicfuse_ros.backends import JoinedWork, Part, Tensor
+from magicfuse_ros.bundle import TensorSpec
+
+_SEPARATOR = "/"
+
+
+def join(core: Any, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork) -> Any:
+    """Return the model that does `work`: its inputs in their order, outputs as `work` names them.
+
+    Raises:
+        RuntimeError: if a part's file cannot be read.
+    """
+    parameters = [ops.parameter(t.shape, np.dtype(t.dtype), t.name) for t in inputs]
+    known = {t.name: p.output(0) for t, p in zip(inputs, parameters, strict=True)}
+    outputs = work({part.name: _Copies(core, part) for part in parts}, known)
+    results = [ops.result(_output(tensor)) for tensor in outputs.values()]
+    for name, result in zip(outputs, results, strict=True):
+        result.output(0).set_names({name})
+    return ov.Model(results, parameters, "joined")
+
+
+def shares(parts: Sequence[Part], profile: Sequence[Any]) -> dict[str, float]:
+    """Return each part's share, 0 to 1, of the time that a profile of a joined model tells."""
+    spent = {part.name: timedelta(0) for part in parts}
+    for node in profile:
+        name = node.node_name.split(_SEPARATOR)[0]
+        if name in spent:
+            spent[name] += node.real_time
+    total = sum(spent.values(), timedelta(0)) or timedelta.resolution
+    return {name: time / total for name, time in spent.items()}
+
+
+class _Copies:
+    """A network in `work`: every call puts a copy of it into the model."""
+
+    def __init__(self, core: Any, part: Part) -> None:
+        self._core, self._part = core, part
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        model = self._core.read_model(self._part.path)
+        for node in model.get_ops():
+            node.set_friendly_name(f"{self._part.name}{_SEPARATOR}{node.get_friendly_name()}")
+        for parameter in model.get_parameters():
+            port = parameter.output(0)
+            source = _output(inputs[_name(port, self._part.spec.inputs)])
+            for reader in port.get_target_inputs():
+                reader.replace_source_output(source)
+        return {
+            _name(result.output(0), self._part.spec.outputs): result.input_value(0)
+            for result in model.get_results()
+        }
+
+
+def _output(tensor: Tensor) -> Any:
+    """Return what gives a tensor in a model: one that has a value already is a constant."""
+    return tensor if isinstance(tensor, ov.Output) else ops.constant(tensor.data).output(0)
+
+
+def _name(port: Any, recorded: Sequence[TensorSpec]) -> str:
+    """Return which of a network's tensors a port is; it may also carry names from inside."""
+    return next(t.name for t in recorded if t.name in port.names)

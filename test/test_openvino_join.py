@@ -1,0 +1,111 @@
+"""Networks that OpenVINO runs as one: the same results, and each network's share of the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from magicfuse_ros.backends import Part, select
+from magicfuse_ros.backends.openvino_join import shares
+from magicfuse_ros.bundle import Bundle, TensorSpec
+from magicfuse_ros.errors import BackendError
+from magicfuse_ros.sampler import OUTPUTS, Sampler
+
+IMAGE = TensorSpec(name="image", dtype="uint8", shape=(1, 64, 96, 3))
+
+
+@pytest.fixture
+def image() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(5).integers(0, 256, (1, 64, 96, 3), np.uint8)
+
+
+def parts(bundle: Bundle, *names: str) -> list[Part]:
+    specs = {str(name): spec for name, spec in bundle.manifest.networks.items()}
+    return [Part(n, bundle.root / specs[n].file, specs[n]) for n in names]
+
+
+def test_an_image_does_not_depend_on_what_else_is_wanted(
+    tiny_bundle: Path, image: npt.NDArray[np.uint8]
+) -> None:
+    """One alone takes its own networks, all together the joined one."""
+    sampler = Sampler(Bundle.load(tiny_bundle), select("openvino"))
+    together = sampler.sample(image, frozenset(OUTPUTS), 1, 0.4)
+    for name in OUTPUTS:
+        alone = getattr(sampler.sample(image, frozenset({name}), 1, 0.4), name)
+        difference = np.abs(alone.astype(int) - getattr(together, name))
+        assert difference.max() <= 1, name
+
+
+def test_joined_networks_still_tell_their_times(
+    tiny_bundle: Path, image: npt.NDArray[np.uint8]
+) -> None:
+    sampler = Sampler(Bundle.load(tiny_bundle), select("openvino"))
+    for _ in range(3):
+        stages = sampler.sample(image, frozenset({"mask"}), 1, 0.4).stages_ms
+        assert all(stages[name] > 0 for name in ("encoder", "ikr", "ckg", "mkf", "segmentation"))
+        assert stages["decoder"] == 0
+
+
+def test_a_joined_network_may_call_one_of_its_parts_again(tiny_bundle: Path) -> None:
+    bundle, backend = Bundle.load(tiny_bundle), select("openvino")
+    z = backend.upload(np.ones((1, 4, 8, 12), np.float32))
+    number = backend.upload(np.full(1, 0.5, np.float32))
+    step = {"t": number, "abar_t": number, "abar_next": number}
+    network = backend.join(
+        parts(bundle, "encoder", "ikr"),
+        [IMAGE],
+        lambda networks, tensors: {
+            "twice": networks["ikr"](
+                {
+                    **(encoded := networks["encoder"]({"image": tensors["image"]})),
+                    **step,
+                    "z": networks["ikr"]({**encoded, **step, "z": z})["z_next"],
+                }
+            )["z_next"]
+        },
+    )
+    assert network is not None
+    spec = bundle.manifest.networks
+    encoder, ikr = (backend.load(bundle.path(n), spec[n]) for n in ("encoder", "ikr"))
+    frame = np.random.default_rng(1).integers(0, 256, IMAGE.shape, np.uint8)
+    encoded = encoder({"image": backend.upload(frame)})
+    once = ikr({"condition": encoded["condition"], **step, "z": z})["z_next"]
+    expected = ikr({"condition": encoded["condition"], **step, "z": once})["z_next"]
+    actual = network({"image": backend.upload(frame)})["twice"]
+    np.testing.assert_allclose(backend.download(actual), backend.download(expected), atol=1e-5)
+
+
+def test_a_broken_part_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    (part,) = parts(bundle, "encoder")
+    broken = tmp_path / "encoder.onnx"
+    broken.write_bytes(b"no network")
+    with pytest.raises(BackendError, match=r"encoder.*openvino cannot load it"):
+        select("openvino").join(
+            [Part(part.name, broken, part.spec)],
+            [IMAGE],
+            lambda networks, tensors: dict(networks["encoder"](tensors)),
+        )
+
+
+@dataclass
+class Node:
+    node_name: str
+    real_time: timedelta
+
+
+def test_shares_are_of_the_networks_own_operations(tiny_bundle: Path) -> None:
+    both = parts(Bundle.load(tiny_bundle), "ikr", "mkf")
+    profile = [
+        Node("ikr/conv", timedelta(microseconds=30)),
+        Node("mkf/conv_acdb_abcd_ikr/conv", timedelta(microseconds=50)),
+        Node("mkf/add", timedelta(microseconds=20)),
+        Node("Result_4", timedelta(microseconds=500)),
+    ]
+    assert shares(both, profile) == pytest.approx({"ikr": 0.3, "mkf": 0.7})
+    assert shares(both, []) == {"ikr": 0.0, "mkf": 0.0}
