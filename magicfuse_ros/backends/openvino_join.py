@@ -37,12 +37,17 @@ def join(core: Any, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: J
 
 
 def shares(parts: Sequence[Part], profile: Sequence[Any]) -> dict[str, float]:
-    """Return each part's share, 0 to 1, of the time that a profile of a joined model tells."""
+    """Return each part's share, 0 to 1, of the time that a profile of a joined model tells.
+
+    The profile is in the order of execution. An operation that the library made of several may
+    have a name of its own: it belongs with the one before it.
+    """
     spent = {part.name: timedelta(0) for part in parts}
+    part = parts[0].name
     for node in profile:
         name = node.node_name.split(_SEPARATOR)[0]
-        if name in spent:
-            spent[name] += node.real_time
+        part = name if name in spent else part
+        spent[part] += node.real_time
     total = sum(spent.values(), timedelta(0)) or timedelta.resolution
     return {name: time / total for name, time in spent.items()}
 
