@@ -18,7 +18,7 @@ from std_msgs.msg import Float32
 from magicfuse_ros.ros.debug_topics import NAMES
 from ros_rig import TIMEOUT_S, Rig, image
 
-# fuse_node whose networks take so many milliseconds longer as the file SLOWER says.
+# fuse_node whose networks take so many milliseconds longer as the file SLOWER says, each.
 SLOW_NODE = """
 import os, time
 from pathlib import Path
@@ -26,18 +26,19 @@ from magicfuse_ros.backends.openvino import OpenVinoBackend
 from magicfuse_ros.ros import fuse_node
 
 slower = Path(os.environ["SLOWER"])
-load = OpenVinoBackend.load
+load, join = OpenVinoBackend.load, OpenVinoBackend.join
 
-def load_slow(self, path, spec):
-    network = load(self, path, spec)
+class Slow:
+    def __init__(self, network, networks):
+        self.network, self.networks = network, networks
+        self.shares = getattr(network, "shares", None)
 
-    def call(inputs):
-        time.sleep(float(slower.read_text() or 0) / 1e3)
-        return network(inputs)
+    def __call__(self, inputs):
+        time.sleep(self.networks * float(slower.read_text() or 0) / 1e3)
+        return self.network(inputs)
 
-    return call
-
-OpenVinoBackend.load = load_slow
+OpenVinoBackend.load = lambda *arguments: Slow(load(*arguments), 1)
+OpenVinoBackend.join = lambda self, parts, *rest: Slow(join(self, parts, *rest), len(parts))
 fuse_node.main()
 """
 PERIOD_S = 0.08
