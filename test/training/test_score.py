@@ -58,7 +58,7 @@ def test_entropy_and_spatial_frequency_of_known_cases() -> None:
 
 def test_the_best_constant_is_found_between_the_coarse_levels() -> None:
     reals = [np.full((16, 16), 21, np.uint8)]
-    assert best_constant(psnr, reals) == 60
+    assert best_constant(psnr, reals) == pytest.approx({"level": 21, "psnr_db": 60, "ssim": 1})
 
 
 def test_scores_of_people_on_all_frames_weigh_every_box_and_pixel_alike() -> None:

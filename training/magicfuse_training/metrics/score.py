@@ -2,8 +2,9 @@
 
 What the numbers mean:
     restored        PSNR of darkened, hazy and clean CamVid val against the clean frame
-    thermal         PSNR and SSIM on MSRS dev against the real thermal image, beside two baselines:
-                    the constant image that is best for that very metric, and the gray visible image
+    thermal         PSNR and SSIM on MSRS dev against the real thermal image, beside baselines: the
+                    gray visible image, and the constant images that are best in PSNR and in SSIM,
+                    chosen on dev itself
     person contrast mean inside a human infrared person box minus mean of a ring around it,
                     summed over boxes: thermal estimate, visible image and MagImg, each divided by
                     that of the real thermal image
@@ -217,10 +218,8 @@ def _score_msrs(
         "frames": len(paths),
         "thermal_estimate": _means(psnr, ssim, estimates, reals),
         "gray_visible": _means(psnr, ssim, grays, reals),
-        "best_constant": {
-            "psnr_db": best_constant(psnr, reals),
-            "ssim": best_constant(ssim, reals),
-        },
+        "constant_of_best_psnr": best_constant(psnr, reals),
+        "constant_of_best_ssim": best_constant(ssim, reals),
         "person_contrast": {k: v / max(contrast_real, 1e-6) for k, v in contrasts.items()},
         "person_contrast_real": contrast_real,  # summed over the boxes, of 255
         "pedestrian_pixels": called,
@@ -261,11 +260,13 @@ def _means(p: Metric, s: Metric, images: list[U8], reals: list[U8]) -> dict[str,
     }
 
 
-def best_constant(metric: Metric, reals: list[U8]) -> float:
-    """Return what the best of all constant images scores, to a level of 2 of 255."""
+def best_constant(metric: Metric, reals: list[U8]) -> dict[str, float]:
+    """Return level, PSNR and SSIM of the constant image that is best by a metric, to 2 of 255."""
     near = max(range(0, 256, 15), key=lambda level: _constant(metric, level, reals))
     levels = range(max(near - 14, 0), min(near + 15, 256), 2)
-    return max(_constant(metric, level, reals) for level in levels)
+    best = max(levels, key=lambda level: _constant(metric, level, reals))
+    scores = {"psnr_db": _constant(psnr, best, reals), "ssim": _constant(ssim, best, reals)}
+    return {"level": float(best), **scores}
 
 
 def _constant(metric: Metric, level: int, reals: Iterable[U8]) -> float:

@@ -44,7 +44,8 @@ def score_tables(scores: dict[str, Any]) -> list[ScoreTable]:
     for label, key in (
         ("thermal estimate", "thermal_estimate"),
         ("gray visible image", "gray_visible"),
-        ("best constant image", "best_constant"),
+        ("constant image of the best PSNR", "constant_of_best_psnr"),
+        ("constant image of the best SSIM", "constant_of_best_ssim"),
     ):
         pairs = [f"{m[key]['psnr_db']:.2f} / {m[key]['ssim']:.3f}" for m in images]
         second.append([f"{label}: PSNR dB / SSIM", *pairs, ""])
