@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Backend
+from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import FrameError, MagicFuseError
 from magicfuse_ros.geometry import FITS, Fit, Geometry

@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Backend, Joined, Network, Part, Recorder, Stamp, Tensor
+from magicfuse_ros.backends.interface import Backend, Joined, Network, Part, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, TensorSpec
 from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 

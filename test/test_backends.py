@@ -18,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends import interface
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey
 from magicfuse_ros.errors import BackendError, BundleError
@@ -38,12 +39,12 @@ def some_inputs(spec: NetworkSpec, seed: int) -> Arrays:
     return arrays
 
 
-def call(backend: backends.Backend, path: Path, spec: NetworkSpec, inputs: Arrays) -> Arrays:
+def call(backend: interface.Backend, path: Path, spec: NetworkSpec, inputs: Arrays) -> Arrays:
     uploaded = {key: backend.upload(value) for key, value in inputs.items()}
     return {k: backend.download(v) for k, v in backend.load(path, spec)(uploaded).items()}
 
 
-def run(backend: backends.Backend, bundle: Bundle, name: NetworkName, inputs: Arrays) -> Arrays:
+def run(backend: interface.Backend, bundle: Bundle, name: NetworkName, inputs: Arrays) -> Arrays:
     return call(backend, bundle.path(name), bundle.manifest.networks[name], inputs)
 
 
@@ -102,7 +103,7 @@ def test_outputs_outlive_the_next_call_and_downloads_outlive_every_call(
     backend = backends.select(name)
     network = backend.load(bundle.path("ikr"), spec)
 
-    def uploads(seed: int) -> dict[str, backends.Tensor]:
+    def uploads(seed: int) -> dict[str, interface.Tensor]:
         return {k: backend.upload(v) for k, v in some_inputs(spec, seed).items()}
 
     first = network(uploads(1))["z_next"]

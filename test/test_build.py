@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends import interface
 from magicfuse_ros.cli import app
 from magicfuse_ros.commands import build
 from magicfuse_ros.engine_cache import EngineCache, EngineManifest, Precision
@@ -30,7 +31,7 @@ class Library:
         return [f"sm_{c.replace('.', '')}" for c in compute_capabilities or ["8.9"]]
 
     def build(
-        self, path: Path, spec: object, device: str, precision: str, monitor: backends.BuildMonitor
+        self, path: Path, spec: object, device: str, precision: str, monitor: interface.BuildMonitor
     ) -> bytes:
         for part in range(10):
             monitor.step("timing", part, 10)

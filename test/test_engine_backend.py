@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pytest
 
 from cuda_stand_in import copy_on_device
-from magicfuse_ros.backends import Network, Tensor
 from magicfuse_ros.backends.host import HostBackend
+from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.backends.tensorrt_engine import EngineBackend
 from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from magicfuse_ros.backends import Part, select
+from magicfuse_ros.backends import select
+from magicfuse_ros.backends.interface import Part
 from magicfuse_ros.backends.openvino_join import shares
 from magicfuse_ros.bundle import Bundle, TensorSpec
 from magicfuse_ros.errors import BackendError

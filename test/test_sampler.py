@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 import tiny_bundle as tiny
-from magicfuse_ros.backends import Network, Recorder, Stamp, Tensor, select
+from magicfuse_ros.backends import select
+from magicfuse_ros.backends.interface import Network, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BundleError

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends import interface
 from magicfuse_ros.backends.cuda import missing_device
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Precision
@@ -28,7 +29,7 @@ SPEC = NetworkSpec(file="n.onnx", sha256="0" * 64, inputs=(), outputs=(), parame
 
 
 @pytest.fixture(scope="module")
-def builder() -> Iterator[backends.Builder]:
+def builder() -> Iterator[interface.Builder]:
     yield backends.builder("tensorrt_rtx", "fp16")
 
 
@@ -44,7 +45,7 @@ def save(path: Path, nodes: list[onnx.NodeProto], shape: list[int]) -> Path:
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("device", ["sm_86", "sm_89", "sm_120"])
 def test_every_network_of_the_tiny_bundle_builds(
-    tiny_int8_bundle: Path, builder: backends.Builder, device: str, precision: Precision
+    tiny_int8_bundle: Path, builder: interface.Builder, device: str, precision: Precision
 ) -> None:
     bundle = Bundle.load(tiny_int8_bundle)
     if precision == "int8":
@@ -64,7 +65,7 @@ def test_every_network_of_the_tiny_bundle_builds(
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("device", ["sm_86", "sm_89", "sm_120"])
 def test_every_network_of_nano_builds(
-    builder: backends.Builder, name: NetworkName, device: str, precision: Precision
+    builder: interface.Builder, name: NetworkName, device: str, precision: Precision
 ) -> None:
     bundle = Bundle.load(NANO)
     if precision == "int8":
@@ -78,7 +79,7 @@ def test_every_network_of_nano_builds(
 
 
 @rtx
-def test_half_engines_are_smaller_and_capabilities_differ(builder: backends.Builder) -> None:
+def test_half_engines_are_smaller_and_capabilities_differ(builder: interface.Builder) -> None:
     bundle = Bundle.load(NANO)
     spec = bundle.manifest.networks["encoder"]  # mostly weights, unlike the smaller ones
 
@@ -92,7 +93,7 @@ def test_half_engines_are_smaller_and_capabilities_differ(builder: backends.Buil
 
 @rtx
 def test_an_operator_that_the_parser_refuses_is_named_with_node_and_network(
-    builder: backends.Builder, tmp_path: Path
+    builder: interface.Builder, tmp_path: Path
 ) -> None:
     node = helper.make_node("Wavelet", ["in"], ["out"], name="down_3", domain="ours")
     path = save(tmp_path / "ckg.onnx", [node], [1, 4])
@@ -104,7 +105,7 @@ def test_an_operator_that_the_parser_refuses_is_named_with_node_and_network(
 
 
 @rtx
-def test_a_file_that_is_no_network_is_named(builder: backends.Builder, tmp_path: Path) -> None:
+def test_a_file_that_is_no_network_is_named(builder: interface.Builder, tmp_path: Path) -> None:
     path = tmp_path / "ckg.onnx"
     path.write_bytes(b"no network")
     with pytest.raises(BackendError, match=r"'ckg\.onnx': onnx cannot read it: \S"):
@@ -112,7 +113,7 @@ def test_a_file_that_is_no_network_is_named(builder: backends.Builder, tmp_path:
 
 
 @rtx
-def test_a_build_can_be_cancelled(builder: backends.Builder) -> None:
+def test_a_build_can_be_cancelled(builder: interface.Builder) -> None:
     bundle = Bundle.load(NANO)
     watched = Watched(patience=3)
     with pytest.raises(BackendError, match=r"'ckg\.onnx'.* for sm_89 in fp32: cancelled"):
@@ -121,7 +122,7 @@ def test_a_build_can_be_cancelled(builder: backends.Builder) -> None:
 
 
 @rtx
-def test_capabilities_are_checked(builder: backends.Builder) -> None:
+def test_capabilities_are_checked(builder: interface.Builder) -> None:
     assert builder.devices(["8.9", "12.0", "8.9"]) == ["sm_89", "sm_120"]
     with pytest.raises(BackendError, match=r"is 9\.9; tensorrt_rtx builds for 7\.5, .*, 12\.0"):
         builder.devices(["9.9"])
@@ -129,7 +130,7 @@ def test_capabilities_are_checked(builder: backends.Builder) -> None:
 
 @rtx
 @pytest.mark.skipif(not no_gpu, reason="there is a GPU")
-def test_without_a_gpu_its_capability_must_be_named(builder: backends.Builder) -> None:
+def test_without_a_gpu_its_capability_must_be_named(builder: interface.Builder) -> None:
     with pytest.raises(BackendError, match=r"no GPU here .*name one with --compute-capability"):
         builder.devices([])
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Work
 from magicfuse_ros.backends.cuda import Device, PinnedArray
+from magicfuse_ros.backends.interface import Work
 
 
 class GraphRecorder:

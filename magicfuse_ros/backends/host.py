@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Joined, JoinedWork, Part, Recorder, Tensor, Work
+from magicfuse_ros.backends.interface import Joined, JoinedWork, Part, Recorder, Tensor, Work
 from magicfuse_ros.bundle import TensorSpec
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime as ort
 
-from magicfuse_ros.backends import Network, Tensor, check_graph, load_error
+from magicfuse_ros.backends.checks import check_graph, load_error
 from magicfuse_ros.backends.host import HostBackend
+from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import Precision
 

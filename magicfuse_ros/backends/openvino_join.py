@@ -15,7 +15,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset8 as ops
 
-from magicfuse_ros.backends import JoinedWork, Part, Tensor
+from magicfuse_ros.backends.interface import JoinedWork, Part, Tensor
 from magicfuse_ros.bundle import TensorSpec
 
 _SEPARATOR = "/"

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from magicfuse_ros.backends import BuildMonitor
+from magicfuse_ros.backends.interface import BuildMonitor
 from magicfuse_ros.backends.onnx_passes import (
     fold_constants,
     half_body,

@@ -15,17 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import (
-    Joined,
-    JoinedWork,
-    Network,
-    Part,
-    Recorder,
-    Tensor,
-    check_graph,
-)
+from magicfuse_ros.backends.checks import check_graph
 from magicfuse_ros.backends.cuda import Device, Event
 from magicfuse_ros.backends.cuda_graph import GraphRecorder
+from magicfuse_ros.backends.interface import Joined, JoinedWork, Network, Part, Recorder, Tensor
 from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Miss, Precision

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends import interface
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
 from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.command_line import SeveralValues
@@ -73,7 +74,7 @@ Row = tuple[str, str, str, str]
 
 def _build_all(
     bundle: Bundle,
-    builder: backends.Builder,
+    builder: interface.Builder,
     device: str,
     precision: Precision,
     cache: EngineCache,
@@ -98,7 +99,7 @@ def _build_all(
 def _build_one(
     bundle: Bundle,
     name: NetworkName,
-    builder: backends.Builder,
+    builder: interface.Builder,
     device: str,
     precision: Precision,
     cache: EngineCache,

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from magicfuse_ros import backends
-from magicfuse_ros.backends import Backend, Choice
+from magicfuse_ros.backends import Choice
+from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle, SemanticClass
 from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.commands.options import (

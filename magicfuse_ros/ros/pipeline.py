@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
 
-from magicfuse_ros.backends import Backend, Choice, choose, select
+from magicfuse_ros.backends import Choice, choose, select
+from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.deadline import DeadlineControl

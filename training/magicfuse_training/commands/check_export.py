@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from magicfuse_ros.backends import Backend, select
+from magicfuse_ros.backends import select
+from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import NETWORKS, NetworkName
 from magicfuse_ros.command_line import SeveralValues
 from magicfuse_ros.errors import BackendError

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Network, Tensor
+from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.backends.onnxruntime import OnnxRuntimeBackend
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
 from magicfuse_ros.fuser import Fuser

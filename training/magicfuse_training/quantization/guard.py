@@ -13,7 +13,8 @@ import nncf
 import numpy as np
 import onnx
 
-from magicfuse_ros.backends import Backend, select
+from magicfuse_ros.backends import select
+from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import NetworkSpec
 from magicfuse_training.quantization.calibration import Arrays
 from magicfuse_training.quantization.networks import folded, layers, quantize, restored

@@ -1,0 +1,39 @@
+"""Whether a loaded graph is the one that the bundle records, and why a file does not load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from magicfuse_ros.bundle import NetworkSpec, TensorSpec
+from magicfuse_ros.errors import BackendError
+
+
+def check_graph(
+    path: Path, spec: NetworkSpec, inputs: list[TensorSpec], outputs: list[TensorSpec]
+) -> None:
+    """Compare a loaded graph's inputs and outputs with those that the bundle records.
+
+    Raises:
+        BackendError: naming the file and the first tensor that differs.
+    """
+    kinds = (("input", spec.inputs, inputs), ("output", spec.outputs, outputs))
+    for kind, recorded, actual in kinds:
+        wanted = {t.name: t for t in recorded}
+        found = {t.name: t for t in actual}
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                raise BackendError(
+                    f"network '{path.name}': {kind} '{name}' is {_describe(found.get(name))}; "
+                    f"the bundle records {_describe(wanted.get(name))}"
+                )
+
+
+def load_error(path: Path, backend: str, error: Exception) -> BackendError:
+    """Return the error for a file that a library refused, with the last line of its reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else type(error).__name__
+    return BackendError(f"network '{path.name}': {backend} cannot load it: {reason}")
+
+
+def _describe(tensor: TensorSpec | None) -> str:
+    return "absent" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
