@@ -86,13 +86,13 @@ def thermal_loss(
 def contrast(image: Tensor, people: Tensor) -> Tensor:
     """Return mean over people minus mean of a ring around them, (B,); 0 where there is nobody.
 
-    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1. The ring gets no gradient: a darker one
-    would do as well as warmer people, and be seen as a rim.
+    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1. A ring that is colder than a street
+    counts as a street: it would do as well as warmer people, and be seen as a rim.
     """
     ring = F.max_pool2d(people, 2 * _RING + 1, 1, _RING) - people
     inside, around = (
         (values * region).sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp_min(1.0)
-        for values, region in ((image, people), (image.detach(), ring))
+        for values, region in ((image, people), (image.clamp_min(TYPICAL_LEVEL), ring))
     )
     known = (people.sum((1, 2, 3)) > 0) & (ring.sum((1, 2, 3)) > 0)
     return torch.where(known, inside - around, torch.zeros_like(inside))
