@@ -8,6 +8,7 @@ from magicfuse_training.data.classes import IGNORE, LOOKALIKE, STATIC
 from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.losses.image import (
     GLOW,
+    WARM,
     chroma,
     coarse_l1,
     detail_l1,
@@ -96,9 +97,9 @@ def test_the_ideal_fused_image_costs_nothing_where_the_visible_is_stronger() -> 
 def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> None:
     config = WEIGHED.model_copy(update={"heat": 2.0})
     visible = torch.tensor([0.6, 0.5, 0.3])[:, None, None].expand(1, 3, 16, 16).clone()
-    thermal = torch.full((1, 1, 16, 16), 0.1)  # no warmer than streets are
+    thermal = torch.full((1, 1, 16, 16), WARM)  # no warmer than streets are
     assert fusion_loss(visible, visible, thermal, config) == 0
-    thermal[..., 4:8, 4:8] = 0.2
+    thermal[..., 4:8, 4:8] = WARM + 0.1
     lit = visible.clone()
     lit[..., 4:8, 4:8] += 0.2  # twice the 0.1 that they are warmer by
     torch.testing.assert_close(fused_luma(visible, thermal, 2.0), luma(lit))

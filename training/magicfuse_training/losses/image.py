@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from magicfuse_training.losses.config import LossConfig
 
-WARM = 0.1  # of thermal images: warmer than most streets are
+WARM = 0.09  # of thermal estimates: warmer than most streets are
 GLOW = 0.3  # luma that heat adds at most: people keep their shading
 LIFTED = 20.0  # weight of a pixel for its heat: people are a few pixels
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4

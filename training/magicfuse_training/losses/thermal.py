@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from magicfuse_training.losses.image import edge_l1
 
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
-TYPICAL_LEVEL = 0.08  # of a street by day, off people
+TYPICAL_LEVEL = 0.075  # of a street by day, off people
 WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box exceeds, in the median
 _RING = 8  # pixels around people that they are compared with
 _ON_LOOKALIKES = 6.0  # weight of the squared error on them: they are seldom seen in training
@@ -36,8 +36,8 @@ class _Belief:
     people: float
 
 
-_DAY = _Belief(TYPICAL_LEVEL, 0.15, 1.0, 14.0)
-_NIGHT = _Belief(0.06, 0.15, 0.5, 1.5)
+_DAY = _Belief(TYPICAL_LEVEL, 0.15, 1.0, 18.0)
+_NIGHT = _Belief(0.055, 0.15, 0.65, 1.5)
 
 
 def thermal_loss(
@@ -79,7 +79,7 @@ def thermal_loss(
         + 2 * edge_l1(estimate, target, weight)
         + (on_people * error.square() * people).sum() / people.sum().clamp_min(1.0)
         + _ON_LOOKALIKES * (error.square() * lookalike).sum() / lookalike.sum().clamp_min(_FEW)
-        + 6 * contrast_loss(estimate, people * day[:, None, None, None], contrast(thermal, people))
+        + 9 * contrast_loss(estimate, people * day[:, None, None, None], contrast(thermal, people))
     )
 
 
