@@ -19,13 +19,13 @@
     3. mask, confidence = segmentation(z_seg)
     4. images = decoder(x0, image) of the streams whose image is wanted
 
-A network runs only where a wanted output needs it. With K = 1, where MagImg or labels are wanted, a
-backend may do 1. and 2. as one network; every further step would be a copy of three more.
+A network runs only where a wanted output needs it. Where MagImg and labels are wanted and K = 1, a
+backend may make them with one network; every further step would be a copy of three more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -42,7 +42,7 @@ Output = Literal["mag_image", "restored", "thermal_estimate", "mask", "confidenc
 OUTPUTS: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate", "mask", "confidence")
 DECODED: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate")
 LABELS: tuple[Output, ...] = ("mask", "confidence")
-_JOINED: tuple[NetworkName, ...] = ("encoder", "ikr", "ckg", "mkf")
+_JOINED: frozenset[Output] = frozenset({"mag_image", *LABELS})
 
 # Runs a network on those of the tensors given that it takes.
 _Call: TypeAlias = Callable[[NetworkName, Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -173,38 +173,32 @@ class Sampler:
 
         It may be recorded, so it must not depend on any value.
         """
-        calls = network_calls(outputs, len(frame.grid))
         frame.spans.clear()
         stamp = self._backend.stamp
+        results: dict[str, npt.NDArray[np.uint8]] = {}
 
         def run(name: NetworkName, known: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             start = stamp()
-            results = self._networks[name](self._taken(name, known))
+            tensors = self._networks[name](self._taken(name, known))
             frame.spans.append((name, start, stamp()))
-            return results
+            return tensors
 
-        def fetch(name: NetworkName, tensor: Tensor) -> npt.NDArray[np.uint8]:
+        def fetch(name: Output, tensor: Tensor) -> None:
             start = stamp()
-            array: npt.NDArray[np.uint8] = self._backend.download(tensor)
-            frame.spans.append((name, start, stamp()))
-            return array
+            results[name] = self._backend.download(tensor)
+            frame.spans.append(("segmentation" if name in LABELS else "decoder", start, stamp()))
 
-        if frame.joined:  # 1. and 2.
+        if frame.joined:
             start = stamp()
             known: Mapping[str, Tensor] = frame.joined(tensors)
             frame.spans.append((None, start, stamp()))
+            for name in outputs & _JOINED:
+                fetch(name, known[name])
         else:
-            known = self._latents(run, tensors, frame.grid, calls)
-        results: dict[str, npt.NDArray[np.uint8]] = {}
-        if calls["segmentation"]:  # 3.
-            labels = run("segmentation", known)
-            for name in LABELS:
-                if name in outputs:
-                    results[name] = fetch("segmentation", labels[name])
-        for name in DECODED:  # 4.
-            if name in outputs:
-                x0 = {"x0": known[name], "visible": tensors["image"]}
-                results[name] = fetch("decoder", run("decoder", {**known, **x0})["image"])
+            known = self._latents(run, tensors, frame.grid, network_calls(outputs, len(frame.grid)))
+        left = outputs - _JOINED if frame.joined else outputs
+        for name, tensor in self._finish(run, known, tensors, left):
+            fetch(name, tensor)
         return results
 
     def _latents(
@@ -214,7 +208,7 @@ class Sampler:
         grid: _Grid,
         calls: Mapping[NetworkName, int],
     ) -> dict[str, Tensor]:
-        """Do 1. and 2.; return what the encoder gives, z_seg, and each stream's x0 as its image."""
+        """Do 1. and 2.; return what the encoder gives, z_seg, and x0_<output> of each stream."""
         if not calls["encoder"]:
             return {}
         encoded = run("encoder", {**self._fixed, "image": tensors["image"]})
@@ -224,10 +218,10 @@ class Sampler:
             known = {**encoded, **step}
             if calls["ikr"]:
                 ikr = run("ikr", {**known, "z": z_ikr})
-                z_ikr, found["restored"] = ikr["z_next"], ikr["x0"]
+                z_ikr, found["x0_restored"] = ikr["z_next"], ikr["x0"]
             if calls["ckg"]:
                 ckg = run("ckg", {**known, "z": z_ckg})
-                z_ckg, found["thermal_estimate"] = ckg["z_next"], ckg["x0"]
+                z_ckg, found["x0_thermal_estimate"] = ckg["z_next"], ckg["x0"]
             if calls["mkf"]:
                 streams = {
                     "x0_ikr": ikr["x0"],
@@ -237,12 +231,28 @@ class Sampler:
                     "tau": tensors["tau"],
                 }
                 mkf = run("mkf", {**known, **streams, "z": z_mkf, "z_seg": found["z_seg"]})
-                z_mkf, found["mag_image"] = mkf["z_next"], mkf["x0"]
+                z_mkf, found["x0_mag_image"] = mkf["z_next"], mkf["x0"]
                 found["z_seg"] = mkf["z_seg_next"]
         return found
 
+    def _finish(
+        self,
+        run: _Call,
+        known: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        outputs: Collection[Output],
+    ) -> Iterator[tuple[Output, Tensor]]:
+        """Do 3. and 4. on latents; yield each wanted output while it is valid."""
+        if wanted := [name for name in LABELS if name in outputs]:
+            labels = run("segmentation", known)
+            yield from ((name, labels[name]) for name in wanted)
+        for name in DECODED:
+            if name in outputs:
+                x0 = {"x0": known[f"x0_{name}"], "visible": tensors["image"]}
+                yield name, run("decoder", {**known, **x0})["image"]
+
     def _join(self, grid: _Grid) -> Joined | None:
-        """Return 1. and 2. as one network, if the backend has it."""
+        """Return 1. to 4. for MagImg and labels as one network, if the backend has it."""
         manifest = self._bundle.manifest
         image = TensorSpec(
             name="image", dtype="uint8", shape=(1, manifest.height, manifest.width, 3)
@@ -255,9 +265,10 @@ class Sampler:
             def run(name: NetworkName, known: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
                 return networks[name](self._taken(name, known))
 
-            return self._latents(run, tensors, grid, dict.fromkeys(_JOINED, 1))
+            latents = self._latents(run, tensors, grid, network_calls(_JOINED, len(grid)))
+            return {**latents, **dict(self._finish(run, latents, tensors, _JOINED))}
 
-        parts = [Part(n, self._bundle.path(n), manifest.networks[n]) for n in _JOINED]
+        parts = [Part(n, self._bundle.path(n), manifest.networks[n]) for n in NETWORKS]
         return self._backend.join(parts, [image, tau], work)
 
     def _taken(self, name: NetworkName, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -265,7 +276,7 @@ class Sampler:
 
     def _frame(self, outputs: frozenset[Output], steps: int) -> _Frame:
         self._bundle.steps(steps)  # raises where there is no such grid
-        at_once = network_calls(outputs, steps)["mkf"] and steps == 1
+        at_once = steps == 1 and "mag_image" in outputs and outputs.intersection(LABELS)
         joined = self._joined if at_once else None
         return _Frame(self._backend.recorder(), self._grids[steps], joined)
 
