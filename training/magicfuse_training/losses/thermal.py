@@ -35,7 +35,7 @@ class _Belief:
 
 
 _DAY = _Belief(TYPICAL_LEVEL, 1.0, 18.0)
-_NIGHT = _Belief(0.059, 0.65, 1.5)
+_NIGHT = _Belief(0.06, 0.5, 1.5)
 
 
 def thermal_loss(
