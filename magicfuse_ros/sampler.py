@@ -126,8 +126,9 @@ class Sampler:
         self._grids = {k: self._grid(k) for k in manifest.step_grids}
         paths, specs = map(bundle.path, NETWORKS), map(manifest.networks.__getitem__, NETWORKS)
         with ThreadPoolExecutor(backend.loads_at_once) as pool:
-            networks = pool.map(backend.load, paths, specs)
+            # First: it takes as long as all the others.
             joined = [pool.submit(self._join, grid) for k, grid in self._grids.items() if k == 1]
+            networks = pool.map(backend.load, paths, specs)
             self._networks = dict(zip(NETWORKS, networks, strict=True))
             self._joined = joined[0].result() if joined else None
         self._frames: dict[tuple[frozenset[Output], int], _Frame] = {}
