@@ -25,8 +25,7 @@ class FusedFrame:
     All arrays are C-contiguous and belong to the caller. `thermal_estimate` is an estimate from
     the visible image, never a measurement. `stages_ms` always has the keys prepare, encoder, ikr,
     ckg, mkf, segmentation, decoder, finish, total, in milliseconds, 0 for a stage that did not run.
-    Networks that the backend joins share the time of their call as the library's profile of one in
-    16 calls says.
+    Networks that the backend joins share the time of their call by the library's own profile.
     """
 
     mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB

@@ -68,9 +68,8 @@ class _Frame:
     recorder: Recorder
     grid: _Grid
     joined: Joined | None
-    spans: list[tuple[NetworkName | None, Stamp, Stamp]] = field(
-        default_factory=list
-    )  # None: joined
+    # None: the joined network, whose time is shared out.
+    spans: list[tuple[NetworkName | None, Stamp, Stamp]] = field(default_factory=list)
 
 
 def network_calls(outputs: Collection[Output], steps: int) -> dict[NetworkName, int]:
@@ -127,10 +126,10 @@ class Sampler:
         paths, specs = map(bundle.path, NETWORKS), map(manifest.networks.__getitem__, NETWORKS)
         with ThreadPoolExecutor(backend.loads_at_once) as pool:
             # First: it takes as long as all the others.
-            joined = [pool.submit(self._join, grid) for k, grid in self._grids.items() if k == 1]
+            joined = pool.submit(self._join, self._grids[1]) if 1 in self._grids else None
             networks = pool.map(backend.load, paths, specs)
             self._networks = dict(zip(NETWORKS, networks, strict=True))
-            self._joined = joined[0].result() if joined else None
+            self._joined = joined.result() if joined else None
         self._frames: dict[tuple[frozenset[Output], int], _Frame] = {}
 
     def sample(
@@ -157,10 +156,10 @@ class Sampler:
         inputs: dict[str, npt.NDArray[Any]] = {"image": image, "tau": np.array([tau], np.float32)}
         arrays = frame.recorder(inputs, lambda tensors: self._run(tensors, outputs, frame))
         ms = dict.fromkeys((str(n) for n in NETWORKS), 0.0)
+        shares = frame.joined.shares() if frame.joined else {}
         for name, start, end in frame.spans:
             elapsed = self._backend.elapsed_ms(start, end)
-            shares = {name: 1.0} if name else frame.joined.shares() if frame.joined else {}
-            for part, share in shares.items():
+            for part, share in ({name: 1.0} if name else shares).items():
                 ms[part] += share * elapsed
         first = {name: array[0] for name, array in arrays.items()}
         if "thermal_estimate" in first:

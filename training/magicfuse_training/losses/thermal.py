@@ -21,7 +21,7 @@ _ENOUGH = 0.9  # of a real contrast; a push for all of it lights up what only lo
 
 @dataclass(frozen=True)
 class _Belief:
-    """What the training streets are believed, by the time of day.
+    """How far the training streets are believed, by the time of day.
 
     Attributes:
         level: of a typical thermal image, off people.
