@@ -266,7 +266,10 @@ class Sampler:
                 return networks[name](self._taken(name, known))
 
             latents = self._latents(run, tensors, grid, network_calls(_JOINED, len(grid)))
-            return {**latents, **dict(self._finish(run, latents, tensors, _JOINED))}
+            # For the images that are decoded apart; every output costs a copy.
+            decoder = {"x0_restored", "x0_thermal_estimate", *self._inputs["decoder"]}
+            kept = {name: tensor for name, tensor in latents.items() if name in decoder}
+            return {**kept, **dict(self._finish(run, latents, tensors, _JOINED))}
 
         parts = [Part(n, self._bundle.path(n), manifest.networks[n]) for n in NETWORKS]
         return self._backend.join(parts, [image, tau], work)

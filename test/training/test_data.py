@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import torch
 
-from magicfuse_training.data.crops import CropConfig, Crops
+from magicfuse_training.data.crops import NEAR, CropConfig, Crops
 from magicfuse_training.data.night import night_reference
 from magicfuse_training.data.scenes import Scene, read_boxes
 
@@ -101,3 +101,10 @@ def test_crops_show_people_more_often_by_day_than_at_night() -> None:
 
     by_day, at_night = share([0, 1, 0]), share([0, 0, 1])
     assert by_day > at_night + 0.1 and at_night > 0
+
+
+def test_some_crops_show_people_from_near() -> None:
+    """Those of the common scales are at least half as wide again as the box."""
+    weight = crops_of([0, 1, 0])[range(400)]["weight"]
+    near = ((weight > 1).float().mean((1, 2, 3)) > 0.75).float().mean()
+    assert NEAR / 8 < near < NEAR

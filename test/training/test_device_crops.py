@@ -7,7 +7,7 @@ import torch
 
 from magicfuse_ros.media.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 from magicfuse_training.data import device_effects
-from magicfuse_training.data.crops import CropConfig
+from magicfuse_training.data.crops import NEAR, CropConfig
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.stages.accelerator import make_accelerator
@@ -130,6 +130,12 @@ def test_visible_thermal_and_people_are_cut_alike() -> None:
         assert np.corrcoef(a.flatten(), b.flatten())[0, 1] > 0.9  # colours mix
     share = (batch["weight"] > 1).float().mean((1, 2, 3))
     assert ((share > 0) & (share < 1)).float().mean() > 0.4
+
+
+def test_some_crops_show_people_from_near() -> None:
+    weight = crops_of([0, 1, 0], mixed=0.0)[range(400)]["weight"]
+    near = ((weight > 1).float().mean((1, 2, 3)) > 0.75).float().mean()
+    assert NEAR / 8 < near < NEAR
 
 
 def test_a_part_of_another_scene_of_the_group_is_pasted() -> None:

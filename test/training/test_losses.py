@@ -7,6 +7,7 @@ from training_process import small_crops
 from magicfuse_training.data.classes import IGNORE, LOOKALIKE, STATIC
 from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.losses.image import (
+    AT_NIGHT,
     GLOW,
     WARM,
     chroma,
@@ -23,6 +24,7 @@ from magicfuse_training.stages.stage import to_device
 from magicfuse_training.stages.stages import ikr_loss
 
 WEIGHTS = torch.ones(11)
+DAY = torch.tensor([True])
 WEIGHED = LossConfig(contrast=1, texture=1, colour=1, class_weights=[])
 
 
@@ -82,38 +84,45 @@ def test_the_parts_of_the_fusion_loss_are_weighed() -> None:
         ("colour", redder, 3 * 0.1 * (0.713 * 0.701 + 0.564 * 0.299)),
     ):
         config = LossConfig.model_validate(weights | {name: 3.0})
-        loss = float(fusion_loss(fused, visible, thermal, config))
+        loss = float(fusion_loss(fused, visible, thermal, DAY, config))
         assert loss == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_ideal_fused_image_costs_nothing_where_the_visible_is_stronger() -> None:
     visible = torch.rand(1, 3, 16, 16) * 0.5 + 0.4
     thermal = torch.full((1, 1, 16, 16), 0.1)
-    assert fusion_loss(visible, visible, thermal, WEIGHED) == 0
+    assert fusion_loss(visible, visible, thermal, DAY, WEIGHED) == 0
     thermal[..., 4:8, 4:8] = 1.0
-    assert fusion_loss(visible, visible, thermal, WEIGHED) > 0.01
+    assert fusion_loss(visible, visible, thermal, DAY, WEIGHED) > 0.01
 
 
 def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> None:
     config = WEIGHED.model_copy(update={"heat": 2.0})
     visible = torch.tensor([0.6, 0.5, 0.3])[:, None, None].expand(1, 3, 16, 16).clone()
-    thermal = torch.full((1, 1, 16, 16), WARM)  # no warmer than streets are
-    assert fusion_loss(visible, visible, thermal, config) == 0
-    thermal[..., 4:8, 4:8] = WARM + 0.1
+    thermal = torch.full((1, 1, 16, 16), WARM[True])  # no warmer than streets are
+    assert fusion_loss(visible, visible, thermal, DAY, config) == 0
+    thermal[..., 4:8, 4:8] = WARM[True] + 0.1
     lit = visible.clone()
     lit[..., 4:8, 4:8] += 0.2  # twice the 0.1 that they are warmer by
-    torch.testing.assert_close(fused_luma(visible, thermal, 2.0), luma(lit))
-    assert float(fusion_loss(lit, visible, thermal, config)) == pytest.approx(0, abs=1e-6)
-    assert fusion_loss(visible, visible, thermal, config) > 0.01
+    torch.testing.assert_close(fused_luma(visible, thermal, 2.0, DAY), luma(lit))
+    assert float(fusion_loss(lit, visible, thermal, DAY, config)) == pytest.approx(0, abs=1e-6)
+    assert fusion_loss(visible, visible, thermal, DAY, config) > 0.01
     # As Eq. 15 is published, the same people may not be seen at all.
-    assert fusion_loss(lit, visible, thermal, WEIGHED) > 0.01
+    assert fusion_loss(lit, visible, thermal, DAY, WEIGHED) > 0.01
 
 
 def test_heat_keeps_the_shading_of_the_warmest() -> None:
     shades = torch.linspace(0.2, 0.6, 16).expand(1, 3, 16, 16)
     warm = torch.full((1, 1, 16, 16), 0.5)
-    added = fused_luma(shades, warm, 3.0) - luma(shades)
+    added = fused_luma(shades, warm, 3.0, DAY) - luma(shades)
     torch.testing.assert_close(added, torch.full_like(added, GLOW))
+
+
+def test_heat_at_night_tells_more_by_less() -> None:
+    dark, faint = torch.full((1, 3, 4, 4), 0.2), torch.full((1, 1, 4, 4), WARM[False] + 0.01)
+    assert torch.equal(fused_luma(dark, faint, 4.0, DAY), fused_luma(dark, faint * 0, 4.0, DAY))
+    added = fused_luma(dark, faint, 4.0, ~DAY) - luma(dark)
+    torch.testing.assert_close(added, torch.full_like(added, AT_NIGHT * 4.0 * 0.01))
 
 
 def test_sobel_is_the_slope_of_a_ramp() -> None:

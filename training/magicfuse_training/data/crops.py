@@ -20,6 +20,8 @@ Batch = dict[str, torch.Tensor]
 Arrays = dict[str, npt.NDArray[Any]]
 PASTED = (0.2, 0.6)  # height and width of what one scene lends another, as shares of a crop
 AROUND_PEOPLE = {True: 0.5, False: 0.15}  # share of crops that are, by day and at night
+NEAR = 0.15  # share of crops that show a scene as if from near, where people fill a frame
+NEAREST = 3.2  # scale
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,12 @@ class Crops(Dataset[Batch]):
         """Cut a random part out of a scene's images; also return the rows that it shows."""
         config = self.config
         height, width = scene.visible.shape[:2]
-        scale = np.exp(rng.uniform(*np.log(config.scale)))
+        near = rng.random() < NEAR
+        scale = np.exp(rng.uniform(*np.log((config.scale[1], NEAREST) if near else config.scale)))
         aspect = np.exp(rng.uniform(-0.1, 0.1))
         h = min(height, round(config.height / scale * aspect))
         w = min(width, round(config.width / scale / aspect))
-        y, x = self._corner(scene, h, w, rng)
+        y, x = self._corner(scene, h, w, near, rng)
         flip = rng.random() < 0.5
 
         def cut(image: npt.NDArray[np.uint8], how: int) -> npt.NDArray[np.uint8]:
@@ -134,15 +137,19 @@ class Crops(Dataset[Batch]):
         return crop, (y / height, (y + h) / height)
 
     @staticmethod
-    def _corner(scene: Scene, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
+    def _corner(
+        scene: Scene, h: int, w: int, near: bool, rng: np.random.Generator
+    ) -> tuple[int, int]:
         """Choose a crop, at times around people: half of the day scenes with people, few at night.
+
+        All of those from near are: of most other places they would show no more than a patch.
 
         Where little tells people from lit windows and cones, their share in the crops is what an
         estimate goes by.
         """
         height, width = scene.visible.shape[:2]
         y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
-        if len(scene.people) and rng.random() < AROUND_PEOPLE[scene.clean]:
+        if len(scene.people) and (rng.random() < AROUND_PEOPLE[scene.clean] or near):
             x0, y0, x1, y1 = scene.people[rng.integers(len(scene.people))]
             y = np.clip((y0 + y1) / 2 - rng.uniform(0.2, 0.8) * h, 0, height - h)
             x = np.clip((x0 + x1) / 2 - rng.uniform(0.2, 0.8) * w, 0, width - w)

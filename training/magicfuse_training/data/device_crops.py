@@ -23,6 +23,8 @@ from magicfuse_training.data.crops import (
     AROUND_PEOPLE,
     CAUSES,
     JITTER,
+    NEAR,
+    NEAREST,
     PASTED,
     Batch,
     CropConfig,
@@ -119,14 +121,15 @@ class DeviceCrops(Crops):
     ) -> tuple[Tensor, Numbers]:
         """Cut crops with new light out of scenes; return (B, 9, h, w) in [0, 1] and their rows."""
         config, (height, width), count = self.config, self.size, len(scene)
-        scale = np.exp(rng.uniform(np.log(config.scale[0]), np.log(config.scale[1]), count))
+        near = rng.random(count) < NEAR
+        low, high = np.log(np.where(near[:, None], (config.scale[1], NEAREST), config.scale)).T
+        scale = np.exp(rng.uniform(low, high))
         aspect = np.exp(rng.uniform(-0.1, 0.1, count))
         h = np.minimum(height, config.height / scale * aspect)
         w = np.minimum(width, config.width / scale / aspect)
         y, x = rng.uniform(0, height - h), rng.uniform(0, width - w)
-        around = rng.random(count) < np.where(
-            self.clean[scene], AROUND_PEOPLE[True], AROUND_PEOPLE[False]
-        )
+        shares = np.where(self.clean[scene], AROUND_PEOPLE[True], AROUND_PEOPLE[False])
+        around = (rng.random(count) < shares) | near
         shift = rng.uniform(0.2, 0.8, (2, count))
         for i in np.nonzero(around)[0]:
             if len(boxes := self.boxes[scene[i]]):

@@ -26,9 +26,9 @@ class EncoderGraph(nn.Module):
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Run the graph."""
-        x = image.float().permute(0, 3, 1, 2) / 255
-        features: tuple[Tensor, ...] = self.encoder(x, noise)
-        return features[: len(self.outputs)]
+        # Spread before it is permuted: the axes then change with no copy in OpenVINO.
+        x = self.encoder.spread(image.float() / 255).permute(0, 3, 1, 2)
+        return self.encoder.look(x, noise)
 
 
 class StreamGraph(nn.Module):
@@ -91,25 +91,30 @@ class SegmentationGraph(nn.Module):
         self.head = model.segmentation
 
     def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run the graph. A refined head is decided at 1/2.
+        """Run the graph. A refined head is decided at 1/2, and how sure it is at 1/4.
 
-        11 scores a pixel cost a CPU more than the network.
+        11 scores a pixel cost a CPU more than the network; how sure a head is changes slowly.
         """
         logits = self.head(z_seg, detail_4)
-        if self.head.refined:
-            logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
         # Without its batch axis a map is held plane by plane, where OpenVINO finds the best of 11
         # several times faster than with the channels of a pixel side by side.
-        logits = logits.squeeze(0)
-        mask = logits.argmax(dim=0, keepdim=True)  # max(dim) leaves its axis to be computed
-        sums = (logits - logits.amax(dim=0, keepdim=True)).exp().sum(0, keepdim=True)
-        return self._labels(mask.float()), self._labels((255 / sums).round())
+        scores = logits.squeeze(0)
+        sums = (scores - scores.amax(dim=0, keepdim=True)).exp().sum(0, keepdim=True)
+        confidence = 255 / sums
+        if self.head.refined:
+            scores, confidence = _twice(logits).squeeze(0), _twice(confidence[None])[0]
+        mask = scores.argmax(dim=0, keepdim=True)  # max(dim) leaves its axis to be computed
+        return self._labels(mask.float()), self._labels(confidence.round())
 
     def _labels(self, x: Tensor) -> Tensor:
         """Map (1, h, w) to uint8 (1, H, W)."""
         if self.head.refined:
             x = F.interpolate(x[None], scale_factor=2, mode="nearest")[0]
         return x.to(torch.uint8)
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class DecoderGraph(nn.Module):

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from magicfuse_training.losses.config import LossConfig
 
-WARM = 0.09  # of thermal estimates: warmer than most streets are
+WARM = {True: 0.09, False: 0.075}  # of thermal estimates: warmer than streets by day, at night
+AT_NIGHT = 3.0  # times the heat by day: an estimate of people is fainter there
 GLOW = 0.3  # luma that heat adds at most: people keep their shading
 LIFTED = 20.0  # weight of a pixel for its heat: people are a few pixels
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
@@ -77,28 +78,34 @@ def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
     return (across.sum() + down.sum()) / (weight.sum() * x.shape[1]).clamp_min(1.0)
 
 
-def fused_luma(visible: Tensor, thermal: Tensor, heat: float) -> Tensor:
+def fused_luma(visible: Tensor, thermal: Tensor, heat: float, day: Tensor) -> Tensor:
     """Return the luma (B, 1, H, W) that a fused image should have, in [0, 1].
 
     The larger of visible and thermal (Eq. 15, `heat` 0) leaves most people as they are: in thermal
     images they are seldom brighter than a street by day, or restored from night, is in visible
     ones. With `heat` the thermal above a street's is added, `GLOW` at most. `visible` is
-    (B, 3, H, W), `thermal` (B, 1, H, W).
+    (B, 3, H, W), `thermal` (B, 1, H, W), `day` (B,) bool.
     """
     y = luma(visible)
     if not heat:
         return torch.maximum(y, thermal)
-    return (y + (heat * (thermal - WARM)).clamp(0, GLOW)).clamp(max=1)
+    warm, times = (
+        torch.where(day, by_day, at_night)[:, None, None, None]
+        for by_day, at_night in ((WARM[True], WARM[False]), (1.0, AT_NIGHT))
+    )
+    return (y + (times * heat * (thermal - warm)).clamp(0, GLOW)).clamp(max=1)
 
 
-def fusion_loss(fused: Tensor, visible: Tensor, thermal: Tensor, weights: LossConfig) -> Tensor:
+def fusion_loss(
+    fused: Tensor, visible: Tensor, thermal: Tensor, day: Tensor, weights: LossConfig
+) -> Tensor:
     """Return Eq. 15: contrast, texture and colour of a fused RGB image, a scalar.
 
-    visible: RGB; thermal: (B, 1, H, W). Contrast and texture follow the stronger of the two, or
-    with `weights.heat` the visible image with heat, see `fused_luma`.
+    visible: RGB; thermal: (B, 1, H, W); day: (B,) bool. Contrast and texture follow the stronger of
+    the two, or with `weights.heat` the visible image with heat, see `fused_luma`.
     """
     y, y_visible = luma(fused), luma(visible)
-    target = fused_luma(visible, thermal, weights.heat)
+    target = fused_luma(visible, thermal, weights.heat, day)
     if weights.heat:
         edges = sobel(target)
         strong = 1 + LIFTED * (target - y_visible).relu()

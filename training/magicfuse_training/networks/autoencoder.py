@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from magicfuse_training.networks.attention import Attention
 from magicfuse_training.networks.blocks import (
     Activation,
+    Int8Noise,
     Norm,
     ResidualBlock,
     activation,
@@ -148,29 +149,49 @@ class Encoder(nn.Module):
         else:
             s = config.stem_channels
             self.act = activation(act)
+            # Night lies in the lowest steps of what these layers see, and an error here is in all.
             self.stem = nn.Sequential(
-                conv3(3, s, stride=2), normalisation(norm, s), activation(act), conv3(s, d, 2)
+                conv3(3, s, stride=2),
+                normalisation(norm, s),
+                nn.Sequential(activation(act), Int8Noise()),
+                conv3(s, d, 2),
             )
+            self.noise = Int8Noise()
             self.fine = ResidualBlock(d, d, None, norm, act)
             self.down = conv3(d, c, stride=2)
             self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
             self.context = Context(c, config.context_channels, norm, act)
             self.latent = nn.Conv2d(c, config.latent_channels, 1)
 
-    def features(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Map an image in [0, 1] to local features at the latent size, twice that, and itself."""
+    def spread(self, image: Tensor) -> Tensor:
+        """Return an image in [0, 1], of any layout, as the networks want its values.
+
+        A night image lies within the lowest ten of 255 codes: its square root spreads them.
+        """
+        return image if self.latent_only else image.sqrt() - 0.5
+
+    def features(self, spread: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map a spread image to local features at the latent size, and at twice that."""
         if self.latent_only:
-            fine = self.fine(self.stem(image))
+            fine = self.fine(self.stem(spread))
             local = self.down(fine)
             if self.noise_channels:
                 if noise is None:
                     b, _, h, w = local.shape
                     noise = torch.randn(b, self.noise_channels, h, w, device=local.device)
                 local = torch.cat([local, noise], dim=1)
-            return self.coarse(self.merge(local)), fine, image
-        # A night image lies within the lowest ten of 255 codes: its square root spreads them.
-        fine = self.act(self.fine(self.stem(image.sqrt() - 0.5)))
-        return self.act(self.coarse(self.down(fine))), fine, image
+            return self.coarse(self.merge(local)), fine
+        fine = self.act(self.fine(self.noise(self.stem(spread))))
+        return self.act(self.coarse(self.down(self.noise(fine)))), fine
+
+    def look(self, spread: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Map a spread image (B, 3, H, W) to the condition and, if there are any, the details.
+
+        Returns:
+            (condition 1/8, detail 1/4), or with `latent_only` (latent 1/4,). `noise`: see `encode`.
+        """
+        local, fine = self.features(spread, noise)
+        return (self._latent(local),) if self.latent_only else (self.context(local), fine)
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Map an image (B, 3, H, W) in [0, 1] to the condition and the details.
@@ -179,17 +200,18 @@ class Encoder(nn.Module):
             (condition 1/8, detail 1/4, image), or with `latent_only` (latent 1/4,). `noise`: see
             `encode`.
         """
-        if self.latent_only:
-            return (self.encode(image, noise),)
-        local, fine, _ = self.features(image)
-        return self.context(local), fine, image
+        seen = self.look(self.spread(image), noise)
+        return seen if self.latent_only else (*seen, image)
 
     def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
         """Map an image in [0, 1] to its latent (B, L, h, w) in [-1, 1].
 
         `noise` (B, N, h, w), standard normal, for an encoder that takes some: drawn where missing.
         """
-        latent: Tensor = self.latent(self.features(image, noise)[0])
+        return self._latent(self.features(self.spread(image), noise)[0])
+
+    def _latent(self, local: Tensor) -> Tensor:
+        latent: Tensor = self.latent(local)
         return 2 * torch.sigmoid(latent) - 1 if self.latent_only else torch.tanh(latent)
 
 

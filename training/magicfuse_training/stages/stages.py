@@ -45,8 +45,8 @@ def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Reconstruct clean, thermal and fused images from their latent and the degraded details."""
     clean, thermal = batch["clean"], batch["thermal"].expand(-1, 3, -1, -1)
     heat = model.preset.losses.heat
-    fused = clean + (fused_luma(clean, batch["thermal"], heat) - luma(clean))
     has_clean, has_thermal = batch["has_clean"] == 1, batch["has_thermal"].bool()
+    fused = clean + (fused_luma(clean, batch["thermal"], heat, has_clean) - luma(clean))
     draw = torch.rand(len(clean))
     as_thermal = has_thermal & ((draw < 0.5) | ~has_clean)
     as_fused = has_thermal & ~as_thermal & (draw < 0.75)
@@ -125,20 +125,20 @@ def _head_loss(model: MagicFuse, z_seg: Tensor, details: list[Tensor], label: Te
 
 def _fusion_targets(
     model: MagicFuse, batch: Batch, restored: Tensor, estimate: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return what MagImg should look like, a visible and a thermal image.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what MagImg should look like: a visible image, a thermal one, and whether it is day.
 
     The visible one is real where a clean one is, else our own; so is the thermal one in Eq. 15 as
     published. Heat is that of our own estimate: F cannot know more, and would learn the mean of
     what it does not know as a cast.
     """
-    clean = (batch["has_clean"] == 1)[:, None, None, None]
-    visible = torch.where(clean, batch["clean"], restored.detach().clamp(0, 1))
+    day = batch["has_clean"] == 1
+    visible = torch.where(day[:, None, None, None], batch["clean"], restored.detach().clamp(0, 1))
     thermal = luma(estimate).detach().clamp(0, 1)
     if not model.preset.losses.heat:
         known = batch["has_thermal"].bool()[:, None, None, None]
         thermal = torch.where(known, batch["thermal"], thermal)
-    return visible, thermal
+    return visible, thermal, day
 
 
 def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
