@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.backends.interface import Part
 from magicfuse_ros.backends.openvino_join import shares
-from magicfuse_ros.bundle import NETWORKS, Bundle, TensorSpec
+from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.sampler import OUTPUTS, Sampler
 
@@ -31,10 +33,7 @@ def parts(bundle: Bundle, *names: str) -> list[Part]:
 
 
 def test_an_image_does_not_depend_on_what_else_is_wanted(tiny_bundle: Path) -> None:
-    """One alone takes its own networks, all together the joined one.
-
-    On several images in turn: OpenVINO can add a result to what it takes for a constant.
-    """
+    """One alone takes its own networks, all together the joined one."""
     sampler = Sampler(Bundle.load(tiny_bundle), select("openvino"))
     for seed in range(3):
         image = np.random.default_rng(seed).integers(0, 256, (1, 64, 96, 3), np.uint8)
@@ -94,6 +93,48 @@ def test_a_broken_part_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
             [IMAGE],
             lambda networks, tensors: dict(networks["encoder"](tensors)),
         )
+
+
+def test_what_is_constant_in_a_joined_network_stays_so(tmp_path: Path) -> None:
+    """OpenVINO 2026.4 computes it in the first frame, and adds every frame's result to it."""
+    spec, path = of_two_convolutions(tmp_path), tmp_path / "sum.onnx"
+    backend, random = select("openvino"), np.random.default_rng(1)
+    z = backend.upload(random.standard_normal((1, 8, 12, 16), np.float32))
+    joined = backend.join(
+        [Part("ikr", path, spec)],
+        [spec.inputs[0]],
+        lambda networks, tensors: dict(networks["ikr"]({**tensors, "z": z})),
+    )
+    assert joined is not None
+    alone = backend.load(path, spec)
+    for _ in range(4):
+        x = backend.upload(random.standard_normal((1, 8, 12, 16), np.float32))
+        actual, expected = joined({"x": x})["sum"], alone({"x": x, "z": z})["sum"]
+        np.testing.assert_allclose(
+            backend.download(actual), backend.download(expected), rtol=1e-4, atol=1e-4
+        )
+
+
+def of_two_convolutions(folder: Path) -> NetworkSpec:
+    """Write a network that adds convolutions of x and of z."""
+    random = np.random.default_rng(0)
+    weights = [random.normal(0, 0.3, (8, 8, 3, 3)).astype(np.float32) for _ in range(2)]
+    nodes = [
+        helper.make_node("Conv", ["z", "w1", "bias"], ["b"], pads=[1] * 4),
+        helper.make_node("Conv", ["x", "w0"], ["a"], pads=[1] * 4),
+        helper.make_node("Add", ["b", "a"], ["sum"]),
+    ]
+    tensors = [TensorSpec(name=n, dtype="float32", shape=(1, 8, 12, 16)) for n in ("x", "z", "sum")]
+    values = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.shape) for t in tensors]
+    constants = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    constants.append(numpy_helper.from_array(random.normal(0, 1, 8).astype(np.float32), "bias"))
+    graph = helper.make_graph(nodes, "sum", values[:2], values[2:], constants)
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), folder / "sum.onnx")
+    return NetworkSpec(
+        file="sum.onnx", sha256="0" * 64, inputs=tuple(tensors[:2]), outputs=tuple(tensors[2:]),
+        parameters=0, gflop=0,
+    )  # fmt: skip
 
 
 @dataclass

@@ -33,7 +33,24 @@ def join(core: Any, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: J
     results = [ops.result(_output(tensor)) for tensor in outputs.values()]
     for name, result in zip(outputs, results, strict=True):
         result.output(0).set_names({name})
-    return ov.Model(results, parameters, "joined")
+    model = ov.Model(results, parameters, "joined")
+    _settle(core, model)
+    return model
+
+
+def _settle(core: Any, model: Any) -> None:
+    """Compute the convolutions of constants in a model, now.
+
+    OpenVINO 2026.4 would do so in the first frame, and then add to the result in every frame.
+    """
+    fixed = set()
+    for node in model.get_ordered_ops():
+        inputs = {source.get_source_output().get_node().get_name() for source in node.inputs()}
+        if node.get_type_name() != "Parameter" and inputs <= fixed:
+            fixed.add(node.get_name())
+            if "Convolution" in node.get_type_name():
+                alone = core.compile_model(ov.Model([node.output(0)], []), "CPU")
+                node.output(0).replace(ops.constant(alone()[0]).output(0))
 
 
 def shares(parts: Sequence[Part], profile: Sequence[Any]) -> dict[str, float]:

@@ -100,21 +100,18 @@ class SegmentationGraph(nn.Module):
         # several times faster than with the channels of a pixel side by side.
         scores = logits.squeeze(0)
         sums = (scores - scores.amax(dim=0, keepdim=True)).exp().sum(0, keepdim=True)
-        confidence = 255 / sums
+        both = torch.cat([logits, 255 / sums[None]], dim=1)
         if self.head.refined:
-            scores, confidence = _twice(logits).squeeze(0), _twice(confidence[None])[0]
-        mask = scores.argmax(dim=0, keepdim=True)  # max(dim) leaves its axis to be computed
-        return self._labels(mask.float()), self._labels(confidence.round())
+            both = F.interpolate(both, scale_factor=2, mode="bilinear", align_corners=False)
+        both = both.squeeze(0)
+        mask = both[:-1].argmax(dim=0, keepdim=True)  # max(dim) leaves its axis to be computed
+        return self._labels(mask.float()), self._labels(both[-1:].round())
 
     def _labels(self, x: Tensor) -> Tensor:
         """Map (1, h, w) to uint8 (1, H, W)."""
         if self.head.refined:
             x = F.interpolate(x[None], scale_factor=2, mode="nearest")[0]
         return x.to(torch.uint8)
-
-
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class DecoderGraph(nn.Module):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -52,6 +54,21 @@ class Int8Noise(nn.Module):
 def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution that keeps the size (or halves it with stride 2)."""
     return nn.Conv2d(inputs, outputs, 3, stride, 1)
+
+
+def convolve(conv: nn.Conv2d, parts: Sequence[Tensor], apart: int) -> Tensor:
+    """Return a 3x3 convolution of parts (B, any, h, w) as if concatenated; part `apart` by itself.
+
+    A single step starts from a constant: by itself, so is its convolution.
+    """
+    ends = list(itertools.accumulate(part.shape[1] for part in parts))
+    # Slices, since torch exports a split as a sequence, which few libraries fold.
+    weights = [conv.weight[:, end - p.shape[1] : end] for p, end in zip(parts, ends, strict=True)]
+    rest = [i for i in range(len(parts)) if i != apart]
+    joined = torch.cat([parts[i] for i in rest], dim=1)
+    weight = torch.cat([weights[i] for i in rest], dim=1)
+    total: Tensor = F.conv2d(joined, weight, conv.bias, padding=1)
+    return total + F.conv2d(parts[apart], weights[apart], padding=1)
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:

@@ -21,6 +21,7 @@ from magicfuse_training.networks.blocks import (
     Sinusoid,
     TimeEmbedding,
     conv3,
+    convolve,
 )
 
 
@@ -140,7 +141,7 @@ class FusionNetwork(nn.Module):
         if self.sees_condition:
             assert condition is not None
             seen.append(condition)
-        h = self.inlet_act(self.inlet(torch.cat(seen, dim=1)))
+        h = self.inlet_act(convolve(self.inlet, seen, apart=2))
         outputs: list[Tensor] = []
         features: list[Tensor] = []
         scale = 1
@@ -187,8 +188,7 @@ class FusionNetwork(nn.Module):
             total = total + bias
             onward = weight[:, width:]
         assert onward is not None
-        parts.setdefault(size, []).append((z_seg, onward))
-        total = total[:, None, None]
+        total = F.conv2d(z_seg, onward[:, :, None, None], total)  # by itself, as in `convolve`
         for pairs in parts.values():
             inputs = torch.cat([h for h, _ in pairs], dim=1)
             weights = torch.cat([w for _, w in pairs], dim=1)[:, :, None, None]

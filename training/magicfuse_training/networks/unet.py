@@ -18,6 +18,7 @@ from magicfuse_training.networks.blocks import (
     activation,
     before_activation,
     conv3,
+    convolve,
     zero_init,
 )
 
@@ -103,7 +104,7 @@ class UNet(nn.Module):
     def forward(self, condition: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """Map condition (B, C, h, w), z (B, L, h, w), t (B,) to the prediction (B, L, h, w)."""
         time = self.time(t)
-        h = self.inlet(torch.cat([condition, z], dim=1))
+        h = convolve(self.inlet, [condition, z], apart=1)
         skips: list[list[Tensor]] = []
         for level, (blocks, attentions) in enumerate(
             zip(self.down, self.down_attention, strict=True)

@@ -19,6 +19,7 @@ from magicfuse_ros.bundle import NetworkSpec
 from magicfuse_training.quantization.calibration import Arrays
 from magicfuse_training.quantization.networks import folded, layers, quantize, restored
 from magicfuse_training.quantization.rounding import input_moments, round_weights
+from magicfuse_training.quantization.smoothing import input_peaks, smoothed
 
 Outputs = list[dict[str, Any]]
 _NO_MAGNITUDE = "mask"  # it hangs on choices between close scores; `losses` looks at it
@@ -50,8 +51,9 @@ def guarded(
 ) -> Guarded:
     """Quantise a network so that each output stays within `minimum_db` of float32.
 
-    Where all layers together miss that, each is measured as the only one in int8. These noises add
-    up, nearly; the largest are taken away until the rest holds.
+    Where all layers together miss that, the channels that they read are evened out; then each is
+    measured as the only one in int8. These noises add up, nearly; the largest are taken away until
+    the rest holds.
 
     Args:
         path: the float32 ONNX file.
@@ -63,18 +65,25 @@ def guarded(
     nncf.set_log_level(logging.ERROR)
     exact = folded(path)
     names = layers(exact)
-    moments = input_moments(exact, calibration)
     measure = _measure(path, spec, held_out)
 
-    def attempt(float32: list[str]) -> Guarded:
-        model = round_weights(quantize(exact, calibration, float32), exact, moments)
+    def quantized(model: Any, float32: list[str]) -> Guarded:
+        moments = input_moments(model, calibration)
+        model = round_weights(quantize(model, calibration, float32), model, moments)
         kept = [n for n in names if n not in float32]
         return Guarded(model, kept, float32, _decibels(measure(model)))
 
-    result = attempt([])
+    result = quantized(exact, [])
     if result.decibels >= minimum_db:
         return result
-    alone = {n: measure(restored(result.model, exact, set(names) - {n})) for n in names}
+    peaks = input_peaks(exact, calibration)
+
+    def attempt(float32: list[str]) -> Guarded:
+        return quantized(smoothed(exact, peaks, set(names) - set(float32)), float32)
+
+    result = attempt([])
+    even = smoothed(exact, peaks, names)
+    alone = {n: measure(restored(result.model, even, set(names) - {n})) for n in names}
     costliest = sorted(names, key=lambda n: -max(alone[n].values()))
     while result.decibels < minimum_db and len(result.float32_layers) < len(names):
         float32 = _enough(costliest, alone, minimum_db, at_least=len(result.float32_layers) + 1)

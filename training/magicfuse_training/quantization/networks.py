@@ -18,6 +18,7 @@ from magicfuse_ros.backends.onnx_passes import fold_constants
 from magicfuse_training.quantization.calibration import Arrays
 
 LAYERS = ("Conv", "ConvTranspose")  # nearly all of the arithmetic; everything else stays float32
+STATE = ("z", "z_seg", "t", "abar_t", "abar_next")  # inputs that are constants in a first step
 
 
 def folded(path: Path) -> Any:
@@ -36,15 +37,25 @@ def folded(path: Path) -> Any:
     del optimized.opset_import[:]
     optimized.opset_import.extend(model.opset_import)
     optimized.ir_version = model.ir_version
-    optimized = _without_unused(fold_constants(optimized))
+    optimized = without_unused(fold_constants(optimized))
     for i, node in enumerate(optimized.graph.node):
         node.name = node.name or f"{node.op_type}_{i}"
     return optimized
 
 
 def layers(model: Any) -> list[str]:
-    """Return the names of the nodes that can be quantised, in their order."""
-    return [node.name for node in model.graph.node if node.op_type in LAYERS]
+    """Return the names of the nodes that can be quantised, in their order.
+
+    Not those that see nothing but `STATE`: they are small, and with a single step computed once.
+    """
+    fixed = {*STATE, *(t.name for t in model.graph.initializer)}
+    names = []
+    for node in model.graph.node:
+        if all(name in fixed for name in node.input if name):
+            fixed.update(node.output)
+        elif node.op_type in LAYERS:
+            names.append(node.name)
+    return names
 
 
 def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ()) -> Any:
@@ -58,8 +69,10 @@ def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ())
         calls: inputs that give the ranges of the activations.
         float32: names of layers.
     """
-    if set(layers(model)) <= set(float32):
+    wanted = set(layers(model)) - set(float32)
+    if not wanted:
         return model
+    kept = sorted(n.name for n in model.graph.node if n.op_type in LAYERS and n.name not in wanted)
     others = sorted({n.op_type for n in model.graph.node} - set(LAYERS))
     quantized = nncf.quantize(
         onnx.ModelProto.FromString(model.SerializeToString()),
@@ -67,7 +80,7 @@ def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ())
         preset=nncf.QuantizationPreset.MIXED,  # of asymmetric activations
         target_device=nncf.TargetDevice.CPU,
         subset_size=len(calls),
-        ignored_scope=nncf.IgnoredScope(names=sorted(float32), types=others, validate=False),
+        ignored_scope=nncf.IgnoredScope(names=kept, types=others, validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=nncf.OverflowFix.ENABLE,
             disable_bias_correction=True,  # `round_weights` does it
@@ -103,7 +116,7 @@ def unsigned(model: Any) -> Any:
         if node.op_type == "QuantizeLinear" or of_activation:
             node.input[2] = renamed.get(node.input[2], node.input[2])
     del graph.value_info[:]
-    return _without_unused(model)
+    return without_unused(model)
 
 
 def restored(quantized: Any, folded: Any, names: Collection[str]) -> Any:
@@ -122,10 +135,10 @@ def restored(quantized: Any, folded: Any, names: Collection[str]) -> Any:
                     model.graph.initializer.append(weights[name])
                     model.graph.initializer[-1].name = node.input[i]
                 added.add(name)
-    return _without_unused(model)
+    return without_unused(model)
 
 
-def _without_unused(model: Any) -> Any:
+def without_unused(model: Any) -> Any:
     """Remove nodes and constants that no output needs."""
     graph = model.graph
     needed = {v.name for v in graph.output}

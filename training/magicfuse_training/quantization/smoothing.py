@@ -1,0 +1,89 @@
+"""Evens out the channels that a layer reads, before they become int8.
+
+One step of uint8 serves all channels of an activation, so a weak one beside a strong one is lost.
+SmoothQuant (arXiv 2211.10438) divides each channel by what evens it out, and multiplies the weights
+that read it: the layer puts out the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+from magicfuse_training.quantization.calibration import Arrays
+from magicfuse_training.quantization.networks import without_unused
+
+# How much of a channel's strength goes over to the weights, of which each output has a step of its
+# own. 0.5 and 1 kept up to 2.6 dB less of nano's first layers.
+_SHARE = 0.8
+
+F32 = npt.NDArray[np.float32]
+
+
+def input_peaks(model: Any, calls: Sequence[Arrays]) -> dict[str, F32]:
+    """Return the largest |x| of each channel that a convolution reads, by the node's name.
+
+    Args:
+        model: float32, from `folded`; grouped convolutions are left out.
+        calls: inputs of the network, batches of one.
+    """
+    layers = {n.name: n.input[0] for n in model.graph.node if n.op_type == "Conv" and _whole(n)}
+    known = {v.name for v in (*model.graph.input, *model.graph.output)}
+    shown = onnx.ModelProto.FromString(model.SerializeToString())
+    hidden = sorted(set(layers.values()) - known)
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
+    names = [v.name for v in shown.graph.output]
+    session = onnxruntime.InferenceSession(
+        shown.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    peaks: dict[str, F32] = {}
+    for call in calls:
+        values = dict(call) | dict(zip(names, session.run(names, dict(call)), strict=True))
+        for name, tensor in layers.items():
+            peak = np.abs(values[tensor]).max(axis=(0, 2, 3)).astype(np.float32)
+            peaks[name] = np.maximum(peaks.get(name, peak), peak)
+    return peaks
+
+
+def smoothed(model: Any, peaks: Mapping[str, F32], names: Collection[str]) -> Any:
+    """Return a network that computes the same, with channels evened out in front of some layers.
+
+    Args:
+        model: float32, from `folded`; not changed.
+        peaks: from `input_peaks`; a layer without stays as it is.
+        names: of the layers.
+    """
+    even = onnx.ModelProto.FromString(model.SerializeToString())
+    weights = {t.name: numpy_helper.to_array(t) for t in even.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        node = onnx.NodeProto.FromString(node.SerializeToString())
+        if node.name in names and node.name in peaks:
+            weight = weights[node.input[1]]
+            by = _factors(peaks[node.name], np.abs(weight).max(axis=(0, 2, 3)))
+            added = {"factors": (1 / by)[:, None, None], "weight": weight * by[:, None, None]}
+            for kind, array in added.items():
+                tensor = numpy_helper.from_array(array.astype(np.float32), f"{node.name}.{kind}")
+                even.graph.initializer.append(tensor)
+            read = [node.input[0], f"{node.name}.factors"]
+            nodes.append(helper.make_node("Mul", read, [f"{node.name}.even"], f"{node.name}.mul"))
+            node.input[0], node.input[1] = f"{node.name}.even", f"{node.name}.weight"
+        nodes.append(node)
+    del even.graph.node[:]
+    even.graph.node.extend(nodes)
+    return without_unused(even)
+
+
+def _factors(peaks: F32, weights: F32) -> F32:
+    by = np.maximum(peaks, 1e-6) ** _SHARE / np.maximum(weights, 1e-6) ** (1 - _SHARE)
+    return np.asarray(by / np.exp(np.log(by).mean()), np.float32)
+
+
+def _whole(node: Any) -> bool:
+    return all(a.i == 1 for a in node.attribute if a.name == "group")
