@@ -43,7 +43,7 @@ def _settle(core: Any, model: Any) -> None:
 
     OpenVINO 2026.4 would do so in the first frame, and then add to the result in every frame.
     """
-    fixed = set()
+    fixed: set[str] = set()
     for node in model.get_ordered_ops():
         inputs = {source.get_source_output().get_node().get_name() for source in node.inputs()}
         if node.get_type_name() != "Parameter" and inputs <= fixed:

@@ -204,7 +204,8 @@ def test_a_layer_that_sees_no_more_than_the_start_of_sampling_stays_float32() ->
     model = onnx.shape_inference.infer_shapes(model)
     assert layers(model) == ["image"]
     calls = [{n: rng.normal(0, 1, shape).astype(np.float32) for n in ("x", "z")} for _ in range(2)]
-    made_by = {n.output[0]: n for n in (quantized := quantize_network(model, calls)).graph.node}
+    quantized = quantize_network(model, calls)
+    made_by = {n.output[0]: n for n in quantized.graph.node}
     kinds = {
         n.name: made_by[n.input[0]].op_type for n in quantized.graph.node if n.op_type == "Conv"
     }
