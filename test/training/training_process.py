@@ -14,7 +14,6 @@ from test_data import scene
 
 from magicfuse_training.data.crops import Batch, CropConfig, Crops
 from magicfuse_training.losses.image import weighted_l1
-from magicfuse_training.networks.blocks import Int8Noise
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import trainer as trainer_module
@@ -32,9 +31,6 @@ _context.set_forkserver_preload(
 
 def per_image_loss(model: MagicFuse, batch: Batch) -> dict[str, torch.Tensor]:
     """A mean over images, without draws: the mean of two halves is that of the whole."""
-    for module in model.modules():
-        if isinstance(module, Int8Noise):
-            module.eval()
     _, detail_4, detail_2 = model.encoder(batch["degraded"])
     latent = model.encoder.encode(batch["clean"])
     image = model.decoder(latent, detail_4, detail_2)

@@ -16,7 +16,8 @@ class LossConfig(BaseModel):
         0.0,
         ge=0,
         description="luma that a fused image gains for each unit of thermal over a street's, up "
-        "to 0.3, in the place of the larger of the two; 0: Eq. 15 as published",
+        "to 0.3 and three times of it at night, in the place of the larger of the two; 0: Eq. 15 "
+        "as published",
     )
     colour: float = Field(ge=0, description="L1 of Cb plus L1 of Cr to the visible image's")
     class_weights: list[float] = Field(description="of the cross entropy, by class id")

@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from magicfuse_training.networks.attention import Attention
 from magicfuse_training.networks.blocks import (
     Activation,
-    Int8Noise,
     Norm,
     ResidualBlock,
     activation,
@@ -149,14 +148,9 @@ class Encoder(nn.Module):
         else:
             s = config.stem_channels
             self.act = activation(act)
-            # Night lies in the lowest steps of what these layers see, and an error here is in all.
             self.stem = nn.Sequential(
-                conv3(3, s, stride=2),
-                normalisation(norm, s),
-                nn.Sequential(activation(act), Int8Noise()),
-                conv3(s, d, 2),
+                conv3(3, s, stride=2), normalisation(norm, s), activation(act), conv3(s, d, 2)
             )
-            self.noise = Int8Noise()
             self.fine = ResidualBlock(d, d, None, norm, act)
             self.down = conv3(d, c, stride=2)
             self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
@@ -181,8 +175,8 @@ class Encoder(nn.Module):
                     noise = torch.randn(b, self.noise_channels, h, w, device=local.device)
                 local = torch.cat([local, noise], dim=1)
             return self.coarse(self.merge(local)), fine
-        fine = self.act(self.fine(self.noise(self.stem(spread))))
-        return self.act(self.coarse(self.down(self.noise(fine)))), fine
+        fine = self.act(self.fine(self.stem(spread)))
+        return self.act(self.coarse(self.down(fine))), fine
 
     def look(self, spread: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Map a spread image (B, 3, H, W) to the condition and, if there are any, the details.

@@ -37,20 +37,6 @@ def activation(kind: Activation) -> nn.Module:
     return nn.ReLU() if kind == "relu" else nn.LeakyReLU(0.2)
 
 
-class Int8Noise(nn.Module):
-    """Adds the noise of uint8 activations while it is trained, so that int8 graphs lose less.
-
-    Uniform over one of 255 steps of the batch's range.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x, and while training x with noise; any shape."""
-        if not self.training:
-            return x
-        step = (x.detach().amax() - x.detach().amin()) / 255
-        return x + (torch.rand_like(x) - 0.5) * step
-
-
 def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution that keeps the size (or halves it with stride 2)."""
     return nn.Conv2d(inputs, outputs, 3, stride, 1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nncf
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -56,6 +57,22 @@ def layers(model: Any) -> list[str]:
         elif node.op_type in LAYERS:
             names.append(node.name)
     return names
+
+
+def layer_inputs(
+    model: Any, nodes: Sequence[Any], calls: Sequence[Arrays]
+) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+    """Run a float32 network; yield for each call what some of its nodes read, by tensor name."""
+    known = {v.name for v in (*model.graph.input, *model.graph.output)}
+    hidden = sorted({node.input[0] for node in nodes} - known)
+    shown = onnx.ModelProto.FromString(model.SerializeToString())
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
+    names = [v.name for v in shown.graph.output]
+    session = onnxruntime.InferenceSession(
+        shown.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    for call in calls:
+        yield dict(call) | dict(zip(names, session.run(names, dict(call)), strict=True))
 
 
 def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ()) -> Any:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 from onnx import numpy_helper
 from torch import Tensor
 
 from magicfuse_training.quantization.calibration import Arrays
+from magicfuse_training.quantization.networks import layer_inputs
 
 LEVELS = 64  # of a weight on either side of zero: see `quantize`
 _PLACES = 1024  # of each image, that a layer is looked at
@@ -37,18 +37,9 @@ def input_moments(model: Any, calls: Sequence[Arrays]) -> dict[str, Tensor]:
     """
     convolutions = [node for node in model.graph.node if _is_plain(node)]
     kernels = {t.name: tuple(t.dims)[2:] for t in model.graph.initializer}
-    known = {v.name for v in (*model.graph.input, *model.graph.output)}
-    hidden = sorted({node.input[0] for node in convolutions} - known)
-    shown = onnx.ModelProto.FromString(model.SerializeToString())
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
-    names = [v.name for v in shown.graph.output]
-    session = onnxruntime.InferenceSession(
-        shown.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
     random = np.random.default_rng(0)
     moments: dict[str, Tensor] = {}
-    for call in calls:
-        values = dict(call) | dict(zip(names, session.run(names, dict(call)), strict=True))
+    for values in layer_inputs(model, convolutions, calls):
         for node in convolutions:
             x = _patches(node, kernels[node.input[1]], values[node.input[0]][0], random)
             moments[node.name] = moments.get(node.name, 0.0) + x.T @ x / (len(x) * len(calls))
