@@ -14,14 +14,18 @@ import torch
 from torch.utils.data import Dataset
 
 from magicfuse_ros.media.degradations import blur, compress, degrade
+from magicfuse_training.data.classes import PEDESTRIAN
 from magicfuse_training.data.scenes import Scene
 
 Batch = dict[str, torch.Tensor]
 Arrays = dict[str, npt.NDArray[Any]]
 PASTED = (0.2, 0.6)  # height and width of what one scene lends another, as shares of a crop
 AROUND_PEOPLE = {True: 0.5, False: 0.15}  # share of crops that are, by day and at night
-NEAR = 0.15  # share of crops that show a scene as if from near, where people fill a frame
-NEAREST = 3.2  # scale
+NEAR = 0.2  # share of crops that show a scene as if from near, where people fill a frame
+NEAREST = 4.5  # scale
+DARK_CLOTHES = 0.3  # share of crops by day whose people are darker than they were
+CLOTHES = (0.1, 0.7)  # what their codes are multiplied by
+SOFT = 5  # pixels of the edge between them and the rest
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class CropConfig:
     # Crops with a piece of another scene of their group in them (CutMix, arXiv 1905.04899). A few
     # hundred scenes are soon learnt by heart; who stands where is what must not be.
     mixed: float = 0.4
+    pedestrian: int = PEDESTRIAN  # in the labels
 
 
 class Crops(Dataset[Batch]):
@@ -89,6 +94,8 @@ class Crops(Dataset[Batch]):
             part = self._pasted_part(rng)
             for name, image in crop.items():
                 image[part] = other[name][part]
+        if scene.clean and rng.random() < DARK_CLOTHES:
+            _dress_darkly(crop, rng.uniform(*CLOTHES), config.pedestrian)
         degraded = _degrade(crop["visible"], scene.clean, rng, config.clean, rows)
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
         return {
@@ -201,6 +208,13 @@ class _Jitter:
         gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         mixed = cv2.addWeighted(image, self.saturation, gray, 1 - self.saturation, 0)
         return np.asarray(mixed, dtype=np.uint8)
+
+
+def _dress_darkly(crop: Arrays, light: float, pedestrian: int) -> None:
+    """Darken the people of a crop in place: few of the training scenes have any in dark clothes."""
+    mask = cv2.blur((crop["label"] == pedestrian).astype(np.float32), (SOFT, SOFT))[..., None]
+    for name in ("visible", "target"):
+        crop[name] = (crop[name] * (1 - (1 - light) * mask)).round().astype(np.uint8)
 
 
 @dataclass(frozen=True)

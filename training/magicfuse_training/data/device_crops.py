@@ -22,10 +22,13 @@ from magicfuse_training.data import device_effects
 from magicfuse_training.data.crops import (
     AROUND_PEOPLE,
     CAUSES,
+    CLOTHES,
+    DARK_CLOTHES,
     JITTER,
     NEAR,
     NEAREST,
     PASTED,
+    SOFT,
     Batch,
     CropConfig,
     Crops,
@@ -86,6 +89,10 @@ class DeviceCrops(Crops):
             other, _ = self._cut_all(first[mixed] + rng.integers(size[mixed]), rng)
             images[at] = torch.where(self._pasted(len(mixed), rng), other, images[at])
         clean = self.clean[scene]
+        dressed = np.nonzero(clean & (rng.random(count) < DARK_CLOTHES))[0]
+        if len(dressed):
+            at, light = self._index(dressed), self._to(rng.uniform(*CLOTHES, len(dressed)))
+            images[at] = _dressed_darkly(images[at], light, config.pedestrian)
         degraded = self._degrade(images[:, :3], clean, rows, rng, generator)
         codes = (images[:, 3:7] * 255).round().to(torch.uint8)
         person = images[:, 8:9] > 0
@@ -296,6 +303,14 @@ class DeviceCrops(Crops):
 
     def _values(self, effects: Sequence[Effect], name: str) -> Tensor:
         return self._to(np.array([getattr(e, name) for e in effects]))
+
+
+def _dressed_darkly(images: Tensor, light: Tensor, pedestrian: int) -> Tensor:
+    """See `crops._dress_darkly`; images (B, 9, h, w) in [0, 1], light (B,)."""
+    people = (images[:, 7:8] * 255).round() == pedestrian
+    mask = F.avg_pool2d(people.float(), SOFT, 1, SOFT // 2, count_include_pad=False)
+    darker = device_effects.quantised(images[:, :6] * (1 - (1 - light[:, None, None, None]) * mask))
+    return torch.cat([darker, images[:, 6:]], 1)
 
 
 def _padded(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -10,7 +10,15 @@ from typing import overload
 import cv2
 import numpy as np
 
-from magicfuse_training.data.classes import CLASSES, IGNORE, PEDESTRIAN, U8, BoxMap, to_classes
+from magicfuse_training.data.classes import (
+    CLASSES,
+    IGNORE,
+    PEDESTRIAN,
+    PEOPLE,
+    U8,
+    BoxMap,
+    to_classes,
+)
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import (
@@ -28,6 +36,7 @@ __all__ = ["PERSON", "Scene", "Scenes", "load", "load_camvid", "load_msrs", "rea
            "read_image", "read_scene"]  # fmt: skip
 
 PERSON = 0  # in the box files of MSRS
+SMALLEST = 300  # pixels of a labelled person who gets a box
 Size = tuple[int, int]  # height, width
 
 
@@ -37,7 +46,8 @@ class Scene:
 
     `clean` is false for real night images: they are degraded, and no clean image of them exists;
     `target` is then a stand-in (`night_reference`), else the visible image itself. `label` is all
-    IGNORE where the set has no labels. `people` holds boxes (N, 4) as x0, y0, x1, y1 in pixels.
+    IGNORE where the set has no labels. `people` holds boxes (N, 4) as x0, y0, x1, y1 in pixels;
+    where the set has no boxes they are those of the label.
     """
 
     name: str
@@ -122,11 +132,12 @@ def read_scene(
         ids = read_label(record.label, data.labels)
         ids = to_classes(data.labels, ids, record.label, names)
         label = _fit(ids, height, width, label=True)
-    people = np.zeros((0, 4), np.float32)
     if record.boxes is not None:
         size = (int(original.shape[0]), int(original.shape[1]))
         people = people_in(record.boxes, data.boxes, *size)
         people = _fit_boxes(people, size, (height, width))
+    else:
+        people = people_labelled(label, names)
     target = visible if clean else night_reference(visible)
     return Scene(record.name, visible, target, clean, thermal, label, people)
 
@@ -153,6 +164,19 @@ def people_in(path: Path, names: BoxMap, height: int, width: int) -> Boxes:
         if name not in names:
             raise DataError(f"'{path}' holds the box name '{name}'; expected {', '.join(names)}")
     return boxes[[names[name] == PEDESTRIAN for name in found]].reshape(-1, 4)
+
+
+def people_labelled(label: U8, names: Sequence[str] = CLASSES) -> Boxes:
+    """Return the boxes of connected pedestrians in a label (H, W), (N, 4) x0, y0, x1, y1 in pixels.
+
+    Those under `SMALLEST` pixels are left out: from near they would be a smear.
+    """
+    ids = [i for i, name in enumerate(names) if name in PEOPLE]
+    mask = np.isin(label, ids).astype(np.uint8)
+    _, _, found, _ = cv2.connectedComponentsWithStats(mask)
+    x, y, w, h, area = found[1:].T  # the first is the background
+    boxes: Boxes = np.stack([x, y, x + w, y + h], 1)[area >= SMALLEST].astype(np.float32)
+    return boxes
 
 
 def _middle(size: Size, wanted: Size) -> tuple[int, int, int, int]:
