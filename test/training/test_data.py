@@ -3,11 +3,14 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
-from magicfuse_training.data.crops import NEAR, CropConfig, Crops
+from magicfuse_training.data.classes import MFNET_CLASSES, PEDESTRIAN
+from magicfuse_training.data.crops import DARK_CLOTHES, NEAR, CropConfig, Crops
+from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.night import night_reference
-from magicfuse_training.data.scenes import Scene, read_boxes
+from magicfuse_training.data.scenes import Scene, people_labelled, read_boxes
 
 CONFIG = CropConfig(height=64, width=96, batch=6)
 
@@ -108,3 +111,47 @@ def test_some_crops_show_people_from_near() -> None:
     weight = crops_of([0, 1, 0])[range(400)]["weight"]
     near = ((weight > 1).float().mean((1, 2, 3)) > 0.75).float().mean()
     assert NEAR / 8 < near < NEAR
+
+
+def test_labelled_people_get_boxes_but_for_the_smallest() -> None:
+    label = np.full((240, 320), 3, np.uint8)
+    label[80:160, 100:140] = PEDESTRIAN
+    label[20:26, 10:14] = PEDESTRIAN
+    assert people_labelled(label).tolist() == [[100, 80, 140, 160]]
+    assert people_labelled(label, MFNET_CLASSES).tolist() == []  # there it is another class
+    assert people_labelled(np.zeros_like(label)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("by", ["processor", "device"])
+def test_some_people_wear_dark_clothes_by_day(by: str) -> None:
+    image = np.full((240, 320, 3), 160, np.uint8)
+    label = np.full((240, 320), 3, np.uint8)
+    label[:, :160] = PEDESTRIAN
+    nobody = np.zeros((0, 4), np.float32)
+    config = CropConfig(height=64, width=96, batch=200, clean=1.0, mixed=0.0)
+
+    def dressed(clean: bool, pedestrian: int = PEDESTRIAN) -> float:
+        """Return the share of crops, of those that show both, whose people are darker."""
+        scenes = [[], [Scene("s", image, image, clean, image[..., 0], label, nobody)], []]
+        used = CropConfig(**{**vars(config), "pedestrian": pedestrian})
+        weights = [0.0, 1.0, 0.0]
+        crops = (
+            Crops(scenes, weights, used, 0)
+            if by == "processor"
+            else DeviceCrops(scenes, weights, used, 0, torch.device("cpu"))
+        )
+        batch = crops[range(200)]
+        people = (batch["label"] == PEDESTRIAN)[:, None].float()
+        shown = (people.mean((1, 2, 3)) - 0.5).abs() < 0.4
+        luma = batch["clean"].float().mean(1, keepdim=True)
+        inside, outside = (
+            (luma * some).sum((1, 2, 3)) / some.sum((1, 2, 3)).clamp_min(1)
+            for some in (people, 1 - people)
+        )
+        if clean:
+            assert torch.equal(batch["degraded"], batch["clean"])
+        return float((inside < 0.85 * outside)[shown].float().mean())
+
+    assert DARK_CLOTHES - 0.12 < dressed(clean=True) < DARK_CLOTHES + 0.12
+    assert dressed(clean=False) == 0
+    assert dressed(clean=True, pedestrian=PEDESTRIAN + 1) == 0
