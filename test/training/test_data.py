@@ -128,25 +128,24 @@ def test_some_people_wear_dark_clothes_by_day(by: str) -> None:
     label = np.full((240, 320), 3, np.uint8)
     label[:, :160] = PEDESTRIAN
     nobody = np.zeros((0, 4), np.float32)
-    config = CropConfig(height=64, width=96, batch=200, clean=1.0, mixed=0.0)
 
-    def dressed(clean: bool, pedestrian: int = PEDESTRIAN) -> float:
+    def dressed(clean: bool, people: tuple[int, ...] = (PEDESTRIAN,)) -> float:
         """Return the share of crops, of those that show both, whose people are darker."""
         scenes = [[], [Scene("s", image, image, clean, image[..., 0], label, nobody)], []]
-        used = CropConfig(**{**vars(config), "pedestrian": pedestrian})
+        config = CropConfig(height=64, width=96, clean=1.0, mixed=0.0, people=people)
         weights = [0.0, 1.0, 0.0]
         crops = (
-            Crops(scenes, weights, used, 0)
+            Crops(scenes, weights, config, 0)
             if by == "processor"
-            else DeviceCrops(scenes, weights, used, 0, torch.device("cpu"))
+            else DeviceCrops(scenes, weights, config, 0, torch.device("cpu"))
         )
         batch = crops[range(200)]
-        people = (batch["label"] == PEDESTRIAN)[:, None].float()
-        shown = (people.mean((1, 2, 3)) - 0.5).abs() < 0.4
+        left = (batch["label"] == PEDESTRIAN)[:, None].float()
+        shown = (left.mean((1, 2, 3)) - 0.5).abs() < 0.4
         luma = batch["clean"].float().mean(1, keepdim=True)
         inside, outside = (
             (luma * some).sum((1, 2, 3)) / some.sum((1, 2, 3)).clamp_min(1)
-            for some in (people, 1 - people)
+            for some in (left, 1 - left)
         )
         if clean:
             assert torch.equal(batch["degraded"], batch["clean"])
@@ -154,4 +153,5 @@ def test_some_people_wear_dark_clothes_by_day(by: str) -> None:
 
     assert DARK_CLOTHES - 0.12 < dressed(clean=True) < DARK_CLOTHES + 0.12
     assert dressed(clean=False) == 0
-    assert dressed(clean=True, pedestrian=PEDESTRIAN + 1) == 0
+    assert dressed(clean=True, people=(PEDESTRIAN + 1,)) == 0
+    assert dressed(clean=True, people=()) == 0

@@ -34,6 +34,11 @@ PEOPLE = ("pedestrian", "person")
 RIDERS = ("bicyclist", "bike")
 
 
+def ids_of_people(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the ids of people in labels of a preset's classes, which are in the order of ids."""
+    return tuple(i for i, name in enumerate(names) if name in PEOPLE)
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """What the label images of a set hold: ids, their names, and the class each becomes.

@@ -24,8 +24,10 @@ AROUND_PEOPLE = {True: 0.5, False: 0.15}  # share of crops that are, by day and 
 NEAR = 0.2  # share of crops that show a scene as if from near, where people fill a frame
 NEAREST = 4.5  # scale
 DARK_CLOTHES = 0.3  # share of crops by day whose people are darker than they were
-CLOTHES = (0.1, 0.7)  # what their codes are multiplied by
-SOFT = 5  # pixels of the edge between them and the rest
+CLOTHES_GAIN = (0.1, 0.7)  # of their codes
+CLOTHES_EDGE = (
+    5  # pixels over which it fades: a sharper edge than a lens makes would give them away
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class CropConfig:
     # Crops with a piece of another scene of their group in them (CutMix, arXiv 1905.04899). A few
     # hundred scenes are soon learnt by heart; who stands where is what must not be.
     mixed: float = 0.4
-    pedestrian: int = PEDESTRIAN  # in the labels
+    people: tuple[int, ...] = (PEDESTRIAN,)  # their ids in the labels
 
 
 class Crops(Dataset[Batch]):
@@ -95,7 +97,7 @@ class Crops(Dataset[Batch]):
             for name, image in crop.items():
                 image[part] = other[name][part]
         if scene.clean and rng.random() < DARK_CLOTHES:
-            _dress_darkly(crop, rng.uniform(*CLOTHES), config.pedestrian)
+            _dress_darkly(crop, rng.uniform(*CLOTHES_GAIN), config.people)
         degraded = _degrade(crop["visible"], scene.clean, rng, config.clean, rows)
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
         return {
@@ -210,11 +212,15 @@ class _Jitter:
         return np.asarray(mixed, dtype=np.uint8)
 
 
-def _dress_darkly(crop: Arrays, light: float, pedestrian: int) -> None:
-    """Darken the people of a crop in place: few of the training scenes have any in dark clothes."""
-    mask = cv2.blur((crop["label"] == pedestrian).astype(np.float32), (SOFT, SOFT))[..., None]
+def _dress_darkly(crop: Arrays, gain: float, people: tuple[int, ...]) -> None:
+    """Darken the people of a crop in place: few of the training scenes have any in dark clothes.
+
+    `visible` and `target` are (h, w, 3) uint8, `label` (h, w), where `people` are ids.
+    """
+    mask = np.isin(crop["label"], people).astype(np.float32)
+    mask = cv2.blur(mask, (CLOTHES_EDGE, CLOTHES_EDGE))[..., None]
     for name in ("visible", "target"):
-        crop[name] = (crop[name] * (1 - (1 - light) * mask)).round().astype(np.uint8)
+        crop[name] = (crop[name] * (1 - (1 - gain) * mask)).round().astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from magicfuse_training.data import device_effects
 from magicfuse_training.data.crops import (
     AROUND_PEOPLE,
     CAUSES,
-    CLOTHES,
+    CLOTHES_EDGE,
+    CLOTHES_GAIN,
     DARK_CLOTHES,
     JITTER,
     NEAR,
     NEAREST,
     PASTED,
-    SOFT,
     Batch,
     CropConfig,
     Crops,
@@ -91,8 +91,8 @@ class DeviceCrops(Crops):
         clean = self.clean[scene]
         dressed = np.nonzero(clean & (rng.random(count) < DARK_CLOTHES))[0]
         if len(dressed):
-            at, light = self._index(dressed), self._to(rng.uniform(*CLOTHES, len(dressed)))
-            images[at] = _dressed_darkly(images[at], light, config.pedestrian)
+            at, gain = self._index(dressed), self._to(rng.uniform(*CLOTHES_GAIN, len(dressed)))
+            images[at] = _dressed_darkly(images[at], gain, config.people)
         degraded = self._degrade(images[:, :3], clean, rows, rng, generator)
         codes = (images[:, 3:7] * 255).round().to(torch.uint8)
         person = images[:, 8:9] > 0
@@ -305,11 +305,12 @@ class DeviceCrops(Crops):
         return self._to(np.array([getattr(e, name) for e in effects]))
 
 
-def _dressed_darkly(images: Tensor, light: Tensor, pedestrian: int) -> Tensor:
-    """See `crops._dress_darkly`; images (B, 9, h, w) in [0, 1], light (B,)."""
-    people = (images[:, 7:8] * 255).round() == pedestrian
-    mask = F.avg_pool2d(people.float(), SOFT, 1, SOFT // 2, count_include_pad=False)
-    darker = device_effects.quantised(images[:, :6] * (1 - (1 - light[:, None, None, None]) * mask))
+def _dressed_darkly(images: Tensor, gain: Tensor, people: tuple[int, ...]) -> Tensor:
+    """See `crops._dress_darkly`; images (B, 9, h, w) in [0, 1], gain (B,)."""
+    ids = torch.tensor(people, device=images.device)
+    mask = torch.isin((images[:, 7:8] * 255).round().long(), ids).float()
+    mask = F.avg_pool2d(mask, CLOTHES_EDGE, 1, CLOTHES_EDGE // 2, count_include_pad=False)
+    darker = device_effects.quantised(images[:, :6] * (1 - (1 - gain[:, None, None, None]) * mask))
     return torch.cat([darker, images[:, 6:]], 1)
 
 

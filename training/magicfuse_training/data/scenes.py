@@ -14,9 +14,9 @@ from magicfuse_training.data.classes import (
     CLASSES,
     IGNORE,
     PEDESTRIAN,
-    PEOPLE,
     U8,
     BoxMap,
+    ids_of_people,
     to_classes,
 )
 from magicfuse_training.data.datasets import dataset
@@ -171,8 +171,7 @@ def people_labelled(label: U8, names: Sequence[str] = CLASSES) -> Boxes:
 
     Those under `SMALLEST` pixels are left out: from near they would be a smear.
     """
-    ids = [i for i, name in enumerate(names) if name in PEOPLE]
-    mask = np.isin(label, ids).astype(np.uint8)
+    mask = np.isin(label, ids_of_people(names)).astype(np.uint8)
     _, _, found, _ = cv2.connectedComponentsWithStats(mask)
     x, y, w, h, area = found[1:].T  # the first is the background
     boxes: Boxes = np.stack([x, y, x + w, y + h], 1)[area >= SMALLEST].astype(np.float32)

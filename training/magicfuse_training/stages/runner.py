@@ -10,7 +10,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from magicfuse_training.data.classes import PEOPLE
+from magicfuse_training.data.classes import ids_of_people
 from magicfuse_training.data.crops import Batch, CropConfig, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.mix import (
@@ -85,10 +85,7 @@ def train_stage(
     )
     names = [c.name for c in model.preset.classes]
     groups = groups or load_groups(sources, *size, names)
-    crops = CropConfig(
-        batch=budget.batch or CropConfig.batch,
-        pedestrian=next(i for i, name in enumerate(names) if name in PEOPLE),
-    )
+    crops = CropConfig(batch=budget.batch or CropConfig.batch, people=ids_of_people(names))
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
