@@ -10,6 +10,9 @@ has one or none has; `quantization` says how they were made and what they cost.
 Everything random in a frame is drawn once, standard normal, from numpy's `default_rng(seed)`, in
 this order: z_T, the shared start of the three streams; z_seg at the first step, where `z_seg_start`
 is "normal"; the encoder's input `noise`, where its graph has one. So a video does not flicker.
+
+The decoder's image of the thermal stream is the thermal estimate: its luma, or, where
+`thermal_uncertainty` is there, its red channel, with how sure the estimate is in the blue one.
 """
 
 from __future__ import annotations
@@ -101,6 +104,26 @@ class Quantization(_Strict):
     losses: dict[str, Any] = Field(description="of int8 against float32, by data and condition")
 
 
+class ThermalUncertainty(_Strict):
+    """How sure the thermal estimate is: the scale b of its Laplace distributed error.
+
+    The blue channel of the decoder's image of the thermal stream holds a code, 0 to 255, for
+
+        b = lowest * (highest / lowest) ** (code / 255)
+
+    as a share of the estimate's full range 0 to 1. The red channel holds the estimate.
+    """
+
+    lowest: float = Field(gt=0, description="b of code 0")
+    highest: float = Field(gt=0, le=1, description="b of code 255")
+
+    @model_validator(mode="after")
+    def _rising(self) -> ThermalUncertainty:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest is {self.lowest}; expected less than highest {self.highest}")
+        return self
+
+
 class Manifest(_Strict):
     """The content of `bundle.json`."""
 
@@ -121,6 +144,9 @@ class Manifest(_Strict):
         "zeros", description="z_seg at the first step: zeros or standard normal"
     )
     precision: Literal["float32", "float16", "int8"]
+    thermal_uncertainty: ThermalUncertainty | None = Field(
+        None, description="code of the thermal image's blue channel; None: its luma is the estimate"
+    )
     networks: dict[NetworkName, NetworkSpec]
     quantization: Quantization | None = None
     provenance: Provenance

@@ -13,7 +13,8 @@ from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import FrameError, MagicFuseError
 from magicfuse_ros.geometry import FITS, Fit, Geometry
-from magicfuse_ros.sampler import OUTPUTS, Output, Sampler
+from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, check_outputs
+from magicfuse_ros.sampler import Sampler
 
 __all__ = ["OUTPUTS", "FusedFrame", "Fuser", "Output"]
 
@@ -23,14 +24,16 @@ class FusedFrame:
     """What was asked for, at the input's size H x W; None where not asked for.
 
     All arrays are C-contiguous and belong to the caller. `thermal_estimate` is an estimate from
-    the visible image, never a measurement. `stages_ms` always has the keys prepare, encoder, ikr,
-    ckg, mkf, segmentation, decoder, finish, total, in milliseconds, 0 for a stage that did not run.
-    Networks that the backend joins share the time of their call by the library's own profile.
+    the visible image, never a measurement; `thermal_uncertainty` is its standard deviation.
+    `stages_ms` always has the keys prepare, encoder, ikr, ckg, mkf, segmentation, decoder, finish,
+    total, in milliseconds, 0 for a stage that did not run. Networks that the backend joins share
+    the time of their call by the library's own profile.
     """
 
     mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
     restored: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
     thermal_estimate: npt.NDArray[np.uint8] | None  # [H, W], bright is warm
+    thermal_uncertainty: npt.NDArray[np.uint8] | None  # [H, W], in the estimate's gray levels
     mask: npt.NDArray[np.uint8] | None  # [H, W], class ids of the bundle
     confidence: npt.NDArray[np.uint8] | None  # [H, W], 0 to 255, of the mask's class
     steps: int
@@ -74,6 +77,11 @@ class Fuser:
         self._sampler = Sampler(bundle, backend)
 
     @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The outputs that the bundle has."""
+        return available_outputs(self._bundle.manifest)
+
+    @property
     def steps(self) -> int:
         """K, the number of sampling steps.
 
@@ -104,23 +112,21 @@ class Fuser:
         self._tau = value
 
     def __call__(
-        self, image: npt.NDArray[np.uint8], outputs: Collection[Output] = OUTPUTS
+        self, image: npt.NDArray[np.uint8], outputs: Collection[Output] | None = None
     ) -> FusedFrame:
         """Fuse one frame.
 
         Args:
             image: [H, W, 3] uint8 RGB of any size; not changed.
-            outputs: what is wanted; nothing else is computed.
+            outputs: what is wanted; nothing else is computed. None: all that the bundle has.
 
         Raises:
             FrameError: if `image` is not such an array.
-            MagicFuseError: if an output is not known.
+            MagicFuseError: if an output is not known, or the bundle does not have it.
         """
         start = perf_counter()
-        wanted = frozenset(outputs)
-        if unknown := sorted(wanted.difference(OUTPUTS)):
-            known = ", ".join(OUTPUTS)
-            raise MagicFuseError(f"output '{unknown[0]}' is not known; expected {known}")
+        wanted = frozenset(self.outputs if outputs is None else outputs)
+        check_outputs(wanted, self._bundle.manifest)
         _check(image)
         geometry = Geometry.fit((image.shape[0], image.shape[1]), self._size, self._fit)
         prepared = geometry.forward(image)[np.newaxis]
@@ -135,7 +141,12 @@ class Fuser:
         def labels(array: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8] | None:
             return None if array is None else geometry.labels_back(array)
 
-        images = (back(sample.mag_image), back(sample.restored), back(sample.thermal_estimate))
+        images = (
+            back(sample.mag_image),
+            back(sample.restored),
+            back(sample.thermal_estimate),
+            back(sample.thermal_uncertainty),
+        )
         masks = (labels(sample.mask), labels(sample.confidence))
         end = perf_counter()
         stages = {

@@ -18,6 +18,7 @@
        2c. fused stream:     x0, z_mkf, z_seg = mkf(both x0, both eps, z_mkf, z_seg, tau, ...)
     3. mask, confidence = segmentation(z_seg)
     4. images = decoder(x0, image) of the streams whose image is wanted
+    5. thermal_estimate, thermal_uncertainty are read from the image of the thermal stream
 
 A network runs only where a wanted output needs it. Where MagImg and labels are wanted and K = 1, a
 backend may make them with one network; every further step would be a copy of three more.
@@ -28,20 +29,24 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from magicfuse_ros.backends.interface import Backend, Joined, Network, Part, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, TensorSpec
+from magicfuse_ros.outputs import (
+    DECODED,
+    LABELS,
+    OUTPUTS,
+    Output,
+    computed_outputs,
+    network_calls,
+)
+from magicfuse_ros.thermal import ThermalReader
 from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 
-Output = Literal["mag_image", "restored", "thermal_estimate", "mask", "confidence"]
-OUTPUTS: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate", "mask", "confidence")
-DECODED: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate")
-LABELS: tuple[Output, ...] = ("mask", "confidence")
 _JOINED: frozenset[Output] = frozenset({"mag_image", *LABELS})
 
 # Runs a network on those of the tensors given that it takes.
@@ -56,6 +61,7 @@ class Sample:
     mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
     restored: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
     thermal_estimate: npt.NDArray[np.uint8] | None  # [H, W]
+    thermal_uncertainty: npt.NDArray[np.uint8] | None  # [H, W] standard deviation, gray levels
     mask: npt.NDArray[np.uint8] | None  # [H, W] class ids
     confidence: npt.NDArray[np.uint8] | None  # [H, W] 0 to 255
     stages_ms: dict[str, float]  # by network; 0 for one that did not run
@@ -63,33 +69,13 @@ class Sample:
 
 @dataclass
 class _Frame:
-    """One kind of frame: of a set of outputs and a number of steps."""
+    """One kind of frame: of a set of computed outputs and a number of steps."""
 
     recorder: Recorder
     grid: _Grid
     joined: Joined | None
     # None: the joined network, whose time is shared out.
     spans: list[tuple[NetworkName | None, Stamp, Stamp]] = field(default_factory=list)
-
-
-def network_calls(outputs: Collection[Output], steps: int) -> dict[NetworkName, int]:
-    """Return how often each network runs for one frame of K = `steps` with these outputs."""
-    wanted = frozenset(outputs)
-    mkf = bool(wanted & {"mag_image", "mask", "confidence"})
-    return {
-        "encoder": int(bool(wanted)),
-        "ikr": steps * (mkf or "restored" in wanted),
-        "ckg": steps * (mkf or "thermal_estimate" in wanted),
-        "mkf": steps * mkf,
-        "segmentation": int(bool(wanted & {"mask", "confidence"})),
-        "decoder": len(wanted.intersection(DECODED)),
-    }
-
-
-def frame_gflop(bundle: Bundle, outputs: Collection[Output], steps: int) -> float:
-    """Return the cost in GFLOP of one frame of K = `steps` with these outputs."""
-    specs = bundle.manifest.networks
-    return sum(specs[n].gflop * calls for n, calls in network_calls(outputs, steps).items())
 
 
 class Sampler:
@@ -109,6 +95,7 @@ class Sampler:
         self._bundle = bundle
         self._backend = backend
         self._inputs = wire(manifest)
+        self._thermal = ThermalReader(manifest.thermal_uncertainty)
         latent = latent_shape(manifest)
         # In the order that bundle.py promises.
         random = np.random.default_rng(manifest.seed)
@@ -139,7 +126,7 @@ class Sampler:
 
         Args:
             image: [1, H, W, 3] uint8 RGB at the network's size, C-contiguous.
-            outputs: what is wanted; nothing else is computed.
+            outputs: what is wanted, of the bundle's; nothing else is computed.
             steps: K, one of the bundle's grids.
             tau: limit of the restoring stream's weight in thermal regions, 0 to 1.
 
@@ -149,12 +136,13 @@ class Sampler:
         Raises:
             BundleError: if the bundle has no grid for `steps`.
         """
-        key = (outputs, steps)
+        made = computed_outputs(outputs)
+        key = (made, steps)
         if key not in self._frames:
-            self._frames[key] = self._frame(outputs, steps)
+            self._frames[key] = self._frame(made, steps)
         frame = self._frames[key]
         inputs: dict[str, npt.NDArray[Any]] = {"image": image, "tau": np.array([tau], np.float32)}
-        arrays = frame.recorder(inputs, lambda tensors: self._run(tensors, outputs, frame))
+        arrays = frame.recorder(inputs, lambda tensors: self._run(tensors, made, frame))
         ms = dict.fromkeys((str(n) for n in NETWORKS), 0.0)
         shares = frame.joined.shares() if frame.joined else {}
         for name, start, end in frame.spans:
@@ -162,14 +150,14 @@ class Sampler:
             for part, share in ({name: 1.0} if name else shares).items():
                 ms[part] += share * elapsed
         first = {name: array[0] for name, array in arrays.items()}
-        if "thermal_estimate" in first:
-            first["thermal_estimate"] = _luma(first["thermal_estimate"])
+        if (thermal := first.pop("thermal_estimate", None)) is not None:
+            first |= self._thermal(thermal, outputs)
         return Sample(**{name: first.get(name) for name in OUTPUTS}, stages_ms=ms)
 
     def _run(
         self, tensors: Mapping[str, Tensor], outputs: frozenset[Output], frame: _Frame
     ) -> dict[str, npt.NDArray[np.uint8]]:
-        """Do the work of one frame, see `Work`; `tensors` are image and tau.
+        """Do the work of one frame, see `Work`; `tensors` are image and tau, `outputs` computed.
 
         It may be recorded, so it must not depend on any value.
         """
@@ -296,7 +284,3 @@ class Sampler:
     def _constant(self, array: npt.NDArray[np.float32]) -> Tensor:
         array.setflags(write=False)  # a backend that reads in place must not write there
         return self._backend.upload(array)
-
-
-def _luma(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from magicfuse_ros.bundle import SemanticClass
@@ -45,9 +45,19 @@ IMAGE_TOPICS = (
     ImageTopic(
         "thermal_estimate", frozenset({"thermal_estimate"}), lambda frame, _: frame.thermal_estimate
     ),
+    ImageTopic(
+        "thermal_uncertainty",
+        frozenset({"thermal_uncertainty"}),
+        lambda frame, _: frame.thermal_uncertainty,
+    ),
     ImageTopic(MASK, frozenset({"mask"}), lambda frame, _: frame.mask),
     ImageTopic(
         "segmentation/confidence", frozenset({"confidence"}), lambda frame, _: frame.confidence
     ),
     ImageTopic(OVERLAY, frozenset({"mag_image", "mask"}), _overlay),
 )
+
+
+def image_topics(outputs: Collection[Output]) -> list[ImageTopic]:
+    """Return the image topics that can be made of these outputs."""
+    return [topic for topic in IMAGE_TOPICS if topic.needs.issubset(outputs)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pytest import MonkeyPatch
 
-from tiny_bundle import add_int8, build
+from tiny_bundle import UNCERTAINTY, add_int8, build
 
 
 def pytest_configure() -> None:
@@ -24,6 +24,12 @@ def _own_engine_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Mon
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny bundle; tests that change it copy it first."""
     return build(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_uncertain_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny bundle that has `thermal_uncertainty`; tests that change it copy it."""
+    return build(tmp_path_factory.mktemp("bundles") / "uncertain", UNCERTAINTY)
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,18 @@ def test_the_ratios_follow_from_time_and_peak(report: dict[str, Any]) -> None:
         assert r["efficiency"] == pytest.approx(0.030 / seconds / peak, rel=0.1, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["tiny_bundle", "tiny_uncertain_bundle"])
+def test_all_outputs_are_those_that_the_bundle_has(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    path = tmp_path / "bench.json"
+    options = ("--all-outputs", "--backend", "onnxruntime", "--rounds", "1", "--json", str(path))
+    result = bench(request.getfixturevalue(kind), *options)
+    assert result.exit_code == 0, result.output
+    (timed,) = json.loads(path.read_text())["results"]
+    assert timed["gflop"] == pytest.approx(0.042)  # K = 2 with three decoder calls
+
+
 def test_the_first_round_alone_tells_the_memory(tiny_bundle: Path) -> None:
     with Worker(job(tiny_bundle, "onnxruntime")) as worker:
         for _ in range(2):
@@ -115,7 +127,7 @@ def test_warm_up_frames_are_not_timed(monkeypatch: MonkeyPatch) -> None:
         nonlocal now
         cost = next(costs)
         now += cost
-        return FusedFrame(None, None, None, None, None, 1, {"ikr": cost, "total": 0.0})
+        return FusedFrame(None, None, None, None, None, None, 1, {"ikr": cost, "total": 0.0})
 
     assert worker_process.time_frames(fuse, 2) == ([1000.0, 2000.0], {"ikr": [1.0, 2.0]})
 

@@ -24,6 +24,10 @@ def edit(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (root / MANIFEST).write_text(json.dumps(manifest))
 
 
+def uncertain(lowest: float, highest: float) -> Callable[[dict[str, Any]], object]:
+    return lambda m: m.update(thermal_uncertainty={"lowest": lowest, "highest": highest})
+
+
 def test_loads_and_reads_back_what_was_written(tiny_bundle: Path) -> None:
     bundle = Bundle.load(str(tiny_bundle))
     assert bundle.manifest.name == "tiny"
@@ -35,6 +39,15 @@ def test_loads_and_reads_back_what_was_written(tiny_bundle: Path) -> None:
 def test_bundles_from_before_z_seg_start_start_from_zeros(copied: Path) -> None:
     edit(copied, lambda m: m.pop("z_seg_start"))
     assert Bundle.load(copied).manifest.z_seg_start == "zeros"
+
+
+def test_bundles_from_before_thermal_uncertainty_have_none(
+    copied: Path, tiny_uncertain_bundle: Path
+) -> None:
+    edit(copied, lambda m: m.pop("thermal_uncertainty"))
+    assert Bundle.load(copied).manifest.thermal_uncertainty is None
+    found = Bundle.load(tiny_uncertain_bundle).manifest.thermal_uncertainty
+    assert found is not None and (found.lowest, found.highest) == (0.01, 1.0)
 
 
 def test_fingerprint_follows_the_networks_only(copied: Path) -> None:
@@ -163,6 +176,12 @@ def test_other_format_versions(copied: Path, version: object) -> None:
         (lambda m: m.update(tau=1.5), "tau: "),
         (lambda m: m.update(seed=-1), "seed: "),
         (lambda m: m.update(z_seg_start="ones"), "z_seg_start: "),
+        (uncertain(0.0, 0.5), r"thermal_uncertainty\.lowest: .*greater than 0"),
+        (uncertain(0.1, 1.01), r"thermal_uncertainty\.highest: .*less than or equal to 1"),
+        (uncertain(float("nan"), 0.5), r"thermal_uncertainty\.lowest: "),
+        (uncertain(0.1, -1.0), r"thermal_uncertainty\.highest: "),
+        (uncertain(0.2, 0.2), r"thermal_uncertainty: .*lowest is 0\.2; expected less than highest"),
+        (lambda m: m.update(thermal_uncertainty={"lowest": 0.1}), "highest: Field required"),
     ],
 )
 def test_manifests_that_do_not_hold_together(

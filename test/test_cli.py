@@ -43,8 +43,17 @@ def test_info_explains_the_bundle(tiny_bundle: Path) -> None:
         "Backends on this machine",
         "openvino (auto; tensorrt_rtx ",
         "can run",
+        "none: this bundle does not estimate it",
     ):
         assert expected in result.stdout, expected
+
+
+def test_info_tells_whether_the_thermal_uncertainty_is_there(tiny_uncertain_bundle: Path) -> None:
+    result = magicfuse("info", str(tiny_uncertain_bundle))
+    assert result.exit_code == 0, result.output
+    (line,) = (row for row in result.stdout.splitlines() if "thermal uncertainty" in row)
+    assert "standard deviation, 4 to 255 gray levels" in line
+    assert "0.042" in result.stdout  # of all outputs: the uncertainty takes no decoder call
 
 
 def test_info_tells_what_is_int8(tiny_int8_bundle: Path) -> None:

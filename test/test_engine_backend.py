@@ -24,7 +24,8 @@ from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Precision
 from magicfuse_ros.errors import BackendError
-from magicfuse_ros.sampler import OUTPUTS, Output, Sampler
+from magicfuse_ros.outputs import OUTPUTS, Output
+from magicfuse_ros.sampler import Sampler
 from test_cuda import device, runtime  # noqa: F401  fixtures
 
 ALL = frozenset(OUTPUTS)
@@ -127,8 +128,8 @@ class StandIn(Library):
 
 
 @pytest.fixture
-def bundle(tiny_bundle: Path) -> Bundle:
-    return Bundle.load(tiny_bundle)
+def bundle(tiny_uncertain_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_uncertain_bundle)
 
 
 @pytest.fixture
@@ -157,6 +158,7 @@ def test_frames_have_the_bytes_of_the_same_networks_on_the_host(
         (ALL, 2),
         (frozenset({"mag_image", "mask"}), 2),
         (frozenset({"restored"}), 1),
+        (frozenset({"thermal_uncertainty"}), 1),
     ]
     seen = set()
     for number in range(3):  # the first frame records; the others repeat, in turn
@@ -186,6 +188,11 @@ def test_networks_are_called_only_while_a_kind_of_frame_is_recorded(
     assert Context.calls == 2 * (len(NETWORKS) + 2)  # three decoders; to warm up, and to record
     sampler.sample(some_image(0), ALL, 2, 0.4)
     assert Context.calls == 2 * (len(NETWORKS) + 2) + 2 * (len(NETWORKS) + 2 + 3)
+    before = Context.calls
+    thermal: tuple[Output, ...] = ("thermal_estimate", "thermal_uncertainty")
+    for outputs in (thermal[:1], thermal[1:], thermal):  # all read the same record
+        sampler.sample(some_image(0), frozenset(outputs), 1, 0.4)
+    assert Context.calls == before + 2 * 3  # encoder, ckg, decoder
 
 
 def test_a_call_that_the_engine_does_not_accept_names_the_network(

@@ -19,6 +19,9 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import String
 
+from magicfuse_ros.backends import select
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.fuser import Fuser
 from ros_rig import COUNTERS, LATCHED, Rig, image
 
 BURST = 40  # images; the queues on the way of the results have room for all of them
@@ -62,6 +65,51 @@ def test_all_outputs_carry_the_cameras_header_and_size(rig: Rig) -> None:
         assert message.step == 70 * (3 if encoding == "bgr8" else 1)
         assert len(message.data) == message.step * message.height
     assert set(received["segmentation/mask"][0].data) <= {0, 1, 2}
+
+
+def test_a_bundle_without_the_uncertainty_has_no_topic_for_it(rig: Rig) -> None:
+    names = [name for name, _ in rig.node.get_topic_names_and_types()]
+    assert f"{rig.name}/thermal_estimate" in names
+    assert f"{rig.name}/thermal_uncertainty" not in names
+
+
+def test_the_uncertainty_of_the_thermal_estimate(
+    tmp_path: Path, tiny_uncertain_bundle: Path
+) -> None:
+    rig = Rig(tmp_path, bundle=str(tiny_uncertain_bundle))
+    try:
+        rig.activate()
+        sent = image(stamp=12, size=(50, 70))
+        rig.camera.publish(sent)
+        rig.sync()
+        assert rig.counts()["idle"] == 1  # advertised alone, it costs nothing
+        uncertainty = rig.subscribe("thermal_uncertainty")
+        sent.header.stamp.sec = 13
+        rig.camera.publish(sent)
+        assert rig.spin_until(lambda: bool(uncertainty)), rig.output()
+        (message,) = uncertainty
+        assert message.header == sent.header
+        assert (message.encoding, message.height, message.width) == ("mono8", 50, 70)
+        assert message.step == 70
+        rgb = np.array(sent.data, np.uint8).reshape(50, 70, 3)[..., ::-1]
+        fuser = Fuser(Bundle.load(tiny_uncertain_bundle), select())
+        expected = fuser(rgb, ["thermal_uncertainty"]).thermal_uncertainty
+        np.testing.assert_array_equal(np.reshape(message.data, (50, 70)), expected)
+        rig.counts()
+        report = rig.diagnostics[-1]
+        assert float(report["stage_ckg_ms"]) > 0 and float(report["stage_decoder_ms"]) > 0
+        for idle in ("ikr", "mkf", "segmentation"):
+            assert float(report[f"stage_{idle}_ms"]) == 0, idle
+
+        estimate = rig.subscribe("thermal_estimate")
+        sent.header.stamp.sec = 14
+        rig.camera.publish(sent)
+        assert rig.spin_until(lambda: bool(estimate) and len(uncertainty) == 2), rig.output()
+        assert estimate[0].header == uncertainty[1].header == sent.header
+        assert estimate[0].data != uncertainty[1].data == message.data
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
 
 
 def test_only_what_has_a_subscriber_is_computed(rig: Rig) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import NETWORKS, Bundle
 from magicfuse_ros.errors import BundleError, FrameError, MagicFuseError
-from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser
+from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser, Output
 from magicfuse_ros.geometry import FITS, Fit, Geometry
 from magicfuse_ros.sampler import Sampler
 
@@ -21,8 +21,8 @@ SIZE = (64, 96)
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path) -> Bundle:
-    return Bundle.load(tiny_bundle)
+def bundle(tiny_uncertain_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_uncertain_bundle)
 
 
 @pytest.fixture(scope="module", params=FITS)
@@ -101,6 +101,33 @@ def test_only_what_is_wanted_comes_back(fuser: Fuser) -> None:
     assert list(arrays(frame)) == ["restored"]
     assert frame.stages_ms["ckg"] == frame.stages_ms["mkf"] == frame.stages_ms["segmentation"] == 0
     assert arrays(fuser(scene(30, 40), ())) == {}
+
+
+def test_the_uncertainty_comes_with_the_estimate_or_alone(fuser: Fuser) -> None:
+    names: tuple[Output, ...] = ("thermal_estimate", "thermal_uncertainty")
+    both = arrays(fuser(scene(30, 40), names))
+    assert list(both) == list(names)
+    assert not np.array_equal(both["thermal_estimate"], both["thermal_uncertainty"])
+    for name in names:
+        alone = arrays(fuser(scene(30, 40), [name]))
+        assert list(alone) == [name]
+        np.testing.assert_array_equal(alone[name], both[name])
+
+
+def test_a_bundle_without_the_uncertainty(tiny_bundle: Path, bundle: Bundle) -> None:
+    certain, uncertain = Fuser(Bundle.load(tiny_bundle), select()), Fuser(bundle, select())
+    assert uncertain.outputs == OUTPUTS
+    assert set(OUTPUTS) - set(certain.outputs) == {"thermal_uncertainty"}
+    image = scene(30, 40)
+    with pytest.raises(
+        BundleError, match=r"bundle 'tiny' has no output 'thermal_uncertainty': its"
+    ):
+        certain(image, ["mask", "thermal_uncertainty"])
+    ours, theirs = arrays(certain(image)), arrays(uncertain(image))
+    assert tuple(ours) == certain.outputs and tuple(theirs) == OUTPUTS
+    for name in ("mag_image", "restored", "mask", "confidence"):
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert not np.array_equal(ours["thermal_estimate"], theirs["thermal_estimate"])
 
 
 def test_stages_are_timed(fuser: Fuser) -> None:

@@ -17,7 +17,8 @@ from magicfuse_ros.backends.interface import Part
 from magicfuse_ros.backends.openvino_join import shares
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.errors import BackendError
-from magicfuse_ros.sampler import OUTPUTS, Sampler
+from magicfuse_ros.outputs import OUTPUTS
+from magicfuse_ros.sampler import Sampler
 
 IMAGE = TensorSpec(name="image", dtype="uint8", shape=(1, 64, 96, 3))
 
@@ -32,16 +33,18 @@ def parts(bundle: Bundle, *names: str) -> list[Part]:
     return [Part(n, bundle.root / specs[n].file, specs[n]) for n in names]
 
 
-def test_an_image_does_not_depend_on_what_else_is_wanted(tiny_bundle: Path) -> None:
+def test_an_image_does_not_depend_on_what_else_is_wanted(tiny_uncertain_bundle: Path) -> None:
     """One alone takes its own networks, all together the joined one."""
-    sampler = Sampler(Bundle.load(tiny_bundle), select("openvino"))
+    sampler = Sampler(Bundle.load(tiny_uncertain_bundle), select("openvino"))
     for seed in range(3):
         image = np.random.default_rng(seed).integers(0, 256, (1, 64, 96, 3), np.uint8)
         together = sampler.sample(image, frozenset(OUTPUTS), 1, 0.4)
         for name in OUTPUTS:
             alone = getattr(sampler.sample(image, frozenset({name}), 1, 0.4), name)
             difference = np.abs(alone.astype(int) - getattr(together, name))
-            assert difference.max() <= 1, (name, seed)
+            # a code of the uncertainty that differs by 1 is 1.8 % more: up to 5 of 255
+            limit = 5 if name == "thermal_uncertainty" else 1
+            assert difference.max() <= limit, (name, seed)
 
 
 def test_joined_networks_still_tell_their_times(

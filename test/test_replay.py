@@ -94,6 +94,25 @@ def test_every_frame_comes_out_with_its_stamps(
             np.testing.assert_array_equal(written, wanted, err_msg=name)
 
 
+def test_the_uncertainty_is_recorded_and_compared_where_the_bundle_has_it(
+    tmp_path: Path, tiny_uncertain_bundle: Path
+) -> None:
+    bag = drive(tmp_path / "in", 2)
+    first, second = tmp_path / "first", tmp_path / "second"
+    bundle = ("--bundle", tiny_uncertain_bundle)
+    assert replay(bag, first, *bundle).exit_code == 0
+    found = messages(first / "bag")["/fuse_node/thermal_uncertainty"]
+    fuser = Fuser(Bundle.load(tiny_uncertain_bundle), backends.select())
+    for message, frame in zip(found, open_source(bag), strict=True):
+        uncertainty = fuser(frame.image).thermal_uncertainty
+        assert message.encoding == "mono8"
+        np.testing.assert_array_equal(message.data.reshape(64, 96), uncertainty)
+    result = replay(bag, second, *bundle, "--compare", first / "bag")
+    assert result.exit_code == 0, result.output
+    report = json.loads((second / "comparison.json").read_text())
+    assert "thermal_uncertainty" in report["psnr_db"]
+
+
 def test_twice_gives_the_same_bytes(tmp_path: Path, tiny_bundle: Path) -> None:
     bag = drive(tmp_path / "in", 6, suffix=".jpg", info=True)
     bags = []

@@ -49,9 +49,11 @@ def summary(out: Path) -> dict[str, Any]:
     return report
 
 
-def test_the_node_gives_what_the_offline_replay_gives(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_the_node_gives_what_the_offline_replay_gives(
+    tmp_path: Path, tiny_uncertain_bundle: Path
+) -> None:
     bag = drive(tmp_path / "in", 12, suffix=".png", info=True, storage=StoragePlugin.SQLITE3)
-    bundle = ("--bundle", tiny_bundle)
+    bundle = ("--bundle", tiny_uncertain_bundle)
     offline = tmp_path / "offline"
     done = replay(bag, offline, *bundle, "--offline")
     assert done.returncode == 0, done.stderr
@@ -78,6 +80,7 @@ def test_the_node_gives_what_the_offline_replay_gives(tmp_path: Path, tiny_bundl
     live, expected = messages(out / "bag"), messages(offline / "bag")
     results = {topic for topic in live if "/debug/" not in topic}
     assert results - {"/diagnostics"} == set(expected)
+    assert "/fuse_node/thermal_uncertainty" in expected
     assert len(live["/fuse_node/debug/age_ms"]) >= frames["fused"]
     for topic in (t for t in expected if t != "/fuse_node/segmentation/label_info"):
         by_stamp = {stamp_ns(m): m for m in expected[topic]}

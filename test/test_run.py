@@ -11,14 +11,12 @@ from typer.testing import CliRunner, Result
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
-from magicfuse_ros.fuser import OUTPUTS, Fuser
+from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.image_codec import Image, decode_file
 from magicfuse_ros.media import open_source
 from magicfuse_ros.overlay import overlay
 from media_files import SECOND, image_message, picture, write_bag, write_picture, write_video
 from tiny_bundle import CLASSES
-
-FOLDERS = (*OUTPUTS, "overlay")
 
 
 def magicfuse_run(path: Path, out: Path, *options: str | Path) -> Result:
@@ -46,21 +44,25 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("kind", ["tiny_bundle", "tiny_uncertain_bundle"])
 def test_everything_is_written_for_every_frame(
-    folder: Path, tmp_path: Path, tiny_bundle: Path
+    folder: Path, tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
+    bundle: Path = request.getfixturevalue(kind)
     out = tmp_path / "deep" / "out"
-    result = magicfuse_run(folder, out, "--bundle", tiny_bundle)
+    result = magicfuse_run(folder, out, "--bundle", bundle)
     assert result.exit_code == 0, result.output
+    fuser = Fuser(Bundle.load(bundle), backends.select())
+    folders = {*fuser.outputs, "overlay"}
+    assert ("thermal_uncertainty" in folders) == (kind == "tiny_uncertain_bundle")
     names = ["street 1", "street 3", "street 4"]
-    assert {path.name for path in out.iterdir()} == {*FOLDERS, "contact_sheet.png", "report.json"}
-    for kind in FOLDERS:
+    assert {path.name for path in out.iterdir()} == {*folders, "contact_sheet.png", "report.json"}
+    for kind in folders:
         assert sorted(path.name for path in (out / kind).iterdir()) == [f"{n}.png" for n in names]
 
-    fuser = Fuser(Bundle.load(tiny_bundle), backends.select())
     for frame in open_source(folder):
         fused = fuser(frame.image)
-        expected: dict[str, Any] = {kind: getattr(fused, kind) for kind in OUTPUTS}
+        expected: dict[str, Any] = {kind: getattr(fused, kind) for kind in fuser.outputs}
         expected["overlay"] = overlay(expected["mag_image"], expected["mask"], CLASSES)
         for kind, image in expected.items():
             written = read(out / kind / f"{frame.name}.png")
@@ -70,10 +72,10 @@ def test_everything_is_written_for_every_frame(
 
 
 def test_masks_hold_class_ids_in_one_channel(
-    folder: Path, tmp_path: Path, tiny_bundle: Path
+    folder: Path, tmp_path: Path, tiny_uncertain_bundle: Path
 ) -> None:
-    assert magicfuse_run(folder, tmp_path / "out", "--bundle", tiny_bundle).exit_code == 0
-    for kind in ("mask", "confidence", "thermal_estimate"):
+    assert magicfuse_run(folder, tmp_path / "out", "--bundle", tiny_uncertain_bundle).exit_code == 0
+    for kind in ("mask", "confidence", "thermal_estimate", "thermal_uncertainty"):
         data = (tmp_path / "out" / kind / "street 1.png").read_bytes()
         assert data[25] == 0, f"{kind} is not a grayscale PNG"  # byte 25: colour type
     mask = read(tmp_path / "out" / "mask" / "street 1.png")

@@ -15,10 +15,12 @@ from magicfuse_ros.backends.interface import Network, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BundleError
-from magicfuse_ros.sampler import OUTPUTS, Output, Sampler, frame_gflop, network_calls
+from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, frame_gflop, network_calls
+from magicfuse_ros.sampler import Sampler
 
 Array = npt.NDArray[Any]
-ALL = frozenset(OUTPUTS)
+CERTAIN: tuple[Output, ...] = tuple(n for n in OUTPUTS if n != "thermal_uncertainty")
+ALL = frozenset(CERTAIN)  # that every bundle has
 
 
 class Counting:
@@ -70,6 +72,11 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 
 @pytest.fixture
+def uncertain(tiny_uncertain_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_uncertain_bundle)
+
+
+@pytest.fixture
 def image() -> npt.NDArray[np.uint8]:
     coarse = np.random.default_rng(5).integers(0, 256, (1, 8, 12, 3), np.uint8)
     return np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2))
@@ -118,11 +125,10 @@ def by_hand(image: Array, grid: list[int], tau: float) -> dict[str, Array]:
         n: np.clip(enlarge(conv(x0[n], tiny.DECODE), 8) + enlarge(detail, 2), 0, 1)[0] * 255
         for n in z
     }
-    luma = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
     return {
         "mag_image": images["mkf"].transpose(1, 2, 0),
         "restored": images["ikr"].transpose(1, 2, 0),
-        "thermal_estimate": images["ckg"].transpose(1, 2, 0) @ luma,
+        "thermal_image": images["ckg"].transpose(1, 2, 0),
         "mask": scores[0].argmax(axis=0),
         "confidence": 255 * (odds.max(axis=1) / odds.sum(axis=1))[0],
     }
@@ -138,11 +144,39 @@ def test_the_sample_is_what_the_method_says(
     manifest = bundle.manifest.model_copy(update={"step_grids": {len(grid): grid}})
     sampler = Sampler(Bundle(bundle.root, manifest), select(backend))
     sample = sampler.sample(image, ALL, len(grid), tau)
-    for name, expected in by_hand(image, grid, tau).items():
+    by_name = by_hand(image, grid, tau)
+    by_name["thermal_estimate"] = by_name.pop("thermal_image") @ [0.299, 0.587, 0.114]  # BT.601
+    for name, expected in by_name.items():
         actual = getattr(sample, name)
         assert actual.dtype == np.uint8 and actual.shape == expected.shape
         tolerance = 0 if name == "mask" else 1.01  # rounding
         np.testing.assert_allclose(actual.astype(float), expected, atol=tolerance, err_msg=name)
+
+
+# Labels and MagImg with K = 1 make OpenVINO run the joined network.
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("outputs", [("thermal_estimate", "thermal_uncertainty"), OUTPUTS])
+def test_the_uncertainty_is_what_the_blue_channel_codes(
+    uncertain: Bundle,
+    image: npt.NDArray[np.uint8],
+    backend: str,
+    steps: int,
+    outputs: tuple[Output, ...],
+) -> None:
+    sample = Sampler(uncertain, select(backend)).sample(image, frozenset(outputs), steps, 0.4)
+    thermal = by_hand(image, tiny.GRIDS[steps], 0.4)["thermal_image"]
+    red, blue = thermal[..., 0], thermal[..., 2]
+    assert sample.thermal_estimate is not None and sample.thermal_uncertainty is not None
+    np.testing.assert_allclose(sample.thermal_estimate.astype(float), red, atol=1.01)
+    # sqrt(2) x 255 x 0.01 x 100^(code / 255), saturated; the code is rounded, as the result is
+    low, high = (
+        np.minimum(3.60624 * 100 ** ((blue + off) / 255), 255) + off for off in (-0.6, 0.6)
+    )
+    actual = sample.thermal_uncertainty
+    assert actual.dtype == np.uint8 and actual.shape == (64, 96)
+    assert ((low <= actual) & (actual <= high)).all()
+    assert actual.min() < 10 and actual.max() > 240
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -151,11 +185,11 @@ def test_frames_do_not_depend_on_the_frames_before(
 ) -> None:
     sampler = Sampler(bundle, select(backend))
     first = sampler.sample(image, ALL, 2, 0.4)
-    kept = {name: getattr(first, name).copy() for name in OUTPUTS}
+    kept = {name: getattr(first, name).copy() for name in CERTAIN}
     other = sampler.sample(255 - image, ALL, 1, 0.9)
     sampler.sample(255 - image, ALL, 2, 0.9)
     again = sampler.sample(image, ALL, 2, 0.4)
-    for name in OUTPUTS:
+    for name in CERTAIN:
         np.testing.assert_array_equal(getattr(first, name), kept[name])
         np.testing.assert_array_equal(getattr(again, name), kept[name])
         assert not np.array_equal(getattr(other, name), kept[name])
@@ -167,6 +201,8 @@ def test_frames_do_not_depend_on_the_frames_before(
         ((), {}),
         (("restored",), {"encoder": 1, "ikr": 2, "decoder": 1}),
         (("thermal_estimate",), {"encoder": 1, "ckg": 2, "decoder": 1}),
+        (("thermal_uncertainty",), {"encoder": 1, "ckg": 2, "decoder": 1}),
+        (("thermal_estimate", "thermal_uncertainty"), {"encoder": 1, "ckg": 2, "decoder": 1}),
         (("mask",), {"encoder": 1, "ikr": 2, "ckg": 2, "mkf": 2, "segmentation": 1}),
         (("confidence", "mask"), {"encoder": 1, "ikr": 2, "ckg": 2, "mkf": 2, "segmentation": 1}),
         (("mag_image",), {"encoder": 1, "ikr": 2, "ckg": 2, "mkf": 2, "decoder": 1}),
@@ -174,24 +210,24 @@ def test_frames_do_not_depend_on_the_frames_before(
     ],
 )
 def test_only_what_the_outputs_need_runs(
-    bundle: Bundle,
+    uncertain: Bundle,
     image: npt.NDArray[np.uint8],
     outputs: tuple[Output, ...],
     expected: dict[str, int],
 ) -> None:
     backend = Counting()
-    sample = Sampler(bundle, backend).sample(image, frozenset(outputs), 2, 0.4)
+    sample = Sampler(uncertain, backend).sample(image, frozenset(outputs), 2, 0.4)
     assert backend.count() == expected
     assert {name for name in OUTPUTS if getattr(sample, name) is not None} == set(outputs)
     assert {name for name, ms in sample.stages_ms.items() if ms > 0} == set(expected)
 
 
 def test_predicted_calls_are_the_calls_for_every_choice_of_outputs(
-    bundle: Bundle, image: npt.NDArray[np.uint8]
+    uncertain: Bundle, image: npt.NDArray[np.uint8]
 ) -> None:
     backend = Counting()
-    sampler = Sampler(bundle, backend)
-    full = sampler.sample(image, ALL, 2, 0.4)
+    sampler = Sampler(uncertain, backend)
+    full = sampler.sample(image, frozenset(OUTPUTS), 2, 0.4)
     for size in range(len(OUTPUTS) + 1):
         for outputs in combinations(OUTPUTS, size):
             backend.calls.clear()
@@ -202,12 +238,45 @@ def test_predicted_calls_are_the_calls_for_every_choice_of_outputs(
                 np.testing.assert_array_equal(getattr(sample, name), getattr(full, name))
 
 
+class CountingApart(Counting):
+    """Sees the networks that run beside OpenVINO's joined one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = select("openvino")
+
+    def join(self, *arguments: Any) -> Any:
+        return self.inner.join(*arguments)
+
+
+def test_beside_the_joined_network_both_thermal_outputs_take_one_decoder_call(
+    uncertain: Bundle, image: npt.NDArray[np.uint8]
+) -> None:
+    backend = CountingApart()
+    sampler = Sampler(uncertain, backend)
+    full = sampler.sample(image, frozenset(OUTPUTS), 1, 0.4)
+    assert backend.count() == {"decoder": 2}  # the other one is of the restored image
+    for left_out in ("thermal_estimate", "thermal_uncertainty"):
+        backend.calls.clear()
+        sample = sampler.sample(image, frozenset(OUTPUTS) - {left_out, "restored"}, 1, 0.4)
+        assert backend.count() == {"decoder": 1}
+        assert getattr(sample, left_out) is None
+        (other,) = {"thermal_estimate", "thermal_uncertainty"} - {left_out}
+        np.testing.assert_array_equal(getattr(sample, other), getattr(full, other))
+
+
+def test_only_some_bundles_have_the_uncertainty(bundle: Bundle, uncertain: Bundle) -> None:
+    assert available_outputs(bundle.manifest) == CERTAIN
+    assert available_outputs(uncertain.manifest) == OUTPUTS
+
+
 def test_gflop_of_a_frame_counts_every_decoder_call(bundle: Bundle) -> None:
     default: tuple[Output, ...] = ("mag_image", "mask", "confidence")
     # The tiny bundle's networks cost 1, 2, .. 6 MFLOP in the order of NETWORKS.
     assert frame_gflop(bundle, default, 1) == pytest.approx(0.021)
     assert frame_gflop(bundle, default, 2) == pytest.approx(0.021 + 0.009)
-    assert frame_gflop(bundle, OUTPUTS, 2) == pytest.approx(0.021 + 0.009 + 2 * 0.006)
+    assert frame_gflop(bundle, CERTAIN, 2) == pytest.approx(0.021 + 0.009 + 2 * 0.006)
+    assert frame_gflop(bundle, OUTPUTS, 2) == frame_gflop(bundle, CERTAIN, 2)
     assert frame_gflop(bundle, (), 2) == 0
 
 

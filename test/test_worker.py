@@ -46,7 +46,7 @@ class FakeFuser:
         self.go.acquire()
         if self.error is not None:
             raise self.error
-        return FusedFrame(None, np.asarray(pixels), None, None, None, 2, {"total": 1.0})
+        return FusedFrame(None, np.asarray(pixels), None, None, None, None, 2, {"total": 1.0})
 
 
 class FakePublishers:

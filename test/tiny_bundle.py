@@ -1,7 +1,8 @@
 """A bundle of real ONNX graphs, small enough for tests, whose result test_sampler.py recomputes.
 
 Image 64 x 96, latent 4 x 8 x 12, three classes, K = 1 and 2, v-prediction. The decoder and the
-segmentation head take the encoder's `detail`, so that the wiring by name is used.
+segmentation head take the encoder's `detail`, so that the wiring by name is used. The channels of
+the decoder's images differ, so that of the thermal stream can be read with UNCERTAINTY, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from magicfuse_ros.bundle import (
     QuantizedGraph,
     SemanticClass,
     TensorSpec,
+    ThermalUncertainty,
     sha256,
     write_manifest,
 )
@@ -38,6 +40,7 @@ CLASSES = [
     SemanticClass(id=1, name="person", color=(220, 20, 60), thermal=True, drivable=False),
     SemanticClass(id=2, name="sky", color=(70, 130, 180), thermal=False, drivable=False),
 ]
+UNCERTAINTY = ThermalUncertainty(lowest=0.01, highest=1.0)
 LATENT = (1, CHANNELS, HEIGHT // SCALE, WIDTH // SCALE)
 SCORES = (1, len(CLASSES), *LATENT[2:])
 # Weights of the branches' velocity: (condition, z, t / 1000)
@@ -166,7 +169,7 @@ def _save(g: _Graph, path: Path, inputs: list[TensorSpec], outputs: list[TensorS
     onnx.save(model, path)
 
 
-def build(root: Path) -> Path:
+def build(root: Path, thermal_uncertainty: ThermalUncertainty | None = None) -> Path:
     """Write the bundle into a new folder and return the folder."""
     root.mkdir(parents=True)
     step_in, step_out = ("condition", "z", *_STEP), ("eps", "x0", "z_next")
@@ -217,6 +220,7 @@ def build(root: Path) -> Path:
             tau=0.4,
             seed=3,
             precision="float32",
+            thermal_uncertainty=thermal_uncertainty,
             networks=networks,
             provenance=Provenance(
                 data=["none"],

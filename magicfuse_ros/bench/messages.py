@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from magicfuse_ros.engine_cache import Precision
-from magicfuse_ros.sampler import Output
+from magicfuse_ros.outputs import Output
 
 
 class _Message(BaseModel):

@@ -18,7 +18,7 @@ from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
 from magicfuse_ros.bench.messages import Round
 from magicfuse_ros.bench.rounds import Worker
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.sampler import frame_gflop
+from magicfuse_ros.outputs import frame_gflop
 
 BUDGET_GFLOP = 10.0  # of a frame of nano
 

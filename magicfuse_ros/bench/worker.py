@@ -23,7 +23,7 @@ from magicfuse_ros.bench.messages import Job, Ready, Refusal, Round
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import FusedFrame, Fuser
-from magicfuse_ros.sampler import frame_gflop
+from magicfuse_ros.outputs import frame_gflop
 
 WARM_UP_FRAMES = 3  # of every round: the other processes have had the caches
 

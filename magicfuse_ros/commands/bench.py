@@ -24,7 +24,7 @@ from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.command_line import SeveralValues
 from magicfuse_ros.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.errors import BackendError, MagicFuseError, MediaError
-from magicfuse_ros.fuser import OUTPUTS, Output
+from magicfuse_ros.outputs import Output, available_outputs
 
 # What fuse_node publishes by default.
 DEFAULT_OUTPUTS: tuple[Output, ...] = ("mag_image", "mask", "confidence")
@@ -85,7 +85,7 @@ def bench_command(
             height=h,
             steps=k,
             threads=threads,
-            outputs=OUTPUTS if all_outputs else DEFAULT_OUTPUTS,
+            outputs=available_outputs(loaded.manifest) if all_outputs else DEFAULT_OUTPUTS,
         )
         for b, p, (w, h), k in itertools.product(
             backend or ["auto"],

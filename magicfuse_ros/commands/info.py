@@ -15,13 +15,8 @@ from magicfuse_ros import backends
 from magicfuse_ros.bundle import NETWORKS, Bundle, Manifest
 from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.errors import BackendError
-from magicfuse_ros.sampler import OUTPUTS, Output, frame_gflop
-
-_FRAMES: tuple[tuple[str, tuple[Output, ...]], ...] = (
-    ("MagImg, mask", ("mag_image", "mask", "confidence")),
-    ("all outputs", OUTPUTS),
-    ("restored only", ("restored",)),
-)
+from magicfuse_ros.outputs import Output, available_outputs, frame_gflop
+from magicfuse_ros.thermal import standard_deviations
 
 
 def info_command(
@@ -62,11 +57,16 @@ def _networks(manifest: Manifest) -> Table:
 
 def _cost(bundle: Bundle) -> Table:
     table = Table("steps K", title="GFLOP of a frame", title_justify="left")
-    for name, _ in _FRAMES:
+    frames: dict[str, tuple[Output, ...]] = {
+        "MagImg, mask": ("mag_image", "mask", "confidence"),
+        "all outputs": available_outputs(bundle.manifest),
+        "restored only": ("restored",),
+    }
+    for name in frames:
         table.add_column(name, justify="right")
     for steps in sorted(bundle.manifest.step_grids):
         default = " (default)" if steps == bundle.manifest.default_steps else ""
-        cells = [f"{frame_gflop(bundle, outputs, steps):.3f}" for _, outputs in _FRAMES]
+        cells = [f"{frame_gflop(bundle, outputs, steps):.3f}" for outputs in frames.values()]
         table.add_row(f"{steps}{default}", *cells)
     return table
 
@@ -84,7 +84,16 @@ def _sampling(manifest: Manifest) -> dict[str, str]:
         **{f"grid K = {k}": str(grid) for k, grid in sorted(manifest.step_grids.items())},
         "tau": str(manifest.tau),
         "seed": str(manifest.seed),
+        "thermal uncertainty": _uncertainty(manifest),
     }
+
+
+def _uncertainty(manifest: Manifest) -> str:
+    coding = manifest.thermal_uncertainty
+    if coding is None:
+        return "none: this bundle does not estimate it"
+    deviations = standard_deviations(coding)
+    return f"standard deviation, {deviations[0]} to {deviations[-1]} gray levels"
 
 
 def _backends() -> dict[str, str]:

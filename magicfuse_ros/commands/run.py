@@ -168,7 +168,8 @@ def _write(
     out: Path,
     sheet: EvenSample[Row],
 ) -> None:
-    images: dict[str, Image] = {name: getattr(fused, name) for name in OUTPUTS}
+    found: dict[str, Image | None] = {name: getattr(fused, name) for name in OUTPUTS}
+    images = {name: image for name, image in found.items() if image is not None}
     images["overlay"] = overlay(images["mag_image"], images["mask"], classes)
     for folder, image in images.items():
         write_png(out / folder / f"{frame.name}.png", image)

@@ -20,7 +20,7 @@ from magicfuse_ros.media.bag_reader import image_topics, open_bag
 from magicfuse_ros.replay.comparison import Comparison, Difference, Flicker
 from magicfuse_ros.topics import MAG_IMAGE, MASK, NODE
 
-MEASURED = (MASK, MAG_IMAGE, "restored_image", "thermal_estimate")
+MEASURED = (MASK, MAG_IMAGE, "restored_image", "thermal_estimate", "thermal_uncertainty")
 FLICKERING = (MASK, MAG_IMAGE)
 
 Key = tuple[int, int]  # stamp of the header in ns, how many frames had it before

@@ -81,7 +81,8 @@ def replay_offline(
     begin = perf_counter()
     refused: list[Refusal] = []
     with BagWriter(bag, compress=True) as writer:
-        recording = _Recording(writer, node, classes, source.calibrations())
+        images = topics.image_topics(fuser.outputs)
+        recording = _Recording(writer, node, images, classes, source.calibrations())
         for frame in source:
             try:
                 fused = fuser(frame.image)
@@ -103,16 +104,18 @@ class _Recording:
         self,
         writer: BagWriter,
         node: str,
+        images: Sequence[topics.ImageTopic],
         classes: Sequence[SemanticClass],
         calibrations: list[tuple[int, Any]],
     ) -> None:
         self._writer = writer
         self._node = node
+        self._images = images
         self._classes = classes
         self._calibrations = calibrations
         self._labelled = False
         writer.add_topic(f"{node}/{topics.LABELS}", LABEL_INFO, latched=True)
-        for topic in topics.IMAGE_TOPICS:
+        for topic in images:
             writer.add_topic(f"{node}/{topic.name}", RAW)
         if calibrations:
             writer.add_topic(f"{node}/{topics.CAMERA_INFO}", CAMERA_INFO)
@@ -122,7 +125,7 @@ class _Recording:
         if not self._labelled:
             self._put(topics.LABELS, frame, self._labels(header))
             self._labelled = True
-        for topic in topics.IMAGE_TOPICS:
+        for topic in self._images:
             image = topic.pixels(fused, self._classes)
             if image is not None:
                 self._put(topic.name, frame, self._image(image, header))

@@ -15,6 +15,7 @@ from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.parameters import FuseParameters
 from magicfuse_ros.ros.debug_topics import DebugTopics
 from magicfuse_ros.ros.publishers import Publishers
+from magicfuse_ros.topics import image_topics
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Pipeline:
         control.configure(values.mode, values.steps, values.target_period)
         fuser = Fuser(bundle, backend, fit=values.fit, tau=values.chosen_tau)
         fuser.warm_up()
-        publishers = Publishers(node, manifest.classes)
+        publishers = Publishers(node, image_topics(fuser.outputs), manifest.classes)
         debug = DebugTopics(node)
         return cls(values, bundle, backend, choice, fuser, publishers, debug, control)
 

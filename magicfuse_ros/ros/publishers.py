@@ -15,14 +15,16 @@ from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.images import ImageMessage
 from magicfuse_ros.ros.labels import LABEL_TYPE, label_message
-from magicfuse_ros.topics import CAMERA_INFO, IMAGE_TOPICS, LABELS, ImageTopic
+from magicfuse_ros.topics import CAMERA_INFO, LABELS, ImageTopic
 
 
 class Publishers:
     """Publishers of everything that comes out, lazy: `wanted` tells what has a subscriber."""
 
-    def __init__(self, node: LifecycleNode, classes: list[SemanticClass]) -> None:
-        """Advertise.
+    def __init__(
+        self, node: LifecycleNode, topics: Collection[ImageTopic], classes: list[SemanticClass]
+    ) -> None:
+        """Advertise these image topics, the names of the classes and the camera's calibration.
 
         Raises:
             MagicFuseError: if a QoS override cannot be used.
@@ -33,8 +35,8 @@ class Publishers:
         self._labels = node.create_lifecycle_publisher(LABEL_TYPE, f"~/{LABELS}", qos.latched())
         self._made = [self._labels]
         try:
-            self._images = {topic: self._create(Image, topic.name) for topic in IMAGE_TOPICS}
-            self._messages = {topic: ImageMessage() for topic in IMAGE_TOPICS}
+            self._images = {topic: self._create(Image, topic.name) for topic in topics}
+            self._messages = {topic: ImageMessage() for topic in topics}
             self._camera_info = self._create(CameraInfo, CAMERA_INFO)
         except MagicFuseError:
             self.destroy()

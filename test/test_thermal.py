@@ -1,0 +1,66 @@
+"""What is read from the decoded image of the thermal stream, against numbers made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from magicfuse_ros.bundle import ThermalUncertainty
+from magicfuse_ros.outputs import Output
+from magicfuse_ros.thermal import ThermalReader, standard_deviations
+
+BOTH: tuple[Output, ...] = ("thermal_estimate", "thermal_uncertainty")
+
+
+@pytest.mark.parametrize(
+    ("code", "deviation"),
+    [
+        (0, 4),  # b = 0.01: 255 x 1.41421 x 0.01 = 3.606
+        (51, 9),  # a fifth of the way: b = 0.01 x 100^0.2 = 0.025119: 9.058
+        (102, 23),  # 0.063096: 22.75
+        (153, 57),  # 0.158489: 57.15
+        (204, 144),  # 0.398107: 143.57
+        (235, 251),  # 0.696856: 251.30
+        (236, 255),  # 0.709555: 255.88 is more than an image holds
+        (255, 255),  # 1: 360.62
+    ],
+)
+def test_the_standard_deviation_of_a_code(code: int, deviation: int) -> None:
+    table = standard_deviations(ThermalUncertainty(lowest=0.01, highest=1.0))
+    assert table.dtype == np.uint8 and table.shape == (256,)
+    assert table[code] == deviation
+
+
+def test_another_range_gives_another_table() -> None:
+    table = standard_deviations(ThermalUncertainty(lowest=0.02, highest=0.32))
+    # b = 0.02, 0.02 x 16^0.4 = 0.060629 and 0.32: 7.21, 21.86 and 115.40
+    assert [table[code] for code in (0, 102, 255)] == [7, 22, 115]
+    assert (np.diff(table.astype(int)) >= 0).all()
+
+
+@pytest.fixture
+def image() -> npt.NDArray[np.uint8]:
+    """Red, green and blue all differ; the blue ones are codes of the table above."""
+    rows = [[[10, 200, 0], [250, 0, 51]], [[128, 7, 204], [0, 255, 255]]]
+    return np.array(rows, np.uint8)
+
+
+def test_with_a_code_red_is_the_estimate_and_blue_says_how_sure_it_is(
+    image: npt.NDArray[np.uint8],
+) -> None:
+    read = ThermalReader(ThermalUncertainty(lowest=0.01, highest=1.0))
+    found = read(image, BOTH)
+    np.testing.assert_array_equal(found["thermal_estimate"], [[10, 250], [128, 0]])
+    np.testing.assert_array_equal(found["thermal_uncertainty"], [[4, 9], [144, 255]])
+    for array in found.values():
+        assert array.dtype == np.uint8 and array.flags.c_contiguous
+        assert not np.shares_memory(array, image)
+    for name in BOTH:
+        assert list(read(image, [name, "mask"])) == [name]
+
+
+def test_without_a_code_the_luma_is_the_estimate(image: npt.NDArray[np.uint8]) -> None:
+    found = ThermalReader(None)(image, ["thermal_estimate"])
+    luma = image @ [0.299, 0.587, 0.114]
+    np.testing.assert_array_equal(found["thermal_estimate"], np.rint(luma))
