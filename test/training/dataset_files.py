@@ -128,6 +128,48 @@ def cityscapes(root: Path) -> None:
         text(folder / f"{name}_gtFine_polygons.json", "{}")
 
 
+def llvip_repacked(root: Path) -> None:
+    picture(root / "train" / "vi" / "010001.jpg")
+    picture(root / "train" / "ir" / "010001.jpg", THERMAL)
+
+
+def cityscapes_repacked(root: Path) -> None:
+    squeezed = cv2.resize(COLOR, (WIDTH // 2, HEIGHT), interpolation=cv2.INTER_AREA)
+    picture(root / "train" / "vi" / "aachen_0001.png", squeezed)
+    ids = np.full((HEIGHT, WIDTH // 2), 0, np.uint8)
+    ids[:, :2] = [8, 9]
+    picture(root / "train" / "label" / "aachen_0001.png", ids)
+
+
+def idd(root: Path) -> None:
+    picture(root / "leftImg8bit" / "train" / "201" / "frame0029_leftImg8bit.png")
+    folder = root / "gtFine" / "train" / "201"
+    label(folder / "frame0029_gtFine_labellevel3Ids.png", [9, 4, 6, 25])
+
+
+def idd_lite(root: Path) -> None:
+    picture(root / "leftImg8bit" / "train" / "0" / "024541_image.jpg")
+    label(root / "gtFine" / "train" / "0" / "024541_label.png", [3, 2, 2, 6])
+    picture(root / "gtFine" / "train" / "0" / "024541_inst_label.png")
+
+
+def idd_repacked(root: Path) -> None:
+    picture(root / "train" / "vi" / "000_024541.jpg")
+    label(root / "train" / "group" / "000_024541.png", [3, 2, 2, 6])
+    label(root / "train" / "teacher_label" / "000_024541.png", [8, 9, 3, 255])
+
+
+def pennfudan(root: Path) -> None:
+    picture(root / "PNGImages" / "FudanPed00001.png")
+    label(root / "PedMasks" / "FudanPed00001_mask.png", [0, 1, 2, 0])
+
+
+def pennfudan_repacked(root: Path) -> None:
+    picture(root / "train" / "vi" / "FudanPed00001.jpg")
+    label(root / "train" / "label" / "FudanPed00001.png", [255, 9, 9, 255])
+    text(root / "train" / "boxes" / "FudanPed00001.txt", "0 0.375 0.5 0.25 0.5\n")
+
+
 def kaist(root: Path) -> None:
     for video in ("set00/V000", "set03/V001", "set06/V000"):
         picture(root / "images" / video / "visible" / "I00000.jpg")
@@ -146,6 +188,7 @@ WRITERS = {
     writer.__name__.replace("_", "-"): writer
     for writer in (
         folder, mfnet, msrs, msrs_repacked, fmb, llvip, m3fd, roadscene, roadscene_repacked,
-        camvid, camvid_segnet, camvid_repacked, cityscapes, kaist,
+        camvid, camvid_segnet, camvid_repacked, cityscapes, kaist, llvip_repacked,
+        cityscapes_repacked, idd, idd_lite, idd_repacked, pennfudan, pennfudan_repacked,
     )
 }  # fmt: skip

@@ -1,18 +1,20 @@
 """Crops of scenes: what a batch holds, and what its flags mean."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from magicfuse_training.data.classes import MFNET_CLASSES, PEDESTRIAN
+from magicfuse_training.data.classes import MFNET_CLASSES, PEDESTRIAN, ROAD, SKY
 from magicfuse_training.data.crops import DARK_CLOTHES, NEAR, CropConfig, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.night import night_reference
 from magicfuse_training.data.scenes import Scene, people_labelled, read_boxes
 
-CONFIG = CropConfig(height=64, width=96, batch=6)
+NOBODY = np.zeros((0, 4), np.float32)
+CONFIG = CropConfig(height=64, width=96, batch=6, night=0.0)
 
 
 def scene(clean: bool, thermal: bool) -> Scene:
@@ -42,7 +44,8 @@ def test_a_batch_has_the_shapes_and_types_that_the_stages_expect() -> None:
     batch = batch_of([1, 1, 1])
     assert batch["degraded"].shape == batch["clean"].shape == (6, 3, 64, 96)
     assert batch["thermal"].shape == batch["weight"].shape == (6, 1, 64, 96)
-    assert batch["label"].shape == (6, 64, 96) and batch["label"].dtype == torch.int64
+    assert batch["label"].shape == batch["teacher"].shape == (6, 64, 96)
+    assert batch["label"].dtype == batch["teacher"].dtype == torch.int64
     assert batch["clean"].dtype == torch.uint8 and batch["weight"].dtype == torch.float32
 
 
@@ -127,7 +130,7 @@ def test_some_people_wear_dark_clothes_by_day(by: str) -> None:
     image = np.full((240, 320, 3), 160, np.uint8)
     label = np.full((240, 320), 3, np.uint8)
     label[:, :160] = PEDESTRIAN
-    nobody = np.zeros((0, 4), np.float32)
+    nobody = NOBODY
 
     def dressed(clean: bool, people: tuple[int, ...] = (PEDESTRIAN,)) -> float:
         """Return the share of crops, of those that show both, whose people are darker."""
@@ -155,3 +158,66 @@ def test_some_people_wear_dark_clothes_by_day(by: str) -> None:
     assert dressed(clean=False) == 0
     assert dressed(clean=True, people=(PEDESTRIAN + 1,)) == 0
     assert dressed(clean=True, people=()) == 0
+
+
+def labelled(thermal: bool = False, night: bool = False) -> Scene:
+    """Return a scene of sky above a road, with a person of 90 pixels on it."""
+    image = np.full((240, 320, 3), (150, 160, 190), np.uint8)
+    label = np.full((240, 320), SKY, np.uint8)
+    image[100:], label[100:] = (110, 105, 100), ROAD
+    image[110:200, 140:170], label[110:200, 140:170] = (60, 30, 30), PEDESTRIAN
+    if night:
+        image = image // 8
+    return Scene(
+        "s", image, image, not night, image[..., 0] if thermal else None, label,
+        people_labelled(label),
+    )  # fmt: skip
+
+
+def test_some_labelled_days_are_seen_at_night_with_their_own_masks() -> None:
+    always = replace(CONFIG, night=1.0, clean=1.0, mixed=0.0)
+    dark = Crops([[labelled()]], [1.0], always, 0)[range(20)]
+    sky, people = (dark["label"] == i for i in (SKY, PEDESTRIAN))
+    assert people.any() and sky.any()
+    luma = dark["degraded"].float().mean(1)
+    assert luma[sky].mean() < 70 < dark["clean"].float().mean()
+    assert (dark["has_clean"] == np.float32(CONFIG.night_weight)).all()
+    for kept in (labelled(thermal=True), replace_label(labelled(), 255)):
+        day = Crops([[kept]], [1.0], always, 0)[range(6)]
+        assert (day["has_clean"] == 1).all(), "a thermal image, or no classes to go by"
+
+
+def replace_label(scene: Scene, value: int) -> Scene:
+    return replace(scene, label=np.full_like(scene.label, value))
+
+
+def test_people_of_other_scenes_are_put_into_nights_and_get_their_light_and_label() -> None:
+    night = replace(replace_label(labelled(thermal=True, night=True), ROAD), people=NOBODY)
+    config = replace(CONFIG, pasted=1.0, mixed=0.0)
+    crops = Crops([[labelled()], [night]], [0.0, 1.0], config, 0)
+    batch = crops[range(30)]
+    person = batch["label"] == PEDESTRIAN
+    assert person.any(2).any(1).float().mean() > 0.3 and person.float().mean() < 0.5
+    assert torch.equal(person, batch["weight"][:, 0] > 1)
+    luma, thermal = batch["degraded"].float().mean(1), batch["thermal"][:, 0].float()
+    assert luma[person].mean() < 4 * luma[~person].mean() + 10  # no brighter than a lamp makes it
+    assert thermal[person].mean() > thermal[~person].mean() + 20
+    nobody = Crops([[labelled()], [night]], [0.0, 1.0], replace(config, pasted=0.0), 0)[range(30)]
+    assert not (nobody["label"] == PEDESTRIAN).any()
+
+
+def test_a_crop_of_a_small_scene_is_enlarged_and_never_stretched() -> None:
+    """A box that is twice as high as wide stays so, whatever the scene's size."""
+    scene = labelled()
+    low = replace(scene, visible=scene.visible[80:160], target=scene.target[80:160],
+                  label=scene.label[80:160], people=NOBODY)  # fmt: skip
+    low.label[:] = ROAD
+    low.label[20:60, 100:120] = PEDESTRIAN
+    crops = Crops([[low]], [1.0], replace(CONFIG, height=128, width=96, mixed=0.0), 0)
+    ratios = []
+    for mask in crops[range(120)]["label"] == PEDESTRIAN:
+        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+        inside = len(rows) and rows[0] > 0 and rows[-1] < 127 and columns[0] > 0
+        if inside and columns[-1] < 95:
+            ratios.append(len(rows) / len(columns))
+    assert ratios and min(ratios) > 1.5 and max(ratios) < 2.6

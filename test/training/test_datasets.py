@@ -21,6 +21,7 @@ from dataset_files import (
 from magicfuse_training.data.classes import (
     BICYCLIST,
     CAR,
+    CLASSES,
     IGNORE,
     LOOKALIKE,
     PEDESTRIAN,
@@ -29,7 +30,7 @@ from magicfuse_training.data.classes import (
 )
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.scenes import Scenes, load, load_camvid, load_msrs
+from magicfuse_training.data.scenes import Scenes, load, load_camvid, load_msrs, usual_gain
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NAMES = {  # of the first split
@@ -47,10 +48,30 @@ NAMES = {  # of the first split
     "camvid-repacked": ["0001TP_006690"],
     "cityscapes": ["aachen/aachen_000000_000019", "bochum/bochum_000000_000019"],
     "kaist": ["set00/V000/I00000", "set03/V001/I00000"],
+    "llvip-repacked": ["010001"],
+    "cityscapes-repacked": ["aachen_0001"],
+    "idd": ["201/frame0029"],
+    "idd-lite": ["0/024541"],
+    "idd-repacked": ["000_024541"],
+    "pennfudan": ["FudanPed00001"],
+    "pennfudan-repacked": ["FudanPed00001"],
 }
-UNLABELLED = {"llvip", "m3fd", "roadscene", "roadscene-repacked", "kaist"}
-BOXED = {"msrs-repacked", "llvip", "m3fd", "kaist"}
-VISIBLE_ONLY = {"camvid", "camvid-segnet", "camvid-repacked", "cityscapes"}
+UNLABELLED = {"llvip", "llvip-repacked", "m3fd", "roadscene", "roadscene-repacked", "kaist"}
+BOXED = {"msrs-repacked", "llvip", "m3fd", "kaist", "pennfudan-repacked"}
+VISIBLE_ONLY = {
+    "camvid", "camvid-segnet", "camvid-repacked", "cityscapes", "cityscapes-repacked",
+    "idd", "idd-lite", "idd-repacked", "pennfudan", "pennfudan-repacked",
+}  # fmt: skip
+VEHICLES, LIVING = 242, 241  # sets of classes that IDD Lite's groups are
+FIRST = {  # of the label's first row, where it is not a car, a person, a rider and something else
+    **{kind: [IGNORE] * 4 for kind in UNLABELLED},
+    **{kind: [CAR, PEDESTRIAN, BICYCLIST, STATIC] for kind in ("mfnet", "msrs", "msrs-repacked")},
+    "cityscapes-repacked": [CAR, CAR, PEDESTRIAN, PEDESTRIAN],
+    "idd-lite": [VEHICLES, LIVING, LIVING, SKY],
+    "idd-repacked": [VEHICLES, LIVING, LIVING, SKY],
+    "pennfudan": [IGNORE, PEDESTRIAN, PEDESTRIAN, IGNORE],
+    "pennfudan-repacked": [IGNORE, PEDESTRIAN, PEDESTRIAN, IGNORE],
+}
 
 
 def first_split(kind: str, root: Path) -> str:
@@ -72,10 +93,9 @@ def test_a_set_in_its_published_layout_becomes_scenes(kind: str, tmp_path: Path)
         assert scene.thermal is None
     else:
         assert scene.thermal is not None
-        assert np.abs(scene.thermal.astype(int) - THERMAL).mean() < 8
-    rest = {"mfnet": STATIC, "msrs": STATIC, "msrs-repacked": STATIC}.get(kind, SKY)
-    expected = [IGNORE] * 4 if kind in UNLABELLED else [CAR, PEDESTRIAN, BICYCLIST, rest]
-    assert scene.label[0, :4].tolist() == expected
+        real = usual_gain(THERMAL) if dataset(kind).auto_gain else THERMAL
+        assert np.abs(scene.thermal.astype(int) - real).mean() < 8
+    assert scene.label[0, :4].tolist() == FIRST.get(kind, [CAR, PEDESTRIAN, BICYCLIST, SKY])
     assert scene.people.tolist() == ([list(PERSON_BOX)] if kind in BOXED else [])
 
 
@@ -125,17 +145,48 @@ def test_scenes_are_read_when_asked_for_unless_they_are_held_in_memory(tmp_path:
     assert (lazy[0].visible != held[0].visible).any() and held[0] is held[0]
 
 
-def test_other_aspect_ratios_lose_their_margins_and_boxes_move_along(tmp_path: Path) -> None:
+def test_a_scene_is_fitted_into_the_size_as_a_letterbox_fits_it(tmp_path: Path) -> None:
     wide = np.zeros((48, 128, 3), np.uint8)
-    wide[:, 32:96] = 200  # the middle 64 x 48 pixels
+    wide[:, 32:96] = 200
     picture(tmp_path / "Vis" / "0.png", wide)
     picture(tmp_path / "Ir" / "0.png", wide[..., 0])
-    inside = "<bndbox><xmin>40</xmin><ymin>10</ymin><xmax>60</xmax><ymax>30</ymax></bndbox>"
-    outside = "<bndbox><xmin>2</xmin><ymin>10</ymin><xmax>30</xmax><ymax>30</ymax></bndbox>"
-    voc(tmp_path / "Annotation" / "0.xml", ("People", inside), ("People", outside))
+    box = "<bndbox><xmin>40</xmin><ymin>12</ymin><xmax>60</xmax><ymax>32</ymax></bndbox>"
+    voc(tmp_path / "Annotation" / "0.xml", ("People", box))
     (scene,) = load("m3fd", tmp_path, "all", 24, 32)
-    assert scene.visible.min() > 150 and scene.thermal is not None and scene.thermal.min() > 150
-    assert scene.people.tolist() == [[4, 5, 14, 15]]
+    assert scene.visible.shape == (12, 32, 3) and scene.label.shape == (12, 32)
+    assert scene.thermal is not None and scene.thermal.shape == (12, 32)
+    assert scene.visible[:, 10:22].min() > 150 and scene.visible[:, :6].max() < 50
+    assert scene.people.tolist() == [[10, 3, 15, 8]]
+
+
+def test_what_automatic_gain_made_of_a_thermal_image_is_undone() -> None:
+    """Level and gain of a camera say nothing: only what is warmer than the rest does."""
+    scene = np.random.default_rng(0).integers(20, 60, (24, 32), np.uint8)
+    stretched = (3 * scene.astype(int) + 40).astype(np.uint8)
+    assert np.abs(usual_gain(scene).astype(int) - usual_gain(stretched)).max() <= 1
+    assert usual_gain(np.full_like(scene, 90)).std() == 0
+
+
+def test_coarse_masks_fill_what_a_label_leaves_open_and_teachers_never_contradict(
+    tmp_path: Path,
+) -> None:
+    WRITERS["msrs-repacked"](tmp_path)  # car, person, bike, then unlabelled: STATIC
+    night = tmp_path / "train" / "coarse_label" / "00002N.png"
+    label(night, [SKY, SKY, SKY, 3, PEDESTRIAN, IGNORE])
+    label(tmp_path / "train" / "teacher_label" / "00001D.png", [5, 5, 5, CAR, 4, IGNORE])
+    day, dark = load_msrs(tmp_path, "train", HEIGHT, WIDTH)
+    known = [CAR, PEDESTRIAN, BICYCLIST]
+    assert dark.label[0, :6].tolist() == [*known, 3, PEDESTRIAN, STATIC] and dark.teacher is None
+    assert day.label[0, :5].tolist() == [*known, STATIC, STATIC]
+    assert day.teacher is not None  # exact classes need no teacher; a car is not STATIC
+    assert day.teacher[0, :6].tolist() == [IGNORE] * 4 + [4, IGNORE]
+
+
+def test_a_teacher_adds_classes_inside_the_groups_of_idd(tmp_path: Path) -> None:
+    WRITERS["idd-repacked"](tmp_path)
+    (scene,) = load("idd-repacked", tmp_path, "train", HEIGHT, WIDTH)
+    assert scene.teacher is not None  # road among living things contradicts them
+    assert scene.teacher[0, :4].tolist() == [CAR, PEDESTRIAN, IGNORE, IGNORE]
 
 
 def test_a_palette_png_holds_ids_and_not_its_colours(tmp_path: Path) -> None:
@@ -241,12 +292,12 @@ def test_a_label_of_another_set_is_named_with_its_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
-def test_the_repacked_sets_load_as_they_always_did() -> None:
+def test_the_repacked_sets_load() -> None:
     msrs = load("msrs-repacked", SHARED / "msrs", "dev", 480, 640)
     assert len(msrs) == 32
     scene = msrs[-1]
     assert scene.name.endswith("N") and not scene.clean and len(scene.people)
-    assert set(np.unique(scene.label)) <= {CAR, PEDESTRIAN, BICYCLIST, STATIC, LOOKALIKE, IGNORE}
+    assert set(np.unique(scene.label)) <= {*range(len(CLASSES)), STATIC, LOOKALIKE, IGNORE}
     camvid = load("camvid-repacked", SHARED / "camvid", "val", 480, 640)
     assert len(camvid) == 101 and camvid[0].clean
     path = SHARED / "camvid" / "val" / "label" / f"{camvid[0].name}.png"
@@ -254,3 +305,6 @@ def test_the_repacked_sets_load_as_they_always_did() -> None:
     ids = cv2.resize(ids, (640, 480), interpolation=cv2.INTER_NEAREST)
     assert np.array_equal(camvid[0].label, ids)
     assert len(load("roadscene-repacked", SHARED / "roadscene", "dev", 480, 640)) == 30
+    cityscapes = load("cityscapes-repacked", SHARED / "cityscapes", "dev", 480, 640)
+    assert len(cityscapes) == 264 and cityscapes[0].label.shape == (320, 640)
+    assert len(load("idd-repacked", SHARED / "idd", "dev", 480, 640)) == 135

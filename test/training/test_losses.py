@@ -1,7 +1,10 @@
 """Losses: what is free, what costs, and what labels that know less than a class say."""
 
+import math
+
 import pytest
 import torch
+from torch.nn import functional as F
 from training_process import small_crops
 
 from magicfuse_training.data.classes import IGNORE, LOOKALIKE, STATIC
@@ -46,6 +49,25 @@ def test_a_static_pixel_accepts_every_static_class(winner: int) -> None:
 @pytest.mark.parametrize("winner", [8, 9, 10])
 def test_a_static_pixel_refuses_every_moving_class(winner: int) -> None:
     assert segmentation_loss(scores(winner), labels(STATIC), WEIGHTS) > 10
+
+
+def test_a_set_of_classes_costs_minus_the_log_of_their_summed_probability() -> None:
+    label = labels(242)  # of IDD's vehicles: car or bicyclist
+    logits = torch.log(torch.tensor([0.05] * 8 + [0.1, 0.2, 0.3]))[:, None, None]
+    logits = logits.expand(11, 4, 4)[None]
+    assert float(segmentation_loss(logits, label, WEIGHTS)) == pytest.approx(
+        -math.log(0.4), abs=1e-5
+    )
+
+
+def test_a_pixel_of_which_nothing_is_known_costs_nothing_and_dilutes_nothing() -> None:
+    label = labels(3)
+    exact = float(segmentation_loss(scores(5), label, WEIGHTS))
+    label[..., 2:] = IGNORE
+    assert float(segmentation_loss(scores(5), label, WEIGHTS)) == pytest.approx(exact, rel=1e-4)
+    logits = scores(5).requires_grad_()
+    segmentation_loss(logits, labels(IGNORE), WEIGHTS).backward()
+    assert logits.grad is not None and not logits.grad.any()
 
 
 def test_a_lookalike_counts_more_than_another_static_pixel() -> None:
@@ -175,3 +197,18 @@ def test_streams_learn_what_the_sampler_asks_of_them(
     monkeypatch.setattr(model.encoder, "encode", lambda *_: fixed)
     monkeypatch.setitem(model._modules, "ikr", Oracle(model, fixed))
     assert float(ikr_loss(model, batch)["ikr"]) < 1e-4
+
+
+def test_light_where_nobody_is_costs_extra() -> None:
+    weights = WEIGHED.model_copy(update={"heat": 4.0})
+    visible, thermal = torch.full((1, 3, 32, 32), 0.4), torch.full((1, 1, 32, 32), 0.3)
+    people = torch.zeros(1, 1, 32, 32)
+    people[..., 8:24, 12:20] = 1
+
+    def cost(lit: torch.Tensor) -> float:
+        return float(fusion_loss(visible + 0.3 * lit, visible, thermal, DAY, weights, people))
+
+    everywhere, wider = torch.ones_like(people), F.max_pool2d(people, 9, 1, 4)
+    assert cost(people) < 1e-5
+    assert cost(wider) > cost(people) + 1
+    assert cost(everywhere) > cost(wider)

@@ -8,7 +8,8 @@ from test_run_folder import write_data
 
 from magicfuse_training.data import mix
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.mix import Source, load_groups
+from magicfuse_training.data.mix import Group, Groups, Source, load_groups, made_night, shares
+from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.stages.runner import group_weights
 from magicfuse_training.stages.stages import STAGES
@@ -26,16 +27,42 @@ def test_scenes_are_grouped_alike_in_memory_and_when_drawn(
     read = load_groups(some, 64, 96)
     monkeypatch.setattr(mix, "IN_MEMORY", 0)
     lazy = load_groups(some, 64, 96)
-    assert [[s.name for s in g] for g in read] == [["1D", "2N"], ["1D"], ["2N"]]
-    assert [[s.name for s in g] for g in lazy] == [[s.name for s in g] for g in read]
-    assert np.array_equal(lazy[0][1].visible, read[0][1].visible)
-    assert [s.name for s in lazy[0][:1]] == ["1D"]
+    assert names(read) == [(0, ["1D", "2N"]), (1, ["1D"]), (2, ["2N"])]
+    assert names(lazy) == names(read)
+    assert np.array_equal(lazy[0].scenes[1].visible, read[0].scenes[1].visible)
+    assert [s.name for s in lazy[0].scenes[:1]] == ["1D"]
+
+
+def names(groups: Groups) -> list[tuple[int, list[str]]]:
+    return [(g.condition, [s.name for s in g.scenes]) for g in groups]
+
+
+def test_sets_of_one_condition_are_drawn_by_the_square_root_of_their_size(tmp_path: Path) -> None:
+    (group, *_) = load_groups(sources(tmp_path)[:1], 64, 96)
+    many, few, night = (Group(c, list(group.scenes[:1]) * n) for c, n in ((0, 9), (0, 1), (2, 4)))
+    assert shares([many, few, night], [0.8, 0.1, 0.2]) == pytest.approx([0.6, 0.2, 0.2])
+
+
+def test_labelled_days_are_made_night_for_a_device_and_unlabelled_ones_are_not() -> None:
+    image = np.full((32, 48, 3), 150, np.uint8)
+    nobody = np.zeros((0, 4), np.float32)
+    labelled = np.repeat([[0], [3]], 16, 0).repeat(48, 1).astype(np.uint8)  # sky, road
+    scenes = [
+        Scene("a", image, image, True, None, label, nobody)
+        for label in (labelled, np.full_like(labelled, 255))
+    ]
+    (night,) = made_night([Group(0, scenes[:1] * 4), Group(0, scenes[1:])], 0.5, 0)
+    assert night.condition == 2 and len(night.scenes) == 2
+    scene = night.scenes[0]
+    assert not scene.clean and scene.visible.mean() < 100 and (scene.target != scene.visible).any()
+    assert np.array_equal(scene.label, labelled)
 
 
 def test_a_stage_that_finds_nothing_to_learn_from_says_so(tmp_path: Path) -> None:
     groups = load_groups(sources(tmp_path)[:1], 64, 96)
-    assert group_weights(STAGES["ikr"], groups) == [0.6, 0.0, 0.0]
-    with pytest.raises(TrainingError, match=r"stage 'ckg' .* with one, by day .*holds 2 without"):
+    assert group_weights(STAGES["ikr"], groups) == [0.6]
+    wanted = r"stage 'ckg' .*by day with one or at night.*holds 2 by day without"
+    with pytest.raises(TrainingError, match=wanted):
         group_weights(STAGES["ckg"], groups)
 
 

@@ -184,14 +184,37 @@ def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: 
     small_model.mkf.segproj[-1].bias[9] += behind.median()  # type: ignore[index, operator, union-attr]
     _, z_seg, free = fuse(1.0)
     thermal = small_model.thermal_mask(z_seg)
-    assert 0 < thermal.mean() < 1, "the case needs both kinds of pixels"
     thermal_ids = [c.id for c in small_model.preset.classes if c.thermal]
+    assert torch.allclose(thermal, z_seg.softmax(1)[:, thermal_ids].sum(1, keepdim=True))
+    _, _, capped = fuse(0.2)
+    assert torch.allclose(capped, thermal * free.clamp(max=0.2) + (1 - thermal) * free, atol=1e-6)
+
+    # As published: the class that wins decides.
+    fusion = small_model.preset.mkf.model_copy(update={"thermal_mask": "argmax"})
+    small_model.preset = small_model.preset.model_copy(update={"mkf": fusion})
+    thermal = small_model.thermal_mask(z_seg)
+    assert 0 < thermal.mean() < 1, "the case needs both kinds of pixels"
     by_argmax = torch.isin(z_seg.argmax(1, keepdim=True), torch.tensor(thermal_ids))
     assert torch.equal(thermal.bool(), by_argmax)
+    _, _, free = fuse(1.0)
     _, _, capped = fuse(0.2)
     inside = thermal.bool().expand_as(capped)
     assert capped[inside].max() <= 0.2 < free[inside].max()
     assert torch.equal(capped[~inside], free[~inside])
+
+
+def test_more_context_blocks_start_as_the_identity(small_preset: Preset) -> None:
+    """So a bundle with fewer of them is a start for one with more."""
+    deeper = small_preset.autoencoder.model_copy(update={"context_blocks": [2, 3]})
+    shallow = small_preset.autoencoder.model_copy(update={"context_blocks": None})
+    torch.manual_seed(0)
+    few = MagicFuse(small_preset.model_copy(update={"autoencoder": shallow})).eval()
+    many = MagicFuse(small_preset.model_copy(update={"autoencoder": deeper})).eval()
+    missing = many.load_state_dict(few.state_dict(), strict=False).missing_keys
+    assert missing and all("context.deeper" in name for name in missing)
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(few.encoder(image)[0], many.encoder(image)[0])
 
 
 @torch.no_grad()

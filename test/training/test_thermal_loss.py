@@ -1,12 +1,19 @@
-"""The loss of the thermal estimate: what it asks for by day, at night, on people and off them."""
+"""The losses of the thermal estimate: its level, how people stand out, and how sure it is."""
+
+import math
 
 import pytest
 import torch
 
+from magicfuse_ros.bundle import ThermalUncertainty
+from magicfuse_ros.thermal import standard_deviations
 from magicfuse_training.losses.thermal import (
     TYPICAL_LEVEL,
+    Estimate,
     contrast,
     contrast_loss,
+    laplace_nll,
+    read_estimate,
     thermal_loss,
     unseen_loss,
 )
@@ -40,13 +47,16 @@ def test_the_contrast_loss_is_over_where_people_stand_out() -> None:
     assert loss(0.12) > loss(0.2) > 0 == loss(0.5)
 
 
-@pytest.mark.parametrize(("day", "seen"), [(DAY, 0.6), (NIGHT, 0.33)], ids=["day", "night"])
-def test_missed_people_cost_more_than_a_brighter_street(day: torch.Tensor, seen: float) -> None:
-    """At night half of their warmth is believed."""
+def level(image: torch.Tensor) -> Estimate:
+    return Estimate(image, None)
+
+
+@pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])
+def test_missed_people_cost_more_than_a_brighter_street(day: torch.Tensor) -> None:
     real = street(people=0.6)
-    missed, brighter = street(people=0.08, rest=0.08), street(people=seen, rest=0.09)
-    assert thermal_loss(missed, real, WEIGHT, NOTHING, day) > thermal_loss(
-        brighter, real, WEIGHT, NOTHING, day
+    missed, brighter = street(people=0.12), street(people=0.6, rest=0.15)
+    assert thermal_loss(level(missed), real, WEIGHT, NOTHING, day) > thermal_loss(
+        level(brighter), real, WEIGHT, NOTHING, day
     )
 
 
@@ -61,34 +71,30 @@ def test_a_rim_colder_than_a_street_is_no_contrast() -> None:
 
 def test_people_at_night_count_less() -> None:
     real, missed = street(people=0.6), street(people=0.12)
-    nobody = torch.ones_like(WEIGHT)
-    lost = [
-        thermal_loss(missed, real, WEIGHT, NOTHING, day)
-        - thermal_loss(missed, missed, nobody, NOTHING, day)
-        for day in (DAY, NIGHT)
-    ]
-    assert lost[0] > lost[1]
+    by_day, at_night = (
+        float(thermal_loss(level(missed), real, WEIGHT, NOTHING, day)) for day in (DAY, NIGHT)
+    )
+    assert by_day > at_night
 
 
-@pytest.mark.parametrize(("day", "level"), [(DAY, 0.075), (NIGHT, 0.059)], ids=["day", "night"])
+@pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])
 @pytest.mark.parametrize("real", [0.02, 0.6])
-def test_off_people_nothing_but_a_level_is_expected(
-    day: torch.Tensor, level: float, real: float
-) -> None:
+def test_every_pair_counts_also_off_people(day: torch.Tensor, real: float) -> None:
+    """A pair without boxes, of any camera, teaches its own temperatures."""
     street, nobody = torch.full((1, 1, 64, 64), real), torch.ones(1, 1, 64, 64)
     levels = torch.arange(0, 0.7, 0.005)
     losses = [
-        float(thermal_loss(torch.full_like(street, float(x)), street, nobody, NOTHING, day))
+        float(thermal_loss(level(torch.full_like(street, float(x))), street, nobody, NOTHING, day))
         for x in levels
     ]
-    assert float(levels[losses.index(min(losses))]) == pytest.approx(level, abs=0.005)
+    assert float(levels[losses.index(min(losses))]) == pytest.approx(real, abs=0.005)
 
 
 @pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])
 def test_a_warm_cone_costs_more_than_a_warm_patch_of_street(day: torch.Tensor) -> None:
     real, wrong, nobody = street(people=0.1), street(people=0.3), torch.ones_like(WEIGHT)
     cone, patch = (
-        float(thermal_loss(wrong, real, nobody, lookalike, day))
+        float(thermal_loss(level(wrong), real, nobody, lookalike, day))
         for lookalike in (PEOPLE.bool(), NOTHING)
     )
     assert cone > patch + 0.1
@@ -97,9 +103,51 @@ def test_a_warm_cone_costs_more_than_a_warm_patch_of_street(day: torch.Tensor) -
 def test_without_people_it_is_finite_and_has_a_gradient() -> None:
     estimate = torch.full((2, 1, 64, 64), 0.1, requires_grad=True)
     real, nobody = torch.rand(2, 1, 64, 64), torch.ones(2, 1, 64, 64)
-    loss = thermal_loss(estimate, real, nobody, NOTHING, torch.tensor([True, False]))
+    loss = thermal_loss(level(estimate), real, nobody, NOTHING, torch.tensor([True, False]))
     loss.backward()
     assert estimate.grad is not None and bool(torch.isfinite(estimate.grad).all())
+
+
+def test_the_scale_that_costs_least_is_the_mean_error() -> None:
+    error = torch.tensor([0.02, -0.04, 0.06, 0.08]).reshape(1, 1, 2, 2)
+    scales = torch.arange(0.01, 0.2, 0.005)
+    losses = [float(laplace_nll(error, torch.full_like(error, float(b)))) for b in scales]
+    assert float(scales[losses.index(min(losses))]) == pytest.approx(0.05, abs=0.003)
+
+
+def test_the_scale_learns_from_the_error_and_the_mean_does_not_learn_from_the_scale() -> None:
+    real, nobody = torch.rand(1, 1, 64, 64), torch.ones(1, 1, 64, 64)
+
+    def gradients(scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = torch.full((1, 1, 64, 64), 0.3, requires_grad=True)
+        b = torch.full((1, 1, 64, 64), scale, requires_grad=True)
+        thermal_loss(Estimate(mean, b), real, nobody, NOTHING, DAY).backward()
+        assert mean.grad is not None and b.grad is not None
+        return mean.grad, b.grad
+
+    (mean, sure), (same, unsure) = gradients(0.01), gradients(0.9)
+    assert torch.equal(mean, same)
+    assert sure.mean() < 0 < unsure.mean()
+
+
+def test_training_reads_a_decoded_image_as_the_runtime_does() -> None:
+    coding = ThermalUncertainty(lowest=0.004, highest=0.4)
+    codes = torch.tensor([0, 77, 255]) / 255
+    image = torch.stack([torch.full((3,), 0.25), torch.zeros(3), codes])[None, :, None]
+    estimate = read_estimate(image, coding)
+    assert estimate.scale is not None and torch.equal(estimate.mean, image[:, :1])
+    deviations = (255 * math.sqrt(2) * estimate.scale).round().clamp(max=255)
+    assert deviations.flatten().tolist() == standard_deviations(coding)[[0, 77, 255]].tolist()
+    gray = read_estimate(torch.full((1, 3, 2, 2), 0.5), None)
+    assert gray.scale is None and gray.mean == pytest.approx(0.5)
+
+
+def test_a_quarter_of_the_errors_lies_below_what_is_surely_warmer() -> None:
+    mean, scale = torch.full((1, 1, 200, 200), 0.3), torch.full((1, 1, 200, 200), 0.05)
+    torch.manual_seed(0)
+    real = torch.distributions.Laplace(mean, scale).sample()
+    below = (real < Estimate(mean, scale).surely()).float().mean()
+    assert float(below) == pytest.approx(0.25, abs=0.01)
 
 
 def test_an_estimate_that_nothing_checks_lights_up_people_alone() -> None:
@@ -108,6 +156,8 @@ def test_an_estimate_that_nothing_checks_lights_up_people_alone() -> None:
 
     band = street(people=0.3, rest=TYPICAL_LEVEL)
     band[:, :, 20:44] = 0.3  # all that stands where people are: the contrast with the rest is met
-    assert unseen_loss(band, PEOPLE) > 10 * loss(0.3)
+    assert unseen_loss(band, PEOPLE) > loss(0.3) + 0.1
     assert loss(0.3) == pytest.approx(0, abs=1e-6)
     assert loss(0.9) > 0.1  # hotter than people are
+    structured = street(people=0.3, rest=0.15)  # within what streets are: walls, engines
+    assert float(unseen_loss(structured, PEOPLE)) == pytest.approx(0, abs=1e-6)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from magicfuse_ros.bundle import SemanticClass, ZSegStart
+from magicfuse_ros.bundle import SemanticClass, ThermalUncertainty, ZSegStart
 from magicfuse_ros.schedule import Schedule
 from magicfuse_training.errors import PresetError, did_you_mean
 from magicfuse_training.losses.config import LossConfig
@@ -18,6 +15,7 @@ from magicfuse_training.networks.autoencoder import AutoencoderConfig
 from magicfuse_training.networks.fusion import FusionConfig
 from magicfuse_training.networks.unet import UNetConfig
 from magicfuse_training.stages.optimizer import StageOverrides
+from magicfuse_training.strict_yaml import load_strict
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -41,6 +39,9 @@ class Preset(BaseModel):
     ckg: UNetConfig
     mkf: FusionConfig
     segmentation_width: int = Field(description="of the head that refines z_seg; 0: there is none")
+    thermal_uncertainty: ThermalUncertainty | None = Field(
+        None, description="how the decoded thermal image codes how sure it is; None: it does not"
+    )
     z_seg_start: ZSegStart = Field("zeros", description="the segmentation state at the first step")
     classes: list[SemanticClass]
     losses: LossConfig
@@ -88,49 +89,4 @@ def load_preset(name: str) -> Preset:
         raise PresetError(
             f"preset '{name}' is no YAML file, and unknown{did_you_mean(name, known)}"
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise PresetError(f"preset '{name}' is not YAML: {error}") from error
-    try:
-        return Preset.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(_describe(e, values) for e in error.errors())
-        raise PresetError(f"preset '{name}': {problems}") from error
-
-
-def _describe(error: ErrorDetails, values: Any) -> str:
-    """Say in one clause which key is wrong, and how."""
-    *parents, key = error["loc"] or ("the file",)
-    place = []
-    for part in parents:
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            continue  # the tag of a union, which is no key
-        place.append(part)
-    name = ".".join(map(str, [*place, key]))
-    if error["type"] == "extra_forbidden":
-        return f"{name} is unknown{did_you_mean(str(key), _keys(parents))}"
-    if error["type"] == "missing":
-        return f"{name} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if isinstance(error["input"], dict):  # keys that do not hold together; the message names them
-        return f"{name}: {message}" if error["loc"] else message
-    return f"{name} is {error['input']!r}: {message}"
-
-
-def _keys(place: Sequence[int | str]) -> list[str]:
-    """Return the keys that a preset knows at a place such as ("ikr",) or ("classes", 3)."""
-    models: list[type[BaseModel]] = [Preset]
-    for part in place:  # an index, a key of a dict or the tag of a union leads to no new model
-        fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        models = [m for f in fields for m in _models_in(f.annotation)] or models
-    return list(dict.fromkeys(name for m in models for name in m.model_fields))
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models within an annotation such as list[Model] or Model | None."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for inner in get_args(annotation) for m in _models_in(inner)]
+    return load_strict(path, Preset, f"preset '{name}'", PresetError)

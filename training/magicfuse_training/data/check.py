@@ -64,15 +64,9 @@ def check_split(
             report.fault(f"{part} without a visible image", data.expected(part, split, [name]))
     for i, name in enumerate(index.names):
         files = {part: there[name] for part, there in index.files.items() if name in there}
-        if _check_scene(report, data, root, files) and len(files) == len(index.files):
-            record = Record(
-                name,
-                files["visible"],
-                files.get("thermal"),
-                files.get("label"),
-                files.get("boxes"),
-            )
-            report.sound.append(record)
+        complete = files.keys() >= index.files.keys() - data.partial
+        if _check_scene(report, data, root, files) and complete:
+            report.sound.append(index.record(name))
         done(i + 1, len(index.names))
     return report
 

@@ -1,8 +1,9 @@
 """Class maps between data sets, as data, in one place: what every id and name of a set becomes.
 
-Targets are the project's 11 classes, or STATIC, LOOKALIKE or IGNORE; `to_classes` goes on from
-there to the classes of a preset. A map holds every id that its set defines: one that is not listed
-is an error and names the file, so that no label gets lost unseen.
+Targets are the project's 11 classes, IGNORE, or an id of `SETS`: some class of a set, which one is
+not known. `to_classes` goes on from there to the classes of a preset. A map holds every id that its
+set defines: one that is not listed is an error and names the file, so that no label gets lost
+unseen.
 """
 
 from __future__ import annotations
@@ -27,7 +28,23 @@ SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLI
 IGNORE = 255
 STATIC = 254  # some class that is neither car, pedestrian nor bicyclist; which one is not known
 LOOKALIKE = 253  # as STATIC, and of the shape of a person: what is taken for one at night
-MOVING = (CAR, PEDESTRIAN, BICYCLIST)  # the last ids: losses rely on it
+MOVING = (CAR, PEDESTRIAN, BICYCLIST)
+
+# IDD Lite (arXiv 1811.10200, its level 1): 7 groups that cut across the project's classes. Two are
+# a single class; the others get an id of their own.
+_IDD_SETS: dict[int, tuple[int, ...]] = {
+    240: (PAVEMENT, TREE),  # non-drivable: pavement, and grass or earth
+    241: (PEDESTRIAN, BICYCLIST),  # living things: people, riders, animals
+    242: (CAR, BICYCLIST),  # vehicles, with two wheels too
+    243: (POLE, SIGN, FENCE, PAVEMENT, BUILDING),  # roadside objects: also kerbs and walls
+    244: (BUILDING, TREE),  # far objects: also bridges
+}
+_STATIC_CLASSES = tuple(i for i in range(len(CLASSES)) if i not in MOVING)
+SETS: dict[int, tuple[int, ...]] = {
+    **_IDD_SETS,
+    LOOKALIKE: _STATIC_CLASSES,
+    STATIC: _STATIC_CLASSES,
+}
 
 # By the names that they have in the presets, here and in MFNet.
 PEOPLE = ("pedestrian", "person")
@@ -100,6 +117,60 @@ PROJECT = LabelMap(
     },
 )
 
+IDD_LITE = LabelMap(
+    "IDD Lite's 7 groups",
+    {
+        0: ("drivable", ROAD),
+        1: ("non drivable", 240),
+        2: ("living things", 241),
+        3: ("vehicles", 242),
+        4: ("roadside objects", 243),
+        5: ("far objects", 244),
+        6: ("sky", SKY),
+        255: ("void", IGNORE),
+    },
+)
+
+# The labellevel3Ids files that AutoNUE's public-code makes of IDD (arXiv 1811.10200).
+IDD = LabelMap(
+    "IDD's 26 classes of level 3",
+    {
+        0: ("road", ROAD),
+        1: ("drivable fallback", ROAD),
+        2: ("sidewalk", PAVEMENT),
+        3: ("non drivable fallback", 240),
+        4: ("person", PEDESTRIAN),
+        5: ("rider", BICYCLIST),
+        6: ("motorcycle", BICYCLIST),
+        7: ("bicycle", BICYCLIST),
+        8: ("autorickshaw", CAR),
+        9: ("car", CAR),
+        10: ("truck", CAR),
+        11: ("bus", CAR),
+        12: ("vehicle fallback", 242),
+        13: ("curb", PAVEMENT),
+        14: ("wall", BUILDING),
+        15: ("fence", FENCE),
+        16: ("guard rail", FENCE),
+        17: ("billboard", SIGN),
+        18: ("traffic sign", SIGN),
+        19: ("traffic light", SIGN),
+        20: ("pole", POLE),
+        21: ("obs-str-bar-fallback", 243),
+        22: ("building", BUILDING),
+        23: ("bridge", BUILDING),
+        24: ("vegetation", TREE),
+        25: ("sky", SKY),
+        255: ("void", IGNORE),
+    },
+)
+
+# The masks of PennFudanPed number the people of a picture; nothing else is labelled.
+PENNFUDAN = LabelMap(
+    "PennFudanPed's numbered people",
+    {0: ("not labelled", IGNORE), **{i: ("person", PEDESTRIAN) for i in range(1, 101)}},
+)
+
 # The 11 classes of SegNet (10.1109/TPAMI.2016.2644615), which are the project's.
 CAMVID = LabelMap("CamVid's 11 classes", {k: v for k, v in PROJECT.classes.items() if k != STATIC})
 CAMVID_SEGNET = LabelMap(
@@ -167,7 +238,14 @@ MFNET = LabelMap(
 )
 
 MFNET_CLASSES = tuple(name for i, (name, _) in MFNET.classes.items() if i != IGNORE)
-_MFNET_IDS = {CAR: 1, PEDESTRIAN: 2, BICYCLIST: 3, IGNORE: IGNORE}  # all others: unlabelled, 0
+# All others: unlabelled, 0. What may or may not be one of MFNet's classes tells nothing.
+_MFNET_IDS = {
+    CAR: 1,
+    PEDESTRIAN: 2,
+    BICYCLIST: 3,
+    IGNORE: IGNORE,
+    **{i: IGNORE for i, classes in SETS.items() if set(classes).intersection(MOVING)},
+}
 
 # FMB (arXiv 2308.02097): 14 classes, and 2 % of the pixels without one.
 FMB = LabelMap(
@@ -234,7 +312,10 @@ CITYSCAPES = LabelMap(
     },
 )
 
-LABEL_MAPS = (PROJECT, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES)
+LABEL_MAPS = (
+    PROJECT, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES, IDD, IDD_LITE,
+    PENNFUDAN,
+)  # fmt: skip
 
 
 def to_classes(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U8:
@@ -270,6 +351,7 @@ def to_classes(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U
 BoxMap = Mapping[str, int]
 MSRS_BOXES: BoxMap = {"0": PEDESTRIAN, "1": BICYCLIST, "2": CAR}
 LLVIP_BOXES: BoxMap = {"person": PEDESTRIAN}
+PENNFUDAN_BOXES: BoxMap = {"0": PEDESTRIAN}
 M3FD_BOXES: BoxMap = {
     "people": PEDESTRIAN,
     "car": CAR,

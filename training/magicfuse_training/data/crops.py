@@ -13,9 +13,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from magicfuse_ros.media.degradations import blur, compress, degrade
-from magicfuse_training.data.classes import PEDESTRIAN
+from magicfuse_ros.media.degradations import Darkness, apply, blur, compress, degrade
+from magicfuse_training.data.classes import CLASSES, IGNORE, PEDESTRIAN, U8
+from magicfuse_training.data.night_scene import render_night
 from magicfuse_training.data.scenes import Scene
+from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
 
 Batch = dict[str, torch.Tensor]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -23,6 +25,8 @@ PASTED = (0.2, 0.6)  # height and width of what one scene lends another, as shar
 AROUND_PEOPLE = {True: 0.5, False: 0.15}  # share of crops that are, by day and at night
 NEAR = 0.2  # share of crops that show a scene as if from near, where people fill a frame
 NEAREST = 4.5  # scale
+LEAST_RANGE = 1.4  # between the least and the largest scale of a scene that is not seen from near
+LABELLED = 0.5  # share of a crop whose classes are known: night is made by class
 DARK_CLOTHES = 0.3  # share of crops by day whose people are darker than they were
 CLOTHES_GAIN = (0.1, 0.7)  # of their codes
 CLOTHES_EDGE = (
@@ -37,13 +41,15 @@ class CropConfig:
     height: int = 256
     width: int = 320
     batch: int = 12
-    scale: tuple[float, float] = (0.53, 1.6)  # below 0.53 a crop would exceed a 480x640 scene
+    scale: tuple[float, float] = (0.53, 1.6)  # of the letterboxed scene; more if that is smaller
     clean: float = 0.3  # a restorer that seldom sees clean input overdoes it on clean days
     night_weight: float = 0.3  # of a stand-in for the clean image of a night scene
     person_weight: float = 7.0  # thermal images are mostly dark: people need weight to be learnt
     # Crops with a piece of another scene of their group in them (CutMix, arXiv 1905.04899). A few
     # hundred scenes are soon learnt by heart; who stands where is what must not be.
     mixed: float = 0.4
+    night: float = 0.22  # share of labelled crops by day, without thermal, that are made night
+    pasted: float = 0.35  # share of night crops that people are put into
     people: tuple[int, ...] = (PEDESTRIAN,)  # their ids in the labels
 
 
@@ -54,9 +60,9 @@ class Crops(Dataset[Batch]):
     batch see together what one process would see alone.
 
     `crops[range(24, 36)]` is a batch of samples 24 to 35: `degraded`, `clean` (B, 3, H, W) uint8;
-    `thermal` (B, 1, H, W) uint8; `label` (B, H, W) int64; `has_clean` (B,) float32, 1 or the lower
-    weight of a stand-in; `has_thermal` (B,) float32, 0 or 1; `weight` (B, 1, H, W) float32 for the
-    thermal.
+    `thermal` (B, 1, H, W) uint8; `label`, `teacher` (B, H, W) int64; `has_clean` (B,) float32, 1
+    or the lower weight of a stand-in; `has_thermal` (B,) float32, 0 or 1; `weight` (B, 1, H, W)
+    float32 for the thermal.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Crops(Dataset[Batch]):
         self.probabilities = np.array(group_weights) / sum(group_weights)
         self.config = config
         self.seed = seed
+        self.silhouettes: list[Silhouette] = silhouettes(groups) if config.pasted else []
 
     @property
     def scenes(self) -> int:
@@ -98,15 +105,27 @@ class Crops(Dataset[Batch]):
                 image[part] = other[name][part]
         if scene.clean and rng.random() < DARK_CLOTHES:
             _dress_darkly(crop, rng.uniform(*CLOTHES_GAIN), config.people)
-        degraded = _degrade(crop["visible"], scene.clean, rng, config.clean, rows)
+        has_clean = 1.0 if scene.clean else config.night_weight
+        if not scene.clean and self.silhouettes and rng.random() < config.pasted:
+            paste(crop, self.silhouettes, rng)
+        known = known_classes(crop["label"], crop["teacher"])
+        by_day = scene.clean and scene.thermal is None and (known != IGNORE).mean() > LABELLED
+        if by_day and rng.random() < config.night:
+            degraded, crop["target"] = render_night(crop["visible"], known, rng)
+            if rng.random() < CAUSES.compressed:
+                degraded = compress(degraded, rng.random())
+            has_clean = config.night_weight
+        else:
+            degraded = _degrade(crop["visible"], scene.clean, rng, config.clean, rows)
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
         return {
             "degraded": degraded.transpose(2, 0, 1),
             "clean": crop["target"].transpose(2, 0, 1),
             "thermal": crop["thermal"][None],
             "label": crop["label"].astype(np.int64),
+            "teacher": crop["teacher"].astype(np.int64),
             "weight": weight[None],
-            "has_clean": np.float32(1.0 if scene.clean else config.night_weight),
+            "has_clean": np.float32(has_clean),
             "has_thermal": np.float32(scene.thermal is not None),
         }
 
@@ -115,14 +134,17 @@ class Crops(Dataset[Batch]):
         config = self.config
         height, width = scene.visible.shape[:2]
         near = rng.random() < NEAR
-        scale = np.exp(rng.uniform(*np.log((config.scale[1], NEAREST) if near else config.scale)))
+        # A crop of a small scene is enlarged: where it exceeded the scene, it would be stretched.
+        least = max(config.scale[0], config.height / height, config.width / width)
+        most = max(config.scale[1], least * LEAST_RANGE)
+        scale = np.exp(rng.uniform(*np.log((most, NEAREST) if near else (least, most))))
         aspect = np.exp(rng.uniform(-0.1, 0.1))
         h = min(height, round(config.height / scale * aspect))
         w = min(width, round(config.width / scale / aspect))
         y, x = self._corner(scene, h, w, near, rng)
         flip = rng.random() < 0.5
 
-        def cut(image: npt.NDArray[np.uint8], how: int) -> npt.NDArray[np.uint8]:
+        def cut(image: U8, how: int) -> U8:
             part = image[y : y + h, x : x + w]
             part = cv2.resize(part, (config.width, config.height), interpolation=how)
             return np.array(part[:, ::-1] if flip else part)
@@ -136,11 +158,13 @@ class Crops(Dataset[Batch]):
             thermal = cut(scene.thermal, cv2.INTER_AREA)
             for x0, y0, x1, y1 in scene.people.round().astype(int):
                 people[max(y0, 0) : y1, max(x0, 0) : x1] = 1
+        teacher = np.full((config.height, config.width), IGNORE, np.uint8)
         crop: Arrays = {
             "visible": visible,
             "target": clean.copy(),
             "thermal": thermal,
             "label": cut(scene.label, cv2.INTER_NEAREST),
+            "teacher": teacher if scene.teacher is None else cut(scene.teacher, cv2.INTER_NEAREST),
             "people": cut(people, cv2.INTER_NEAREST),
         }
         return crop, (y / height, (y + h) / height)
@@ -234,9 +258,26 @@ class Causes:
     compressed: float = 0.25
     blurred_first: float = 0.15
     dark_night: float = 0.15  # of the night scenes, mildly
+    noisier: float = 0.35  # of the dark ones
 
 
 CAUSES = Causes()
+NOISIER_WELL = (1000.0, 9000.0)  # electrons
+NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
+
+
+def known_classes(label: U8, teacher: U8 | None) -> U8:
+    """Return the classes of a label, and those of a teacher where it knows none itself."""
+    return label if teacher is None else np.where(label < len(CLASSES), label, teacher)
+
+
+def _darken(image: U8, strength: float, rng: np.random.Generator) -> U8:
+    """Darken by the camera model, at times with a noisier sensor than scores are taken with."""
+    effect = Darkness.draw(strength, rng)
+    if rng.random() < CAUSES.noisier:
+        well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
+        effect = effect.model_copy(update={"full_well": well, "read_noise": read})
+    return apply([effect], image, rng)
 
 
 def _degrade(
@@ -257,7 +298,7 @@ def _degrade(
         image = blur(image, rng.random() * 0.6, rng)
     dark, haze, blurred = undegraded + np.cumsum([CAUSES.dark, CAUSES.haze, CAUSES.blur])
     if draw < dark:
-        image = degrade(image, "dark", strength, rng)
+        image = _darken(image, strength, rng)
     elif draw < haze:
         image = degrade(image, "haze", strength, rng, rows)
     elif draw < blurred:

@@ -2,7 +2,8 @@
 
 Sixteen cores make some 500 crops a second for a GPU that could take thousands. The draws have the
 distributions of `Crops`; only the numbers differ, so a run on one kind of crops is no run on the
-other. Every batch has the same number of crops of each group.
+other: night is made of scenes once, not of every crop anew, and nobody is pasted. Every batch has
+the same number of crops of each group.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from magicfuse_ros.media.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 from magicfuse_training.data import device_effects
+from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crops import (
     AROUND_PEOPLE,
     CAUSES,
@@ -26,6 +28,7 @@ from magicfuse_training.data.crops import (
     CLOTHES_GAIN,
     DARK_CLOTHES,
     JITTER,
+    LEAST_RANGE,
     NEAR,
     NEAREST,
     PASTED,
@@ -56,23 +59,17 @@ class DeviceCrops(Crops):
         self.device = device
         scenes = [scene for group in groups for scene in group]
         self.starts = np.cumsum([0, *(len(group) for group in groups)])
-        self.size = scenes[0].visible.shape[:2]
+        self.sizes = np.array([s.label.shape for s in scenes])  # of the scenes, (N, 2)
+        self.canvas = tuple(int(n) for n in self.sizes.max(0))  # that each scene is in a corner of
         self.clean = np.array([s.clean for s in scenes])
         self.paired = np.array([s.thermal is not None for s in scenes])
         self.boxes = [s.people for s in scenes]
-        none = np.zeros(self.size, np.uint8)
-        # (N, 9, H, W): visible, target, thermal, label, people. A scene that is clean is its own
-        # target, but one gather for all is worth the memory.
-        self.images = torch.empty((len(scenes), 9, *self.size), dtype=torch.uint8, device=device)
-        for i, s in enumerate(scenes):
-            people = none.copy()
-            for x0, y0, x1, y1 in s.people.round().astype(int):
-                people[max(y0, 0) : y1, max(x0, 0) : x1] = 1
-            flat = (none if s.thermal is None else s.thermal, s.label, people)
-            stack = np.concatenate(
-                [s.visible.transpose(2, 0, 1), s.target.transpose(2, 0, 1), np.stack(flat)]
-            )
-            self.images[i] = torch.from_numpy(stack)
+        # (N, 10, H, W): visible, target, thermal, label, teacher, people. A scene that is clean is
+        # its own target, but one gather for all is worth the memory.
+        self.images = torch.zeros((len(scenes), 10, *self.canvas), dtype=torch.uint8, device=device)
+        for i, scene in enumerate(scenes):
+            height, width = scene.label.shape
+            self.images[i, :, :height, :width] = torch.from_numpy(_planes(scene))
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         """Return the samples of these consecutive indices as one batch."""
@@ -95,13 +92,14 @@ class DeviceCrops(Crops):
             images[at] = _dressed_darkly(images[at], gain, config.people)
         degraded = self._degrade(images[:, :3], clean, rows, rng, generator)
         codes = (images[:, 3:7] * 255).round().to(torch.uint8)
-        person = images[:, 8:9] > 0
+        person = images[:, 9:10] > 0
         weight = torch.where(person, config.person_weight, 1.0)
         return {
             "degraded": (degraded * 255).round().to(torch.uint8),
             "clean": codes[:, :3],
             "thermal": codes[:, 3:],
             "label": (images[:, 7] * 255).round().long(),
+            "teacher": (images[:, 8] * 255).round().long(),
             "weight": weight,
             "has_clean": self._to(np.where(clean, 1.0, config.night_weight)),
             "has_thermal": self._to(self.paired[scene]),
@@ -126,11 +124,16 @@ class DeviceCrops(Crops):
     def _cut_all(
         self, scene: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[Tensor, Numbers]:
-        """Cut crops with new light out of scenes; return (B, 9, h, w) in [0, 1] and their rows."""
-        config, (height, width), count = self.config, self.size, len(scene)
+        """Cut crops with new light out of scenes; return (B, 10, h, w) in [0, 1] and their rows."""
+        config, count = self.config, len(scene)
+        height, width = self.sizes[scene].T
         near = rng.random(count) < NEAR
-        low, high = np.log(np.where(near[:, None], (config.scale[1], NEAREST), config.scale)).T
-        scale = np.exp(rng.uniform(low, high))
+        least = np.maximum(
+            config.scale[0], np.maximum(config.height / height, config.width / width)
+        )
+        most = np.maximum(config.scale[1], least * LEAST_RANGE)
+        low, high = np.where(near, most, least), np.where(near, NEAREST, most)
+        scale = np.exp(rng.uniform(np.log(low), np.log(high)))
         aspect = np.exp(rng.uniform(-0.1, 0.1, count))
         h = np.minimum(height, config.height / scale * aspect)
         w = np.minimum(width, config.width / scale / aspect)
@@ -141,14 +144,14 @@ class DeviceCrops(Crops):
         for i in np.nonzero(around)[0]:
             if len(boxes := self.boxes[scene[i]]):
                 x0, y0, x1, y1 = boxes[rng.integers(len(boxes))]
-                y[i] = np.clip((y0 + y1) / 2 - shift[0, i] * h[i], 0, height - h[i])
-                x[i] = np.clip((x0 + x1) / 2 - shift[1, i] * w[i], 0, width - w[i])
+                y[i] = np.clip((y0 + y1) / 2 - shift[0, i] * h[i], 0, height[i] - h[i])
+                x[i] = np.clip((x0 + x1) / 2 - shift[1, i] * w[i], 0, width[i] - w[i])
         flip = np.where(rng.random(count) < 0.5, -1.0, 1.0)
-        none = np.zeros(count)
+        none, (tall, wide) = np.zeros(count), self.canvas
         theta = np.array(
             [
-                [flip * w / width, none, (2 * x + w) / width - 1],
-                [none, h / height, (2 * y + h) / height - 1],
+                [flip * w / wide, none, (2 * x + w) / wide - 1],
+                [none, h / tall, (2 * y + h) / tall - 1],
             ]
         )
         theta = theta.transpose(2, 0, 1)
@@ -306,12 +309,24 @@ class DeviceCrops(Crops):
 
 
 def _dressed_darkly(images: Tensor, gain: Tensor, people: tuple[int, ...]) -> Tensor:
-    """See `crops._dress_darkly`; images (B, 9, h, w) in [0, 1], gain (B,)."""
+    """See `crops._dress_darkly`; images (B, 10, h, w) in [0, 1], gain (B,)."""
     ids = torch.tensor(people, device=images.device)
     mask = torch.isin((images[:, 7:8] * 255).round().long(), ids).float()
     mask = F.avg_pool2d(mask, CLOTHES_EDGE, 1, CLOTHES_EDGE // 2, count_include_pad=False)
     darker = device_effects.quantised(images[:, :6] * (1 - (1 - gain[:, None, None, None]) * mask))
     return torch.cat([darker, images[:, 6:]], 1)
+
+
+def _planes(scene: Scene) -> npt.NDArray[np.uint8]:
+    """Return a scene's images one above the other, (10, H, W) uint8."""
+    none = np.zeros_like(scene.label)
+    people = none.copy()
+    for x0, y0, x1, y1 in scene.people.round().astype(int):
+        people[max(y0, 0) : y1, max(x0, 0) : x1] = 1
+    thermal = none if scene.thermal is None else scene.thermal
+    teacher = np.full_like(none, IGNORE) if scene.teacher is None else scene.teacher
+    colours = [scene.visible.transpose(2, 0, 1), scene.target.transpose(2, 0, 1)]
+    return np.concatenate([*colours, np.stack([thermal, scene.label, teacher, people])])
 
 
 def _padded(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

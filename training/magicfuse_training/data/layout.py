@@ -11,26 +11,32 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 from magicfuse_ros.media.pictures import PICTURE_SUFFIXES
 from magicfuse_training.data.classes import BoxMap, LabelMap
 from magicfuse_training.data.errors import DataError
 
-Part = Literal["visible", "thermal", "label", "boxes"]
-PARTS: tuple[Part, ...] = ("visible", "thermal", "label", "boxes")
+Part = Literal["visible", "thermal", "label", "coarse", "teacher", "boxes"]
+PARTS: tuple[Part, ...] = get_args(Part)
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Record:
-    """The files of one scene."""
+    """The files of one scene.
+
+    `coarse` is a label of the project's ids, drawn by eye, that fills in where `label` knows no
+    class; `teacher` one that another network made.
+    """
 
     name: str
     visible: Path
-    thermal: Path | None
-    label: Path | None
-    boxes: Path | None
+    thermal: Path | None = None
+    label: Path | None = None
+    coarse: Path | None = None
+    teacher: Path | None = None
+    boxes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class Index:
     files: dict[Part, dict[str, Path]]  # a part that the set does not have, or is left out, lacks
     missing: dict[Part, list[str]]
     orphans: dict[Part, list[str]]  # files without a visible image
+
+    def record(self, name: str) -> Record:
+        """Return the files of a scene."""
+        files = {part: there[name] for part, there in self.files.items() if name in there}
+        return Record(name, **files)
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,10 @@ class DataSet:
         members: for each split a pattern that names of its scenes match, where folders do not tell.
         list_file: template of a text file with the names of a split's scenes, one a line.
         optional: parts that may be left out altogether.
+        partial: parts that only some scenes have.
         thermal_in_alpha: the thermal image is the fourth channel of its file.
+        auto_gain: the thermal camera set level and gain for every image anew.
+        width_factor: what the stored width is multiplied by to get square pixels.
         night: tells a night scene by its name; or the mean luma, 0 to 255, of the upper third of
             an image, below which it is one.
         terms: what its licence means for weights that were trained on it.
@@ -72,7 +86,10 @@ class DataSet:
     members: Mapping[str, str] = field(default_factory=dict)
     list_file: str | None = None
     optional: frozenset[Part] = frozenset({"boxes"})
+    partial: frozenset[Part] = frozenset()
     thermal_in_alpha: bool = False
+    auto_gain: bool = False
+    width_factor: int = 1
     terms: str = "those of its source"
     night: Callable[[str], bool] | float = 45.0  # right for 99 % of MSRS's days, 97 % of its nights
 
@@ -107,10 +124,11 @@ class DataSet:
         orphans: dict[Part, list[str]] = {}
         files: dict[Part, dict[str, Path]] = {}
         for part, there in found.items():
-            if part in self.optional and not there:
+            if part in self.optional | self.partial and not there:
                 continue
             files[part] = {name: there[name] for name in names if name in there}
-            missing[part] = [name for name in names if name not in there]
+            lacking = [name for name in names if name not in there]
+            missing[part] = [] if part in self.partial else lacking
             # A part that keeps all splits in one folder holds files of the other splits as well.
             if ("{split}" in self.templates[part]) == ("{split}" in self.templates["visible"]):
                 orphans[part] = sorted(there.keys() - found["visible"].keys())
@@ -144,17 +162,7 @@ class DataSet:
                     f"{len(names)} {part} files of {self.kind} '{split}' are missing in '{root}': "
                     f"{self.expected(part, split, names)}"
                 )
-        get = {part: index.files.get(part, {}).get for part in PARTS}
-        return [
-            Record(
-                name,
-                index.files["visible"][name],
-                get["thermal"](name),
-                get["label"](name),
-                get["boxes"](name),
-            )
-            for name in index.names
-        ]
+        return [index.record(name) for name in index.names]
 
     def expected(self, part: Part, split: str, names: list[str]) -> str:
         """Return the paths, relative to the root, of the first few of some scenes of a part."""

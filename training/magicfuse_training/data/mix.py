@@ -1,22 +1,42 @@
-"""What a run is trained on: one or several data sets, in the groups that stages weigh."""
+"""What a run is trained on: one or several data sets, in the groups that crops are drawn from.
+
+A group holds the scenes of one set under one condition. Stages say how often each condition is
+drawn. Within a condition a group is drawn in proportion to the square root of its size: by file
+count 2,700 frames of one set would leave 140 of another unseen, at equal shares those would be seen
+twenty times as often.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
-from magicfuse_training.data.classes import CLASSES
+import numpy as np
+
+from magicfuse_training.data.classes import CLASSES, IGNORE
+from magicfuse_training.data.crops import LABELLED, known_classes
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.night_scene import render_night
 from magicfuse_training.data.scenes import Scene, Scenes
 
 HELD_OUT = ("val", "dev", "test")
-IN_MEMORY = 1500  # scenes; at 480x640 that is 3.5 GB, and decoding anew would take a core
-GROUPS = ("without a thermal image", "with one, by day", "with one, at night")
-Groups = list[Sequence[Scene]]  # in the order of GROUPS
+IN_MEMORY = 8000  # scenes: some 10 GB; decoding anew would take a core
+CONDITIONS = ("by day without a thermal image", "by day with one", "at night")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Scenes of one data set under one of CONDITIONS, given by its place there."""
+
+    condition: int
+    scenes: Sequence[Scene]
+
+
+Groups = list[Group]
 
 
 @dataclass(frozen=True)
@@ -102,7 +122,7 @@ class _Lazy(Sequence[Scene]):
 def load_groups(
     sources: Sequence[Source], height: int, width: int, names: Sequence[str] = CLASSES
 ) -> Groups:
-    """Load the training splits of some sets in the three groups of GROUPS.
+    """Load the training splits of some sets, a group for each set and condition that it has.
 
     Up to IN_MEMORY scenes are decoded now, more than that whenever they are drawn. `names`: see
     `Scenes`.
@@ -113,26 +133,66 @@ def load_groups(
     sets = [
         Scenes(dataset(s.kind), s.root, s.training_split, height, width, names) for s in sources
     ]
-    if sum(map(len, sets)) <= IN_MEMORY:
-        read: list[list[Scene]] = [[], [], []]
-        with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter to others
-            for scenes in sets:
-                for scene in pool.map(scenes.__getitem__, range(len(scenes))):
-                    read[_group(scene.thermal is not None, scene.clean)].append(scene)
-        return list(read)
-    places: list[list[tuple[Scenes, int]]] = [[], [], []]
+    groups: Groups = []
+    in_memory = sum(map(len, sets)) <= IN_MEMORY
     for scenes in sets:
-        for i, record in enumerate(scenes.records):
-            paired = record.thermal is not None
-            # Whether it is night may need the image, and matters to pairs only.
-            places[_group(paired, not paired or scenes.is_clean(i))].append((scenes, i))
-    return [_Lazy(group) for group in places]
+        members: list[list[Scene]] = [[] for _ in CONDITIONS]
+        places: list[list[tuple[Scenes, int]]] = [[] for _ in CONDITIONS]
+        if in_memory:
+            with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter to others
+                for scene in pool.map(scenes.__getitem__, range(len(scenes))):
+                    members[_condition(scene.thermal is not None, scene.clean)].append(scene)
+        else:
+            for i, record in enumerate(scenes.records):
+                condition = _condition(record.thermal is not None, scenes.is_clean(i))
+                places[condition].append((scenes, i))
+        for condition in range(len(CONDITIONS)):
+            some = members[condition] if in_memory else _Lazy(places[condition])
+            if len(some):
+                groups.append(Group(condition, some))
+    return groups
 
 
-def _group(paired: bool, clean: bool) -> int:
-    if not paired:
-        return 0
-    return 1 if clean else 2
+def _condition(paired: bool, clean: bool) -> int:
+    if not clean:
+        return 2
+    return 1 if paired else 0
+
+
+def shares(groups: Groups, by_condition: Sequence[float]) -> list[float]:
+    """Return how often each group is drawn, given how often each condition is; not normalised."""
+    roots = [len(group.scenes) ** 0.5 for group in groups]
+    totals = [
+        sum(r for r, g in zip(roots, groups, strict=True) if g.condition == c)
+        for c in range(len(CONDITIONS))
+    ]
+    return [
+        by_condition[g.condition] * root / totals[g.condition]
+        for g, root in zip(groups, roots, strict=True)
+    ]
+
+
+def made_night(groups: Groups, share: float, seed: int) -> Groups:
+    """Return a group at night for every one of labelled scenes by day, of a share of its size.
+
+    `Crops` makes night of every crop anew, which a device has no code for. A scene of which too
+    little is labelled is left out.
+    """
+    nights: Groups = []
+    for number, group in enumerate(groups):
+        if group.condition != CONDITIONS.index("by day without a thermal image"):
+            continue
+        some: list[Scene] = []
+        for i in range(round(share * len(group.scenes))):
+            rng = np.random.default_rng([seed, number, i])
+            scene = group.scenes[int(rng.integers(len(group.scenes)))]
+            known = known_classes(scene.label, scene.teacher)
+            if (known != IGNORE).mean() > LABELLED:
+                night, target = render_night(scene.visible, known, rng)
+                some.append(replace(scene, visible=night, target=target, clean=False))
+        if some:
+            nights.append(Group(CONDITIONS.index("at night"), some))
+    return nights
 
 
 def load_held_out(

@@ -1,4 +1,4 @@
-"""Road scenes of any data set at a common size: visible, and thermal, labels, boxes if any."""
+"""Road scenes of any data set, each at the size that a vehicle's letterbox would give it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ import numpy as np
 from magicfuse_training.data.classes import (
     CLASSES,
     IGNORE,
+    LOOKALIKE,
     PEDESTRIAN,
+    PROJECT,
+    SETS,
     U8,
     BoxMap,
+    LabelMap,
     ids_of_people,
     to_classes,
 )
@@ -37,17 +41,20 @@ __all__ = ["PERSON", "Scene", "Scenes", "load", "load_camvid", "load_msrs", "rea
 
 PERSON = 0  # in the box files of MSRS
 SMALLEST = 300  # pixels of a labelled person who gets a box
+THERMAL_MEAN, THERMAL_SPREAD = 27.0, 20.0  # of MSRS train's images, of 255: means over its frames
 Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene at a common size; arrays (H, W, 3) or (H, W), uint8.
+    """One scene; arrays (H, W, 3) or (H, W), uint8, all of one size that fits into the networks'.
 
     `clean` is false for real night images: they are degraded, and no clean image of them exists;
     `target` is then a stand-in (`night_reference`), else the visible image itself. `label` is all
-    IGNORE where the set has no labels. `people` holds boxes (N, 4) as x0, y0, x1, y1 in pixels;
-    where the set has no boxes they are those of the label.
+    IGNORE where the set has no labels; `teacher` is what another network says, None where it says
+    nothing. The thermal image of a camera with automatic gain is brought to the level and gain
+    that thermal images have in MSRS (`usual_gain`). `people` holds boxes (N, 4) as x0, y0, x1, y1
+    in pixels; where the set has no boxes they are those of the label.
     """
 
     name: str
@@ -57,13 +64,11 @@ class Scene:
     thermal: U8 | None
     label: U8
     people: Boxes
+    teacher: U8 | None = None
 
 
 class Scenes(Sequence[Scene]):
-    """The scenes of one split, read when they are asked for; `list(scenes)` keeps them in memory.
-
-    Images of another aspect ratio lose their margins: a person who is stretched is none.
-    """
+    """The scenes of one split, each read when it is asked for; `list(scenes)` keeps them."""
 
     def __init__(
         self,
@@ -115,31 +120,75 @@ class Scenes(Sequence[Scene]):
 def read_scene(
     data: DataSet, record: Record, height: int, width: int, names: Sequence[str] = CLASSES
 ) -> Scene:
-    """Read one scene of a data set at height x width; `names` as for `Scenes`.
+    """Read one scene of a data set, enlarged to fit height x width; `names` as for `Scenes`.
 
     Raises:
         DataError: for a file that is damaged, or a label or box that the set does not define.
     """
-    original = read_image(record.visible)
-    visible = _fit(original, height, width)
+    original = _squared(read_image(record.visible), data)
+    size = _fitting((original.shape[0], original.shape[1]), (height, width))
+    visible = _resize(original, size)
     clean = not _is_night(data, record.name, original)
     thermal = None
     if record.thermal is not None:
         read = read_fourth_channel if data.thermal_in_alpha else _read_gray
-        thermal = _fit(read(record.thermal), height, width)
-    label = np.full((height, width), IGNORE, np.uint8)
+        thermal = _resize(_squared(read(record.thermal), data), size)
+        thermal = usual_gain(thermal) if data.auto_gain else thermal
+    label = np.full(size, IGNORE, np.uint8)
     if record.label is not None and data.labels is not None:
-        ids = read_label(record.label, data.labels)
-        ids = to_classes(data.labels, ids, record.label, names)
-        label = _fit(ids, height, width, label=True)
+        label = _read_classes(record.label, data, data.labels, size, names)
+    if record.coarse is not None:
+        coarse = _read_classes(record.coarse, data, PROJECT, size, names)
+        label = filled(label, coarse)
+    teacher = None
+    if record.teacher is not None:
+        teacher = _read_classes(record.teacher, data, PROJECT, size, names)
+        teacher = consistent(teacher, label)
     if record.boxes is not None:
-        size = (int(original.shape[0]), int(original.shape[1]))
-        people = people_in(record.boxes, data.boxes, *size)
-        people = _fit_boxes(people, size, (height, width))
+        stored = (int(original.shape[0]), int(original.shape[1]))
+        people = people_in(record.boxes, data.boxes, *stored)
+        people = people * np.array([size[1] / stored[1], size[0] / stored[0]] * 2, np.float32)
     else:
-        people = people_labelled(label, names)
+        seen = label if teacher is None else np.where(label < len(CLASSES), label, teacher)
+        people = people_labelled(np.asarray(seen, np.uint8), names)
     target = visible if clean else night_reference(visible)
-    return Scene(record.name, visible, target, clean, thermal, label, people)
+    return Scene(record.name, visible, target, clean, thermal, label, people, teacher)
+
+
+def usual_gain(thermal: U8) -> U8:
+    """Return a thermal image with the mean and the spread that MSRS's have; same shape.
+
+    A camera with automatic gain says nothing of absolute temperatures: only what is warmer than
+    what is in its image.
+    """
+    values = thermal.astype(np.float32)
+    spread = (values - values.mean()) / max(float(values.std()), 1.0)
+    return np.asarray((THERMAL_MEAN + THERMAL_SPREAD * spread).clip(0, 255).round(), np.uint8)
+
+
+def filled(label: U8, coarse: U8) -> U8:
+    """Return a label with the classes of a coarse one where it knows no class itself.
+
+    What a sensor's label calls STATIC, and an eye calls a person or a car, is one.
+    """
+    unknown = (label >= len(CLASSES)) & (coarse < len(CLASSES)) & (label != LOOKALIKE)
+    return np.asarray(np.where(unknown, coarse, label), np.uint8)
+
+
+def consistent(teacher: U8, label: U8) -> U8:
+    """Return a teacher's label where it adds to a label and does not contradict it, else IGNORE."""
+    allowed = np.zeros((256, 256), bool)  # by the label's id, and the teacher's
+    allowed[IGNORE, : len(CLASSES)] = True
+    for known, classes in SETS.items():
+        allowed[known, list(classes)] = True
+    return np.asarray(np.where(allowed[label, teacher], teacher, IGNORE), np.uint8)
+
+
+def _read_classes(
+    path: Path, data: DataSet, labels: LabelMap, size: Size, names: Sequence[str]
+) -> U8:
+    ids = to_classes(labels, read_label(path, labels), path, names)
+    return _resize(_squared(ids, data, label=True), size, label=True)
 
 
 def _is_night(data: DataSet, name: str, image: U8) -> bool:
@@ -178,44 +227,36 @@ def people_labelled(label: U8, names: Sequence[str] = CLASSES) -> Boxes:
     return boxes
 
 
-def _middle(size: Size, wanted: Size) -> tuple[int, int, int, int]:
-    """Return x, y, width, height of the largest middle part with the aspect ratio wanted."""
-    (height, width), aspect = size, wanted[1] / wanted[0]
-    w = min(width, round(height * aspect))
-    h = min(height, round(width / aspect))
-    return (width - w) // 2, (height - h) // 2, w, h
+def _fitting(size: Size, limits: Size) -> Size:
+    """Return the largest size of the same aspect ratio within limits, as a letterbox has it."""
+    scale = min(limits[0] / size[0], limits[1] / size[1])
+    return round(size[0] * scale), round(size[1] * scale)
 
 
-def _fit(image: U8, height: int, width: int, label: bool = False) -> U8:
-    x, y, w, h = _middle((image.shape[0], image.shape[1]), (height, width))
-    image = image[y : y + h, x : x + w]
-    if (h, w) == (height, width):
+def _resize(image: U8, size: Size, label: bool = False) -> U8:
+    if image.shape[:2] == size:
         return np.ascontiguousarray(image)
     how = cv2.INTER_NEAREST if label else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=how), dtype=np.uint8)
 
 
-def _fit_boxes(boxes: Boxes, size: Size, wanted: Size) -> Boxes:
-    x, y, w, h = _middle(size, wanted)
-    if size == wanted:
-        return boxes
-    scale = np.array([wanted[1] / w, wanted[0] / h] * 2, np.float32)
-    limit = np.array([wanted[1], wanted[0]] * 2, np.float32)
-    moved = ((boxes - np.array([x, y] * 2, np.float32)) * scale).clip(0, limit)
-    return moved[(moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])]
+def _squared(image: U8, data: DataSet, label: bool = False) -> U8:
+    """Undo that a set is stored squeezed."""
+    height, width = image.shape[:2]
+    return _resize(image, (height, width * data.width_factor), label)
 
 
 def load(
     kind: str, root: Path, split: str, height: int, width: int, in_memory: bool = False
 ) -> Sequence[Scene]:
-    """Load a split of a data set (`datasets.DATASETS`) at height x width.
+    """Load a split of a data set (`datasets.DATASETS`), each scene fitted into height x width.
 
     Args:
         kind: the data set.
         root: its folder.
         split: one of its splits; "all" where it has none.
-        height: of every scene, in pixels.
-        width: of every scene, in pixels.
+        height: that every scene fits into, in pixels.
+        width: that every scene fits into, in pixels.
         in_memory: read all of it now; otherwise each scene is read whenever it is asked for.
 
     Raises:
@@ -226,7 +267,7 @@ def load(
 
 
 def load_camvid(root: Path, split: str, height: int, width: int) -> list[Scene]:
-    """Load repacked CamVid (`root/split/{vi,label}`) into memory, resized to height x width."""
+    """Load repacked CamVid (`root/split/{vi,label}`) into memory, fitted into height x width."""
     return list(load("camvid-repacked", root, split, height, width))
 
 

@@ -79,6 +79,7 @@ def export_bundle(
         classes=preset.classes,
         tau=preset.tau,
         seed=preset.seed,
+        thermal_uncertainty=preset.thermal_uncertainty,
         z_seg_start=preset.z_seg_start,
         precision=precision,
         networks=specs,
@@ -169,7 +170,11 @@ def network_spec(
 
 
 def provenance(
-    minutes: dict[str, float], commit: str, data: list[str], weights_license: str
+    minutes: dict[str, float],
+    commit: str,
+    data: list[str],
+    weights_license: str,
+    recipe: str | None = None,
 ) -> Provenance:
     """Return the provenance of weights trained here, today."""
     return Provenance(
@@ -178,6 +183,7 @@ def provenance(
         commit=commit,
         created=datetime.now(timezone.utc).date().isoformat(),
         training_minutes=minutes,
+        recipe=recipe,
     )
 
 

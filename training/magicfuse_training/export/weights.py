@@ -17,6 +17,7 @@ _PREFIXES = {
 }
 # Only training uses these; with `latent_only` the condition is the latent, and is exported.
 _NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
+_MAY_BE_NEW = ("encoder.context.deeper.",)  # they start as the identity: an older bundle has fewer
 
 
 def load_weights(model: MagicFuse, bundle: Bundle) -> None:
@@ -37,7 +38,7 @@ def load_weights(model: MagicFuse, bundle: Bundle) -> None:
             found[name] = torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
     state = model.state_dict()
     for name, value in state.items():
-        if any(part in name for part in _NOT_EXPORTED) and name not in found:
+        if any(p in name for p in _NOT_EXPORTED + _MAY_BE_NEW) and name not in found:
             continue
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"

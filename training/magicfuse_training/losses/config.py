@@ -22,4 +22,5 @@ class LossConfig(BaseModel):
     colour: float = Field(ge=0, description="L1 of Cb plus L1 of Cr to the visible image's")
     class_weights: list[float] = Field(description="of the cross entropy, by class id")
     dice: float = Field(0.0, ge=0, description="of the soft Dice loss, for small and rare classes")
+    teacher: float = Field(0.0, ge=0, description="of the cross entropy to another network's masks")
     state: float = Field(0.0, ge=0, description="of the cross entropy of z_seg itself")

@@ -12,6 +12,8 @@ WARM = {True: 0.09, False: 0.075}  # of thermal estimates: warmer than streets b
 AT_NIGHT = 3.0  # times the heat by day: an estimate of people is fainter there
 GLOW = 0.3  # luma that heat adds at most: people keep their shading
 LIFTED = 20.0  # weight of a pixel for its heat: people are a few pixels
+FALSE_LIGHT = 12.0  # weight of light where none is due
+SLACK = 0.01  # luma that a fused image may exceed its target by
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
 
@@ -78,13 +80,16 @@ def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
     return (across.sum() + down.sum()) / (weight.sum() * x.shape[1]).clamp_min(1.0)
 
 
-def fused_luma(visible: Tensor, thermal: Tensor, heat: float, day: Tensor) -> Tensor:
+def fused_luma(
+    visible: Tensor, thermal: Tensor, heat: float, day: Tensor, people: Tensor | float = 1.0
+) -> Tensor:
     """Return the luma (B, 1, H, W) that a fused image should have, in [0, 1].
 
     The larger of visible and thermal (Eq. 15, `heat` 0) leaves most people as they are: in thermal
     images they are seldom brighter than a street by day, or restored from night, is in visible
-    ones. With `heat` the thermal above a street's is added, `GLOW` at most. `visible` is
-    (B, 3, H, W), `thermal` (B, 1, H, W), `day` (B,) bool.
+    ones. With `heat` the thermal above a street's is added, `GLOW` at most, as far as there are
+    `people` (B, 1, H, W), in [0, 1]. `visible` is (B, 3, H, W), `thermal` (B, 1, H, W), `day` (B,)
+    bool.
     """
     y = luma(visible)
     if not heat:
@@ -93,25 +98,33 @@ def fused_luma(visible: Tensor, thermal: Tensor, heat: float, day: Tensor) -> Te
         torch.where(day, by_day, at_night)[:, None, None, None]
         for by_day, at_night in ((WARM[True], WARM[False]), (1.0, AT_NIGHT))
     )
-    return (y + (times * heat * (thermal - warm)).clamp(0, GLOW)).clamp(max=1)
+    return (y + people * (times * heat * (thermal - warm)).clamp(0, GLOW)).clamp(max=1)
 
 
 def fusion_loss(
-    fused: Tensor, visible: Tensor, thermal: Tensor, day: Tensor, weights: LossConfig
+    fused: Tensor,
+    visible: Tensor,
+    thermal: Tensor,
+    day: Tensor,
+    weights: LossConfig,
+    people: Tensor | float = 1.0,
 ) -> Tensor:
     """Return Eq. 15: contrast, texture and colour of a fused RGB image, a scalar.
 
     visible: RGB; thermal: (B, 1, H, W); day: (B,) bool. Contrast and texture follow the stronger of
-    the two, or with `weights.heat` the visible image with heat, see `fused_luma`.
+    the two, or with `weights.heat` the visible image with heat, see `fused_luma`; light where none
+    is due then costs extra.
     """
     y, y_visible = luma(fused), luma(visible)
-    target = fused_luma(visible, thermal, weights.heat, day)
+    target = fused_luma(visible, thermal, weights.heat, day, people)
     if weights.heat:
         edges = sobel(target)
         strong = 1 + LIFTED * (target - y_visible).relu()
+        false = FALSE_LIGHT * F.relu(y - target - SLACK).mean()
     else:
         edges = torch.maximum(sobel(y_visible), sobel(thermal))
-        strong = torch.ones_like(y)
+        strong, false = torch.ones_like(y), y.new_zeros(())
     contrast, texture = weighted_l1(y, target, strong), weighted_l1(sobel(y), edges, strong)
     colour = 2 * (chroma(fused) - chroma(visible)).abs().mean()  # the mean of Cb's and Cr's
-    return weights.contrast * contrast + weights.texture * texture + weights.colour * colour
+    published = weights.contrast * contrast + weights.texture * texture + weights.colour * colour
+    return published + false

@@ -6,27 +6,49 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magicfuse_training.data.classes import LOOKALIKE, MOVING, STATIC
+from magicfuse_training.data.classes import CLASSES, LOOKALIKE, SETS, STATIC
 
 _LOOKALIKE_WEIGHT = 8.0  # they are few: in 27 of MSRS's 249 training frames
+_IDS = 256
 
 
 def segmentation_loss(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tensor:
     """Return the cross entropy of logits (B, C, h, w) against label (B, h, w), a scalar.
 
-    A STATIC pixel costs minus the log of the summed probability of all classes but the moving ones
-    (only labels in the project's classes have such pixels: in MFNet's they are a class of their
-    own), a LOOKALIKE pixel the same at a higher weight; an IGNORE pixel costs nothing.
+    A pixel of which only a set of classes is known costs minus the log of their summed probability
+    (only labels in the project's classes have such pixels). STATIC and LOOKALIKE, which exclude
+    the moving classes and say no more, are averaged by themselves: they are most pixels where they
+    occur. LOOKALIKE counts more; an IGNORE pixel costs nothing.
     """
     log_p = logits.float().log_softmax(1)
-    known = label < LOOKALIKE
-    ids = label.where(known, torch.zeros_like(label))
-    weights = class_weights.to(label.device)[ids] * known
-    exact = -(log_p.gather(1, ids[:, None])[:, 0] * weights).sum() / weights.sum().clamp_min(1.0)
-    static = (label == STATIC) + _LOOKALIKE_WEIGHT * (label == LOOKALIKE)
-    log_static = log_p[:, : MOVING[0]].logsumexp(1)  # the moving classes are the last ones
-    negative = -(log_static * static).sum() / static.sum().clamp_min(1)
-    return exact + negative
+    allowed, weights = (t.to(label.device) for t in _tables(class_weights, logits.shape[1]))
+    excluded = torch.where(allowed, 0.0, -torch.inf)[label].permute(0, 3, 1, 2)
+    cost = -(log_p + excluded).logsumexp(1)
+    weight = weights[label]
+    negative = (label == STATIC).float() + _LOOKALIKE_WEIGHT * (label == LOOKALIKE)
+    return _mean(cost, weight) + _mean(cost, negative)
+
+
+def _mean(cost: Tensor, weight: Tensor) -> Tensor:
+    return (cost * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def _tables(class_weights: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return which classes each id of a label allows (256, C) bool, and the id's weight (256,).
+
+    All are allowed where nothing is known, so that such a pixel costs nothing.
+    """
+    allowed = torch.ones(_IDS, classes, dtype=torch.bool)
+    weights = torch.zeros(_IDS)
+    allowed[:classes] = torch.eye(classes, dtype=torch.bool)
+    weights[:classes] = class_weights.cpu().float()
+    if classes == len(CLASSES):
+        for i, some in SETS.items():
+            allowed[i] = False
+            allowed[i, list(some)] = True
+            if i not in (STATIC, LOOKALIKE):
+                weights[i] = class_weights[list(some)].float().mean()
+    return allowed, weights
 
 
 def resize_label(label: Tensor, size: torch.Size) -> Tensor:
@@ -39,7 +61,7 @@ def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
 
     logits: (B, C, h, w); label: (B, h, w) int64.
     """
-    known = label < LOOKALIKE
+    known = label < logits.shape[1]
     p = logits.float().softmax(1) * known[:, None]
     target = F.one_hot(label.where(known, torch.zeros_like(label)), logits.shape[1])
     target = target.permute(0, 3, 1, 2).float() * known[:, None]

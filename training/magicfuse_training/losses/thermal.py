@@ -1,80 +1,107 @@
-"""Losses of a thermal estimate (B, 1, H, W), float32, nominally in [0, 1]."""
+"""Losses of a thermal estimate (B, 1, H, W), float32, nominally in [0, 1]: its level and its error.
+
+An estimate is a mean and the scale b of a Laplace distributed error around it: see `read_estimate`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magicfuse_training.losses.image import edge_l1
+from magicfuse_ros.bundle import ThermalUncertainty
+from magicfuse_training.losses.image import edge_l1, luma
 
 TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
 TYPICAL_LEVEL = 0.075  # of a street by day, off people
 WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box exceeds, in the median
-_RING = 8  # pixels around people that they are compared with
+COOL = 0.2  # what a tenth of all pixels exceeds in thermal images of MSRS train
+_RING = 4  # pixels around people that they are compared with: at half of an image's size, 8
 _ON_LOOKALIKES = 6.0  # weight of the squared error on them: they are seldom seen in training
 _FEW = 300.0  # pixels of them in a batch that together count no more than these would
 _ENOUGH = 0.9  # of a real contrast; a push for all of it lights up what only looks like people
+# Weights of the squared error on people and of their contrast, by day and at night, when most of
+# them cannot be seen and a push for what cannot be known lights up whatever might be one.
+_ON_PEOPLE = (18.0, 6.0)
+_ON_CONTRAST = (9.0, 5.0)
+_ON_SCALE = 0.5  # of the likelihood that teaches how sure the estimate is
 
 
-@dataclass(frozen=True)
-class _Belief:
-    """How far the training streets are believed, by the time of day.
+class Estimate(NamedTuple):
+    """A thermal estimate: its mean, and the scale of its error if that is known."""
 
-    Attributes:
-        level: of a typical thermal image, off people.
-        kept: share of what people differ from it by.
-        people: weight of the squared error on people.
+    mean: Tensor  # (B, 1, H, W)
+    scale: Tensor | None  # (B, 1, H, W), Laplace's b, over 0
+
+    def at(self, samples: Tensor) -> Estimate:
+        """Return some samples of a batch, by their indices."""
+        return Estimate(self.mean[samples], None if self.scale is None else self.scale[samples])
+
+    def surely(self) -> Tensor:
+        """Return what the real image exceeds with a probability of 3/4, (B, 1, H, W)."""
+        return self.mean if self.scale is None else self.mean - math.log(2) * self.scale
+
+
+def read_estimate(image: Tensor, coding: ThermalUncertainty | None) -> Estimate:
+    """Read the estimate from a decoded image (B, 3, H, W), as the vehicle's runtime does.
+
+    The mean is the luma, and nothing is known of its error; or it is the red channel, and the blue
+    one codes the scale.
     """
-
-    level: float
-    kept: float
-    people: float
-
-
-_DAY = _Belief(TYPICAL_LEVEL, 1.0, 18.0)
-_NIGHT = _Belief(0.06, 0.5, 1.5)
+    if coding is None:
+        return Estimate(luma(image), None)
+    low, high = math.log(coding.lowest), math.log(coding.highest)
+    # Beyond the codes' ends the gradient is kept small, not cut off: else it would stay there.
+    blue = image[:, 2:3]
+    code = blue.clamp(0, 1) + 0.1 * (blue - blue.clamp(0, 1))
+    return Estimate(image[:, 0:1], (low + code * (high - low)).exp())
 
 
 def thermal_loss(
-    estimate: Tensor, thermal: Tensor, weight: Tensor, lookalike: Tensor, day: Tensor
+    estimate: Estimate, thermal: Tensor, weight: Tensor, lookalike: Tensor, day: Tensor
 ) -> Tensor:
-    """Return the loss against a real thermal image.
+    """Return the loss against a real thermal image, a scalar.
 
-    What a visible image suggests about temperatures off people does not hold on the next street: on
-    MSRS dev such structure costs SSIM by day and night, and PSNR at night. So the target off people
-    is the level of a typical street. People are a few pixels and are what thermal adds: their
-    squared error counts by itself, and by day, when they can be seen, their contrast. At night it
-    counts little more than that of other pixels, and people are drawn towards the level, too: a few
-    hundred training scenes make an estimate too sure of them.
+    The mean is drawn to the real image everywhere; people are a few pixels and are what thermal
+    adds, so their error, and how they stand out, count by themselves. The scale is taught by the
+    likelihood of the error that the mean has, which does not teach the mean: where an estimate is
+    unsure, as at night, a likelihood would all but stop teaching it (arXiv 2203.09168).
 
     Args:
-        estimate: (B, 1, H, W).
-        thermal: (B, 1, H, W), real.
+        estimate: of B images.
+        thermal: (B, 1, H, W), real, at the usual level and gain.
         weight: (B, 1, H, W), over 1 on people.
         lookalike: (B, 1, H, W) bool, what looks like people and is not.
         day: (B,) bool.
-
-    Returns:
-        A scalar.
     """
     people = (weight > 1).float()
-    level, kept, on_people = (
-        torch.where(day, by_day, at_night)[:, None, None, None]
-        for by_day, at_night in zip(astuple(_DAY), astuple(_NIGHT), strict=True)
+    on_people, on_contrast = (
+        torch.where(day, by_day, at_night) for by_day, at_night in (_ON_PEOPLE, _ON_CONTRAST)
     )
-    target = level + kept * people * (thermal - level)
-    error = estimate - target
-    return (
+    on_people = on_people[:, None, None, None]
+    error = estimate.mean - thermal
+    loss = (
         12 * error.abs().mean()
         + 100 * error.square().mean()
-        + 2 * edge_l1(estimate, target, weight)
+        + 2 * edge_l1(estimate.mean, thermal, weight)
         + (on_people * error.square() * people).sum() / people.sum().clamp_min(1.0)
         + _ON_LOOKALIKES * (error.square() * lookalike).sum() / lookalike.sum().clamp_min(_FEW)
-        + 9 * contrast_loss(estimate, people * day[:, None, None, None], contrast(thermal, people))
+        + contrast_loss(estimate.mean, people, contrast(thermal, people), on_contrast)
     )
+    if estimate.scale is not None:
+        loss = loss + _ON_SCALE * laplace_nll(error.detach(), estimate.scale)
+    return loss
+
+
+def laplace_nll(error: Tensor, scale: Tensor) -> Tensor:
+    """Return the mean of minus the log likelihood of errors under Laplace distributions, less ln 2.
+
+    `error` and `scale` (over 0) are of one shape; the result is a scalar.
+    """
+    return (error.abs() / scale + scale.log()).mean()
 
 
 def contrast(image: Tensor, people: Tensor) -> Tensor:
@@ -92,12 +119,15 @@ def contrast(image: Tensor, people: Tensor) -> Tensor:
     return torch.where(known, inside - around, torch.zeros_like(inside))
 
 
-def contrast_loss(estimate: Tensor, people: Tensor, wanted: Tensor) -> Tensor:
+def contrast_loss(
+    estimate: Tensor, people: Tensor, wanted: Tensor, weight: Tensor | float = 1.0
+) -> Tensor:
     """Return by how much people fall short of 0.9 of a contrast, mean over images that show some.
 
-    `estimate` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1, `wanted` (B,); the result a scalar.
+    `estimate` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1, `wanted` and `weight` (B,); the
+    result is a scalar.
     """
-    short = F.relu(_ENOUGH * wanted - contrast(estimate, people))
+    short = weight * F.relu(_ENOUGH * wanted - contrast(estimate, people))
     seen = (people.sum((1, 2, 3)) > 0).float()
     return (short * seen).sum() / seen.sum().clamp_min(1.0)
 
@@ -105,10 +135,10 @@ def contrast_loss(estimate: Tensor, people: Tensor, wanted: Tensor) -> Tensor:
 def unseen_loss(estimate: Tensor, warm: Tensor) -> Tensor:
     """Return the loss of an estimate that there is no thermal image for, a scalar.
 
-    A contrast alone can be had by lighting up whatever stands where people often are. So all that
-    is not warm is drawn to the level of a typical street, and nothing is hotter than people are.
-    `estimate` is (B, 1, H, W); `warm` (B, 1, H, W), 1 on people and riders, and where unlabelled.
+    A contrast alone can be had by lighting up whatever stands where people often are. So what is
+    not warm is no warmer than most of a street, and nothing is hotter than people are. `estimate`
+    is (B, 1, H, W); `warm` (B, 1, H, W), 1 on people, riders and cars, and where unlabelled.
     """
-    error = (estimate - TYPICAL_LEVEL) * (1 - warm)
+    warmer = F.relu(estimate - COOL) * (1 - warm)
     over = F.relu(estimate - WARMEST)
-    return 3 * error.abs().mean() + 30 * error.square().mean() + 30 * over.square().mean()
+    return 4 * warmer.mean() + 30 * (warmer.square() + over.square()).mean()

@@ -43,6 +43,7 @@ class AutoencoderConfig(BaseModel):
     stem_channels: int = 0  # at half of the image's size; none in the published form
     encoder_blocks: int  # at the latent size; with `latent_only` at every size
     context_channels: list[int]  # at 1/16, 1/32, ... of the image
+    context_blocks: list[int] | None = None  # residual blocks at each of them; None: one
     # At the latent size, twice and, in the published form, four times that.
     decoder_channels: tuple[int, int] | tuple[int, int, int]
     decoder_blocks: int  # as encoder_blocks
@@ -54,6 +55,11 @@ class AutoencoderConfig(BaseModel):
 
     @model_validator(mode="after")
     def _published_form(self) -> AutoencoderConfig:
+        if len(self.context_blocks or self.context_channels) != len(self.context_channels):
+            raise ValueError(
+                f"context_blocks has {len(self.context_blocks or ())} values; expected one for "
+                f"each of the {len(self.context_channels)} of context_channels"
+            )
         if self.latent_only and self.context_channels:
             raise ValueError("context_channels must be empty where latent_only is true")
         if self.noise_channels and not self.latent_only:
@@ -88,7 +94,9 @@ class Context(nn.Module):
     is computed once a frame, whatever K is.
     """
 
-    def __init__(self, channels: int, widths: list[int], norm: Norm, act: Activation) -> None:
+    def __init__(
+        self, channels: int, widths: list[int], blocks: list[int], norm: Norm, act: Activation
+    ) -> None:
         super().__init__()
         above = [channels, *widths[:-1]]
         self.act = activation(act)
@@ -96,6 +104,10 @@ class Context(nn.Module):
             conv3(a, w, stride=2) for a, w in zip(above, widths, strict=True)
         )
         self.down = nn.ModuleList(ResidualBlock(w, w, None, norm, act) for w in widths)
+        self.deeper = nn.ModuleList(
+            nn.Sequential(*_blocks(n - 1, w, norm, act))
+            for n, w in zip(blocks, widths, strict=True)
+        )
         self.attention = Attention(widths[-1], 4, norm)
         self.grow = nn.ModuleList(nn.Conv2d(w, a, 1) for a, w in zip(above, widths, strict=True))
         # None at the latent size, where it would cost most: whoever reads the result begins with
@@ -107,8 +119,8 @@ class Context(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to the same shape; h and w divide by 2 as often as there are widths."""
         skips = [x]
-        for shrink, block in zip(self.shrink, self.down, strict=True):
-            skips.append(block(self.act(shrink(skips[-1]))))
+        for shrink, block, deeper in zip(self.shrink, self.down, self.deeper, strict=True):
+            skips.append(deeper(block(self.act(shrink(skips[-1])))))
         h: Tensor = self.attention(skips.pop())
         for grow, block in zip(reversed(self.grow), reversed(self.up), strict=True):
             h = F.interpolate(grow(h), scale_factor=2, mode="nearest")
@@ -154,7 +166,9 @@ class Encoder(nn.Module):
             self.fine = ResidualBlock(d, d, None, norm, act)
             self.down = conv3(d, c, stride=2)
             self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
-            self.context = Context(c, config.context_channels, norm, act)
+            widths = config.context_channels
+            blocks = config.context_blocks or [1] * len(widths)
+            self.context = Context(c, widths, blocks, norm, act)
             self.latent = nn.Conv2d(c, config.latent_channels, 1)
 
     def spread(self, image: Tensor) -> Tensor:

@@ -49,6 +49,9 @@ class FusionConfig(BaseModel):
     estimate_channels: int | None = None  # hidden channels of the last layer; None: the latent's
     weight: Literal["sigmoid", "unbounded"] = "sigmoid"  # the paper's text; the release's networks
     condition: bool = False  # F also sees what the streams see: masks need more than two estimates
+    # M of Eq. 11: 1 where the best class is a thermal one, as published; or their probability, so
+    # that what F is not sure of keeps most of the restored image.
+    thermal_mask: Literal["argmax", "probability"] = "argmax"
 
 
 class FusionLayer(nn.Module):

@@ -110,7 +110,9 @@ class MagicFuse(nn.Module):
 
     @torch.no_grad()
     def thermal_mask(self, z_seg: Tensor) -> Tensor:
-        """Return M of Eq. 11: 1 where the best class is a thermal one, (B, 1, h, w) float32."""
+        """Return M of Eq. 11, (B, 1, h, w) float32 in [0, 1]: see `FusionConfig.thermal_mask`."""
+        if self.preset.mkf.thermal_mask == "probability":
+            return z_seg.softmax(1)[:, self.thermal_ids].sum(1, keepdim=True)
         thermal = z_seg[:, self.thermal_ids].amax(1, keepdim=True)
         return (thermal > z_seg[:, self.other_ids].amax(1, keepdim=True)).float()
 

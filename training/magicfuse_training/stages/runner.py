@@ -14,13 +14,15 @@ from magicfuse_training.data.classes import ids_of_people
 from magicfuse_training.data.crops import Batch, CropConfig, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.mix import (
-    GROUPS,
+    CONDITIONS,
     Groups,
     Source,
     Trained,
     describe,
     load_groups,
     load_held_out,
+    made_night,
+    shares,
 )
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
@@ -32,6 +34,7 @@ from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
 
 PICTURES = 2  # of each data set, on TensorBoard
+NIGHTS = 0.4  # share of the labelled scenes by day that the device also gets at night
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def train_stage(
     )
     names = [c.name for c in model.preset.classes]
     groups = groups or load_groups(sources, *size, names)
+    if budget.device_crops:
+        groups = [*groups, *made_night(groups, NIGHTS, budget.seed)]
     crops = CropConfig(batch=budget.batch or CropConfig.batch, people=ids_of_people(names))
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
@@ -92,10 +97,11 @@ def train_stage(
         record_data(folder, describe(sources))
         Console().print(f"{stage.name} on {processes}, from {start}", soft_wrap=True)
     weights = group_weights(stage, groups)
+    scenes = [group.scenes for group in groups]
     drawn = (
-        DeviceCrops(groups, weights, crops, budget.seed, accelerator.device)
+        DeviceCrops(scenes, weights, crops, budget.seed, accelerator.device)
         if budget.device_crops
-        else Crops(groups, weights, crops, budget.seed)
+        else Crops(scenes, weights, crops, budget.seed)
     )
     return trainer.run(
         drawn,
@@ -128,15 +134,18 @@ def recorded_data(folder: Path) -> Trained:
 
 
 def group_weights(stage: Stage, groups: Groups) -> list[float]:
-    """Return the stage's weights of the groups that there are.
+    """Return how often the stage draws from each group.
 
     Raises:
         TrainingError: if the stage learns from none of them.
     """
-    weights = [w if len(g) else 0.0 for w, g in zip(stage.group_weights, groups, strict=True)]
+    weights = shares(groups, stage.condition_weights)
     if not sum(weights):
-        wanted = " or ".join(n for n, w in zip(GROUPS, stage.group_weights, strict=True) if w)
-        there = ", ".join(f"{len(g)} {name}" for name, g in zip(GROUPS, groups, strict=True))
+        wanted = " or ".join(
+            n for n, w in zip(CONDITIONS, stage.condition_weights, strict=True) if w
+        )
+        counts = [sum(len(g.scenes) for g in groups if g.condition == i) for i in range(3)]
+        there = ", ".join(f"{n} {name}" for n, name in zip(counts, CONDITIONS, strict=True))
         raise TrainingError(
             f"stage '{stage.name}' learns from scenes {wanted}; the data holds {there}"
         )

@@ -28,7 +28,7 @@ class Stage:
     name: str
     trained: tuple[str, ...]  # names of sub-networks; all others are frozen
     loss: Loss  # named terms; their sum is minimised
-    group_weights: tuple[float, float, float]  # CamVid, MSRS by day, MSRS at night
+    condition_weights: tuple[float, float, float]  # how often each of mix.CONDITIONS is drawn
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     schedule: ScheduleConfig = field(default_factory=CosineSchedule)
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_ros.schedule import ddim_steps
-from magicfuse_training.data.classes import IGNORE, LOOKALIKE, PEOPLE, RIDERS
+from magicfuse_training.data.classes import LOOKALIKE, PEOPLE, RIDERS
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.losses.image import (
@@ -33,12 +33,16 @@ from magicfuse_training.losses.segmentation import dice_loss, resize_label, segm
 from magicfuse_training.losses.thermal import (
     TYPICAL_CONTRAST,
     contrast_loss,
+    read_estimate,
     thermal_loss,
     unseen_loss,
 )
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
+
+TAUS = (0.3, 0.9)  # that training draws from
+UNLIT, LIT = 0.3, 0.6  # M, at the preset's tau, up to which nothing and from which all is lit up
 
 
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
@@ -106,39 +110,78 @@ def _latent_size(model: MagicFuse, batch: Batch) -> tuple[int, int]:
     return height // scale, width // scale
 
 
-def _head_loss(model: MagicFuse, z_seg: Tensor, details: list[Tensor], label: Tensor) -> Tensor:
-    """Return Eq. 16 for the scores and, at a lower weight, for the state that they come from."""
-    weights = model.preset.losses
-    class_weights = torch.tensor(weights.class_weights)
-    logits = model.segmentation(z_seg, *details[:1]).float()
-    if logits.shape[-1] < label.shape[-1]:  # at 1/2: what the exported head decides at
+def _scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:
+    """Return the head's scores, at the size that the exported head decides at: 1/2 if refined."""
+    logits: Tensor = model.segmentation(z_seg, *details[:1]).float()
+    if model.segmentation.refined:
         logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+    return logits
+
+
+def _head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
+    """Return Eq. 16 for the scores and, at a lower weight, for the state that they come from."""
+    weights, label = model.preset.losses, batch["label"]
+    class_weights = torch.tensor(weights.class_weights)
     fine = resize_label(label, logits.shape[-2:])
     loss = segmentation_loss(logits, fine, class_weights)
     if weights.dice:
         loss = loss + weights.dice * dice_loss(logits, fine)
+    if weights.teacher:
+        taught = resize_label(batch["teacher"], logits.shape[-2:])
+        loss = loss + weights.teacher * segmentation_loss(logits, taught, class_weights)
     if weights.state:
         coarse = resize_label(label, z_seg.shape[-2:])
         loss = loss + weights.state * segmentation_loss(z_seg, coarse, class_weights)
     return loss
 
 
-def _fusion_targets(
-    model: MagicFuse, batch: Batch, restored: Tensor, estimate: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what MagImg should look like: a visible image, a thermal one, and whether it is day.
+def _people(model: MagicFuse, logits: Tensor, tau: Tensor, size: torch.Size) -> Tensor:
+    """Return how far MagImg should light up each pixel, (B, 1, H, W) in [0, 1].
 
-    The visible one is real where a clean one is, else our own; so is the thermal one in Eq. 15 as
-    published. Heat is that of our own estimate: F cannot know more, and would learn the mean of
-    what it does not know as a cast.
+    Eq. 11 takes M (1 - tau) of the restored image's weight away where w is 1: that is what F can
+    light up by. So it lights up what is thermal with some probability, the higher the higher tau.
     """
+    ids = model.thermal_ids
+    with torch.no_grad():
+        mask = logits.softmax(1)[:, ids].sum(1, keepdim=True)
+        mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
+    taken = mask * (1 - tau[:, None, None, None]) / (1 - model.preset.tau)
+    return ((taken - UNLIT) / (LIT - UNLIT)).clamp(0, 1)
+
+
+def _fusion_loss(
+    model: MagicFuse,
+    batch: Batch,
+    images: tuple[Tensor, Tensor, Tensor],
+    logits: Tensor,
+    tau: Tensor,
+) -> Tensor:
+    """Return Eq. 15 of (restored, thermal, fused) decoded images.
+
+    As published, its visible and thermal images are the real ones where there are. With heat they
+    are our own: F cannot know more, and would learn the mean of what it does not know as a cast.
+    """
+    restored, thermal, fused = images
     day = batch["has_clean"] == 1
-    visible = torch.where(day[:, None, None, None], batch["clean"], restored.detach().clamp(0, 1))
-    thermal = luma(estimate).detach().clamp(0, 1)
-    if not model.preset.losses.heat:
+    visible = restored.detach().clamp(0, 1)
+    estimate = read_estimate(thermal.detach(), model.preset.thermal_uncertainty)
+    losses = model.preset.losses
+    if not losses.heat:
+        visible = torch.where(day[:, None, None, None], batch["clean"], visible)
         known = batch["has_thermal"].bool()[:, None, None, None]
-        thermal = torch.where(known, batch["thermal"], thermal)
-    return visible, thermal, day
+        warm = torch.where(known, batch["thermal"], estimate.mean.clamp(0, 1))
+        return fusion_loss(fused, visible, warm, day, losses)
+    people: Tensor | float = 1.0
+    if model.preset.mkf.thermal_mask == "probability":
+        people = _people(model, logits, tau, fused.shape[-2:])
+    return fusion_loss(fused, visible, estimate.surely(), day, losses, people)
+
+
+def _draw_tau(model: MagicFuse, count: int) -> Tensor:
+    """Return tau for each sample (B,): all that a user may set, where M is a probability."""
+    if model.preset.mkf.thermal_mask == "probability":
+        return torch.empty(count).uniform_(*TAUS)
+    return torch.full((count,), model.preset.tau)
 
 
 def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
@@ -146,7 +189,7 @@ def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     preset = model.preset
     steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
     stop = random.randrange(len(steps))
-    tau = torch.full((1,), preset.tau)
+    tau = _draw_tau(model, len(batch["degraded"]))
     with torch.no_grad():
         condition, *details = model.encoder(batch["degraded"])
         streams = model.start(condition)
@@ -158,10 +201,10 @@ def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
         restored = model.decoder(streams.x0_ikr, *details).float()
         estimate = model.decoder(streams.x0_ckg, *details).float()
     image = model.decoder(streams.x0_mkf, *details).float()
-    targets = _fusion_targets(model, batch, restored, estimate)
+    logits = _scores(model, streams.z_seg, details)
     return {
-        "fusion": fusion_loss(image, *targets, preset.losses),
-        "segmentation": _head_loss(model, streams.z_seg, details, batch["label"]),
+        "fusion": _fusion_loss(model, batch, (restored, estimate, image), logits, tau),
+        "segmentation": _head_loss(model, streams.z_seg, logits, batch),
     }
 
 
@@ -180,48 +223,58 @@ def _of_classes(model: MagicFuse, label: Tensor, names: Sequence[str]) -> Tensor
 def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:
     """The task's own losses on the output of a sampler of `count` steps, through all of them."""
     steps = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
-    tau = torch.full((1,), model.preset.tau)
+    tau = _draw_tau(model, len(batch["degraded"]))
     condition, *details = model.encoder(batch["degraded"])
     streams = model.start(condition)
     for step in steps:
         streams = model.advance(streams, condition, step, tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     known = batch["has_clean"][:, None, None, None]
-    restored, estimate, fused = (
-        model.decoder(x0, *details).float()
-        for x0 in (streams.x0_ikr, streams.x0_ckg, streams.x0_mkf)
+    restored, thermal = (
+        model.decoder(x0, *details).float() for x0 in (streams.x0_ikr, streams.x0_ckg)
     )
     clean = batch["clean"]
-    targets = _fusion_targets(model, batch, restored, estimate)
+    logits = _scores(model, streams.z_seg, details)
+    # MagImg is the restored image but for a few pixels: half of the batch tells where they go.
+    some = torch.randperm(len(clean))[: (len(clean) + 1) // 2]
+    fused = model.decoder(streams.x0_mkf[some], *(d[some] for d in details)).float()
+    shown = {key: value[some] for key, value in batch.items()}
+    images = (restored[some], thermal[some], fused)
     return {
         "restored": 15 * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
         + 30 * weighted_l1(chroma(restored), chroma(clean), known),
-        "segmentation": _head_loss(model, streams.z_seg, details, batch["label"]),
-        "fusion": fusion_loss(fused, *targets, model.preset.losses),
-        **_estimate_losses(model, batch, luma(estimate)),
+        "segmentation": 1.5 * _head_loss(model, streams.z_seg, logits, batch),
+        "fusion": _fusion_loss(model, shown, images, logits[some], tau[some]),
+        **_estimate_losses(model, batch, thermal),
     }
 
 
-def _estimate_losses(model: MagicFuse, batch: Batch, estimate: Tensor) -> dict[str, Tensor]:
-    """Return the losses of thermal estimates (B, 1, H, W)."""
+def _estimate_losses(model: MagicFuse, batch: Batch, decoded: Tensor) -> dict[str, Tensor]:
+    """Return the losses of the thermal estimates in decoded images (B, 3, H, W).
+
+    A quarter of the pixels is looked at, others every time: thermal images are smooth.
+    """
+    rows, columns = (slice(random.randrange(2), None, 2) for _ in range(2))
+    estimate = read_estimate(decoded[..., rows, columns], model.preset.thermal_uncertainty)
+    labels = batch["label"][..., rows, columns]
     losses = {}
     paired = batch["has_thermal"].nonzero()[:, 0]
     unpaired = (batch["has_thermal"] == 0).nonzero()[:, 0]
     if len(paired):
         losses["thermal"] = thermal_loss(
-            estimate[paired],
-            batch["thermal"][paired],
-            batch["weight"][paired],
-            (batch["label"][paired] == LOOKALIKE)[:, None],
+            estimate.at(paired),
+            batch["thermal"][paired][..., rows, columns],
+            batch["weight"][paired][..., rows, columns],
+            (labels[paired] == LOOKALIKE)[:, None],
             batch["has_clean"][paired] == 1,
         )
     if len(unpaired):  # people are warm, and far more of them have masks than thermal images
-        unseen, label = estimate[unpaired], batch["label"][unpaired]
+        unseen, label = estimate.mean[unpaired], labels[unpaired]
         people = _of_classes(model, label, PEOPLE)
         wanted = torch.full((len(unpaired),), TYPICAL_CONTRAST)
         losses["people"] = 5 * contrast_loss(unseen, people.float(), wanted)
-        # Not cars: most of those that stand in a street are as cold as the street.
-        warm = people | _of_classes(model, label, RIDERS) | (label == IGNORE)[:, None]
+        unknown = (label >= len(model.preset.classes))[:, None]  # or a set that may hold people
+        warm = _of_classes(model, label, (*PEOPLE, *RIDERS, "car")) | unknown
         losses["unseen"] = unseen_loss(unseen, warm.float())
     return losses
 
@@ -251,7 +304,7 @@ STAGES: dict[str, Stage] = {
             "one_step",
             EVERYTHING,
             one_step_loss,
-            (0.38, 0.28, 0.34),
+            (0.56, 0.2, 0.24),
             # Losses stand still above this rate, whatever falls at it.
             optimizer=AdamWConfig(learning_rate=8e-4),
         ),
@@ -259,7 +312,7 @@ STAGES: dict[str, Stage] = {
             "few_step",
             EVERYTHING,
             few_step_loss,
-            (0.46, 0.27, 0.27),  # masks take longest
+            (0.62, 0.16, 0.22),  # masks take longest
             optimizer=AdamWConfig(learning_rate=4e-4),
             # The streams serve several noise levels here: batches of one level have other
             # statistics than the running ones that inference uses.

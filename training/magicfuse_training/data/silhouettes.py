@@ -1,0 +1,123 @@
+"""People cut out of labelled day scenes, to be put into night scenes, which have few of their own.
+
+A pasted person gets the light of the place where it stands, so that brightness does not tell it
+from those who were there. Its feet lie where its height on a flat street puts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_training.data.classes import PEDESTRIAN, U8
+from magicfuse_training.data.scenes import Scene
+
+LEAST_HEIGHT = 70  # pixels of a person who is kept: a smaller one would be a smear
+MOST = 600  # people that are kept
+HEIGHT = (24, 200)  # pixels of a pasted person
+HORIZON = (0.3, 0.5)  # of a crop's rows, where people would have no height
+LIGHT = (0.5, 2.2)  # of the place's own light
+WARMTH = (30.0, 115.0)  # of 255, that a thermal image shows in the middle of a person by night
+SOFT_EDGE = 3  # pixels over which a silhouette fades
+
+
+@dataclass(frozen=True)
+class Silhouette:
+    """One person: `image` (h, w, 3) RGB uint8, `mask` (h, w) uint8, 255 on the person."""
+
+    image: U8
+    mask: U8
+
+
+def silhouettes(groups: Sequence[Sequence[Scene]]) -> list[Silhouette]:
+    """Cut out people that are labelled by day, at most MOST, evenly over all scenes in memory."""
+    found: list[Silhouette] = []
+    for group in groups:
+        if not isinstance(group, list):  # reading every scene anew would take minutes
+            continue
+        for scene in group:
+            if scene.clean:
+                found += _people_of(scene)
+    step = max(1, len(found) // MOST)
+    return found[::step][:MOST]
+
+
+def _people_of(scene: Scene) -> list[Silhouette]:
+    found = []
+    for x0, y0, x1, y1 in scene.people.round().astype(int):
+        x0, y0 = max(x0, 0), max(y0, 0)
+        mask = (scene.label[y0:y1, x0:x1] == PEDESTRIAN).astype(np.uint8) * 255
+        upright = y1 - y0 >= max(LEAST_HEIGHT, 1.2 * (x1 - x0))  # a wide one is a group
+        if upright and mask.mean() > 0.35 * 255:
+            found.append(Silhouette(scene.visible[y0:y1, x0:x1].copy(), mask))
+    return found
+
+
+def paste(
+    crop: dict[str, npt.NDArray[Any]], people: Sequence[Silhouette], rng: np.random.Generator
+) -> None:
+    """Put one to three people into the images of a crop, in place.
+
+    `crop` holds `visible` and `target` (h, w, 3), `thermal`, `label`, `teacher` and `people`
+    (h, w), uint8.
+    """
+    height, width = crop["label"].shape
+    for _ in range(rng.integers(1, 4)):
+        person = people[int(rng.integers(len(people)))]
+        rows = rng.uniform(*HEIGHT) ** 0.5 * HEIGHT[0] ** 0.5  # more of the small ones
+        rows = rng.uniform(rows, HEIGHT[1]) if rng.random() < 0.3 else rows
+        horizon = rng.uniform(*HORIZON) * height
+        h = max(int(rows), HEIGHT[0])
+        w = max(6, round(h * person.mask.shape[1] / person.mask.shape[0]))
+        bottom = int(np.clip(horizon + 0.9 * h, h // 2, height + h // 3))
+        top, left = bottom - h, int(rng.integers(-w // 3, width - w // 2))
+        _put(crop, _resized(person, (h, w), rng.random() < 0.5), top, left, rng)
+
+
+def _resized(person: Silhouette, size: tuple[int, int], flip: bool) -> Silhouette:
+    image, mask = (
+        cv2.resize(part, size[::-1], interpolation=cv2.INTER_AREA)
+        for part in (person.image, person.mask)
+    )
+    mask = cv2.blur(mask, (SOFT_EDGE, SOFT_EDGE))
+    if flip:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    return Silhouette(np.asarray(image, np.uint8), np.asarray(mask, np.uint8))
+
+
+def _put(
+    crop: dict[str, npt.NDArray[Any]],
+    person: Silhouette,
+    top: int,
+    left: int,
+    rng: np.random.Generator,
+) -> None:
+    height, width = crop["label"].shape
+    h, w = person.mask.shape
+    y0, y1, x0, x1 = max(top, 0), min(top + h, height), max(left, 0), min(left + w, width)
+    if y1 - y0 < 8 or x1 - x0 < 4:
+        return
+    place = (slice(y0, y1), slice(x0, x1))
+    inside = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+    mask = person.mask[inside]
+    soft = mask.astype(np.float32)[..., None] / 255
+    image = person.image[inside].astype(np.float32)
+    own = image[mask > 127].mean(0) + 1 if (mask > 127).any() else np.float32(128)
+    light = rng.uniform(*LIGHT)
+    for name in ("visible", "target"):
+        behind = crop[name][place].astype(np.float32)
+        lit = image * (behind.mean((0, 1)) + 2) / own * light
+        crop[name][place] = (behind + soft * (lit - behind)).clip(0, 255).round()
+    solid = mask > 127
+    crop["label"][place][solid] = PEDESTRIAN
+    crop["teacher"][place][solid] = PEDESTRIAN
+    crop["people"][place][solid] = 1
+    thermal = crop["thermal"][place]
+    warm = rng.uniform(*WARMTH) * (0.8 + 0.2 * image.mean(2) / (image.mean() + 1))
+    warmer = np.maximum(thermal, thermal + soft[..., 0] * (warm - thermal))
+    crop["thermal"][place] = warmer.clip(0, 255).round()
