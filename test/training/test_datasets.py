@@ -24,6 +24,7 @@ from magicfuse_training.data.classes import (
     CLASSES,
     IGNORE,
     LOOKALIKE,
+    NOBODY,
     PEDESTRIAN,
     SKY,
     STATIC,
@@ -69,8 +70,8 @@ FIRST = {  # of the label's first row, where it is not a car, a person, a rider 
     "cityscapes-repacked": [CAR, CAR, PEDESTRIAN, PEDESTRIAN],
     "idd-lite": [VEHICLES, LIVING, LIVING, SKY],
     "idd-repacked": [VEHICLES, LIVING, LIVING, SKY],
-    "pennfudan": [IGNORE, PEDESTRIAN, PEDESTRIAN, IGNORE],
-    "pennfudan-repacked": [IGNORE, PEDESTRIAN, PEDESTRIAN, IGNORE],
+    "pennfudan": [NOBODY, PEDESTRIAN, PEDESTRIAN, NOBODY],
+    "pennfudan-repacked": [NOBODY, PEDESTRIAN, PEDESTRIAN, NOBODY],
 }
 
 

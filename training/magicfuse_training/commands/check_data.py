@@ -18,7 +18,7 @@ from magicfuse_ros.image_codec import Image
 from magicfuse_ros.media.contact_sheet import SHEET_ROWS, contact_sheet
 from magicfuse_ros.media.png import write_png
 from magicfuse_training.data.check import Size, SplitReport, check_split
-from magicfuse_training.data.classes import CLASSES, IGNORE, LOOKALIKE, STATIC
+from magicfuse_training.data.classes import CLASSES, IGNORE, LOOKALIKE, NOBODY, SETS, STATIC
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.layout import PARTS, DataSet
@@ -27,7 +27,14 @@ from magicfuse_training.preset import load_preset
 
 _SHOWN = 3
 _STATIC_COLOR = (30, 60, 60)
-_TARGETS = {**dict(enumerate(CLASSES)), STATIC: "static", LOOKALIKE: "lookalike", IGNORE: "ignored"}
+_TARGETS = {
+    **dict(enumerate(CLASSES)),
+    **{i: " or ".join(CLASSES[c] for c in some) for i, some in SETS.items()},
+    NOBODY: "not pedestrian",
+    STATIC: "static",
+    LOOKALIKE: "lookalike",
+    IGNORE: "ignored",
+}
 
 
 def check_data_command(
@@ -124,7 +131,7 @@ def _write_sheet(data: DataSet, reports: list[SplitReport], path: Path) -> None:
     palette = np.zeros((256, 3), np.uint8)
     for c in preset.classes:
         palette[c.id] = c.color
-    palette[[STATIC, LOOKALIKE]] = _STATIC_COLOR
+    palette[list(SETS)] = _STATIC_COLOR
     sound = [(report.split, record) for report in reports for record in report.sound]
     if not sound:
         raise DataError("no scene is sound enough for a sheet")

@@ -27,6 +27,7 @@ CLASSES = (
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 IGNORE = 255
 STATIC = 254  # some class that is neither car, pedestrian nor bicyclist; which one is not known
+NOBODY = 252  # anything but a pedestrian
 LOOKALIKE = 253  # as STATIC, and of the shape of a person: what is taken for one at night
 MOVING = (CAR, PEDESTRIAN, BICYCLIST)
 
@@ -42,6 +43,7 @@ _IDD_SETS: dict[int, tuple[int, ...]] = {
 _STATIC_CLASSES = tuple(i for i in range(len(CLASSES)) if i not in MOVING)
 SETS: dict[int, tuple[int, ...]] = {
     **_IDD_SETS,
+    NOBODY: tuple(i for i in range(len(CLASSES)) if i != PEDESTRIAN),
     LOOKALIKE: _STATIC_CLASSES,
     STATIC: _STATIC_CLASSES,
 }
@@ -165,10 +167,14 @@ IDD = LabelMap(
     },
 )
 
-# The masks of PennFudanPed number the people of a picture; nothing else is labelled.
+# The masks of PennFudanPed number the people of a picture; nothing else is labelled. Few people are
+# left out: taken for unknown, the rest would let a network call everything a pedestrian.
 PENNFUDAN = LabelMap(
     "PennFudanPed's numbered people",
-    {0: ("not labelled", IGNORE), **{i: ("person", PEDESTRIAN) for i in range(1, 101)}},
+    {0: ("nobody", NOBODY), **{i: ("person", PEDESTRIAN) for i in range(1, 101)}},
+)
+PENNFUDAN_REPACKED = LabelMap(
+    "people as the project's id", {PEDESTRIAN: ("person", PEDESTRIAN), 255: ("nobody", NOBODY)}
 )
 
 # The 11 classes of SegNet (10.1109/TPAMI.2016.2644615), which are the project's.
@@ -315,6 +321,7 @@ CITYSCAPES = LabelMap(
 LABEL_MAPS = (
     PROJECT, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES, IDD, IDD_LITE,
     PENNFUDAN,
+    PENNFUDAN_REPACKED,
 )  # fmt: skip
 
 

@@ -267,7 +267,7 @@ _ALL = (
             "label": "{split}/label/{name}.png",
             "boxes": "{split}/boxes/{name}.txt",
         },
-        labels=classes.PROJECT,
+        labels=classes.PENNFUDAN_REPACKED,
         boxes=classes.PENNFUDAN_BOXES,
         splits=(),
         night=_never,

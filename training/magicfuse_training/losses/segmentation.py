@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magicfuse_training.data.classes import CLASSES, LOOKALIKE, SETS, STATIC
+from magicfuse_training.data.classes import CLASSES, LOOKALIKE, NOBODY, SETS, STATIC
 
 _LOOKALIKE_WEIGHT = 8.0  # they are few: in 27 of MSRS's 249 training frames
 _IDS = 256
@@ -16,16 +16,18 @@ def segmentation_loss(logits: Tensor, label: Tensor, class_weights: Tensor) -> T
     """Return the cross entropy of logits (B, C, h, w) against label (B, h, w), a scalar.
 
     A pixel of which only a set of classes is known costs minus the log of their summed probability
-    (only labels in the project's classes have such pixels). STATIC and LOOKALIKE, which exclude
-    the moving classes and say no more, are averaged by themselves: they are most pixels where they
-    occur. LOOKALIKE counts more; an IGNORE pixel costs nothing.
+    (only labels in the project's classes have such pixels), at the least of their weights: it says
+    little of the rare ones. What only excludes classes (STATIC, NOBODY, LOOKALIKE) is averaged by
+    itself: those are most pixels where they occur. LOOKALIKE counts more; an IGNORE pixel costs
+    nothing.
     """
     log_p = logits.float().log_softmax(1)
     allowed, weights = (t.to(label.device) for t in _tables(class_weights, logits.shape[1]))
     excluded = torch.where(allowed, 0.0, -torch.inf)[label].permute(0, 3, 1, 2)
     cost = -(log_p + excluded).logsumexp(1)
     weight = weights[label]
-    negative = (label == STATIC).float() + _LOOKALIKE_WEIGHT * (label == LOOKALIKE)
+    excluding = (label == STATIC) | (label == NOBODY)
+    negative = excluding.float() + _LOOKALIKE_WEIGHT * (label == LOOKALIKE)
     return _mean(cost, weight) + _mean(cost, negative)
 
 
@@ -46,8 +48,8 @@ def _tables(class_weights: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         for i, some in SETS.items():
             allowed[i] = False
             allowed[i, list(some)] = True
-            if i not in (STATIC, LOOKALIKE):
-                weights[i] = class_weights[list(some)].float().mean()
+            if i not in (STATIC, NOBODY, LOOKALIKE):
+                weights[i] = class_weights[list(some)].float().min()
     return allowed, weights
 
 
