@@ -100,6 +100,8 @@ class Fuser:
     def tau(self) -> float:
         """Limit, 0 to 1, of the restoring stream's weight where a thermal class is seen (Eq. 11).
 
+        The higher, the surer MagImg must be of a person whom it lights up.
+
         Raises:
             MagicFuseError: on setting, if the value is outside 0 to 1.
         """

@@ -63,8 +63,8 @@ class FuseParameters(BaseModel):
     )  # fmt: skip
     tau: float = Field(
         -1.0, ge=-1.0, le=1.0,
-        description="cap on the restored image's weight where a warm class is seen (Eq. 11), "
-        "0 to 1; below 0: the bundle's own",
+        description="cap on the restored image's weight where people are seen (Eq. 11), 0 to 1: "
+        "the higher, the fewer and surer people MagImg lights up; below 0: the bundle's own",
         json_schema_extra=_LIVE,
     )  # fmt: skip
 
