@@ -127,7 +127,7 @@ def test_visible_thermal_and_people_are_cut_alike() -> None:
     assert 0.15 < same.float().mean() < 0.5
     red, thermal = batch["clean"][same, 0].float(), batch["thermal"][same, 0].float()
     for a, b in zip(red, thermal, strict=True):  # jittered, but pixel on pixel
-        assert np.corrcoef(a.flatten(), b.flatten())[0, 1] > 0.9  # colours mix
+        assert np.corrcoef(a.flatten(), b.flatten())[0, 1] > 0.7  # colours mix
     share = (batch["weight"] > 1).float().mean((1, 2, 3))
     assert ((share > 0) & (share < 1)).float().mean() > 0.4
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from magicfuse_ros.media.degradations import Darkness, apply, blur, compress, degrade
-from magicfuse_training.data.classes import CLASSES, IGNORE, PEDESTRIAN, U8
+from magicfuse_training.data.classes import BICYCLIST, CLASSES, FENCE, IGNORE, PEDESTRIAN, SIGN, U8
 from magicfuse_training.data.night_scene import render_night
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
@@ -22,7 +22,9 @@ from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
 Batch = dict[str, torch.Tensor]
 Arrays = dict[str, npt.NDArray[Any]]
 PASTED = (0.2, 0.6)  # height and width of what one scene lends another, as shares of a crop
-AROUND_PEOPLE = {True: 0.5, False: 0.15}  # share of crops that are, by day and at night
+AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops that are, by day and at night
+AROUND_RARE = 0.25  # share of the other crops that are around a rare class, where a scene has one
+RARE = (SIGN, FENCE, BICYCLIST)  # drawn alike: by pixels, most crops would show none of them
 NEAR = 0.2  # share of crops that show a scene as if from near, where people fill a frame
 NEAREST = 4.5  # scale
 LEAST_RANGE = 1.4  # between the least and the largest scale of a scene that is not seen from near
@@ -137,7 +139,8 @@ class Crops(Dataset[Batch]):
         # A crop of a small scene is enlarged: where it exceeded the scene, it would be stretched.
         least = max(config.scale[0], config.height / height, config.width / width)
         most = max(config.scale[1], least * LEAST_RANGE)
-        scale = np.exp(rng.uniform(*np.log((most, NEAREST) if near else (least, most))))
+        scales = (most, max(most, NEAREST)) if near else (least, most)
+        scale = np.exp(rng.uniform(*np.log(scales)))
         aspect = np.exp(rng.uniform(-0.1, 0.1))
         h = min(height, round(config.height / scale * aspect))
         w = min(width, round(config.width / scale / aspect))
@@ -173,7 +176,7 @@ class Crops(Dataset[Batch]):
     def _corner(
         scene: Scene, h: int, w: int, near: bool, rng: np.random.Generator
     ) -> tuple[int, int]:
-        """Choose a crop, at times around people: half of the day scenes with people, few at night.
+        """Choose a crop, at times around people, fewer at night, or around a rare class.
 
         All of those from near are: of most other places they would show no more than a patch.
 
@@ -186,6 +189,9 @@ class Crops(Dataset[Batch]):
             x0, y0, x1, y1 = scene.people[rng.integers(len(scene.people))]
             y = np.clip((y0 + y1) / 2 - rng.uniform(0.2, 0.8) * h, 0, height - h)
             x = np.clip((x0 + x1) / 2 - rng.uniform(0.2, 0.8) * w, 0, width - w)
+        elif rng.random() < AROUND_RARE and (place := rare_place(scene.label, rng)):
+            y = np.clip(place[0] - rng.uniform(0.2, 0.8) * h, 0, height - h)
+            x = np.clip(place[1] - rng.uniform(0.2, 0.8) * w, 0, width - w)
         return int(y), int(x)
 
     def _pasted_part(self, rng: np.random.Generator) -> tuple[slice, slice]:
@@ -264,6 +270,16 @@ class Causes:
 CAUSES = Causes()
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
+
+
+def rare_place(label: U8, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Return row and column of a pixel of a rare class of a label (H, W); None if it has none."""
+    there = [i for i in RARE if (label == i).any()]
+    if not there:
+        return None
+    rows, columns = np.nonzero(label == there[int(rng.integers(len(there)))])
+    one = int(rng.integers(len(rows)))
+    return int(rows[one]), int(columns[one])
 
 
 def known_classes(label: U8, teacher: U8 | None) -> U8:

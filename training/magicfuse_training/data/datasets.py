@@ -234,6 +234,7 @@ _ALL = (
         },
         labels=classes.IDD_LITE,
         splits=("train", "val"),
+        members=dict.fromkeys(("train", "val"), r"\d+/\d+$"),  # its instances are labels, too
         night=_never,
         terms="research only",
     ),

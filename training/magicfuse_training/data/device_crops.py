@@ -23,6 +23,7 @@ from magicfuse_training.data import device_effects
 from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crops import (
     AROUND_PEOPLE,
+    AROUND_RARE,
     CAUSES,
     CLOTHES_EDGE,
     CLOTHES_GAIN,
@@ -35,12 +36,14 @@ from magicfuse_training.data.crops import (
     Batch,
     CropConfig,
     Crops,
+    rare_place,
 )
 from magicfuse_training.data.scenes import Scene
 
 Numbers = npt.NDArray[np.float64]
 Range = tuple[float, float]
 KERNEL = 17  # pixels: holds the longest motion and the widest defocus that are drawn
+PLACES = 8  # of rare classes that are kept of a scene
 POOLS = (8, 16)  # cells that pools of light of any number of cells are brought to
 
 
@@ -64,6 +67,10 @@ class DeviceCrops(Crops):
         self.clean = np.array([s.clean for s in scenes])
         self.paired = np.array([s.thermal is not None for s in scenes])
         self.boxes = [s.people for s in scenes]
+        self.peopled = np.array([len(s.people) > 0 for s in scenes])
+        rng = np.random.default_rng(seed)
+        drawn = ([rare_place(s.label, rng) for _ in range(PLACES)] for s in scenes)
+        self.places = [[place for place in some if place] for some in drawn]
         # (N, 10, H, W): visible, target, thermal, label, teacher, people. A scene that is clean is
         # its own target, but one gather for all is worth the memory.
         self.images = torch.zeros((len(scenes), 10, *self.canvas), dtype=torch.uint8, device=device)
@@ -139,13 +146,18 @@ class DeviceCrops(Crops):
         w = np.minimum(width, config.width / scale / aspect)
         y, x = rng.uniform(0, height - h), rng.uniform(0, width - w)
         shares = np.where(self.clean[scene], AROUND_PEOPLE[True], AROUND_PEOPLE[False])
-        around = (rng.random(count) < shares) | near
+        around = ((rng.random(count) < shares) | near) & self.peopled[scene]
         shift = rng.uniform(0.2, 0.8, (2, count))
+        rare = rng.random(count) < AROUND_RARE
+        for i in np.nonzero(~around & rare)[0]:
+            if len(places := self.places[scene[i]]):
+                row, column = places[rng.integers(len(places))]
+                y[i] = np.clip(row - shift[0, i] * h[i], 0, height[i] - h[i])
+                x[i] = np.clip(column - shift[1, i] * w[i], 0, width[i] - w[i])
         for i in np.nonzero(around)[0]:
-            if len(boxes := self.boxes[scene[i]]):
-                x0, y0, x1, y1 = boxes[rng.integers(len(boxes))]
-                y[i] = np.clip((y0 + y1) / 2 - shift[0, i] * h[i], 0, height[i] - h[i])
-                x[i] = np.clip((x0 + x1) / 2 - shift[1, i] * w[i], 0, width[i] - w[i])
+            x0, y0, x1, y1 = self.boxes[scene[i]][rng.integers(len(self.boxes[scene[i]]))]
+            y[i] = np.clip((y0 + y1) / 2 - shift[0, i] * h[i], 0, height[i] - h[i])
+            x[i] = np.clip((x0 + x1) / 2 - shift[1, i] * w[i], 0, width[i] - w[i])
         flip = np.where(rng.random(count) < 0.5, -1.0, 1.0)
         none, (tall, wide) = np.zeros(count), self.canvas
         theta = np.array(

@@ -131,7 +131,8 @@ class DataSet:
             missing[part] = [] if part in self.partial else lacking
             # A part that keeps all splits in one folder holds files of the other splits as well.
             if ("{split}" in self.templates[part]) == ("{split}" in self.templates["visible"]):
-                orphans[part] = sorted(there.keys() - found["visible"].keys())
+                alone = there.keys() - found["visible"].keys()
+                orphans[part] = sorted(filter(self._pattern(split).match, alone))
         return Index(names, files, missing, orphans)
 
     def _names(self, root: Path, split: str, visible: Mapping[str, Path]) -> list[str]:
@@ -141,8 +142,10 @@ class DataSet:
                 return path.read_text(encoding="utf-8").split()
             except OSError as error:
                 raise DataError(f"list of scenes '{path}': {error.strerror}") from error
-        pattern = re.compile(self.members.get(split, ""))
-        return sorted(name for name in visible if pattern.match(name))
+        return sorted(filter(self._pattern(split).match, visible))
+
+    def _pattern(self, split: str) -> re.Pattern[str]:
+        return re.compile(self.members.get(split, ""))
 
     def records(self, root: Path, split: str) -> list[Record]:
         """Return the scenes of a split, in the order of their names.

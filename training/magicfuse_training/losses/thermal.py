@@ -25,8 +25,8 @@ _FEW = 300.0  # pixels of them in a batch that together count no more than these
 _ENOUGH = 0.9  # of a real contrast; a push for all of it lights up what only looks like people
 # Weights of the squared error on people and of their contrast, by day and at night, when most of
 # them cannot be seen and a push for what cannot be known lights up whatever might be one.
-_ON_PEOPLE = (18.0, 6.0)
-_ON_CONTRAST = (9.0, 5.0)
+_ON_PEOPLE = (18.0, 5.0)
+_ON_CONTRAST = (8.0, 3.0)
 _ON_SCALE = 0.5  # of the likelihood that teaches how sure the estimate is
 
 

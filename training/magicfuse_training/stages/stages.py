@@ -243,7 +243,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     return {
         "restored": 15 * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
         + 30 * weighted_l1(chroma(restored), chroma(clean), known),
-        "segmentation": 1.5 * _head_loss(model, streams.z_seg, logits, batch),
+        "segmentation": 2 * _head_loss(model, streams.z_seg, logits, batch),
         "fusion": _fusion_loss(model, shown, images, logits[some], tau[some]),
         **_estimate_losses(model, batch, thermal),
     }
