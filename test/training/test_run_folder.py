@@ -17,6 +17,8 @@ from magicfuse_training.cli import app
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages import accelerator
+from magicfuse_training.stages.accelerator import MixedPrecision
 from magicfuse_training.stages.run_folder import data_rows, drop_lines_after
 from magicfuse_training.stages.runner import recorded_data
 from magicfuse_training.stages.stages import STAGES
@@ -42,11 +44,14 @@ def run(
     batch: int = 3,
     learning_rate: float = 2e-3,
     rows: list[str] = ROWS,
+    mixed_precision: MixedPrecision | None = None,
 ) -> Trainer:
     ours = STAGES[stage]
     optimizer = ours.optimizer.model_copy(update={"learning_rate": learning_rate})
     torch.manual_seed(0)
-    trainer = Trainer(replace(ours, optimizer=optimizer), MagicFuse(preset), folder, steps=steps)
+    stage_ = replace(ours, optimizer=optimizer)
+    model = MagicFuse(preset)
+    trainer = Trainer(stage_, model, folder, steps=steps, mixed_precision=mixed_precision)
     trainer.run(small_crops(batch, seed), 0, data=rows)
     return trainer
 
@@ -83,6 +88,27 @@ def test_a_run_can_be_prolonged(small_preset: Preset, begun: Path) -> None:
     assert run(small_preset, begun, steps=3).at.step == 3
     lines = (begun / "environment.jsonl").read_text().splitlines()
     assert [json.loads(line)["budget"]["steps"] for line in lines] == [2, 3]
+
+
+@pytest.mark.parametrize(("before", "after"), [("bf16", "no"), ("no", "bf16")])
+def test_a_run_that_goes_on_keeps_its_precision(
+    before: MixedPrecision,
+    after: MixedPrecision,
+    small_preset: Preset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fastest is measured anew by every process; the same must not come out every time."""
+    monkeypatch.setattr(accelerator, "fastest_precision", lambda: before)
+    assert run(small_preset, tmp_path, steps=1).mixed_precision == before
+    monkeypatch.setattr(accelerator, "fastest_precision", lambda: after)
+    trainer = run(small_preset, tmp_path, steps=2)
+    assert trainer.accelerator.mixed_precision == before and trainer.at.step == 2
+    message = f"was started with mixed_precision {before}, and now has {after}"
+    with pytest.raises(TrainingError, match=message):
+        run(small_preset, tmp_path, steps=3, mixed_precision=after)
+    (tmp_path / "last.pt").unlink()  # nothing to go on from: a new run
+    assert run(small_preset, tmp_path, steps=1).mixed_precision == after
 
 
 def test_a_checkpoint_of_an_earlier_version_is_named(small_preset: Preset, begun: Path) -> None:

@@ -15,7 +15,6 @@ from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages import accelerator
 from magicfuse_training.stages.optimizer import CosineSchedule
 from magicfuse_training.stages.pictures import draw_pictures
 from magicfuse_training.stages.stage import Stage, to_device
@@ -161,22 +160,3 @@ def test_settings_that_do_not_fit_are_named(
             small_crops(), 0
         )
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("flags : fpu avx2 avx512_bf16 amx_bf16", "bf16"),
-        ("Features : fp asimd bf16", "bf16"),
-        ("flags : fpu avx2 avx512f", "no"),
-    ],
-)
-def test_a_cpu_without_bf16_trains_in_float32(
-    flags: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Emulated, a step takes many times as long."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(accelerator, "_CPU_FLAGS", tmp_path / "cpuinfo")
-    assert accelerator.fastest_precision() == "no"
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
-    assert accelerator.fastest_precision() == expected

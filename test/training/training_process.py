@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -94,19 +95,26 @@ def start(preset: Preset, jobs: list[Job], workers: int = 0) -> BaseProcess:
 
 
 def start_two(preset: Preset, jobs: list[Job]) -> list[BaseProcess]:
-    """Start two processes that run each job together, as `accelerate launch --cpu` starts them."""
+    """Start two processes that run each job together."""
+    return start_two_of(train, preset, jobs)
+
+
+def start_two_of(work: Callable[..., None], *arguments: object) -> list[BaseProcess]:
+    """Start two connected processes that do some work, as `accelerate launch --cpu` does."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    processes = [
-        _context.Process(target=_train_as, args=(rank, port, preset, jobs)) for rank in range(2)
+    processes: list[BaseProcess] = [
+        _context.Process(target=_work_as, args=(rank, port, work, arguments)) for rank in range(2)
     ]
     for process in processes:
         process.start()
     return processes
 
 
-def _train_as(rank: int, port: int, preset: Preset, jobs: list[Job]) -> None:
+def _work_as(
+    rank: int, port: int, work: Callable[..., None], arguments: tuple[object, ...]
+) -> None:
     os.environ |= {
         "ACCELERATE_USE_CPU": "true",
         "RANK": str(rank),
@@ -118,4 +126,4 @@ def _train_as(rank: int, port: int, preset: Preset, jobs: list[Job]) -> None:
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
     }
-    train(preset, jobs)
+    work(*arguments)

@@ -2,46 +2,119 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    broadcast_object_list,
+    parse_flag_from_env,
+)
+from torch.nn import functional as F
 
 from magicfuse_training.errors import TrainingError
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
 _CPU_FLAGS = Path("/proc/cpuinfo")
 _BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # x86-64's names, and ARM's
+_CLEARLY_FASTER = 1.2  # times; for less, bf16's rounding is not worth it
+_MEASURE_ROUNDS = 5
+_MEASURE_S = 0.25  # after so much time no further round begins
 
 
 def fastest_precision() -> MixedPrecision:
-    """Return what this machine trains fastest in: a CPU without bf16 emulates it, very slowly."""
-    if torch.cuda.is_available():
+    """Return what this machine trains fastest in.
+
+    On a CPU, flags only say that it knows bf16: how much that helps is measured.
+    """
+    if not _on_cpu():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    known = _CPU_FLAGS.is_file() and _BF16.intersection(_CPU_FLAGS.read_text().split())
-    return "bf16" if known else "no"
+    native = _CPU_FLAGS.is_file() and _BF16.intersection(_CPU_FLAGS.read_text().split())
+    return "bf16" if native and _bf16_speedup() >= _CLEARLY_FASTER else "no"
 
 
-def make_accelerator(accumulate: int, mixed_precision: MixedPrecision) -> Accelerator:
+def make_accelerator(accumulate: int, mixed_precision: MixedPrecision | None) -> Accelerator:
     """Return an accelerator for what `accelerate launch` (or nothing) started.
 
-    The options rule, whatever accelerate's own configuration file says of them.
+    The options rule, whatever accelerate's own configuration file says of them, and whatever ran
+    before in this process. An earlier run's accelerator is of no use afterwards: accelerate keeps
+    one state for all.
+
+    Args:
+        accumulate: parts of a batch that each process takes one after the other.
+        mixed_precision: the first process's counts; `fastest_precision`, if None.
 
     Raises:
         TrainingError: for a precision that the device does not have.
     """
+    # A precision once chosen cannot be changed in accelerate's state, only reset. Which processes
+    # there are is found anew too, unless they are connected already: that stays as it is.
+    connected = torch.distributed.is_available() and torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=not connected)
+    GradientState._reset_state()
+    # All must train in the same precision, and each could measure something else.
+    if PartialState(cpu=_on_cpu()).is_main_process and not mixed_precision:
+        mixed_precision = fastest_precision()
+    (precision,) = broadcast_object_list([mixed_precision])
     try:
         accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision=mixed_precision,
+            cpu=_on_cpu(),
+            mixed_precision=precision,
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulate),
             # A loss may leave out a part of the model, as where a batch has no thermal image.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
     except ValueError as error:
-        raise TrainingError(f"mixed precision '{mixed_precision}': {error}") from error
-    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise TrainingError(f"mixed precision '{precision}': {error}") from error
+    if precision == "fp16" and accelerator.device.type == "cpu":
         raise TrainingError("mixed precision is 'fp16'; expected 'bf16' or 'no' on a CPU")
     return accelerator
+
+
+def _on_cpu() -> bool:
+    """Return whether accelerate will train on the CPU: `accelerate launch --cpu` asks for it."""
+    return not torch.cuda.is_available() or bool(parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+@functools.cache
+def _bf16_speedup() -> float:
+    """Measure how many times as fast as float32 this CPU trains in bf16.
+
+    The two take turns, and the best of each counts: what else the machine does hits both.
+    """
+    begun = time.monotonic()
+    for kind in (False, True):  # the first pass of each prepares kernels and threads
+        _seconds_of_a_pass(bf16=kind)
+    float32 = bf16 = float("inf")
+    for _ in range(_MEASURE_ROUNDS):
+        float32 = min(float32, _seconds_of_a_pass(bf16=False))
+        bf16 = min(bf16, _seconds_of_a_pass(bf16=True))
+        if time.monotonic() - begun > _MEASURE_S:
+            break
+    return float32 / bf16
+
+
+def _seconds_of_a_pass(bf16: bool) -> float:
+    """Time convolutions of the networks' usual size, forwards and backwards.
+
+    On constants: drawing numbers would change the ones that the run draws after it.
+    """
+    layout = torch.channels_last
+    image = torch.full((2, 32, 48, 64), 0.1).to(memory_format=layout).requires_grad_()
+    weights = [
+        torch.full((outputs, inputs, 3, 3), 0.01).to(memory_format=layout).requires_grad_()
+        for inputs, outputs in ((32, 64), (64, 64), (64, 32))
+    ]
+    begun = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        x = image
+        for weight in weights:
+            x = F.relu(F.conv2d(x, weight, padding=1))
+    x.float().mean().backward()  # type: ignore[no-untyped-call]
+    return time.perf_counter() - begun

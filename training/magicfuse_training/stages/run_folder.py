@@ -16,7 +16,7 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import torch
@@ -27,6 +27,7 @@ from magicfuse_training.data.crops import CropConfig
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages.accelerator import MixedPrecision
 from magicfuse_training.stages.checkpoint import write_atomically
 from magicfuse_training.stages.optimizer import OptimizerConfig, ScheduleConfig
 from magicfuse_training.stages.stage import Stage
@@ -44,7 +45,7 @@ def run_config(stage: Stage, crops: CropConfig, preset: Preset, **others: Any) -
         "stage": {
             "name": stage.name,
             "trained": list(stage.trained),
-            "group_weights": list(stage.group_weights),
+            "condition_weights": list(stage.condition_weights),
             "frozen_statistics": stage.frozen_statistics,
             "optimizer": TypeAdapter(OptimizerConfig).dump_python(stage.optimizer, mode="json"),
             "schedule": TypeAdapter(ScheduleConfig).dump_python(stage.schedule, mode="json"),
@@ -84,6 +85,19 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
     }
 
 
+def recorded_precision(folder: Path) -> MixedPrecision | None:
+    """Return the precision of a run that goes on; None where none does, or it is not known.
+
+    It keeps the precision: measured again, another one may come out as the fastest.
+    """
+    path = folder / "config.yaml"
+    if not (folder / "last.pt").exists() or not path.is_file():
+        return None
+    recorded = dict(flat(yaml.safe_load(path.read_text(encoding="utf-8")))).get("mixed_precision")
+    known: tuple[MixedPrecision, ...] = get_args(MixedPrecision)
+    return next((precision for precision in known if precision == recorded), None)
+
+
 def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
     """Compare a run that goes on with what was written down when it started.
 
@@ -93,8 +107,8 @@ def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
     path = folder / "config.yaml"
     if not path.is_file():
         raise TrainingError(f"'{folder}' holds last.pt but no config.yaml; use another --run")
-    old = dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    new = dict(_flat(config))
+    old = dict(flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    new = dict(flat(config))
     for key in new | old:
         before, now = old.get(key, "not set"), new.get(key, "not set")
         if before != now and not key.startswith(MAY_CHANGE):
@@ -136,13 +150,13 @@ def drop_lines_after(path: Path, step: int) -> None:
     write_atomically("".join(f"{line}\n" for line in kept), path)
 
 
-def _flat(values: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted keys and their values."""
     if isinstance(values, dict):
         for key, value in values.items():
-            yield from _flat(value, f"{place}.{key}" if place else str(key))
+            yield from flat(value, f"{place}.{key}" if place else str(key))
     elif isinstance(values, list) and any(isinstance(v, dict) for v in values):
         for i, value in enumerate(values):
-            yield from _flat(value, f"{place}.{i}")
+            yield from flat(value, f"{place}.{i}")
     else:
         yield place, values

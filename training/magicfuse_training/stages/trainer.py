@@ -41,11 +41,7 @@ from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages import run_folder
-from magicfuse_training.stages.accelerator import (
-    MixedPrecision,
-    fastest_precision,
-    make_accelerator,
-)
+from magicfuse_training.stages.accelerator import MixedPrecision, make_accelerator
 from magicfuse_training.stages.checkpoint import load_checkpoint, save_atomically
 from magicfuse_training.stages.loading import load_parts
 from magicfuse_training.stages.monitor import Monitor
@@ -79,7 +75,8 @@ class Trainer:
         steps: budget in steps.
         accumulate: parts that each process takes one after the other: less memory, same batch.
         mixed_precision: what convolutions and matrix products are computed in, for speed;
-            `fastest_precision`, if None. Weights, DDIM arithmetic and losses stay float32.
+            if None, what the run was started in, for a new one `fastest_precision`. Weights, DDIM
+            arithmetic and losses stay float32.
 
     Raises:
         TrainingError: for a budget that is not one, or a precision that the device does not have.
@@ -103,8 +100,10 @@ class Trainer:
         self.minutes, self.steps = minutes, steps
         self.folder, self.checkpoint = folder, folder / "last.pt"
         self.stage = stage.overridden_by(model.preset)
-        self.accumulate, self.mixed_precision = accumulate, mixed_precision or fastest_precision()
-        self.accelerator = make_accelerator(accumulate, self.mixed_precision)
+        self.accumulate = accumulate
+        precision = mixed_precision or run_folder.recorded_precision(folder)
+        self.accelerator = make_accelerator(accumulate, precision)
+        self.mixed_precision: str = self.accelerator.mixed_precision
         self.model, self.ema = model, copy.deepcopy(model).eval().requires_grad_(False)
         several = self.accelerator.num_processes > 1
         if several and self.accelerator.device.type == "cuda" and not stage.frozen_statistics:
