@@ -21,7 +21,6 @@ from magicfuse_training.data.crops import CropConfig
 from magicfuse_training.data.mix import Source, describe, load_groups
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
-from magicfuse_training.export.weights import load_weights
 from magicfuse_training.metrics.ablation import draw_plot, write_table
 from magicfuse_training.metrics.ablation_scores import score_model, sweep_tau
 from magicfuse_training.networks.model import MagicFuse
@@ -29,6 +28,7 @@ from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.ablations import ABLATIONS, build
 from magicfuse_training.stages.checkpoint import write_atomically
 from magicfuse_training.stages.runner import Budget, train_stage
+from magicfuse_training.stages.start import load_bundle
 
 TAUS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -133,11 +133,8 @@ def score_models(data: Path, out: Path, every: int) -> dict[str, Any]:
 def _load(model: MagicFuse, start: Path) -> None:
     if start.is_file():
         load_averaged(model, start)
-        return
-    try:
-        load_weights(model, Bundle.load(start))
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
+    else:
+        load_bundle(model, start)
 
 
 def _checkpoint(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ dB: how much of the scene comes back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,15 @@ from rich.progress import track
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.media.degradations import degrade
+from magicfuse_ros.media.degradations import Degradation
+from magicfuse_training.data.mix import Source
 from magicfuse_training.data.scenes import read_image
+from magicfuse_training.metrics.bootstrap import Figure
+from magicfuse_training.metrics.frames import Frames, given
 from magicfuse_training.metrics.fusion import score_fusion
-from magicfuse_training.metrics.score import STRENGTHS, psnr, score_camvid
+from magicfuse_training.metrics.images import psnr
+from magicfuse_training.metrics.restoration import degraded
+from magicfuse_training.metrics.segmentation import Segmentation
 
 Scores = dict[str, float | None]
 
@@ -37,10 +42,8 @@ def score_model(bundle: Bundle, data: Path, every: int, masks: bool) -> Scores:
     scores = _score_images(fuser, data, every) | {"mIoU clean": None, "mIoU dark": None}
     if masks:
         names = [c.name for c in bundle.manifest.classes]
-        camvid = score_camvid(
-            fuser, data / "camvid", names, every=every, conditions=("clean", "dark")
-        )
-        scores |= {f"mIoU {kind}": values["miou_percent"] for kind, values in camvid.items()}
+        camvid = Frames(Source("camvid-repacked", data / "camvid"), names, every)
+        scores |= _score_masks(fuser, camvid, names)
     return scores
 
 
@@ -61,13 +64,22 @@ def _score_images(fuser: Fuser, data: Path, every: int) -> Scores:
     return scores | {"PSNR dark": _psnr_of_darkened(fuser, data / "camvid" / "val" / "vi", every)}
 
 
+def _score_masks(fuser: Fuser, frames: Frames, names: Sequence[str]) -> Scores:
+    conditions: tuple[Degradation, ...] = ("clean", "dark")
+    measures = {kind: Segmentation(names) for kind in conditions}
+    for frame in track(frames, description="CamVid val, masks"):
+        for kind, measure in measures.items():
+            image = degraded(frame.visible, kind, frame.index)
+            measure.add(frame, image, fuser(image, measure.outputs))
+    figures = {kind: measure.scores().get("miou_percent") for kind, measure in measures.items()}
+    return {f"mIoU {k}": f.value if isinstance(f, Figure) else None for k, f in figures.items()}
+
+
 def _psnr_of_darkened(fuser: Fuser, folder: Path, every: int) -> float:
     values = []
     paths = sorted(folder.glob("*.jpg"))[::every]
     for i, path in enumerate(track(paths, description="CamVid val, dark, MagImg")):
         clean = read_image(path)
-        dark = degrade(clean, "dark", STRENGTHS[i % len(STRENGTHS)], np.random.default_rng(i))
-        frame = fuser(dark, frozenset({"mag_image"}))
-        assert frame.mag_image is not None
-        values.append(psnr(frame.mag_image, clean))
+        frame = fuser(degraded(clean, "dark", i), frozenset({"mag_image"}))
+        values.append(psnr(given(frame.mag_image), clean))
     return float(np.mean(values))

@@ -1,4 +1,4 @@
-"""Human person boxes of MSRS, and how much people stand out in them."""
+"""Human person boxes, and how much people stand out in them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,36 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_training.data.scenes import PERSON, read_boxes
+from magicfuse_training.data.layout import DataSet, Record
+from magicfuse_training.data.scenes import PERSON, people_in, read_boxes
 
 U8 = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 
 def people(folder: Path, kind: str, stem: str, shape: tuple[int, ...]) -> list[Box]:
-    """Return the person boxes of one kind, clipped to the image, as x0, y0, x1, y1."""
+    """Return the person boxes of one kind of MSRS, clipped to the image, as x0, y0, x1, y1."""
     boxes = read_boxes(folder / f"boxes_{kind}" / f"{stem}.txt", shape[0], shape[1], [PERSON])
+    return _clipped(boxes, shape)
+
+
+def boxes_of(
+    data: DataSet, record: Record, shape: tuple[int, int]
+) -> tuple[list[Box] | None, list[Box]]:
+    """Return the person boxes of a scene: those of its thermal image, and all that there are.
+
+    Boxes that were drawn on other images of the scene lie beside them, in other `boxes_*` folders.
+    None for a scene without boxes, or without a thermal image.
+    """
+    if record.boxes is None or record.thermal is None:
+        return None, []
+    siblings = record.boxes.parent.parent.glob(f"boxes_*/{record.boxes.name}")
+    files = sorted({record.boxes, *siblings})
+    found = {file: _clipped(people_in(file, data.boxes, *shape), shape) for file in files}
+    return found[record.boxes], [box for boxes in found.values() for box in boxes]
+
+
+def _clipped(boxes: npt.NDArray[np.float32], shape: tuple[int, ...]) -> list[Box]:
     clipped = boxes.round().clip(0, [shape[1], shape[0], shape[1], shape[0]]).astype(int)
     return [(b[0], b[1], b[2], b[3]) for b in clipped.tolist() if b[2] > b[0] and b[3] > b[1]]
 

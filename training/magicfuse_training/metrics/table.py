@@ -1,15 +1,94 @@
-"""Shows scores: on the terminal, and in the bundle's model card."""
+"""Shows scores: a table for each set on the terminal, one for all and details in a model card."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.metrics.bootstrap import Figure
 
 START, END = "<!-- scores: written by magicfuse-train score --record -->", "<!-- /scores -->"
+CONDITIONS = ("clean", "dark", "haze", "night")
+BOTH = "both"
+
+Keys = tuple[str, ...]  # keys into the scores of a condition
+Row = tuple[str, Keys, int]  # its label, where its values are, and their decimals
+
+MAIN: tuple[Row, ...] = (
+    ("frames", ("frames",), 0),
+    ("labels", ("labels",), 0),
+    ("mIoU, %", ("miou_percent",), 1),
+    ("right group, %", ("right_group_percent",), 1),
+    ("sky, building, tree called road, %", ("called_road_percent", "all"), 1),
+    ("calibration error of the confidence, %", ("ece_percent",), 1),
+    ("PSNR of the input, dB", ("psnr_input_db",), 2),
+    ("PSNR of the restored image, dB", ("psnr_restored_db",), 2),
+    ("PSNR of MagImg, dB", ("psnr_mag_image_db",), 2),
+    ("light: precision", ("light_precision",), 2),
+    ("light: recall", ("light_recall",), 2),
+    ("light: precision, pedestrians alone", ("light_precision_pedestrians",), 2),
+    ("light: recall, pedestrians alone", ("light_recall_pedestrians",), 2),
+    ("thermal estimate: PSNR, dB", ("thermal", "psnr_estimate_db"), 2),
+    ("gray visible image: PSNR, dB", ("thermal", "psnr_gray_visible_db"), 2),
+    ("best constant image: PSNR, dB", ("thermal", "constant_of_best_psnr", "psnr_db"), 2),
+    ("thermal estimate: SSIM", ("thermal", "ssim_estimate"), 3),
+    ("gray visible image: SSIM", ("thermal", "ssim_gray_visible"), 3),
+    ("best constant image: SSIM", ("thermal", "constant_of_best_ssim", "ssim"), 3),
+    ("thermal estimate: correlation", ("thermal", "correlation_estimate"), 2),
+    ("gray visible image: correlation", ("thermal", "correlation_gray_visible"), 2),
+    ("pixels in the stated 50 % interval, %", ("thermal", "coverage_50_percent"), 1),
+    ("pixels in the stated 90 % interval, %", ("thermal", "coverage_90_percent"), 1),
+    ("flicker of the input (0-255)", ("flicker_input",), 2),
+    ("flicker of MagImg (0-255)", ("flicker_mag_image",), 2),
+)
+_CONTRAST = ("people", "person_contrast")
+PEOPLE: tuple[Row, ...] = (
+    ("person contrast, thermal estimate / real thermal", (*_CONTRAST, "thermal_estimate"), 2),
+    ("person contrast, visible image / real thermal", (*_CONTRAST, "visible"), 2),
+    ("person contrast, MagImg / real thermal", (*_CONTRAST, "mag_image"), 2),
+    (
+        "pedestrian pixels in a human person box, %",
+        ("people", "pedestrian_pixels_in_person_box_percent"),
+        1,
+    ),
+    ("infrared person boxes found, %", ("people", "person_boxes_found_percent"), 1),
+    ("infrared person boxes", ("people", "person_boxes"), 0),
+    ("mean luma, visible", ("people", "luma", "visible"), 1),
+    ("mean luma, restored", ("people", "luma", "restored"), 1),
+    ("mean luma, MagImg", ("people", "luma", "mag_image"), 1),
+)
+# Label of the rows, and the key of scores by class, group or the like.
+DETAILS = (
+    ("IoU of {}, %", "iou_percent"),
+    ("right in the group {}, %", "group_percent"),
+    ("{} called road, %", "called_road_percent"),
+)
+CURVE = "light_by_tau"
+
+NOTES = """\
+- In brackets: the 95 % interval of what other frames like these would give (bootstrap of frames).
+- *labels*: who made them. *coarse by eye*: drawn in part; mIoU of sky, building, road, tree, car
+  and pedestrian. *pseudo*: another network's, of what moves.
+- *right group*: IDD's labels are groups of classes. The share of a group's pixels that are called
+  one of its classes, mean over groups.
+- *calibration error*: |share of right pixels - mean confidence|, in 15 bins of the confidence.
+- *light*: a pixel is lit where MagImg's luma is 20 of 255 above the restored image's. Precision:
+  the share of the light that is on people and riders, or within 5 pixels of them. Recall: the share
+  of their pixels that is lit.
+- *best constant image*: of one level, chosen on these frames. *correlation*: Pearson's, mean over
+  frames. Thermal images of cameras with automatic gain were brought to MSRS's level and gain.
+- *flicker*: mean absolute difference of two outputs of one dark scene under two draws of noise.
+- *person contrast*: mean inside an infrared person box minus mean of a ring around it, summed over
+  boxes, and divided by that of the real thermal image. *found*: at least a tenth of the box is
+  called pedestrian."""
 
 
 @dataclass(frozen=True)
@@ -20,78 +99,148 @@ class ScoreTable:
     rows: list[list[str]]
 
 
-def score_tables(scores: dict[str, Any]) -> list[ScoreTable]:
-    """Return what `score_camvid` and `score_msrs` measured as two tables."""
-    camvid, msrs = scores["camvid_val"], scores["msrs_dev"]
-    labels = {
-        "PSNR of the input, dB": "psnr_input_db",
-        "PSNR of the restored image, dB": "psnr_restored_db",
-        "PSNR of MagImg, dB": "psnr_mag_image_db",
-        "mIoU, % (human masks)": "miou_percent",
-        "flicker of the input (0-255)": "flicker_input",
-        "flicker of MagImg (0-255)": "flicker_mag_image",
-    }
-    first = [
-        [label, *[f"{c[key]:.2f}" if key in c else "" for c in camvid.values()]]
-        for label, key in labels.items()
-    ]
-    for name in camvid["clean"]["iou_percent"]:
-        values = [f"{c['iou_percent'][name]:.1f}" for c in camvid.values()]
-        first.append([f"IoU of {name}, %", *values])
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    scores: dict[str, Any]
 
-    images = [msrs["day"], msrs["night"]]
-    second = []
-    for label, key in (
-        ("thermal estimate", "thermal_estimate"),
-        ("gray visible image", "gray_visible"),
-        ("constant image of the best PSNR", "constant_of_best_psnr"),
-        ("constant image of the best SSIM", "constant_of_best_ssim"),
-    ):
-        pairs = [f"{m[key]['psnr_db']:.2f} / {m[key]['ssim']:.3f}" for m in images]
-        second.append([f"{label}: PSNR dB / SSIM", *pairs, ""])
-    for label, key in (
-        ("thermal estimate", "thermal_estimate"),
-        ("visible image", "visible"),
-        ("MagImg", "mag_image"),
-    ):
-        contrasts = [f"{m['person_contrast'][key]:.2f}" for m in msrs.values()]
-        second.append([f"person contrast, {label} / real thermal", *contrasts])
-    for label, key in (
-        ("pedestrian pixels in a human person box, %", "pedestrian_pixels_in_person_box_percent"),
-        ("infrared person boxes found, %", "person_boxes_found_percent"),
-    ):
-        second.append([label, *[f"{m[key]:.2f}" for m in msrs.values()]])
-    for key in ("visible", "restored", "mag_image"):
-        second.append([f"mean luma, {key}", *[f"{m['luma'][key]:.1f}" for m in images], ""])
-    return [
-        ScoreTable([f"CamVid val, K = {scores['steps']}", *camvid], first),
-        ScoreTable([f"MSRS dev, K = {scores['steps']}", *msrs], second),
+
+def card_tables(scores: dict[str, Any]) -> dict[str, ScoreTable]:
+    """Return all that was scored as tables by title: the main one (""), then the details."""
+    sets: dict[str, dict[str, Any]] = scores["sets"]
+    columns = [
+        _Column(f"{name}, {condition}", some[condition])
+        for name, some in sets.items()
+        for condition in CONDITIONS
+        if condition in some
     ]
+    both = [_Column(f"{name}, {BOTH}", some[BOTH]) for name, some in sets.items() if BOTH in some]
+    tables = {
+        "": _table("", columns, MAIN),
+        "By class and group": _table("", columns, _details(columns)),
+        "People in boxes": _table("", columns + both, PEOPLE),
+        "Light over tau: precision / recall": _curve(columns),
+    }
+    return {title: table for title, table in tables.items() if table.rows}
+
+
+def set_tables(scores: dict[str, Any]) -> list[ScoreTable]:
+    """Return a table for each set, with a column for each condition."""
+    tables = []
+    for name, some in scores["sets"].items():
+        columns = [_Column(c, some[c]) for c in (*CONDITIONS, BOTH) if c in some]
+        table = _table(name, columns, (*MAIN, *PEOPLE, *_details(columns)))
+        curve = _curve(columns)
+        places = [column.heading for column in columns]
+        for tau, *cells in curve.rows:
+            by_column = dict(zip(curve.headings[1:], cells, strict=True))
+            row = [f"light at tau {tau}: precision / recall"]
+            table.rows.append([*row, *[by_column.get(place, "") for place in places]])
+        tables.append(table)
+    return tables
+
+
+def _table(title: str, columns: Sequence[_Column], rows: Iterable[Row]) -> ScoreTable:
+    """Return a table without the rows and the columns that have no value."""
+    cells = {
+        label: [_cell(_value(column.scores, keys), decimals) for column in columns]
+        for label, keys, decimals in rows
+    }
+    cells = {label: some for label, some in cells.items() if any(some)}
+    there = [i for i in range(len(columns)) if any(some[i] for some in cells.values())]
+    return ScoreTable(
+        [title, *[columns[i].heading for i in there]],
+        [[label, *[some[i] for i in there]] for label, some in cells.items()],
+    )
+
+
+def _details(columns: Sequence[_Column]) -> list[Row]:
+    """Return the rows by class and the like, each once, in the order of their appearance."""
+    rows: dict[Row, None] = {}
+    for label, key in DETAILS:
+        for column in columns:
+            names = [name for name in column.scores.get(key, {}) if name != "all"]
+            rows |= dict.fromkeys((label.format(name), (key, name), 1) for name in names)
+    return list(rows)
+
+
+def _curve(columns: Sequence[_Column]) -> ScoreTable:
+    some = [column for column in columns if CURVE in column.scores]
+    taus = dict.fromkeys(tau for column in some for tau in column.scores[CURVE])
+    rows = []
+    for tau in taus:
+        points = [column.scores[CURVE].get(tau) for column in some]
+        cells = [f"{p['precision']:.2f} / {p['recall']:.2f}" if p else "" for p in points]
+        rows.append([tau, *cells])
+    return ScoreTable(["tau", *[column.heading for column in some]], rows)
+
+
+def _value(scores: dict[str, Any], keys: Keys) -> Any:
+    found: Any = scores
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _cell(value: Any, decimals: int) -> str:
+    if isinstance(value, Figure):
+        if np.isnan(value.value):
+            return "-"
+        middle, low, high = (f"{v:.{decimals}f}" for v in value)
+        return middle if low == middle == high else f"{middle} ({low} to {high})"
+    if isinstance(value, int | float):
+        return "-" if np.isnan(value) else f"{value:.{decimals}f}"
+    return value or ""
+
+
+def describe(scores: dict[str, Any]) -> str:
+    """Return in a line what was scored, and how."""
+    some = "" if scores["every"] == 1 else f", one frame in {scores['every']}"
+    return (
+        f"`{scores['bundle']}`, K = {scores['steps']}, tau {scores['tau']:g}, "
+        f"{scores['precision']} in {scores['backend']}{some}."
+    )
 
 
 def print_scores(scores: dict[str, Any]) -> None:
-    """Print the tables."""
-    for table in score_tables(scores):
-        shown = Table(*table.headings)
+    """Print a table for each set."""
+    console = Console()
+    console.print(Text(describe(scores)))
+    for table in set_tables(scores):
+        shown = Table()
+        for heading in table.headings:
+            shown.add_column(Text(heading))
         for row in table.rows:
-            shown.add_row(*row)
-        Console().print(shown)
+            shown.add_row(*map(Text, row))
+        console.print(shown)
+
+
+def read_card(card: Path) -> tuple[str, str]:
+    """Return what a model card says before and after its marked section.
+
+    Raises:
+        TrainingError: if it cannot be read, or lacks the two markers.
+    """
+    try:
+        text = card.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"model card '{card}': {error.strerror}") from error
+    if START not in text or END not in text:
+        raise TrainingError(f"model card '{card}' lacks the lines '{START}' and '{END}'")
+    return text.split(START)[0], text.split(END)[1]
 
 
 def write_into_card(scores: dict[str, Any], card: Path) -> None:
     """Replace the marked section of a model card.
 
     Raises:
-        ValueError: if the card lacks the two markers.
+        TrainingError: as `read_card`.
     """
-    text = card.read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        raise ValueError(f"'{card}' lacks the lines '{START}' and '{END}'")
-    parts = []
-    for table in score_tables(scores):
-        rule = ["---"] * len(table.headings)
-        lines = [table.headings, rule, *table.rows]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    before, after = text.split(START)[0], text.split(END)[1]
+    before, after = read_card(card)
+    parts = [describe(scores)]
+    for title, table in card_tables(scores).items():
+        lines = [table.headings, ["---"] * len(table.headings), *table.rows]
+        shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts += [f"### {title}", shown] if title else [shown, NOTES]
     body = "\n\n".join(parts)
     card.write_text(f"{before}{START}\n\n{body}\n\n{END}{after}", encoding="utf-8")

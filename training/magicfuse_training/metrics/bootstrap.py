@@ -1,0 +1,56 @@
+"""How far a score would move with other frames: the percentile bootstrap.
+
+Frames are drawn anew, as many as there are, with replacement, 1000 times with a fixed seed; the
+score's interval holds 95 % of what they give (Efron and Tibshirani, 10.1201/9780429246593). It
+knows nothing of frames that were never taken: neighbours in a video are alike, and other streets
+differ by more than it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+
+RESAMPLES = 1000
+PERCENT = (2.5, 97.5)
+_SEED = 0
+
+
+class Figure(NamedTuple):
+    """A score, and the ends of its 95 % interval; NaN where there is nothing to score."""
+
+    value: float
+    low: float
+    high: float
+
+
+def figure_of(statistics: npt.ArrayLike, score: Callable[[F64], F64] = np.asarray) -> Figure:
+    """Return a score and its interval.
+
+    Args:
+        statistics: what the score is made of, one row a frame: (frames, ...).
+        score: makes a score of the mean over frames: (samples, ...) to (samples,). As it is given
+            means, a share is that of two of them. By default the statistic is the score: (frames,).
+    """
+    rows = np.asarray(statistics, np.float64)
+    frames = len(rows)
+    drawn = np.random.default_rng(_SEED).integers(frames, size=(RESAMPLES, frames))
+    places = drawn + frames * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(places.ravel(), minlength=RESAMPLES * frames).reshape(RESAMPLES, frames)
+    means = (counts / frames) @ rows.reshape(frames, -1)
+    value = float(score(rows.mean(0)[None])[0])
+    samples = score(means.reshape(RESAMPLES, *rows.shape[1:]))
+    if np.isnan(value) or np.isnan(samples).all():
+        return Figure(np.nan, np.nan, np.nan)
+    low, high = np.nanpercentile(samples, PERCENT)
+    return Figure(value, float(low), float(high))
+
+
+def share(hits: F64, of: F64) -> F64:
+    """Return hits / of, NaN where that is of nothing."""
+    return np.asarray(np.divide(hits, of, out=np.full_like(of, np.nan), where=of > 0), np.float64)

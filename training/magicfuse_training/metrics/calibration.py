@@ -1,0 +1,64 @@
+"""Whether the confidence says how often the mask is right."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.metrics.bootstrap import F64, figure_of, share
+from magicfuse_training.metrics.frames import Frame, given
+
+U8 = npt.NDArray[np.uint8]
+
+BINS = 15
+
+
+def bins_of(confidence: U8, right: npt.NDArray[np.bool_]) -> F64:
+    """Count pixels by confidence: 0 to 255 and whether right, each (N,), to (3, BINS).
+
+    The rows: how many pixels, how many of them right, the sum of their confidence (0 to 1). Bins
+    are equally wide.
+    """
+    place = np.minimum(confidence.astype(np.int64) * BINS // 255, BINS - 1)
+    weights = (None, right.astype(np.float64), confidence / 255)
+    return np.array([np.bincount(place, w, minlength=BINS) for w in weights], np.float64)
+
+
+def calibration_error(bins: F64) -> F64:
+    """Return the expected calibration error, 0 to 100 %: (..., 3, BINS) to (...); 0 is best.
+
+    The mean over pixels of |share of right pixels - mean confidence| of their bin
+    (arXiv 1706.04599). NaN without a pixel.
+    """
+    count, right, confidence = (bins[..., i, :] for i in range(3))
+    return 100 * share(np.abs(right - confidence).sum(-1), count.sum(-1))
+
+
+class Calibration:
+    """The confidence, on pixels whose class is known; sets of classes and pseudo labels tell none.
+
+    ece_percent   see `calibration_error`
+    """
+
+    outputs: frozenset[Output] = frozenset({"mask", "confidence"})
+
+    def __init__(self, classes: int) -> None:
+        """Take the number of the bundle's classes."""
+        self.classes = classes
+        self._bins: list[F64] = []
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether people labelled it."""
+        return frame.labels is not None and frame.labels.origin != "pseudo"
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Count the pixels of one frame."""
+        label = given(frame.label)
+        known = label < self.classes
+        right = given(fused.mask)[known] == label[known]
+        self._bins.append(bins_of(given(fused.confidence)[known], right))
+
+    def scores(self) -> dict[str, object]:
+        """Return the calibration error."""
+        return {"ece_percent": figure_of(self._bins, calibration_error)} if self._bins else {}

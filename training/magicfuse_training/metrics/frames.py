@@ -1,0 +1,202 @@
+"""Held-out frames as they are scored: at their own size, with square pixels, and what is known.
+
+A label image tells a class, or a set of classes one of which is right (`classes.SETS`). Night
+frames of a set that has coarse masks are scored against those alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.data.classes import (
+    CLASSES,
+    IGNORE,
+    LOOKALIKE,
+    PROJECT,
+    SETS,
+    STATIC,
+    LabelMap,
+    to_classes,
+)
+from magicfuse_training.data.datasets import dataset
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.files import read_fourth_channel, read_image, read_label
+from magicfuse_training.data.layout import DataSet, Record
+from magicfuse_training.data.mix import HELD_OUT, Source
+from magicfuse_training.data.scenes import Scenes, usual_gain
+from magicfuse_training.metrics.people import Box, boxes_of
+
+U8 = npt.NDArray[np.uint8]
+Origin = Literal["human", "pseudo", "coarse by eye"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the label images of a set are worth.
+
+    Attributes:
+        origin: who made them.
+        groups: ids and names, where most ids are sets of classes and are scored as such.
+    """
+
+    origin: Origin
+    groups: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame; arrays (H, W, 3) or (H, W), uint8, all of one size. None: not known.
+
+    Attributes:
+        index: its place among the scored frames of its set by day, or by night.
+        visible: RGB.
+        label: ids of the bundle's classes, of `SETS`, or IGNORE.
+        labels: what that is worth.
+        thermal: as the camera gave it.
+        usual: the thermal image at the level and gain that MSRS's have: `usual_gain`.
+        people: boxes of people on the thermal image.
+        anybody: boxes of people on any image of the scene.
+    """
+
+    name: str
+    index: int
+    night: bool
+    visible: U8
+    label: U8 | None
+    labels: Labels | None
+    thermal: U8 | None
+    usual: U8 | None
+    people: list[Box] | None
+    anybody: list[Box]
+
+
+class Measure(Protocol):
+    """What is measured on the frames of one set under one condition."""
+
+    outputs: frozenset[Output]
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether a frame has what this needs."""
+        ...
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Measure a frame that applies: `image` is what was fused, (H, W, 3)."""
+        ...
+
+    def scores(self) -> dict[str, object]:
+        """Return what was measured on all frames so far; empty without any."""
+        ...
+
+
+def given(array: U8 | None) -> U8:
+    """Return an array that is there: it was asked for."""
+    assert array is not None
+    return array
+
+
+def split_to_score(source: Source) -> str:
+    """Return the held-out split of a set, or all of one that has no splits.
+
+    Raises:
+        DataError: if there are only splits to train on.
+    """
+    splits = dataset(source.kind).splits_in(source.root)
+    held_out = source.held_out_split or next((s for s in splits if s in ("all", ".")), None)
+    if held_out is None:
+        raise DataError(
+            f"'{source.root}' as {source.kind} has the splits {', '.join(splits) or 'none'}; "
+            f"scores need one of {', '.join(HELD_OUT)}"
+        )
+    return held_out
+
+
+class Frames:
+    """The frames of a set's held-out split to be scored, each read when its turn comes."""
+
+    def __init__(self, source: Source, names: Sequence[str], every: int = 1) -> None:
+        """Find the files.
+
+        Args:
+            source: the set.
+            names: the bundle's classes, see `to_classes`.
+            every: n, to take every n-th frame by day and every n-th by night.
+
+        Raises:
+            DataError: as `split_to_score`; if there is no frame, or a file of one is missing.
+        """
+        self.data = dataset(source.kind)
+        self.split = split_to_score(source)
+        self.names = names
+        scenes = Scenes(self.data, source.root, self.split, 1, 1, names)  # for names and nights
+        self._records: dict[bool, list[Record]] = {False: [], True: []}
+        for i, record in enumerate(scenes.records):
+            self._records[not scenes.is_clean(i)].append(record)
+        self._records = {night: some[::every] for night, some in self._records.items()}
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return sum(map(len, self._records.values()))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read the days, then the nights.
+
+        Raises:
+            DataError: for a file that is damaged, or a label or box that the set does not define.
+        """
+        for night, records in self._records.items():
+            for index, record in enumerate(records):
+                yield self._read(record, index, night)
+
+    def _read(self, record: Record, index: int, night: bool) -> Frame:
+        visible = read_image(record.visible)
+        height, width = visible.shape[0], visible.shape[1] * self.data.width_factor
+        visible = _resize(visible, height, width)
+        thermal = usual = None
+        if record.thermal is not None:
+            thermal = _resize(_read_thermal(record.thermal, self.data), height, width)
+            usual = usual_gain(thermal) if self.data.auto_gain else thermal
+        label, labels = None, None
+        if (found := label_image(self.data, record, night)) is not None:
+            path, known, origin = found
+            ids = to_classes(known, read_label(path, known), path, self.names)
+            label = _resize(ids, height, width, nearest=True)
+            labels = Labels(origin, groups_of(known) if tuple(self.names) == CLASSES else {})
+        boxes = boxes_of(self.data, record, (height, width))
+        return Frame(
+            record.name, index, night, visible, label, labels, thermal, usual, *boxes
+        )  # fmt: skip
+
+
+def label_image(data: DataSet, record: Record, night: bool) -> tuple[Path, LabelMap, Origin] | None:
+    """Return the file of the labels that a frame is scored against, what it holds, who made it."""
+    if night and "coarse" in data.templates:
+        return None if record.coarse is None else (record.coarse, PROJECT, "coarse by eye")
+    if record.label is None or data.labels is None:
+        return None
+    return record.label, data.labels, "pseudo" if "pseudo" in data.source else "human"
+
+
+def groups_of(labels: LabelMap) -> dict[int, str]:
+    """Return the ids and names of groups, if most of the ids are sets of classes; else nothing."""
+    names = {target: name for name, target in labels.classes.values() if target != IGNORE}
+    sets = names.keys() & (SETS.keys() - {STATIC, LOOKALIKE})
+    return names if 2 * len(sets) > len(names) else {}
+
+
+def _read_thermal(path: Path, data: DataSet) -> U8:
+    return read_fourth_channel(path) if data.thermal_in_alpha else read_image(path, gray=True)
+
+
+def _resize(image: U8, height: int, width: int, nearest: bool = False) -> U8:
+    if image.shape[:2] == (height, width):
+        return image
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)

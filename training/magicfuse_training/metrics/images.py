@@ -1,0 +1,93 @@
+"""How alike two images are, and the luma of one."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
+
+WHITE = 255.0
+HIGHEST_DB = 60.0  # of identical images, whose PSNR would be infinite
+_WINDOW, _SIGMA = 11, 1.5  # of SSIM: pixels
+_C1, _C2 = (0.01 * WHITE) ** 2, (0.03 * WHITE) ** 2
+
+
+def psnr(a: U8, b: U8) -> float:
+    """Return the peak signal-to-noise ratio of two images of one shape, in dB, 0 to 60.
+
+    10 log10(255^2 / mean squared difference), over all pixels and channels.
+    """
+    squares = float(cv2.norm(a, b, cv2.NORM_L2SQR)) / a.size
+    return HIGHEST_DB if squares == 0 else min(10 * float(np.log10(WHITE**2 / squares)), HIGHEST_DB)
+
+
+def ssim(a: U8, b: U8) -> float:
+    """Return the structural similarity of two gray images (H, W), -1 to 1; 1: identical.
+
+    The mean over pixels of the index of 10.1109/TIP.2003.819861, with its Gaussian window (11 x 11,
+    sigma 1.5) and constants; beyond the borders the images are mirrored.
+    """
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    mean_x, mean_y = local_mean(x), local_mean(y)
+    variances = local_mean(x * x) - mean_x**2 + local_mean(y * y) - mean_y**2
+    covariance = local_mean(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
+    return float((luminance * (2 * covariance + _C2) / (variances + _C2)).mean())
+
+
+def local_mean(x: F64) -> F64:
+    """Return the mean in SSIM's window around every pixel; same shape (H, W)."""
+    mean = cv2.GaussianBlur(x, (_WINDOW, _WINDOW), _SIGMA, borderType=cv2.BORDER_REFLECT_101)
+    return cast(F64, mean)
+
+
+def luma(image: U8) -> U8:
+    """Return the luma (H, W) of an RGB image (H, W, 3), 0 to 255: ITU-R BT.601."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+class Constants:
+    """How alike constant images, one of each level 0 to 255, are to some gray images.
+
+    What an estimate has to beat: it knows nothing of the scene. SSIM is to 0.001: local means are
+    taken to 1/16 of a level.
+    """
+
+    _FINE = 16
+
+    def __init__(self) -> None:
+        self._moments: list[tuple[float, float]] = []  # mean and variance of each image
+        self._contrasts: list[F64] = []  # SSIM's second factor, summed by the local mean
+
+    def add(self, image: U8) -> None:
+        """Take one more image (H, W)."""
+        x = image.astype(np.float64)
+        self._moments.append((float(x.mean()), float(x.var())))
+        mean = local_mean(x)
+        factor = _C2 / (local_mean(x * x) - mean**2 + _C2)  # a constant has no variance
+        bins = np.rint(mean * self._FINE).astype(np.int64).ravel()
+        sums = np.bincount(bins, factor.ravel(), minlength=255 * self._FINE + 1)
+        self._contrasts.append(sums / bins.size)
+
+    def best(self) -> dict[str, dict[str, float]]:
+        """Return level, PSNR (dB) and SSIM, means over the images, of the best constants."""
+        levels = np.arange(256.0)[:, None]
+        mean, variance = np.array(self._moments).T
+        squares = np.maximum(variance + (mean - levels) ** 2, 1e-9)
+        decibels = np.minimum(10 * np.log10(WHITE**2 / squares), HIGHEST_DB).mean(1)
+        local = np.arange(255 * self._FINE + 1) / self._FINE
+        luminance = (2 * levels * local + _C1) / (levels**2 + local**2 + _C1)
+        similarity = luminance @ np.mean(self._contrasts, axis=0)
+        return {
+            f"constant_of_best_{name}": {
+                "level": int(values.argmax()),
+                "psnr_db": float(decibels[values.argmax()]),
+                "ssim": float(similarity[values.argmax()]),
+            }
+            for name, values in (("psnr", decibels), ("ssim", similarity))
+        }

@@ -1,0 +1,160 @@
+"""Whether what MagImg lights up is people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.fuser import FusedFrame, Fuser, Output
+from magicfuse_training.data.classes import IGNORE, PEOPLE, RIDERS, SETS
+from magicfuse_training.metrics.bootstrap import F64, figure_of, share
+from magicfuse_training.metrics.frames import Frame, given
+from magicfuse_training.metrics.images import luma
+
+U8 = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+LIT = 20  # levels of luma, of 255
+WIDENED = 5  # pixels to each side, at the frame's size: light may end a little outside of a person
+TAUS = (0.3, 0.45, 0.6, 0.75, 0.9)
+CURVE_EVERY = 4  # frames
+
+
+def is_lit(mag_image: U8, restored: U8) -> Mask:
+    """Return where MagImg's luma is LIT above the restored image's, (H, W) from (H, W, 3)."""
+    return luma(mag_image).astype(np.int16) - luma(restored) >= LIT
+
+
+def people_in_label(label: U8, ids: Sequence[int]) -> tuple[Mask, Mask]:
+    """Return where people are, and where a label (H, W) tells whether they are; both (H, W).
+
+    `ids` are the classes of people. A set of classes tells if all or none of them are people.
+    """
+    people, known = np.zeros(256, bool), np.ones(256, bool)
+    people[list(ids)] = True
+    known[IGNORE] = False
+    for group, classes in SETS.items():
+        people[group] = set(classes) <= set(ids)
+        known[group] = people[group] or not set(classes) & set(ids)
+    return people[label], known[label]
+
+
+def count_light(lit: Mask, people: Mask, known: Mask) -> tuple[int, int, int, int, int]:
+    """Count pixels of one frame, all (H, W).
+
+    Returns:
+        Lit on people (widened), lit, lit on people (as they are), people; without what is not
+        known. Then what is known to be nobody.
+    """
+    side = 2 * WIDENED + 1
+    near = cv2.dilate(people.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
+    lit = lit & known
+    sums = (lit & near, lit, lit & people, people, known & ~people)
+    return tuple(int(np.count_nonzero(x)) for x in sums)  # type: ignore[return-value]
+
+
+def precision(counts: F64) -> F64:
+    """Return how much of the light is on people, 0 to 1: (..., 5) to (...); NaN without light.
+
+    Without a pixel that is known to be nobody, light could not be wrong: NaN, too.
+    """
+    wrong_possible = counts[..., 4] > 0
+    return np.where(wrong_possible, share(counts[..., 0], counts[..., 1]), np.nan)
+
+
+def recall(counts: F64) -> F64:
+    """Return how much of the people is lit, 0 to 1: (..., 5) to (...); NaN without people."""
+    return share(counts[..., 2], counts[..., 3])
+
+
+class Light:
+    """Light on people and elsewhere, in masks that people drew; precision and recall, 0 to 1.
+
+    A pixel is lit where the luma of MagImg is at least 20 of 255 above that of the restored image.
+
+    light_precision            share of the lit pixels that are on people, widened by 5 pixels to
+                               each side; people are pedestrians and riders. Void is left out
+    light_recall               share of the pixels of people, not widened, that are lit
+    light_..._pedestrians      the same, if pedestrians alone are people
+    """
+
+    outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Take the bundle's classes."""
+        alone = [i for i, name in enumerate(names) if name in PEOPLE]
+        riders = [i for i, name in enumerate(names) if name in RIDERS]
+        self._ids = {"": alone + riders, "_pedestrians": alone}
+        self._counts: dict[str, list[tuple[int, ...]]] = {key: [] for key in self._ids}
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether people labelled it."""
+        return _drawn(frame)
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Count the pixels of one frame."""
+        lit = is_lit(given(fused.mag_image), given(fused.restored))
+        for key, ids in self._ids.items():
+            people, known = people_in_label(given(frame.label), ids)
+            self._counts[key].append(count_light(lit, people, known))
+
+    def scores(self) -> dict[str, object]:
+        """Return the scores, where the labels have people."""
+        scores: dict[str, object] = {}
+        for key, counts in self._counts.items():
+            if counts and any(row[3] for row in counts):
+                scores[f"light_precision{key}"] = figure_of(counts, precision)
+                scores[f"light_recall{key}"] = figure_of(counts, recall)
+        return scores
+
+
+class LightCurve:
+    """Precision and recall of the light over tau, on every 4th frame by day; see `Light`.
+
+    light_by_tau   by tau: precision and recall, 0 to 1
+    """
+
+    outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
+
+    def __init__(self, fuser: Fuser, names: Sequence[str], taus: Iterable[float] = TAUS) -> None:
+        """Take the fuser, to be run at each of some tau, and the bundle's classes."""
+        self._fuser = fuser
+        self._ids = [i for i, name in enumerate(names) if name in (*PEOPLE, *RIDERS)]
+        self._counts: dict[float, list[tuple[int, ...]]] = {tau: [] for tau in taus}
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether it is one of the 4th, by day, with exact classes that people drew."""
+        if not _drawn(frame) or frame.night or frame.index % CURVE_EVERY:
+            return False
+        return frame.labels is not None and not frame.labels.groups
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Fuse one frame at every tau, and count its pixels."""
+        people, known = people_in_label(given(frame.label), self._ids)
+        own = self._fuser.tau
+        for tau, counts in self._counts.items():
+            mag_image = given(fused.mag_image)
+            if tau != own:  # nothing but MagImg depends on it
+                self._fuser.tau = tau
+                mag_image = given(self._fuser(image, frozenset({"mag_image"})).mag_image)
+            counts.append(count_light(is_lit(mag_image, given(fused.restored)), people, known))
+        self._fuser.tau = own
+
+    def scores(self) -> dict[str, object]:
+        """Return the curve, where the labels have people."""
+        curve = {}
+        for tau, counts in self._counts.items():
+            if counts and any(row[3] for row in counts):
+                sums = np.asarray(counts, np.float64).sum(0, keepdims=True)
+                curve[str(tau)] = {
+                    "precision": float(precision(sums)[0]),
+                    "recall": float(recall(sums)[0]),
+                }
+        return {"light_by_tau": curve} if curve else {}
+
+
+def _drawn(frame: Frame) -> bool:
+    return frame.labels is not None and frame.labels.origin != "pseudo"

@@ -1,0 +1,103 @@
+"""How people in human boxes are shown and found."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.data.classes import ids_of_people
+from magicfuse_training.metrics.frames import Frame, given
+from magicfuse_training.metrics.images import luma
+from magicfuse_training.metrics.people import area, contrast
+
+U8 = npt.NDArray[np.uint8]
+
+FOUND = 0.1  # of a box, called a pedestrian
+
+
+class People:
+    """People in the boxes of a set with thermal images.
+
+    person_contrast       mean inside a box of the thermal image minus mean of a ring around it
+                          (`people.contrast`), summed over boxes: of the thermal estimate, the
+                          visible image and MagImg, each over that of the real thermal image (at
+                          MSRS's gain). 1: as in the real one; 0: nobody stands out; below: darker
+    person_contrast_real  that sum, gray levels
+    pedestrian_pixels     how many were called one
+    pedestrian_pixels_in_person_box_percent   how many of them lie in a box of any image, 0 to 100 %
+    person_boxes          how many, of the thermal images
+    person_boxes_found_percent   those of which at least a tenth is called a pedestrian, 0 to 100 %
+    luma                  mean of the visible, restored and fused image, 0 to 255
+    """
+
+    outputs: frozenset[Output] = frozenset({"thermal_estimate", "restored", "mag_image", "mask"})
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Take the bundle's classes."""
+        self._ids = ids_of_people(names)
+        self._sums: defaultdict[str, float] = defaultdict(float)
+
+    def __add__(self, other: People) -> People:
+        """Return the scores of both one's frames together."""
+        both = People([])
+        for part in (self, other):
+            for key, value in part._sums.items():
+                both._sums[key] += value
+        return both
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether it has boxes and a thermal image; the bundle has to know people."""
+        return frame.people is not None and bool(self._ids)
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Look at the people of one frame."""
+        boxes, sums = frame.people or [], self._sums
+        shown = {
+            "visible": luma(image),
+            "restored": luma(given(fused.restored)),
+            "mag_image": luma(given(fused.mag_image)),
+        }
+        sums["frames"] += 1
+        for name, gray in shown.items():
+            sums[f"luma {name}"] += float(gray.mean())
+        shown["thermal_estimate"] = given(fused.thermal_estimate)
+        shown["real"] = given(frame.usual)
+        for box in boxes:
+            if contrast(shown["real"], box, boxes) is not None:
+                for name, gray in shown.items():
+                    sums[f"contrast {name}"] += contrast(gray, box, boxes) or 0.0
+        person = np.isin(given(fused.mask), self._ids)
+        inside = np.zeros(person.shape, bool)
+        for box in frame.anybody:
+            inside[area(box)] = True
+        sums["called"] += int(person.sum())
+        sums["called inside"] += int((person & inside).sum())
+        sums["boxes"] += len(boxes)
+        sums["found"] += sum(float(person[area(box)].mean()) >= FOUND for box in boxes)
+
+    def scores(self) -> dict[str, object]:
+        """Return the scores; shares of nothing are 0."""
+        sums = self._sums
+        if not sums["frames"]:
+            return {}
+        contrasts = ("thermal_estimate", "visible", "mag_image")
+        real = max(sums["contrast real"], 1e-6)
+        inside = 100 * sums["called inside"] / max(sums["called"], 1)
+        found = 100 * sums["found"] / max(sums["boxes"], 1)
+        lumas = ("visible", "restored", "mag_image")
+        return {
+            "people": {
+                "frames": int(sums["frames"]),
+                "person_contrast": {n: sums[f"contrast {n}"] / real for n in contrasts},
+                "person_contrast_real": sums["contrast real"],
+                "pedestrian_pixels": int(sums["called"]),
+                "pedestrian_pixels_in_person_box_percent": inside,
+                "person_boxes": int(sums["boxes"]),
+                "person_boxes_found_percent": found,
+                "luma": {n: sums[f"luma {n}"] / sums["frames"] for n in lumas},
+            }
+        }

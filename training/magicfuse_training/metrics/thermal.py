@@ -1,0 +1,93 @@
+"""How close the thermal estimate is to the real thermal image of the same scene."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.metrics.bootstrap import figure_of
+from magicfuse_training.metrics.frames import Frame, given
+from magicfuse_training.metrics.images import Constants, luma, psnr, ssim
+
+U8 = npt.NDArray[np.uint8]
+
+LEAST_DEVIATION = 0.5  # gray levels: the output has whole ones
+INTERVALS = (50, 90)  # percent
+
+
+def correlation(a: U8, b: U8) -> float:
+    """Return Pearson's correlation of the pixels of two gray images (H, W), -1 to 1.
+
+    Level and gain of either do not matter. 0 if one of them is constant: it tells nothing.
+    """
+    x, y = (image.astype(np.float64) - image.mean() for image in (a, b))
+    norm = np.sqrt((x * x).sum() * (y * y).sum())
+    return float((x * y).sum() / norm) if norm > 0 else 0.0
+
+
+def coverage(estimate: U8, deviation: U8, real: U8, percent: float) -> float:
+    """Return how many pixels, 0 to 100 %, lie in their stated interval; best: `percent`.
+
+    Args:
+        estimate: gray levels (H, W).
+        deviation: standard deviation of its error, gray levels (H, W): that of a Laplace
+            distribution of scale b = deviation / sqrt(2), which holds `percent` within
+            b log(1 / (1 - percent / 100)) to each side.
+        real: gray levels (H, W).
+        percent: that the interval should hold.
+    """
+    scale = np.maximum(deviation, LEAST_DEVIATION) / np.sqrt(2)
+    half_width = scale * -np.log(1 - percent / 100)
+    error = np.abs(estimate.astype(np.float64) - real)
+    return 100 * float((error <= half_width).mean())
+
+
+class Thermal:
+    """The thermal estimate, the gray visible image and constant images, against the real image.
+
+    All are means over frames. The real image of a camera with automatic gain is brought to the
+    level and gain that thermal images have in MSRS (`usual_gain`); correlation needs none of that.
+
+    psnr_..._db            see `images.psnr`: of the estimate, and of the gray visible image
+    ssim_...               see `images.ssim`
+    constant_of_best_...   level, PSNR and SSIM of the constant that is best, chosen on these frames
+    correlation_...        see `correlation`
+    coverage_50_percent    share of the pixels in the stated 50 % interval, see `coverage`
+    coverage_90_percent
+    """
+
+    def __init__(self, uncertain: bool) -> None:
+        """Take whether the bundle tells how sure the estimate is."""
+        self.outputs: frozenset[Output] = frozenset({"thermal_estimate"})
+        if uncertain:
+            self.outputs |= {"thermal_uncertainty"}
+        self._values: dict[str, list[float]] = {}
+        self._constants = Constants()
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether it has a thermal image."""
+        return frame.thermal is not None
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Compare the images of one frame."""
+        real, estimate = given(frame.usual), given(fused.thermal_estimate)
+        values: dict[str, float] = {}
+        for name, shown in (("estimate", estimate), ("gray_visible", luma(image))):
+            values[f"psnr_{name}_db"] = psnr(shown, real)
+            values[f"ssim_{name}"] = ssim(shown, real)
+            values[f"correlation_{name}"] = correlation(shown, given(frame.thermal))
+        if fused.thermal_uncertainty is not None:
+            for percent in INTERVALS:
+                inside = coverage(estimate, fused.thermal_uncertainty, real, percent)
+                values[f"coverage_{percent}_percent"] = inside
+        for name, value in values.items():
+            self._values.setdefault(name, []).append(value)
+        self._constants.add(real)
+
+    def scores(self) -> dict[str, object]:
+        """Return the scores."""
+        if not self._values:
+            return {}
+        figures = {name: figure_of(values) for name, values in self._values.items()}
+        return {"thermal": figures | self._constants.best()}
