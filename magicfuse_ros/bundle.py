@@ -93,6 +93,7 @@ class Provenance(_Strict):
     commit: str
     created: str
     training_minutes: dict[str, float] = {}
+    recipe: str | None = Field(None, description="name and SHA-256 of the file it was made by")
     scores: dict[str, Any] = Field({}, description="what the score command printed")
 
 

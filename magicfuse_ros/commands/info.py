@@ -132,6 +132,7 @@ def _provenance(manifest: Manifest) -> dict[str, str]:
         "commit": origin.commit,
         "created": origin.created,
         "training": "\n".join(f"{stage}: {value:g} min" for stage, value in minutes.items()),
+        **({"recipe": origin.recipe} if origin.recipe else {}),
     }
 
 

@@ -56,6 +56,16 @@ def small_preset() -> Preset:
 
 
 @pytest.fixture(scope="session")
+def least_preset(small_preset: Preset) -> Preset:
+    """Return the fewest layers that a model can have: to export each takes its time."""
+    unet = small_preset.ikr.model_copy(update={"widths": [8], "heads": 0})
+    mkf = {"widths": [8], "scales": [1], "attention": [False]}
+    return small_preset.model_copy(
+        update={"ikr": unet, "ckg": unet, "mkf": small_preset.mkf.model_copy(update=mkf)}
+    )
+
+
+@pytest.fixture(scope="session")
 def build_model(small_preset: Preset) -> Callable[[], MagicFuse]:
     """Return a maker of models whose layers all do something: none is left at zero."""
     return lambda: _alive(small_preset)

@@ -1,4 +1,4 @@
-"""The commands that train more than a stage: all, distill, ablate."""
+"""The commands that train more than a stage: make, distill, ablate."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from test_make import write_pairs, write_preset, write_recipe
 from test_run_folder import write_data
 from typer.testing import CliRunner
 
@@ -20,21 +21,7 @@ from magicfuse_training.cli import app
 from magicfuse_training.commands import ablate
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.ablations import ABLATIONS
-
-
-def write_preset(preset: Preset, path: Path) -> str:
-    path.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def least_preset(small_preset: Preset) -> Preset:
-    """Return the fewest layers that a model can have: to export each takes its time."""
-    unet = small_preset.ikr.model_copy(update={"widths": [8], "heads": 0})
-    mkf = {"widths": [8], "scales": [1], "attention": [False]}
-    return small_preset.model_copy(
-        update={"ikr": unet, "ckg": unet, "mkf": small_preset.mkf.model_copy(update=mkf)}
-    )
+from magicfuse_training.stages.stages import STAGES
 
 
 def invoke(*arguments: str) -> str:
@@ -45,20 +32,15 @@ def invoke(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def trained(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with five pairs, a preset, the run that `all` made of them, its bundle."""
-    folder = tmp_path_factory.mktemp("all")
-    rng = np.random.default_rng(0)
-    for kind in ("vi", "ir"):
-        (folder / "pairs" / kind).mkdir(parents=True)
-        for i in range(5):
-            image = rng.integers(90, 200, (64, 96, 3), np.uint8)
-            cv2.imwrite(str(folder / "pairs" / kind / f"{i}.png"), image)
-    preset = write_preset(least_preset, folder / "least.yaml")
-    options = ("--preset", preset, "--minutes", "0.1", "--batch", "2")
+    """Return a folder with five pairs, a preset, the run that `make` made of them, its bundle."""
+    folder = tmp_path_factory.mktemp("made")
+    write_pairs(folder)
+    write_preset(least_preset, folder / "least.yaml")
+    recipe = write_recipe(folder, [{"stage": name, "steps": 2, "batch": 2} for name in STAGES])
     # A process of its own, as users have it: its loader forks, and forks and the threads of the
     # inference libraries that other tests have loaded here do not go together.
-    data, run = f"--data=folder:{folder / 'pairs'}", ("--run", str(folder / "run"))
-    command = ("all", data, "--out", str(folder / "mine"), *run, *options)
+    options = ("--data", folder, "--out", folder / "mine", "--run", folder / "run")
+    command = map(str, ("make", recipe, *options))
     subprocess.run([sys.executable, "-m", "magicfuse_training.cli", *command], check=True)
     return folder
 

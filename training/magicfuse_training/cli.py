@@ -1,9 +1,10 @@
-"""`magicfuse-train`: the stages, what a model costs, export and scores, the authors' weights.
+"""`magicfuse-train`: recipes and stages, what a model costs, export and scores, authors' weights.
 
+magicfuse-train make RECIPE --data DATA --out BUNDLE   all of the following but the scores
 magicfuse-train stage autoencoder --data DATA --minutes 8   then ikr, ckg, mkf, one_step, few_step
 magicfuse-train export --run runs/nano --out engines/nano
 magicfuse-train quantize --bundle engines/nano --data DATA
-magicfuse-train score --bundle engines/nano --data DATA --record
+magicfuse-train score --bundle engines/nano --data KIND:ROOT --record
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import typer
 
 from magicfuse_ros.command_line import OneLineErrors
 from magicfuse_training.commands.ablate import ablate_command
-from magicfuse_training.commands.all import all_command
+from magicfuse_training.commands.adapt import adapt_command
 from magicfuse_training.commands.bench_eager import SeveralPrecisions, bench_eager_command
 from magicfuse_training.commands.check_data import check_data_command
 from magicfuse_training.commands.check_export import SeveralNames, check_export_command
@@ -21,6 +22,7 @@ from magicfuse_training.commands.cost import cost_command
 from magicfuse_training.commands.degradations import degradations_command
 from magicfuse_training.commands.distill import distill_command
 from magicfuse_training.commands.export import export_command
+from magicfuse_training.commands.make import make_command
 from magicfuse_training.commands.quantize import quantize_command
 from magicfuse_training.commands.score import score_command
 from magicfuse_training.commands.stage import stage_command
@@ -33,8 +35,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-app.command("all")(all_command)
+app.command("make")(make_command)
 app.command("stage")(stage_command)
+app.command("adapt")(adapt_command)
 app.command("check-data")(check_data_command)
 app.command("distill")(distill_command)
 app.command("ablate")(ablate_command)

@@ -12,6 +12,10 @@ class PresetError(MagicFuseError):
     """A preset that cannot be used: not found, not YAML, a key unknown, a value out of range."""
 
 
+class RecipeError(MagicFuseError):
+    """A recipe that cannot be followed: not YAML, a key or a stage unknown, keys that clash."""
+
+
 class TrainingError(MagicFuseError):
     """A run that cannot start, go on, or end well."""
 

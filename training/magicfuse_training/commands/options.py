@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,9 +44,9 @@ def load_averaged(model: MagicFuse, checkpoint: Path) -> None:
     model.load_state_dict(state["ema"])
 
 
-def minutes_of(run: Path) -> dict[str, float]:
-    """Return how long each stage of a run was trained."""
-    paths = {name: run / name / "last.pt" for name in ORDER}
+def minutes_of(run: Path, names: Sequence[str] = ORDER) -> dict[str, float]:
+    """Return how long each stage of a run was trained, of those named."""
+    paths = {name: run / name / "last.pt" for name in names}
     return {
         name: round(torch.load(path, map_location="cpu", weights_only=True)["elapsed"] / 60, 1)
         for name, path in paths.items()

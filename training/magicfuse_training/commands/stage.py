@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from magicfuse_ros.bundle import Bundle
 from magicfuse_training.commands.options import (
     Data,
     DeviceCropsOption,
@@ -18,13 +16,13 @@ from magicfuse_training.commands.options import (
     newest_checkpoint,
 )
 from magicfuse_training.data.mix import Source
-from magicfuse_training.errors import PresetError, did_you_mean
-from magicfuse_training.export.weights import load_weights
+from magicfuse_training.errors import PresetError, TrainingError, did_you_mean
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.accelerator import MixedPrecision
 from magicfuse_training.stages.runner import Budget, train_stage
 from magicfuse_training.stages.stages import STAGES
+from magicfuse_training.stages.start import in_small_steps, load_bundle
 
 
 def stage_command(
@@ -61,18 +59,13 @@ def stage_command(
     sources = [Source.parse(text) for text in data]
     config = load_preset(preset)
     check_training(config, preset)
-    if name == "one_step" and 1 not in config.steps:
-        raise typer.BadParameter(
-            f"stage 'one_step' trains K = 1; '{preset}' has K = {config.steps}"
-        )
+    check_stage(config, name)
     torch.manual_seed(seed)
     model = MagicFuse(config)
     start, stage = "random weights", STAGES[name]
-    if from_bundle:  # trained networks: in small steps, with the statistics that they have
-        load_weights(model, Bundle.load(from_bundle))
-        start = str(from_bundle)
-        last = STAGES["few_step"]
-        stage = replace(stage, optimizer=last.optimizer, frozen_statistics=True)
+    if from_bundle:
+        load_bundle(model, from_bundle)
+        start, stage = str(from_bundle), in_small_steps(stage)
     elif newest := newest_checkpoint(run, before=name):
         load_averaged(model, newest)
         start = str(newest)
@@ -91,3 +84,15 @@ def check_training(preset: Preset, name: str) -> None:
             raise PresetError(
                 f"preset '{name}': training.{key} is unknown{did_you_mean(key, STAGES)}"
             )
+
+
+def check_stage(preset: Preset, name: str) -> None:
+    """Check that a stage trains something that a preset has.
+
+    Raises:
+        TrainingError: for `one_step`, where it has no K = 1.
+    """
+    if name == "one_step" and 1 not in preset.steps:
+        raise TrainingError(
+            f"stage 'one_step' trains K = 1; preset '{preset.name}' has K = {preset.steps}"
+        )

@@ -24,6 +24,7 @@ from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Loss, Stage
 from magicfuse_training.stages.stages import STAGES, fusion_only_loss, mkf_loss
+from magicfuse_training.stages.start import in_small_steps
 
 
 class WithoutThermal(MagicFuse):
@@ -98,8 +99,7 @@ class Ablation:
         """
         fusion = replace(STAGES["mkf"], loss=self.mkf)
         if go_on:
-            last = STAGES["few_step"]
-            fusion = replace(fusion, optimizer=last.optimizer, frozen_statistics=True)
+            fusion = in_small_steps(fusion)
         if self.ikr is None:
             return [fusion]
         return [replace(fusion, name="ikr", trained=("ikr",), loss=self.ikr), fusion]

@@ -1,0 +1,284 @@
+"""`magicfuse-train make`: recipes, and the runs and bundles that they make."""
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import training_process
+import yaml
+from typer.testing import CliRunner
+
+from magicfuse_ros.bundle import Bundle, Provenance, write_manifest
+from magicfuse_training.cli import app
+from magicfuse_training.commands import make
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.export.weights import load_weights
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages import trainer
+from magicfuse_training.stages.start import write_bundle_of_commit
+
+
+def write_pairs(folder: Path) -> None:
+    """Write five pairs of visible and thermal images into folder/pairs."""
+    rng = np.random.default_rng(0)
+    for kind in ("vi", "ir"):
+        (folder / "pairs" / kind).mkdir(parents=True)
+        for i in range(5):
+            image = rng.integers(90, 200, (64, 96, 3), np.uint8)
+            cv2.imwrite(str(folder / "pairs" / kind / f"{i}.png"), image)
+
+
+def write_preset(preset: Preset, path: Path) -> str:
+    path.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
+    return str(path)
+
+
+def write_recipe(folder: Path, stages: list[dict[str, Any]], **others: Any) -> Path:
+    """Write a recipe for the pairs and the preset `least.yaml` of the same folder."""
+    path = folder / "recipe.yaml"
+    values = {"preset": "least.yaml", "data": ["folder:pairs"], "stages": stages} | others
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def steps(count: int, stage: str, **others: Any) -> dict[str, Any]:
+    return {"stage": stage, "steps": count, "batch": 2, **others}
+
+
+@pytest.fixture
+def folder(least_preset: Preset, tmp_path: Path) -> Path:
+    """Return a folder with pairs and a preset."""
+    write_pairs(tmp_path)
+    write_preset(least_preset, tmp_path / "least.yaml")
+    return tmp_path
+
+
+Exports = list[tuple[dict[str, torch.Tensor], Path, Provenance]]
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
+    """Return a list of what is exported; nothing is written, as that takes seconds."""
+    seen: Exports = []
+
+    def record(model: MagicFuse, folder: Path, made: Provenance) -> None:
+        seen.append((model.state_dict(), folder, made))
+
+    monkeypatch.setattr(make, "export_bundle", record)
+    return seen
+
+
+def follow(recipe: Path, *options: str) -> tuple[int, str]:
+    """Run the command on a recipe beside its data; return its exit code and what it printed."""
+    folder = recipe.parent
+    paths = ["--data", folder, "--run", folder / "run", "--out", folder / "made"]
+    arguments = ["make", recipe, *paths, "--workers", "0", *options]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code in (0, 2), (result.output, result.exception)
+    return result.exit_code, " ".join(result.output.split())
+
+
+def state_of(folder: Path, stage: str) -> dict[str, Any]:
+    """Return the checkpoint of a stage."""
+    state: dict[str, Any] = torch.load(folder / "run" / stage / "last.pt", weights_only=True)
+    return state
+
+
+def follow_and_save_often(recipe: Path) -> None:
+    """Work of the process that is killed."""
+    torch.set_num_threads(1)
+    trainer.SAVE_EVERY_S = 0.0
+    folder = recipe.parent
+    make.make_command(recipe, folder, folder / "made", folder / "run", workers=0)
+
+
+@pytest.fixture(scope="module")
+def resumed(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """Return the folder of a run that was killed in its second stage, and that stage's step then.
+
+    `first` is its first stage as it was at the kill.
+    """
+    folder = tmp_path_factory.mktemp("resumed")
+    write_pairs(folder)
+    write_preset(least_preset, folder / "least.yaml")
+    recipe = write_recipe(folder, [steps(2, "autoencoder"), steps(60, "ikr"), steps(1, "mkf")])
+    process = training_process._context.Process(target=follow_and_save_often, args=(recipe,))
+    process.start()
+    second, limit = folder / "run" / "ikr" / "last.pt", time.monotonic() + 300
+    while not second.exists() and process.is_alive() and time.monotonic() < limit:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    done = state_of(folder, "ikr")["step"]
+    shutil.copytree(folder / "run" / "autoencoder", folder / "first")
+    assert follow(recipe)[0] == 0
+    return folder, done
+
+
+def test_a_run_killed_in_its_second_stage_goes_on_to_a_bundle(resumed: tuple[Path, int]) -> None:
+    folder, done = resumed
+    assert 0 < done < 60
+    first = (folder / "first" / "last.pt").read_bytes()
+    assert (folder / "run" / "autoencoder" / "last.pt").read_bytes() == first
+    starts = (folder / "run" / "ikr" / "environment.jsonl").read_text().splitlines()
+    assert [yaml.safe_load(line)["step"] for line in starts] == [0, done]
+    assert state_of(folder, "ikr")["step"] == 60
+    origin = Bundle.load(folder / "made").manifest.provenance
+    assert list(origin.training_minutes) == ["autoencoder", "ikr", "mkf"]
+    assert origin.data[0].startswith("folder, split .: 5 scenes")
+    assert re.fullmatch(r"recipe\.yaml, SHA-256 [0-9a-f]{64}", origin.recipe or "")
+
+
+def test_a_missing_recipe_and_data_of_an_unknown_kind_are_named(folder: Path) -> None:
+    assert "cannot be read: No such file" in follow(folder / "none.yaml")[1]
+    code, output = follow(write_recipe(folder, [steps(0, "mkf")], data=["foldr:pairs"]))
+    assert code == 2 and "foldr" in output
+
+
+def test_the_mean_of_stages_is_weighted(folder: Path, exports: Exports) -> None:
+    average = {"stages": ["autoencoder", "again"], "weights": [1, 3]}
+    stages = [steps(1, "autoencoder"), steps(1, "autoencoder", name="again", seed=1)]
+    assert follow(write_recipe(folder, stages, average=average))[0] == 0
+    first, second = state_of(folder, "autoencoder")["ema"], state_of(folder, "again")["ema"]
+    ((mean, _, _),) = exports
+    assert any(not torch.equal(first[k], second[k]) for k in mean)
+    for name, value in mean.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.25 * first[name] + 0.75 * second[name])
+        else:
+            assert torch.equal(value, second[name])
+
+
+def test_scale_is_of_all_budgets_and_a_run_keeps_its_own(folder: Path, exports: Exports) -> None:
+    rate = {"optimizer": {"kind": "adamw", "learning_rate": 5e-5}}
+    stages = [steps(4, "autoencoder", **rate), {"stage": "ckg", "minutes": 0.0002, "batch": 2}]
+    recipe = write_recipe(folder, stages)
+    assert follow(recipe, "--scale", "0.5")[0] == 0
+    assert state_of(folder, "autoencoder")["step"] == 2
+    config = yaml.safe_load((folder / "run" / "autoencoder" / "config.yaml").read_text())
+    assert config["stage"]["optimizer"]["learning_rate"] == 5e-5
+    config = yaml.safe_load((folder / "run" / "ckg" / "config.yaml").read_text())
+    assert config["budget"]["minutes"] == pytest.approx(0.0001)
+    assert config["stage"]["optimizer"]["learning_rate"] == 2e-3
+    recipe_of = exports[0][2].recipe
+    assert recipe_of is not None and recipe_of.endswith(", budgets x 0.5")
+
+    code, output = follow(recipe)
+    assert code == 2 and "was begun with stages.0.steps 2, and now has 4" in output
+    recipe = write_recipe(folder, [*stages, steps(2, "ikr")])
+    assert follow(recipe, "--scale", "0.5")[0] == 0
+    assert state_of(folder, "ikr")["step"] == 1
+    (folder / "run" / "recipe.yaml").unlink()
+    assert "holds stages of no recipe" in follow(recipe, "--scale", "0.5")[1]
+
+
+def test_int8_graphs_are_made_of_the_run_s_bundle(
+    folder: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle folder is written last, by what makes them."""
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(make, "quantize_command", lambda *given: asked.append(given))
+    recipe = write_recipe(folder, [steps(0, "mkf")], int8={"minimum_db": 33})
+    monkeypatch.setattr(make, "find_spec", lambda name: None)
+    code, output = follow(recipe)
+    assert code == 2 and "int8 needs nncf" in output and not (folder / "run").exists()
+    monkeypatch.setattr(make, "find_spec", lambda name: object())
+    assert follow(recipe)[0] == 0
+    assert exports[0][1] == folder / "run" / "bundle"
+    assert asked == [(folder / "run" / "bundle", folder, folder / "made", 33.0)]
+
+
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return what runs git in a folder of its own, whoever's hook runs the tests."""
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+
+    def run(*arguments: object, folder: Path = tmp_path) -> str:
+        command = ["git", "-C", str(folder), *who, *map(str, arguments)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    return run
+
+
+def test_a_stage_starts_from_a_bundle_as_it_was_at_a_commit(
+    least_preset: Preset,
+    resumed: tuple[Path, int],
+    git: Callable[..., str],
+    tmp_path: Path,
+    exports: Exports,
+) -> None:
+    folder = tmp_path / "recipes"
+    write_pairs(folder)
+    write_preset(least_preset, folder / "least.yaml")
+    engine = Path(shutil.copytree(resumed[0] / "made", tmp_path / "engines" / "small"))
+    bundle = Bundle.load(engine)
+    before = bundle.manifest.provenance.model_copy(
+        update={"data": ["three scenes"], "weights_license": "your own"}
+    )
+    write_manifest(engine, bundle.manifest.model_copy(update={"provenance": before}))
+    model = MagicFuse(least_preset)
+    load_weights(model, bundle)
+    git("init", "-q")
+    git("add", "engines")
+    git("commit", "-qm", "one")
+    commit = git("rev-parse", "HEAD")
+    git("rm", "-qr", "engines")
+    git("commit", "-qm", "two")
+
+    start = {"commit": commit, "bundle": "engines/small"}
+    recipe = write_recipe(folder, [steps(0, "mkf"), steps(0, "one_step")], start=start)
+    assert follow(recipe)[0] == 0
+    expected = model.state_dict()
+    of_bundle = [k for k in expected if "encoder.latent" not in k and "batches" not in k]
+    for name in ("mkf", "one_step"):
+        ours = state_of(folder, name)["ema"]
+        assert all(torch.equal(ours[key], expected[key]) for key in of_bundle)
+        stage = yaml.safe_load((folder / "run" / name / "config.yaml").read_text())["stage"]
+        assert stage["frozen_statistics"] and stage["optimizer"]["learning_rate"] == 4e-4
+    made = exports[0][2]
+    assert made.data[0].startswith("folder") and made.data[1:] == ["three scenes"]
+    assert made.weights_license.endswith("; your own")
+
+
+def test_what_keeps_the_bundle_of_a_commit_away_is_named(
+    git: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrainingError, match="not a git repository"):
+        write_bundle_of_commit("0" * 40, "engines/small", tmp_path, tmp_path / "start")
+    (tmp_path / "engines" / "small" / "deeper").mkdir(parents=True)
+    for name in ("a.onnx", "deeper/b.onnx"):
+        (tmp_path / "engines" / "small" / name).write_text(name)
+    git("init", "-q")
+    git("add", "engines")
+    git("commit", "-qm", "one")
+    commit = git("rev-parse", "HEAD")
+    git("commit", "-qm", "two", "--allow-empty")
+    git("clone", "-q", "--depth", "1", f"file://{tmp_path}", tmp_path / "shallow")
+
+    def write(commit: str, bundle: str, inside: Path = tmp_path / "engines") -> None:
+        write_bundle_of_commit(commit, bundle, inside, tmp_path / "start")
+
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "of_another_bundle").touch()
+    write(commit, "engines/small/")
+    assert [path.name for path in (tmp_path / "start").iterdir()] == ["a.onnx"]
+    with pytest.raises(TrainingError, match=f"commit {'0' * 40} is not in the clone .*git fetch$"):
+        write("0" * 40, "engines/small")
+    with pytest.raises(TrainingError, match="it is shallow: git fetch --unshallow"):
+        write(commit, "engines/small", tmp_path / "shallow")
+    with pytest.raises(TrainingError, match=f"commit {commit} of .* has no bundle 'engines/large'"):
+        write(commit, "engines/large")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(TrainingError, match="needs git, which is not installed"):
+        write(commit, "engines/small")

@@ -1,0 +1,54 @@
+"""Recipes: strict, helpful about what is wrong; those of the project fit its presets and sets."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_make import write_recipe
+
+from magicfuse_training import recipe as recipe_module
+from magicfuse_training.commands.stage import check_stage
+from magicfuse_training.data.datasets import DATASETS
+from magicfuse_training.errors import RecipeError
+from magicfuse_training.preset import load_preset
+from magicfuse_training.recipe import load_recipe
+
+RECIPES = Path(recipe_module.__file__).parents[1] / "recipes"
+FEW = {"stage": "few_step", "steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stagse": []}, "stagse is unknown; did you mean 'stages'?"),
+        ({"stages": [FEW | {"minute": 3}]}, "stages.0.minute is unknown; did you mean 'minutes'?"),
+        ({"stages": [FEW | {"stage": "fewstep"}]}, "stages.0.stage is 'fewstep': unknown; did you"),
+        ({"stages": [FEW | {"minutes": 3}]}, "stages.0: budget is 3.0 minutes and 1 steps; exp"),
+        ({"stages": [FEW, FEW]}, "stages has 'few_step' twice; give each a name of its own"),
+        ({"stages": [FEW | {"name": "start"}]}, "a stage's name is 'start', which is taken"),
+        ({"start": {"commit": "dcc404a", "bundle": "x"}}, "start.commit is 'dcc404a'"),
+        ({"average": {"stages": ["few_stp"], "weights": [1]}}, "'few_stp'; did you mean 'few_step"),
+        ({"average": {"stages": ["few_step"], "weights": []}}, "average: weights has 0 values"),
+        ({"average": {"stages": ["few_step"], "weights": [0]}}, "average: weights are [0.0]; exp"),
+        ({"data": []}, "data is []"),
+    ],
+)
+def test_what_is_wrong_in_a_recipe_is_named(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = write_recipe(tmp_path, [FEW])
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        load_recipe(path)
+    assert str(caught.value).startswith(f"recipe '{path}'")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_of_the_project_fit_their_presets(path: Path) -> None:
+    recipe = load_recipe(path)
+    preset = load_preset(recipe.preset)
+    for part in recipe.stages:
+        check_stage(preset, part.stage)
+    assert {text.split(":")[0] for text in recipe.data} <= set(DATASETS)

@@ -1,0 +1,100 @@
+"""`magicfuse-train adapt`: fits a bundle to a camera, with frames of it that have no labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from magicfuse_ros.bundle import Bundle
+from magicfuse_training.adaptation.check import Figures
+from magicfuse_training.adaptation.run import RECORD, Adaptation, Recording, adapt, publish
+from magicfuse_training.commands.options import BundleFolder, DeviceCropsOption
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.preset import load_preset
+from magicfuse_training.stages.runner import Budget
+
+REFUSED = 1  # exit code; errors have 2
+
+
+def adapt_command(
+    input: Annotated[Path, typer.Argument(help="rosbag2, folder of pictures, or video")],
+    bundle: BundleFolder,
+    out: Annotated[Path, typer.Option(help="bundle folder to write")],
+    minutes: Annotated[float, typer.Option(min=0, help="time budget of the training")] = 480,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="budget in steps, in the place of minutes")
+    ] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="image topic of a rosbag2 that has several")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="folder of frames, labels and checkpoints; runs/OUT's name")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="name or YAML file; the bundle's own if omitted")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    device_crops: DeviceCropsOption = False,
+    backend: Annotated[str, typer.Option(help="that labels and judges")] = "auto",
+    seed: int = 0,
+) -> None:
+    """Fit a bundle to one camera; goes on where a killed run stopped.
+
+    The bundle labels the frames itself, where it is sure of them, and learns to find the same when
+    they are dark or hazy. Exit code 1, and nothing written to OUT, where that made it no better on
+    frames that were held out.
+    """
+    old = Bundle.load(bundle)
+    if out.resolve() == old.root.resolve():
+        raise TrainingError(f"out is '{out}', the bundle itself; expected another folder")
+    folder = run or Path("runs") / out.name
+    budget = Budget(
+        None if steps is not None else minutes,
+        steps,
+        batch,
+        workers=workers,
+        device_crops=device_crops,
+        seed=seed,
+    )
+    result = adapt(
+        Recording(input.expanduser(), topic),
+        old,
+        load_preset(preset or old.manifest.preset),
+        folder,
+        budget,
+        backend=backend,
+    )
+    console = Console()
+    console.print(_table(result.figures))
+    if result.misses:
+        reasons = "; ".join(result.misses)
+        line = f"refused: {reasons}. '{out}' was not written; see {folder / RECORD}"
+        console.print(Text(line, "red"), soft_wrap=True)
+        raise typer.Exit(REFUSED)
+    publish(result.bundle, out, backend)
+    console.print(Text(_summary(result, out)), soft_wrap=True)
+
+
+def _table(figures: Figures) -> Table:
+    table = Table(f"{figures.frames} held-out frames", title="Adapted", title_justify="left")
+    for column in ("old", "new", "limit"):
+        table.add_column(column, justify="right")
+    for row in figures.rows():
+        old = "" if row.old is None else f"{row.old:.2f}"
+        table.add_row(row.name, old, Text(f"{row.new:.2f}", "" if row.met else "red"), row.limit)
+    return table
+
+
+def _summary(result: Adaptation, out: Path) -> str:
+    selection = result.selection
+    return (
+        f"{out} written: {selection.train} frames, {100 * result.labelled:.0f} % of their pixels "
+        f"labelled, {result.minutes:.1f} minutes\n"
+        f"int8: magicfuse-train quantize --bundle {out} --data DATA --minimum-db 33"
+    )

@@ -1,0 +1,161 @@
+"""`magicfuse-train make`: from a recipe to a bundle, in one command.
+
+RUN/recipe.yaml   what the run was begun with: the recipe, with scaled budgets
+RUN/start         the bundle to start from, as it was at the recipe's commit
+RUN/STAGE         a stage: see `stages/run_folder.py`
+RUN/bundle        the float32 bundle, where the recipe asks for int8, too
+
+Killed anywhere and run again, it goes on: finished stages are not trained again, and the bundle
+folder is written last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+import yaml
+from rich.console import Console
+
+from magicfuse_ros.bundle import Bundle, Provenance, sha256
+from magicfuse_training.commands.options import (
+    DeviceCropsOption,
+    RunFolder,
+    load_averaged,
+    minutes_of,
+)
+from magicfuse_training.commands.quantize import quantize_command
+from magicfuse_training.commands.stage import check_stage, check_training
+from magicfuse_training.data.mix import Source, describe, load_groups
+from magicfuse_training.errors import ExportError, TrainingError
+from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset, load_preset
+from magicfuse_training.recipe import Recipe, StageRun, load_recipe
+from magicfuse_training.stages.average import weighted_mean
+from magicfuse_training.stages.checkpoint import write_atomically
+from magicfuse_training.stages.optimizer import StageOverrides
+from magicfuse_training.stages.run_folder import flat
+from magicfuse_training.stages.runner import Budget, train_stage
+from magicfuse_training.stages.stages import STAGES
+from magicfuse_training.stages.start import in_small_steps, load_bundle, write_bundle_of_commit
+
+
+def make_command(
+    recipe: Annotated[Path, typer.Argument(help="YAML file, as those in training/recipes/")],
+    data: Annotated[Path, typer.Option(help="folder that the recipe's data sets are in")],
+    out: Annotated[Path, typer.Option(help="bundle folder to write")],
+    run: RunFolder = Path("runs/nano"),
+    scale: Annotated[float, typer.Option(min=0, help="of all budgets: 0.1 for a rehearsal")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    device_crops: DeviceCropsOption = False,
+) -> None:
+    """Train all stages of a recipe and export the bundle; goes on where it was killed."""
+    plan = load_recipe(recipe).scaled(scale)
+    beside = plan.preset.endswith((".yaml", ".yml"))
+    name = str(recipe.parent / plan.preset) if beside else plan.preset
+    preset = load_preset(name)
+    check_training(preset, name)
+    for part in plan.stages:
+        check_stage(preset, part.stage)
+    if plan.int8 and not find_spec("nncf"):
+        raise ExportError("int8 needs nncf: pip install 'magicfuse-training[quantize]'")
+    sources = [_source(text, data) for text in plan.data]
+    _open(run, plan)
+    if plan.start:
+        inside = recipe.absolute().parent
+        write_bundle_of_commit(plan.start.commit, plan.start.bundle, inside, run / "start")
+    _train(plan, preset, sources, run, Budget(workers=workers, device_crops=device_crops))
+
+    model = MagicFuse(preset)
+    if plan.average:
+        averaged = [run / stage / "last.pt" for stage in plan.average.stages]
+        model.load_state_dict(weighted_mean(averaged, plan.average.weights))
+    else:
+        load_averaged(model, run / plan.stages[-1].folder / "last.pt")
+    scaled = "" if scale == 1 else f", budgets x {scale:g}"
+    made = _provenance(plan, sources, run, f"{recipe.name}, SHA-256 {sha256(recipe)}{scaled}")
+    if plan.int8:
+        export_bundle(model, run / "bundle", made)
+        quantize_command(run / "bundle", data, out, plan.int8.minimum_db)
+    else:
+        export_bundle(model, out, made)
+    Console().print(f"try: magicfuse run IMAGE --bundle {out} --out result", soft_wrap=True)
+
+
+def _open(run: Path, plan: Recipe) -> None:
+    """Write down how a run is begun; or check that it goes on alike. Stages may be added.
+
+    Raises:
+        TrainingError: naming the first key that differs, and both values.
+    """
+    path = run / "recipe.yaml"
+    ours = plan.model_dump(mode="json", include={"preset", "start", "data", "stages"})
+    if any(run.glob("*/last.pt")):
+        if not path.is_file():
+            raise TrainingError(f"'{run}' holds stages of no recipe; use another --run")
+        new = dict(flat(ours))
+        for key, before in flat(yaml.safe_load(path.read_text(encoding="utf-8"))):
+            if (now := new.get(key, "not set")) != before:
+                raise TrainingError(
+                    f"run '{run}' was begun with {key} {before}, and now has {now}; "
+                    "give it as before, or use another --run"
+                )
+    run.mkdir(parents=True, exist_ok=True)
+    write_atomically(yaml.safe_dump(ours, sort_keys=False), path)
+
+
+def _train(plan: Recipe, preset: Preset, sources: list[Source], run: Path, common: Budget) -> None:
+    """Train every stage in a folder of its own, from the one before.
+
+    Every stage of a recipe that starts from a bundle trains networks that were trained before: in
+    small steps, and with the statistics that they have.
+    """
+    groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
+    start = "random weights"
+    for i, part in enumerate(plan.stages):
+        stage = in_small_steps(STAGES[part.stage]) if plan.start else STAGES[part.stage]
+        torch.manual_seed(part.seed)
+        model = MagicFuse(_overridden(preset, part))
+        if i:
+            start = str(run / plan.stages[i - 1].folder / "last.pt")
+            load_averaged(model, Path(start))
+        elif plan.start:
+            start = f"{plan.start.bundle} of commit {plan.start.commit}"
+            load_bundle(model, run / "start")
+        budget = replace(
+            common, minutes=part.minutes, steps=part.steps, batch=part.batch, seed=part.seed
+        )
+        train_stage(stage, model, run / part.folder, sources, budget, start, groups)
+
+
+def _source(text: str, data: Path) -> Source:
+    """Read "KIND:FOLDER", the folder as seen from `data`."""
+    kind, colon, folder = text.partition(":")
+    return Source.parse(f"{kind}:{data / folder}" if colon and folder else text)
+
+
+def _overridden(preset: Preset, part: StageRun) -> Preset:
+    """Return the preset with the optimizer that the recipe has for a stage."""
+    if part.optimizer is None:
+        return preset
+    old = preset.training.get(part.stage, StageOverrides())
+    new = old.model_copy(update={"optimizer": part.optimizer})
+    return preset.model_copy(update={"training": {**preset.training, part.stage: new}})
+
+
+def _provenance(plan: Recipe, sources: list[Source], run: Path, recipe: str) -> Provenance:
+    """Return where the weights come from, with what their start had learnt from."""
+    trained = describe(sources)
+    data, terms = trained.data, trained.terms.split("; ")
+    if plan.start:
+        before = Bundle.load(run / "start").manifest.provenance
+        data, terms = [*data, *before.data], [*terms, *before.weights_license.split("; ")]
+    minutes = minutes_of(run, [part.folder for part in plan.stages])
+    commit = current_commit(Path(__file__).parent)
+    licence = "; ".join(dict.fromkeys(terms))
+    return provenance(minutes, commit, list(dict.fromkeys(data)), licence, recipe)

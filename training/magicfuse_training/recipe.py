@@ -1,0 +1,136 @@
+"""A recipe: all of how a bundle is made, read from one YAML file. Unknown keys are errors.
+
+preset: nano              # a name, or a YAML file beside the recipe
+start: null               # random weights; or a bundle of the recipe's repository, as it was once:
+                          # {commit: 40 digits, bundle: engines/nano}
+data: ["msrs:pairs"]      # KIND:FOLDER, the folder as seen from the command's --data
+stages:                   # one after the other, each from the one before
+  - {stage: mkf, minutes: 9}
+  - {stage: few_step, steps: 2000, batch: 12, seed: 1, name: second}
+average: {stages: [mkf, second], weights: [1, 3]}   # what is exported; the last stage, if omitted
+int8: {minimum_db: 33}    # int8 graphs, too; --data then holds repacked camvid/ and msrs/
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from magicfuse_training.errors import RecipeError, did_you_mean
+from magicfuse_training.stages.optimizer import OptimizerConfig
+from magicfuse_training.stages.stages import STAGES
+from magicfuse_training.strict_yaml import load_strict
+
+_NAME = r"^[A-Za-z0-9_-]+$"
+RESERVED = ("start", "bundle")  # folders of a run that are no stages
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Start(_Strict):
+    """A bundle as it was at a commit of the repository that the recipe lies in."""
+
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$", description="full: short ones become ambiguous")
+    bundle: str = Field(description="its folder, from the root of the repository")
+
+
+class StageRun(_Strict):
+    """One stage and its budget."""
+
+    stage: str
+    minutes: float | None = Field(None, ge=0)
+    steps: int | None = Field(None, ge=0)
+    batch: int | None = Field(None, ge=1, description="crops a step")
+    seed: int = 0
+    name: str | None = Field(None, pattern=_NAME, description="where a stage occurs twice")
+    optimizer: OptimizerConfig | None = Field(None, description="in the place of the stage's")
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder in the run."""
+        return self.name or self.stage
+
+    def scaled(self, factor: float) -> StageRun:
+        """Return the stage with its budget times a factor."""
+        minutes = None if self.minutes is None else self.minutes * factor
+        steps = None if self.steps is None else round(self.steps * factor)
+        return self.model_copy(update={"minutes": minutes, "steps": steps})
+
+    @field_validator("stage")
+    @classmethod
+    def _known(cls, stage: str) -> str:
+        if stage not in STAGES:
+            raise ValueError(f"unknown{did_you_mean(stage, STAGES)}")
+        return stage
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> StageRun:
+        if (self.minutes is None) == (self.steps is None):
+            raise ValueError(
+                f"budget is {self.minutes} minutes and {self.steps} steps; expected one of the two"
+            )
+        return self
+
+
+class Average(_Strict):
+    """The weighted mean of several stages."""
+
+    stages: list[str] = Field(min_length=1, description="names")
+    weights: list[float] = Field(description="one for each; they need not add up to 1")
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Average:
+        if len(self.weights) != len(self.stages):
+            raise ValueError(
+                f"weights has {len(self.weights)} values; expected one for each of the "
+                f"{len(self.stages)} stages"
+            )
+        if min(self.weights) < 0 or not sum(self.weights):
+            raise ValueError(f"weights are {self.weights}; expected none below 0, and one above")
+        return self
+
+
+class Int8(_Strict):
+    """How int8 graphs are made."""
+
+    minimum_db: float = Field(description="see magicfuse-train quantize")
+
+
+class Recipe(_Strict):
+    """Preset, start, data and stages of a bundle."""
+
+    preset: str
+    start: Start | None = None
+    data: list[str] = Field(min_length=1)
+    stages: list[StageRun] = Field(min_length=1)
+    average: Average | None = None
+    int8: Int8 | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        names = [run.folder for run in self.stages]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"stages has '{twice[0]}' twice; give each a name of its own")
+        if taken := [name for name in names if name in RESERVED]:
+            raise ValueError(f"a stage's name is '{taken[0]}', which is taken; give it another")
+        for name in self.average.stages if self.average else ():
+            if name not in names:
+                raise ValueError(f"average.stages has '{name}'{did_you_mean(name, names)}")
+        return self
+
+    def scaled(self, factor: float) -> Recipe:
+        """Return the recipe with all budgets times a factor."""
+        return self.model_copy(update={"stages": [run.scaled(factor) for run in self.stages]})
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: naming the file, the key and its place, and the nearest known key.
+    """
+    return load_strict(path, Recipe, f"recipe '{path}'", RecipeError)

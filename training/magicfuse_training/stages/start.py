@@ -1,0 +1,81 @@
+"""Stages that start from a bundle's trained networks, also from a bundle of an earlier commit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+from magicfuse_ros.bundle import Bundle
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.export.weights import load_weights
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.stages.stage import Stage
+from magicfuse_training.stages.stages import STAGES
+
+
+def in_small_steps(stage: Stage) -> Stage:
+    """Return a stage for trained networks: few_step's optimizer, and the statistics they have."""
+    return replace(stage, optimizer=STAGES["few_step"].optimizer, frozen_statistics=True)
+
+
+def load_bundle(model: MagicFuse, root: Path) -> Bundle:
+    """Load a verified bundle's weights into a model, and return the bundle.
+
+    Raises:
+        BundleError: where it does not verify.
+        TrainingError: where it is not of the model's preset.
+    """
+    bundle = Bundle.load(root)
+    try:
+        load_weights(model, bundle)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+    return bundle
+
+
+def write_bundle_of_commit(commit: str, path: str, inside: Path, folder: Path) -> None:
+    """Write a bundle as it was at a commit into `folder`, in the place of what is there.
+
+    Args:
+        commit: the full hash.
+        path: the bundle's folder, from the root of the repository.
+        inside: any folder inside the repository.
+        folder: to write.
+
+    Raises:
+        TrainingError: where git, the repository, the commit or the bundle is missing.
+    """
+    root = Path(_git(inside, "rev-parse", "--show-toplevel").decode().strip())
+    try:
+        _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except TrainingError as error:
+        shallow = _git(root, "rev-parse", "--is-shallow-repository").strip() == b"true"
+        remedy = "it is shallow: git fetch --unshallow" if shallow else "try git fetch"
+        raise TrainingError(f"commit {commit} is not in the clone '{root}'; {remedy}") from error
+    listed = _git(root, "ls-tree", "-z", commit, f"{path.rstrip('/')}/").decode()
+    entries = [line.split("\t", 1) for line in listed.split("\0") if line]
+    blobs = {Path(name).name: kind.split()[2] for kind, name in entries if " blob " in kind}
+    if not blobs:
+        raise TrainingError(f"commit {commit} of '{root}' has no bundle '{path}'")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, blob in blobs.items():
+        (folder / name).write_bytes(_git(root, "cat-file", "blob", blob))
+
+
+def _git(folder: Path, *arguments: str) -> bytes:
+    """Run git in a folder and return what it prints.
+
+    Raises:
+        TrainingError: where there is no git, or it fails.
+    """
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, check=True).stdout
+    except FileNotFoundError as error:
+        raise TrainingError("a start from a commit needs git, which is not installed") from error
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip()
+        raise TrainingError(f"git {arguments[0]} in '{folder}': {reason}") from error

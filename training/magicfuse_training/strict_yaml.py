@@ -1,0 +1,80 @@
+"""Reads a YAML file into a pydantic model; what is wrong is named, with the nearest known key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_training.errors import did_you_mean
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+def load_strict(
+    path: Path, model: type[AnyModel], what: str, error: type[MagicFuseError]
+) -> AnyModel:
+    """Read a YAML file into a model that forbids unknown keys.
+
+    Args:
+        path: of the file.
+        model: what it holds.
+        what: the file as messages name it, as in "preset 'nano'".
+        error: to raise.
+
+    Raises:
+        MagicFuseError: of the type `error`, naming the key, its place, and the nearest known key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise error(f"{what} cannot be read: {problem.strerror}") from problem
+    except (UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise error(f"{what} is not YAML: {problem}") from problem
+    try:
+        return model.model_validate(values)
+    except ValidationError as problem:
+        problems = "; ".join(_describe(e, values, model) for e in problem.errors())
+        raise error(f"{what}: {problems}") from problem
+
+
+def _describe(error: ErrorDetails, values: Any, model: type[BaseModel]) -> str:
+    """Say in one clause which key is wrong, and how."""
+    *parents, key = error["loc"] or ("the file",)
+    place = []
+    for part in parents:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            continue  # the tag of a union, which is no key
+        place.append(part)
+    name = ".".join(map(str, [*place, key]))
+    if error["type"] == "extra_forbidden":
+        return f"{name} is unknown{did_you_mean(str(key), _keys(parents, model))}"
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], dict):  # keys that do not hold together; the message names them
+        return f"{name}: {message}" if error["loc"] else message
+    return f"{name} is {error['input']!r}: {message}"
+
+
+def _keys(place: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """Return the keys that a model knows at a place such as ("ikr",) or ("classes", 3)."""
+    models = [model]
+    for part in place:  # an index, a key of a dict or the tag of a union leads to no new model
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        models = [m for f in fields for m in _models_in(f.annotation)] or models
+    return list(dict.fromkeys(name for m in models for name in m.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models within an annotation such as list[Model] or Model | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for inner in get_args(annotation) for m in _models_in(inner)]
