@@ -1,0 +1,1 @@
+"""A bundle made fit for one camera, from frames of it that nobody has labelled."""

@@ -1,0 +1,171 @@
+"""Is the adapted bundle better on frames that it was not trained on, and fit to be used?
+
+Nobody has labelled them. So the old bundle's mask of the clean frame is the measure, where it is
+sure of it, and what is asked is how well it is found again when the frame is dark or hazy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from rich.progress import track
+
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.image_codec import Image
+from magicfuse_ros.media.degradations import degrade
+from magicfuse_training.adaptation.frames import HELD_OUT
+from magicfuse_training.adaptation.labels import sure
+from magicfuse_training.data.datasets import dataset
+from magicfuse_training.data.scenes import Scenes, read_image
+from magicfuse_training.metrics.images import psnr
+
+BY_DAY = (("dark", 0.5), ("haze", 0.5))  # kinds and strengths of what is done to a frame
+AT_NIGHT = (("dark", 0.0),)  # a night that is made much darker shows nothing
+LEAST_KEPT = 97.0  # percent of the old masks' sure pixels that the new ones must agree with
+MORE_SURE = 10.0  # points by which the new masks may be sure of more, if they are no better
+RESTORED_LOSS = 0.3  # dB
+LEAST_THERMAL = 32.0  # dB between the old and the new thermal estimate
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure of both bundles and its limit; `old` is None where it is the measure itself."""
+
+    name: str
+    old: float | None
+    new: float
+    limit: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Both bundles on held-out frames.
+
+    `found` is the share of the old masks' sure pixels that the mask of the degraded frame agrees
+    in, `kept` that which the new mask of the clean frame agrees in, `sure` the share of all pixels
+    whose confidence is high enough: all in percent. `restored` is the PSNR in dB of degraded
+    frames, restored, against the clean ones; None where all are of the night. `thermal` is that of
+    the new thermal estimate against the old one, 60 where they are the same.
+    """
+
+    frames: int
+    kept: float
+    found_old: float
+    found_new: float
+    sure_old: float
+    sure_new: float
+    restored_old: float | None
+    restored_new: float | None
+    thermal: float
+
+    def rows(self) -> list[Row]:
+        """Return the figures with their limits."""
+        better = self.found_new > self.found_old
+        surest = f"at most {self.sure_old + MORE_SURE:.2f}"
+        rows = [
+            _at_least("clean frame, agreement %", None, self.kept, LEAST_KEPT),
+            _at_least(
+                "degraded frame, agreement %", self.found_old, self.found_new, self.found_old
+            ),
+            Row(
+                "sure pixels %",
+                self.sure_old,
+                self.sure_new,
+                "none: agreement rose" if better else surest,
+                better or self.sure_new <= self.sure_old + MORE_SURE,
+            ),
+            _at_least("thermal estimate, dB to the old", None, self.thermal, LEAST_THERMAL),
+        ]
+        if self.restored_old is not None and self.restored_new is not None:
+            least = self.restored_old - RESTORED_LOSS
+            name = "restored frame, dB to the clean"
+            rows.append(_at_least(name, self.restored_old, self.restored_new, least))
+        return rows
+
+    def misses(self) -> list[str]:
+        """Return what is beyond its limit, with its figures."""
+        return [
+            f"{row.name} is {row.new:.2f}, expected {row.limit}"
+            for row in self.rows()
+            if not row.met
+        ]
+
+
+def _at_least(name: str, old: float | None, new: float, least: float) -> Row:
+    return Row(name, old, new, f"at least {least:.2f}", new >= least)
+
+
+@dataclass
+class _Counts:
+    """Of one bundle: pixels, and PSNRs in dB."""
+
+    sure: int = 0
+    kept: int = 0
+    found: int = 0
+    restored: list[float] = field(default_factory=list)
+
+
+def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident: float) -> Figures:
+    """Fuse the held-out frames of a data set with both bundles, clean and degraded.
+
+    Args:
+        old: the bundle that was adapted.
+        new: what became of it.
+        data: see `frames.collect`.
+        size: rows and columns of the networks' image.
+        confident: confidence, 0 to 1, from which on a pixel is sure.
+    """
+    counts = (_Counts(), _Counts())
+    pixels = asked = 0
+    thermal: list[float] = []
+    scenes = Scenes(dataset("folder"), data, HELD_OUT, *size)
+    for number, record in enumerate(track(scenes.records, description="judging")):
+        image, by_day = read_image(record.visible), scenes.is_clean(number)
+        clean = [_Fused.by(fuser, image) for fuser in (old, new)]
+        truth, trusted = clean[0].mask, sure(clean[0].confidence, confident)
+        pixels += trusted.size
+        thermal.append(psnr(clean[1].thermal_estimate, clean[0].thermal_estimate))
+        for count, fused in zip(counts, clean, strict=True):
+            count.sure += int(sure(fused.confidence, confident).sum())
+            count.kept += int(((fused.mask == truth) & trusted).sum())
+        for kind, strength in BY_DAY if by_day else AT_NIGHT:
+            degraded = degrade(image, kind, strength, np.random.default_rng(number))
+            asked += int(trusted.sum())
+            for count, fuser in zip(counts, (old, new), strict=True):
+                fused = _Fused.by(fuser, degraded)
+                count.found += int(((fused.mask == truth) & trusted).sum())
+                if by_day:
+                    count.restored.append(psnr(fused.restored, image))
+    before, after = counts
+    return Figures(
+        frames=len(scenes),
+        kept=100 * after.kept / max(before.kept, 1),
+        found_old=100 * before.found / max(asked, 1),
+        found_new=100 * after.found / max(asked, 1),
+        sure_old=100 * before.sure / pixels,
+        sure_new=100 * after.sure / pixels,
+        restored_old=fmean(before.restored) if before.restored else None,
+        restored_new=fmean(after.restored) if after.restored else None,
+        thermal=fmean(thermal),
+    )
+
+
+@dataclass(frozen=True)
+class _Fused:
+    """What is judged of a frame: images of its own size, uint8."""
+
+    mask: Image
+    confidence: Image
+    restored: Image
+    thermal_estimate: Image
+
+    @classmethod
+    def by(cls, fuser: Fuser, image: Image) -> _Fused:
+        frame = fuser(image, ("mask", "confidence", "restored", "thermal_estimate"))
+        outputs = (frame.mask, frame.confidence, frame.restored, frame.thermal_estimate)
+        assert all(output is not None for output in outputs)
+        return cls(*outputs)  # type: ignore[arg-type]

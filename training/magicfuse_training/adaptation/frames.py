@@ -1,0 +1,156 @@
+"""Chooses frames of a recording and keeps them: a data set that has no labels yet.
+
+A recording is cut into as many equal parts as frames are wanted, and the first one that is fit for
+use is taken from each: black, saturated and blurred ones are not, nor is one that looks as the one
+before it, since the car stood. So what is kept is spread over all of the recording, in its order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from magicfuse_ros.image_codec import Image
+from magicfuse_ros.input_checks import InputChecks
+from magicfuse_ros.media import Source
+from magicfuse_ros.media.png import write_png
+from magicfuse_training.adaptation.config import AdaptConfig
+from magicfuse_training.errors import TrainingError
+
+TRAIN, HELD_OUT = "train", "dev"  # splits of the data set
+SELECTION = "selection.json"
+ALIKE = 0.02  # mean difference of two thumbnails, of their mean level, below which the car stood
+LEAST_ALIKE = 0.3  # gray levels: at night the noise of a sensor alone makes 0.14
+_THUMBNAIL = (32, 24)  # columns, rows
+_ALIKE_FAULT = "alike"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was taken of a recording.
+
+    Attributes:
+        read: frames that could be read.
+        train: kept, to train on.
+        held_out: kept, to judge by.
+        left_out: frames that were looked at and left out, by the reason.
+        refused: frames that could not be read.
+    """
+
+    read: int
+    train: int
+    held_out: int
+    left_out: dict[str, int]
+    refused: int
+
+
+def kept_selection(folder: Path) -> Selection:
+    """Return what `collect` took, from its folder."""
+    values: dict[str, Any] = json.loads((folder / SELECTION).read_text(encoding="utf-8"))
+    return Selection(**values)
+
+
+def collect(source: Source, folder: Path, size: tuple[int, int], config: AdaptConfig) -> None:
+    """Keep frames of a recording in a new folder, which a kill leaves whole or not there at all.
+
+    It holds train/vi/ and dev/vi/ with PNG files, named by the frames' numbers in the recording and
+    no larger than `size` (rows, columns).
+
+    Raises:
+        TrainingError: if too few frames are fit for use.
+        MediaError: if a file cannot be written.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    kept: list[Path] = []
+    chosen = Chosen(source, config.frames)
+    for number, image in chosen:
+        kept.append(partial / TRAIN / "vi" / f"{number:06d}.png")
+        write_png(kept[-1], shrunk(image, size))
+    if len(kept) < config.least:
+        shutil.rmtree(partial, ignore_errors=True)
+        left_out = ", ".join(f"{count} {reason}" for reason, count in chosen.left_out.items())
+        raise TrainingError(
+            f"'{source.name}' holds {len(kept)} usable frames of {chosen.read}; expected at least "
+            f"{config.least} (left out: {left_out or 'none'}; unreadable: {len(source.refused)})"
+        )
+    held_out = max(config.least_held_out, round(config.held_out * len(kept)))
+    (partial / HELD_OUT / "vi").mkdir(parents=True)
+    for path in kept[-held_out:]:
+        os.replace(path, partial / HELD_OUT / "vi" / path.name)
+    train = len(kept) - held_out
+    selection = Selection(chosen.read, train, held_out, dict(chosen.left_out), len(source.refused))
+    text = json.dumps(asdict(selection), indent=2) + "\n"
+    (partial / SELECTION).write_text(text, encoding="utf-8")
+    os.replace(partial, folder)
+
+
+class Chosen:
+    """The chosen frames of a source, numbered from 0 as they are read; to be iterated once.
+
+    Attributes:
+        read: frames that were read so far.
+        left_out: how many were looked at and left out, by the reason.
+    """
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.read = 0
+        self.left_out: Counter[str] = Counter()
+        self._source = source
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[tuple[int, Image]]:
+        """Yield a frame's number and its image (H, W, 3) RGB uint8."""
+        announced = len(self._source)
+        parts = min(self._limit, announced)
+        next_part = 0
+        last: npt.NDArray[np.float32] | None = None
+        for number, frame in enumerate(
+            track(self._source, description="reading frames", total=announced)
+        ):
+            self.read = number + 1
+            part = min(number * parts // announced, parts - 1)
+            if part < next_part:
+                continue  # this part of the recording has its frame
+            small = thumbnail(frame.image)
+            faults = list(InputChecks().add(frame.image, now=0.0).faults())
+            if not faults and last is not None and alike(small, last):
+                faults = [_ALIKE_FAULT]
+            if faults:
+                self.left_out[faults[0]] += 1
+                continue
+            last, next_part = small, part + 1
+            yield number, frame.image
+
+
+def thumbnail(image: Image) -> npt.NDArray[np.float32]:
+    """Return an image (H, W, 3) RGB as 24 x 32 gray levels, 0 to 255."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
+    """Say whether two thumbnails show one view: the camera did not move, and little else did."""
+    limit = max(LEAST_ALIKE, ALIKE * float(b.mean()))
+    return float(np.abs(a - b).mean()) < limit
+
+
+def shrunk(image: Image, size: tuple[int, int]) -> Image:
+    """Return an image (H, W, 3) that fits into `size` (rows, columns); a small one as it is."""
+    rows, columns = image.shape[:2]
+    scale = min(size[0] / rows, size[1] / columns)
+    if scale >= 1:
+        return image
+    smaller = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    return np.asarray(cv2.resize(image, smaller, interpolation=cv2.INTER_AREA), np.uint8)

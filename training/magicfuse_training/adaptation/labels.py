@@ -1,0 +1,85 @@
+"""Labels that a bundle gives to its own training frames, where it is sure of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from magicfuse_ros.backends import select
+from magicfuse_ros.bundle import UNLABELED, Bundle
+from magicfuse_ros.fuser import FusedFrame, Fuser
+from magicfuse_ros.image_codec import Image
+from magicfuse_ros.media.png import write_png
+from magicfuse_training.data.files import read_image
+
+Fuse = Callable[[Image], FusedFrame]
+
+
+def label_frames(bundle: Path, backend: str, folder: Path, confident: float) -> None:
+    """Write label/NAME.png for every vi/NAME.png of `folder` that has none yet.
+
+    Meant for a process of its own: a training process forks, which the threads of inference
+    libraries do not survive.
+
+    Args:
+        bundle: folder of the bundle, run in float32.
+        backend: see `backends.select`.
+        folder: of the frames' split.
+        confident: see `pseudo_label`.
+
+    Raises:
+        MagicFuseError: if the bundle cannot be run, or a file not be read or written.
+    """
+    if not (waiting := unlabelled(folder)):
+        return
+    fuser = Fuser(Bundle.load(bundle), select(backend, precision="fp32"))
+
+    def fuse(image: Image) -> FusedFrame:
+        return fuser(image, ("mask", "confidence"))
+
+    for path in track(waiting, description="labelling frames"):
+        label = label_path(path)
+        partial = label.with_suffix(".partial")
+        write_png(partial, pseudo_label(fuse, read_image(path), confident))
+        os.replace(partial, label)  # a kill leaves no half of a label
+
+
+def unlabelled(folder: Path) -> list[Path]:
+    """Return the frames of a split that have no label yet."""
+    return [path for path in sorted((folder / "vi").iterdir()) if not label_path(path).exists()]
+
+
+def label_path(frame: Path) -> Path:
+    """Return where the label of a frame is kept."""
+    return frame.parent.parent / "label" / frame.name
+
+
+def pseudo_label(fuse: Fuse, image: Image, confident: float) -> Image:
+    """Return the mask of an image where it can be trusted, (H, W) uint8, elsewhere UNLABELED.
+
+    It is trusted where its confidence is at least `confident`, 0 to 1, and the mask of the mirrored
+    image says the same: a network that is sure of both by chance is rare.
+    """
+    frame = fuse(image)
+    mirrored = fuse(np.ascontiguousarray(image[:, ::-1])).mask
+    assert frame.mask is not None and frame.confidence is not None and mirrored is not None
+    trusted = sure(frame.confidence, confident) & (frame.mask == mirrored[:, ::-1])
+    return np.asarray(np.where(trusted, frame.mask, UNLABELED), np.uint8)
+
+
+def sure(confidence: Image, confident: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Return where a confidence (H, W), 0 to 255, is at least `confident`, 0 to 1: bool (H, W)."""
+    return np.asarray(confidence >= round(255 * confident))
+
+
+def labelled_share(folder: Path) -> float:
+    """Return the share of a split's pixels that have a label, 0 to 1."""
+    shares = [
+        float((read_image(path, gray=True) != UNLABELED).mean())
+        for path in sorted((folder / "label").glob("*.png"))
+    ]
+    return float(np.mean(shares))

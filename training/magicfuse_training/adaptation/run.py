@@ -1,0 +1,244 @@
+"""An adaptation from a recording to a bundle: each step is kept, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from magicfuse_ros.backends import select
+from magicfuse_ros.bundle import Bundle, Provenance, write_manifest
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.media import open_source
+from magicfuse_training.adaptation.check import Figures, compare
+from magicfuse_training.adaptation.config import AdaptConfig
+from magicfuse_training.adaptation.frames import TRAIN, Selection, collect, kept_selection
+from magicfuse_training.adaptation.labels import label_frames, labelled_share, unlabelled
+from magicfuse_training.adaptation.stage import (
+    adaptation_stage,
+    interpolated,
+    model_of,
+    preset_of,
+)
+from magicfuse_training.data.mix import Source
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages.checkpoint import write_atomically
+from magicfuse_training.stages.runner import Budget, train_stage
+
+SETTINGS, DATA, RECORD, BUNDLE = "settings.json", "data", "adapt.json", "bundle"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a camera saw: see `open_source`."""
+
+    path: Path
+    topic: str | None = None
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What came of a run; nothing was written outside of its folder yet.
+
+    Attributes:
+        bundle: the adapted bundle, in the run's folder; verified.
+        figures: of both bundles on the held-out frames.
+        misses: why the new one must not be used; empty if it may.
+        selection: the frames.
+        labelled: share of the training pixels that got a label, 0 to 1.
+        minutes: how long it was trained.
+    """
+
+    bundle: Bundle
+    figures: Figures
+    misses: list[str]
+    selection: Selection
+    labelled: float
+    minutes: float
+
+
+def adapt(
+    recording: Recording,
+    bundle: Bundle,
+    preset: Preset,
+    folder: Path,
+    budget: Budget,
+    config: AdaptConfig | None = None,
+    backend: str = "auto",
+) -> Adaptation:
+    """Adapt a bundle to the camera of a recording, in `folder`; a killed run goes on from there.
+
+    Args:
+        recording: its frames need no labels.
+        bundle: what is adapted; stays as it is.
+        preset: of the bundle's networks.
+        folder: of the run.
+        budget: of the training.
+        config: the rules; the default ones, if None.
+        backend: runs both bundles in float32; see `backends.select`.
+
+    Raises:
+        TrainingError: for a bundle that cannot be trained on, a recording with too few usable
+            frames or too few labels, and a folder whose run was started with other settings.
+        MagicFuseError: for what cannot be read, run or written.
+    """
+    config = config or AdaptConfig()
+    preset = preset_of(bundle, preset)
+    old = model_of(bundle, preset)  # now, and not after an hour of labelling
+    size = preset.height, preset.width
+    data = folder / DATA
+    if not _goes_on(folder / SETTINGS, settings := _settings(recording, bundle, config)):
+        source = open_source(recording.path, recording.topic)
+        shutil.rmtree(data, ignore_errors=True)
+        collect(source, data, size, config)
+        write_atomically(settings, folder / SETTINGS)
+    share = labelled(bundle, data / TRAIN, backend, config, budget)
+    stage = adaptation_stage(config)
+    start = f"{bundle.manifest.name} {bundle.fingerprint}"
+    frames = [Source("folder", data)]
+    trained = train_stage(
+        stage, model_of(bundle, preset), folder / stage.name, frames, budget, start
+    )
+    checkpoint = folder / stage.name / "last.pt"
+    seconds = torch.load(checkpoint, map_location="cpu", weights_only=True)["elapsed"]
+    selection = kept_selection(data)
+    made = _export(
+        interpolated(old, trained, config.share),
+        folder / BUNDLE,
+        f"{bundle.manifest.name}-adapted",
+        _provenance(bundle, recording, selection.train, seconds / 60),
+    )
+    old_fuser, new_fuser = (
+        Fuser(some, select(backend, precision="fp32")) for some in (bundle, made)
+    )
+    figures = compare(old_fuser, new_fuser, data, size, config.confident)
+    result = Adaptation(made, figures, figures.misses(), selection, share, seconds / 60)
+    _record(folder / RECORD, recording, bundle, result, config)
+    return result
+
+
+def publish(bundle: Bundle, out: Path, backend: str = "auto") -> Bundle:
+    """Copy a bundle to another folder, the manifest last, and fuse a frame with it.
+
+    Raises:
+        MagicFuseError: if the copy cannot be written, verified or run.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for spec in bundle.manifest.networks.values():
+            partial = out / f".{spec.file}.partial"
+            shutil.copyfile(bundle.root / spec.file, partial)
+            os.replace(partial, out / spec.file)
+        write_manifest(out, bundle.manifest)
+    except OSError as error:
+        raise TrainingError(f"cannot write bundle '{out}': {error}") from error
+    copied = Bundle.load(out)
+    Fuser(copied, select(backend, precision="fp32")).warm_up()
+    return copied
+
+
+def labelled(
+    bundle: Bundle, folder: Path, backend: str, config: AdaptConfig, budget: Budget
+) -> float:
+    """Label the frames of a split that have no label; return the share of pixels that have one.
+
+    Raises:
+        TrainingError: if that is too little to learn from.
+        MagicFuseError: as `label_frames`.
+    """
+    if unlabelled(folder):
+        task = (bundle.root, backend, folder, config.confident)
+        if budget.workers:  # which are forked, and inherit no threads of inference libraries
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+                other.submit(label_frames, *task).result()
+        else:
+            label_frames(*task)
+    share = labelled_share(folder)
+    if share < config.labelled:
+        raise TrainingError(
+            f"bundle '{bundle.root}' is sure of {share:.1%} of the recording's pixels; expected "
+            f"at least {config.labelled:.0%}: there is too little to learn from"
+        )
+    return share
+
+
+def _export(model: MagicFuse, folder: Path, name: str, made: Provenance) -> Bundle:
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed, or goes on
+    manifest = export_bundle(model, folder, made)
+    write_manifest(folder, manifest.model_copy(update={"name": name}))
+    return Bundle.load(folder)
+
+
+def _provenance(bundle: Bundle, recording: Recording, frames: int, minutes: float) -> Provenance:
+    old = bundle.manifest.provenance
+    note = (
+        f"adapted from {bundle.manifest.name} (fingerprint {bundle.fingerprint[:12]}) for "
+        f"{minutes:.1f} minutes with {frames} unlabelled frames of '{recording.path.name}'"
+    )
+    so_far = old.training_minutes
+    return provenance(
+        {**so_far, "adapt": round(so_far.get("adapt", 0.0) + minutes, 1)},
+        current_commit(Path(__file__).parent),
+        [*old.data, note],
+        f"{old.weights_license}; the recording: your own",
+    )
+
+
+def _settings(recording: Recording, bundle: Bundle, config: AdaptConfig) -> str:
+    """Return as JSON what a run's frames and labels follow from."""
+    settings = {
+        "recording": str(recording.path.resolve()),
+        "topic": recording.topic,
+        "bundle": bundle.fingerprint,
+        **asdict(config),
+    }
+    return json.dumps(settings, indent=2) + "\n"
+
+
+def _goes_on(path: Path, settings: str) -> bool:
+    """Return whether a run that has its frames goes on, with the settings that it started with.
+
+    Raises:
+        TrainingError: naming the first setting that differs, and both values.
+    """
+    if not path.exists():
+        return False
+    ours = json.loads(settings)
+    for name, before in json.loads(path.read_text(encoding="utf-8")).items():
+        if (now := ours.get(name)) != before:
+            raise TrainingError(
+                f"run '{path.parent}' was started with {name} {before}, and now has {now}; "
+                "give it as before, or use another --run"
+            )
+    return True
+
+
+def _record(
+    path: Path, recording: Recording, bundle: Bundle, result: Adaptation, config: AdaptConfig
+) -> None:
+    values = {
+        "recording": str(recording.path),
+        "topic": recording.topic,
+        "bundle": {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint},
+        "adapted": {
+            "name": result.bundle.manifest.name,
+            "fingerprint": result.bundle.fingerprint,
+        },
+        "config": asdict(config),
+        "frames": asdict(result.selection),
+        "labelled": round(result.labelled, 4),
+        "minutes": round(result.minutes, 2),
+        "figures": asdict(result.figures),
+        "limits": {row.name: row.limit for row in result.figures.rows()},
+        "misses": result.misses,
+    }
+    write_atomically(json.dumps(values, indent=2) + "\n", path)
