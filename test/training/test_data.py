@@ -12,6 +12,7 @@ from magicfuse_training.data.crops import (
     AROUND_RARE,
     DARK_CLOTHES,
     NEAR,
+    RARE,
     CropConfig,
     Crops,
     rare_place,
@@ -243,4 +244,4 @@ def test_crops_are_often_around_a_rare_class(by: str) -> None:
     )
     shown = (crops[range(300)]["label"] == SIGN).any(2).any(1).float().mean()
     assert 0.8 * AROUND_RARE < shown < 0.6
-    assert rare_place(np.full((8, 8), ROAD, np.uint8), np.random.default_rng(0)) is None
+    assert rare_place(np.full((8, 8), ROAD, np.uint8), RARE, np.random.default_rng(0)) is None

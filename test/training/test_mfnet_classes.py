@@ -1,5 +1,6 @@
 """A preset with MFNet's 9 classes, as `paper` is, is trained on labels in MFNet's own ids."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dataset_files
@@ -12,11 +13,12 @@ from typer.testing import CliRunner
 
 from magicfuse_training.cli import app
 from magicfuse_training.data.classes import IGNORE, MFNET_CLASSES
-from magicfuse_training.data.crops import CropConfig, Crops
+from magicfuse_training.data.crops import Crops
 from magicfuse_training.data.mix import Source, load_groups
 from magicfuse_training.losses.segmentation import segmentation_loss
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
+from magicfuse_training.stages.runner import crop_config
 from magicfuse_training.stages.stage import to_device
 from magicfuse_training.stages.stages import STAGES, mkf_loss
 from magicfuse_training.stages.trainer import Trainer
@@ -24,15 +26,17 @@ from magicfuse_training.stages.trainer import Trainer
 
 def crops_of(root: Path, kind: str, height: int = 64, width: int = 96) -> Crops:
     groups = load_groups([Source(kind, root)], height, width, MFNET_CLASSES)
-    weights = [1.0 if len(g) else 0.0 for g in groups]
-    return Crops(groups, weights, CropConfig(height=height, width=width, batch=2), 0)
+    config = crop_config(2, MFNET_CLASSES)
+    config = replace(config, height=height, width=width)
+    return Crops([g.scenes for g in groups], [1.0] * len(groups), config, 0)
 
 
 @pytest.mark.parametrize("kind", ["mfnet", "msrs", "msrs-repacked"])
 def test_labels_keep_the_ids_of_their_files(kind: str, tmp_path: Path) -> None:
     dataset_files.WRITERS[kind](tmp_path)
     size = dataset_files.HEIGHT, dataset_files.WIDTH
-    scenes = [s for g in load_groups([Source(kind, tmp_path)], *size, MFNET_CLASSES) for s in g]
+    groups = load_groups([Source(kind, tmp_path)], *size, MFNET_CLASSES)
+    scenes = [scene for group in groups for scene in group.scenes]
     assert len(scenes) == 2
     for scene in scenes:
         assert scene.label[0, :5].tolist() == [1, 2, 3, 0, 0]

@@ -53,6 +53,7 @@ class CropConfig:
     night: float = 0.22  # share of labelled crops by day, without thermal, that are made night
     pasted: float = 0.35  # share of night crops that people are put into
     people: tuple[int, ...] = (PEDESTRIAN,)  # their ids in the labels
+    rare: tuple[int, ...] = RARE
 
 
 class Crops(Dataset[Batch]):
@@ -172,9 +173,8 @@ class Crops(Dataset[Batch]):
         }
         return crop, (y / height, (y + h) / height)
 
-    @staticmethod
     def _corner(
-        scene: Scene, h: int, w: int, near: bool, rng: np.random.Generator
+        self, scene: Scene, h: int, w: int, near: bool, rng: np.random.Generator
     ) -> tuple[int, int]:
         """Choose a crop, at times around people, fewer at night, or around a rare class.
 
@@ -189,7 +189,9 @@ class Crops(Dataset[Batch]):
             x0, y0, x1, y1 = scene.people[rng.integers(len(scene.people))]
             y = np.clip((y0 + y1) / 2 - rng.uniform(0.2, 0.8) * h, 0, height - h)
             x = np.clip((x0 + x1) / 2 - rng.uniform(0.2, 0.8) * w, 0, width - w)
-        elif rng.random() < AROUND_RARE and (place := rare_place(scene.label, rng)):
+        elif rng.random() < AROUND_RARE and (
+            place := rare_place(scene.label, self.config.rare, rng)
+        ):
             y = np.clip(place[0] - rng.uniform(0.2, 0.8) * h, 0, height - h)
             x = np.clip(place[1] - rng.uniform(0.2, 0.8) * w, 0, width - w)
         return int(y), int(x)
@@ -272,9 +274,11 @@ NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 
 
-def rare_place(label: U8, rng: np.random.Generator) -> tuple[int, int] | None:
+def rare_place(
+    label: U8, rare: tuple[int, ...], rng: np.random.Generator
+) -> tuple[int, int] | None:
     """Return row and column of a pixel of a rare class of a label (H, W); None if it has none."""
-    there = [i for i in RARE if (label == i).any()]
+    there = [i for i in rare if (label == i).any()]
     if not there:
         return None
     rows, columns = np.nonzero(label == there[int(rng.integers(len(there)))])

@@ -69,7 +69,7 @@ class DeviceCrops(Crops):
         self.boxes = [s.people for s in scenes]
         self.peopled = np.array([len(s.people) > 0 for s in scenes])
         rng = np.random.default_rng(seed)
-        drawn = ([rare_place(s.label, rng) for _ in range(PLACES)] for s in scenes)
+        drawn = ([rare_place(s.label, config.rare, rng) for _ in range(PLACES)] for s in scenes)
         self.places = [[place for place in some if place] for some in drawn]
         # (N, 10, H, W): visible, target, thermal, label, teacher, people. A scene that is clean is
         # its own target, but one gather for all is worth the memory.

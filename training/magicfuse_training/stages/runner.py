@@ -10,7 +10,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from magicfuse_training.data.classes import ids_of_people
+from magicfuse_training.data.classes import CLASSES, ids_of_people
 from magicfuse_training.data.crops import Batch, CropConfig, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.mix import (
@@ -88,9 +88,9 @@ def train_stage(
     )
     names = [c.name for c in model.preset.classes]
     groups = groups or load_groups(sources, *size, names)
-    if budget.device_crops:
+    if budget.device_crops and tuple(names) == CLASSES:
         groups = [*groups, *made_night(groups, NIGHTS, budget.seed)]
-    crops = CropConfig(batch=budget.batch or CropConfig.batch, people=ids_of_people(names))
+    crops = crop_config(budget.batch or CropConfig.batch, names)
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
@@ -112,6 +112,14 @@ def train_stage(
         data=data_rows(s.folder(s.training_split) for s in sources),
         start=start,
     )
+
+
+def crop_config(batch: int, names: Sequence[str]) -> CropConfig:
+    """Return how crops are drawn for a preset's classes; what goes by the project's, for them only."""
+    people = ids_of_people(names)
+    if tuple(names) == CLASSES:
+        return CropConfig(batch=batch, people=people)
+    return CropConfig(batch=batch, people=people, rare=(), night=0.0, pasted=0.0)
 
 
 def record_data(folder: Path, trained: Trained) -> None:
