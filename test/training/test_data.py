@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from magicfuse_training.data.classes import MFNET_CLASSES, PEDESTRIAN, ROAD, SIGN, SKY
+from magicfuse_training.data.crop_light import DARK_CLOTHES
 from magicfuse_training.data.crops import (
     AROUND_RARE,
-    DARK_CLOTHES,
     NEAR,
     RARE,
     CropConfig,

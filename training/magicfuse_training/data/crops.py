@@ -5,22 +5,28 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from magicfuse_ros.media.degradations import Darkness, apply, blur, compress, degrade
+from magicfuse_ros.media.degradations import compress
 from magicfuse_training.data.classes import BICYCLIST, CLASSES, FENCE, IGNORE, PEDESTRIAN, SIGN, U8
+from magicfuse_training.data.crop_light import (
+    CAUSES,
+    CLOTHES_GAIN,
+    DARK_CLOTHES,
+    Arrays,
+    Jitter,
+    degraded_crop,
+    dress_darkly,
+)
 from magicfuse_training.data.night_scene import render_night
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
 
 Batch = dict[str, torch.Tensor]
-Arrays = dict[str, npt.NDArray[Any]]
 PASTED = (0.2, 0.6)  # height and width of what one scene lends another, as shares of a crop
 AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops that are, by day and at night
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, where a scene has one
@@ -29,11 +35,6 @@ NEAR = 0.2  # share of crops that show a scene as if from near, where people fil
 NEAREST = 4.5  # scale
 LEAST_RANGE = 1.4  # between the least and the largest scale of a scene that is not seen from near
 LABELLED = 0.5  # share of a crop whose classes are known: night is made by class
-DARK_CLOTHES = 0.3  # share of crops by day whose people are darker than they were
-CLOTHES_GAIN = (0.1, 0.7)  # of their codes
-CLOTHES_EDGE = (
-    5  # pixels over which it fades: a sharper edge than a lens makes would give them away
-)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Crops(Dataset[Batch]):
             for name, image in crop.items():
                 image[part] = other[name][part]
         if scene.clean and rng.random() < DARK_CLOTHES:
-            _dress_darkly(crop, rng.uniform(*CLOTHES_GAIN), config.people)
+            dress_darkly(crop, rng.uniform(*CLOTHES_GAIN), config.people)
         has_clean = 1.0 if scene.clean else config.night_weight
         if not scene.clean and self.silhouettes and rng.random() < config.pasted:
             paste(crop, self.silhouettes, rng)
@@ -119,7 +120,7 @@ class Crops(Dataset[Batch]):
                 degraded = compress(degraded, rng.random())
             has_clean = config.night_weight
         else:
-            degraded = _degrade(crop["visible"], scene.clean, rng, config.clean, rows)
+            degraded = degraded_crop(crop["visible"], scene.clean, rng, config.clean, rows)
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
         return {
             "degraded": degraded.transpose(2, 0, 1),
@@ -153,7 +154,7 @@ class Crops(Dataset[Batch]):
             part = cv2.resize(part, (config.width, config.height), interpolation=how)
             return np.array(part[:, ::-1] if flip else part)
 
-        jitter = _Jitter(rng, scene.clean)
+        jitter = Jitter(rng, scene.clean)
         visible = jitter(cut(scene.visible, cv2.INTER_LINEAR))
         clean = visible if scene.clean else jitter(cut(scene.target, cv2.INTER_LINEAR))
         people = np.zeros((height, width), np.uint8)
@@ -208,72 +209,6 @@ class Crops(Dataset[Batch]):
         return rows, columns
 
 
-@dataclass(frozen=True)
-class JitterRange:
-    """Ranges that the light of a scene is changed in: a few hundred are soon learnt by heart."""
-
-    gamma: tuple[float, float]
-    gain: tuple[float, float]
-    balance: tuple[float, float] = (0.9, 1.1)  # of each colour
-    saturation: tuple[float, float] = (0.5, 1.4)  # of half of the crops
-
-
-# By day and at night, where lamps and the camera's gain make more of a difference.
-JITTER = {
-    True: JitterRange(gamma=(0.75, 1.35), gain=(0.85, 1.15)),
-    False: JitterRange(gamma=(0.7, 1.4), gain=(0.6, 1.5)),
-}
-
-
-class _Jitter:
-    """One draw of contrast, colour, brightness."""
-
-    def __init__(self, rng: np.random.Generator, clean: bool) -> None:
-        by = JITTER[clean]
-        table = (np.arange(256)[:, None] / 255.0) ** rng.uniform(*by.gamma)
-        table = np.clip(table * rng.uniform(*by.gain) * rng.uniform(*by.balance, 3), 0, 1)
-        self.lut = (table * 255).round().astype(np.uint8)[None]
-        self.saturation = rng.uniform(*by.saturation) if rng.random() < 0.5 else 1.0
-
-    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        image = np.asarray(cv2.LUT(image, self.lut), dtype=np.uint8)
-        if self.saturation == 1.0:
-            return image
-        gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        mixed = cv2.addWeighted(image, self.saturation, gray, 1 - self.saturation, 0)
-        return np.asarray(mixed, dtype=np.uint8)
-
-
-def _dress_darkly(crop: Arrays, gain: float, people: tuple[int, ...]) -> None:
-    """Darken the people of a crop in place: few of the training scenes have any in dark clothes.
-
-    `visible` and `target` are (h, w, 3) uint8, `label` (h, w), where `people` are ids.
-    """
-    mask = np.isin(crop["label"], people).astype(np.float32)
-    mask = cv2.blur(mask, (CLOTHES_EDGE, CLOTHES_EDGE))[..., None]
-    for name in ("visible", "target"):
-        crop[name] = (crop[name] * (1 - (1 - gain) * mask)).round().astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Causes:
-    """What degrades a crop: shares of the clean scenes that are not left as they are."""
-
-    dark: float = 0.42
-    haze: float = 0.26
-    blur: float = 0.06
-    # The rest, and a quarter of all, is compressed; some are blurred before all else.
-    compressed: float = 0.25
-    blurred_first: float = 0.15
-    dark_night: float = 0.15  # of the night scenes, mildly
-    noisier: float = 0.35  # of the dark ones
-
-
-CAUSES = Causes()
-NOISIER_WELL = (1000.0, 9000.0)  # electrons
-NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
-
-
 def rare_place(
     label: U8, rare: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[int, int] | None:
@@ -289,40 +224,3 @@ def rare_place(
 def known_classes(label: U8, teacher: U8 | None) -> U8:
     """Return the classes of a label, and those of a teacher where it knows none itself."""
     return label if teacher is None else np.where(label < len(CLASSES), label, teacher)
-
-
-def _darken(image: U8, strength: float, rng: np.random.Generator) -> U8:
-    """Darken by the camera model, at times with a noisier sensor than scores are taken with."""
-    effect = Darkness.draw(strength, rng)
-    if rng.random() < CAUSES.noisier:
-        well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
-        effect = effect.model_copy(update={"full_well": well, "read_noise": read})
-    return apply([effect], image, rng)
-
-
-def _degrade(
-    image: npt.NDArray[np.uint8],
-    clean: bool,
-    rng: np.random.Generator,
-    undegraded: float,
-    rows: tuple[float, float],
-) -> npt.NDArray[np.uint8]:
-    """Degrade a clean scene by one main cause and at times a second; a night scene seldom."""
-    draw = rng.random()
-    if not clean:
-        return degrade(image, "dark", 0.0, rng) if draw < CAUSES.dark_night else image
-    if draw < undegraded:
-        return image
-    strength = rng.random()
-    if rng.random() < CAUSES.blurred_first:
-        image = blur(image, rng.random() * 0.6, rng)
-    dark, haze, blurred = undegraded + np.cumsum([CAUSES.dark, CAUSES.haze, CAUSES.blur])
-    if draw < dark:
-        image = _darken(image, strength, rng)
-    elif draw < haze:
-        image = degrade(image, "haze", strength, rng, rows)
-    elif draw < blurred:
-        image = blur(image, strength, rng)
-    if rng.random() < CAUSES.compressed or draw > blurred:
-        image = compress(image, rng.random())
-    return image

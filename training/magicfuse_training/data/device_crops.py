@@ -21,14 +21,16 @@ from torch.nn import functional as F
 from magicfuse_ros.media.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.classes import IGNORE
-from magicfuse_training.data.crops import (
-    AROUND_PEOPLE,
-    AROUND_RARE,
+from magicfuse_training.data.crop_light import (
     CAUSES,
     CLOTHES_EDGE,
     CLOTHES_GAIN,
     DARK_CLOTHES,
     JITTER,
+)
+from magicfuse_training.data.crops import (
+    AROUND_PEOPLE,
+    AROUND_RARE,
     LEAST_RANGE,
     NEAR,
     NEAREST,
@@ -220,7 +222,7 @@ class DeviceCrops(Crops):
         rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        """See `crops._degrade`; `image` (B, 3, h, w) in [0, 1], and so is the result."""
+        """See `degraded_crop`; `image` (B, 3, h, w) in [0, 1], and so is the result."""
         count, undegraded = len(clean), self.config.clean
         draw, strength = rng.random(count), rng.random(count)
         degraded = clean & (draw >= undegraded)
@@ -321,7 +323,7 @@ class DeviceCrops(Crops):
 
 
 def _dressed_darkly(images: Tensor, gain: Tensor, people: tuple[int, ...]) -> Tensor:
-    """See `crops._dress_darkly`; images (B, 10, h, w) in [0, 1], gain (B,)."""
+    """See `dress_darkly`; images (B, 10, h, w) in [0, 1], gain (B,)."""
     ids = torch.tensor(people, device=images.device)
     mask = torch.isin((images[:, 7:8] * 255).round().long(), ids).float()
     mask = F.avg_pool2d(mask, CLOTHES_EDGE, 1, CLOTHES_EDGE // 2, count_include_pad=False)

@@ -115,7 +115,7 @@ def train_stage(
 
 
 def crop_config(batch: int, names: Sequence[str]) -> CropConfig:
-    """Return how crops are drawn for a preset's classes; what goes by the project's, for them only."""
+    """Return how crops are drawn for a preset's classes: some ways know the project's only."""
     people = ids_of_people(names)
     if tuple(names) == CLASSES:
         return CropConfig(batch=batch, people=people)

@@ -1,0 +1,123 @@
+"""How crops get another light, other clothes, and what degrades them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.media.degradations import Darkness, apply, blur, compress, degrade
+from magicfuse_training.data.classes import U8
+
+Arrays = dict[str, npt.NDArray[Any]]
+DARK_CLOTHES = 0.3  # share of crops by day whose people are darker than they were
+CLOTHES_GAIN = (0.1, 0.7)  # of their codes
+CLOTHES_EDGE = (
+    5  # pixels over which it fades: a sharper edge than a lens makes would give them away
+)
+
+
+@dataclass(frozen=True)
+class JitterRange:
+    """Ranges that the light of a scene is changed in: a few hundred are soon learnt by heart."""
+
+    gamma: tuple[float, float]
+    gain: tuple[float, float]
+    balance: tuple[float, float] = (0.9, 1.1)  # of each colour
+    saturation: tuple[float, float] = (0.5, 1.4)  # of half of the crops
+
+
+# By day and at night, where lamps and the camera's gain make more of a difference.
+JITTER = {
+    True: JitterRange(gamma=(0.75, 1.35), gain=(0.85, 1.15)),
+    False: JitterRange(gamma=(0.7, 1.4), gain=(0.6, 1.5)),
+}
+
+
+class Jitter:
+    """One draw of contrast, colour, brightness."""
+
+    def __init__(self, rng: np.random.Generator, clean: bool) -> None:
+        by = JITTER[clean]
+        table = (np.arange(256)[:, None] / 255.0) ** rng.uniform(*by.gamma)
+        table = np.clip(table * rng.uniform(*by.gain) * rng.uniform(*by.balance, 3), 0, 1)
+        self.lut = (table * 255).round().astype(np.uint8)[None]
+        self.saturation = rng.uniform(*by.saturation) if rng.random() < 0.5 else 1.0
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        image = np.asarray(cv2.LUT(image, self.lut), dtype=np.uint8)
+        if self.saturation == 1.0:
+            return image
+        gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        mixed = cv2.addWeighted(image, self.saturation, gray, 1 - self.saturation, 0)
+        return np.asarray(mixed, dtype=np.uint8)
+
+
+def dress_darkly(crop: Arrays, gain: float, people: tuple[int, ...]) -> None:
+    """Darken the people of a crop in place: few of the training scenes have any in dark clothes.
+
+    `visible` and `target` are (h, w, 3) uint8, `label` (h, w), where `people` are ids.
+    """
+    mask = np.isin(crop["label"], people).astype(np.float32)
+    mask = cv2.blur(mask, (CLOTHES_EDGE, CLOTHES_EDGE))[..., None]
+    for name in ("visible", "target"):
+        crop[name] = (crop[name] * (1 - (1 - gain) * mask)).round().astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Causes:
+    """What degrades a crop: shares of the clean scenes that are not left as they are."""
+
+    dark: float = 0.42
+    haze: float = 0.26
+    blur: float = 0.06
+    # The rest, and a quarter of all, is compressed; some are blurred before all else.
+    compressed: float = 0.25
+    blurred_first: float = 0.15
+    dark_night: float = 0.15  # of the night scenes, mildly
+    noisier: float = 0.35  # of the dark ones
+
+
+CAUSES = Causes()
+NOISIER_WELL = (1000.0, 9000.0)  # electrons
+NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
+
+
+def _darken(image: U8, strength: float, rng: np.random.Generator) -> U8:
+    """Darken by the camera model, at times with a noisier sensor than scores are taken with."""
+    effect = Darkness.draw(strength, rng)
+    if rng.random() < CAUSES.noisier:
+        well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
+        effect = effect.model_copy(update={"full_well": well, "read_noise": read})
+    return apply([effect], image, rng)
+
+
+def degraded_crop(
+    image: npt.NDArray[np.uint8],
+    clean: bool,
+    rng: np.random.Generator,
+    undegraded: float,
+    rows: tuple[float, float],
+) -> npt.NDArray[np.uint8]:
+    """Degrade a clean scene by one main cause and at times a second; a night scene seldom."""
+    draw = rng.random()
+    if not clean:
+        return degrade(image, "dark", 0.0, rng) if draw < CAUSES.dark_night else image
+    if draw < undegraded:
+        return image
+    strength = rng.random()
+    if rng.random() < CAUSES.blurred_first:
+        image = blur(image, rng.random() * 0.6, rng)
+    dark, haze, blurred = undegraded + np.cumsum([CAUSES.dark, CAUSES.haze, CAUSES.blur])
+    if draw < dark:
+        image = _darken(image, strength, rng)
+    elif draw < haze:
+        image = degrade(image, "haze", strength, rng, rows)
+    elif draw < blurred:
+        image = blur(image, strength, rng)
+    if rng.random() < CAUSES.compressed or draw > blurred:
+        image = compress(image, rng.random())
+    return image
