@@ -225,5 +225,5 @@ def test_the_shipped_bundle_tells_its_own_scores() -> None:
     scores = shipped.manifest.provenance.scores
     assert scores.get("fingerprint") == shipped.fingerprint
     card = (shipped.root / "MODEL_CARD.md").read_text()
-    restored = scores["camvid_val"]["dark"]["psnr_restored_db"]
+    restored = scores["sets"]["camvid val"]["dark"]["psnr_restored_db"][0]
     assert f"{restored:.2f}" in card

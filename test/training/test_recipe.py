@@ -31,6 +31,11 @@ FEW = {"stage": "few_step", "steps": 1}
         ({"start": {"commit": "dcc404a", "bundle": "x"}}, "start.commit is 'dcc404a'"),
         ({"average": {"stages": ["few_stp"], "weights": [1]}}, "'few_stp'; did you mean 'few_step"),
         ({"average": {"stages": ["few_step"], "weights": []}}, "average: weights has 0 values"),
+        ({"average": {"stages": ["start"], "weights": [1]}}, "average.stages has 'start'"),
+        (
+            {"average": {"stages": ["few_step"], "weights": [1], "networks": ["unet"]}},
+            "average.networks.0 is 'unet'",
+        ),
         ({"average": {"stages": ["few_step"], "weights": [0]}}, "average: weights are [0.0]; exp"),
         ({"data": []}, "data is []"),
     ],

@@ -264,12 +264,14 @@ def test_tables_leave_out_what_is_not_known_and_json_has_null() -> None:
     nothing = Figure(np.nan, np.nan, np.nan)
     day = {"frames": 2, "miou_percent": Figure(58.62, 55.1, 61.04), "light_precision": nothing}
     scores = {"sets": {"a val": {"kind": "folder", "clean": day, "night": {"frames": 1}}}}
+    day["thermal"] = {"correlation_estimate": Figure(-0.002, -0.12, 0.1)}
     (table,) = set_tables(scores)
     assert table.headings == ["a val", "clean", "night"]
     assert table.rows == [
         ["frames", "2", "1"],
         ["mIoU, %", "58.6 (55.1 to 61.0)", ""],
         ["light: precision", "-", ""],
+        ["thermal estimate: correlation", "0.00 (-0.12 to 0.10)", ""],
     ]
     assert list(card_tables(scores)) == [""]
     assert card_tables(scores)[""].headings == ["", "a val, clean", "a val, night"]

@@ -8,6 +8,7 @@ stages:                   # one after the other, each from the one before
   - {stage: mkf, minutes: 9}
   - {stage: few_step, steps: 2000, batch: 12, seed: 1, name: second}
 average: {stages: [mkf, second], weights: [1, 3]}   # what is exported; the last stage, if omitted
+                          # `start` may be one of them; networks: [mkf] averages those alone
 int8: {minimum_db: 33}    # int8 graphs, too; --data then holds repacked camvid/ and msrs/
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -23,6 +25,7 @@ from magicfuse_training.stages.optimizer import OptimizerConfig
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.strict_yaml import load_strict
 
+Network = Literal["encoder", "decoder", "ikr", "ckg", "mkf", "segmentation"]
 _NAME = r"^[A-Za-z0-9_-]+$"
 RESERVED = ("start", "bundle")  # folders of a run that are no stages
 
@@ -79,8 +82,9 @@ class StageRun(_Strict):
 class Average(_Strict):
     """The weighted mean of several stages."""
 
-    stages: list[str] = Field(min_length=1, description="names")
+    stages: list[str] = Field(min_length=1, description="names; `start` is what the first began at")
     weights: list[float] = Field(description="one for each; they need not add up to 1")
+    networks: list[Network] = Field([], description="that are averaged; the others: the last's")
 
     @model_validator(mode="after")
     def _weighted(self) -> Average:
@@ -117,9 +121,12 @@ class Recipe(_Strict):
             raise ValueError(f"stages has '{twice[0]}' twice; give each a name of its own")
         if taken := [name for name in names if name in RESERVED]:
             raise ValueError(f"a stage's name is '{taken[0]}', which is taken; give it another")
+        known = ["start", *names] if self.start else names
         for name in self.average.stages if self.average else ():
-            if name not in names:
-                raise ValueError(f"average.stages has '{name}'{did_you_mean(name, names)}")
+            if name not in known:
+                raise ValueError(f"average.stages has '{name}'{did_you_mean(name, known)}")
+        if self.average and self.average.stages[-1] == "start":
+            raise ValueError("average.stages ends with 'start'; expected a stage: start lacks some")
         return self
 
     def scaled(self, factor: float) -> Recipe:

@@ -20,6 +20,7 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.weights import load_weights
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages.average import weighted_mean
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.stages import STAGES, few_step_loss
@@ -99,11 +100,8 @@ def model_of(bundle: Bundle, preset: Preset) -> MagicFuse:
     return model
 
 
-@torch.no_grad()
 def interpolated(old: MagicFuse, new: MagicFuse, share: float) -> MagicFuse:
-    """Return `new` with `share` of its own weights and the rest of `old`'s, changed in place."""
-    before = old.state_dict()
-    for name, value in new.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(before[name].to(value), 1 - share)
+    """Return `new` with `share` of its own weights, 0 to 1, and the rest of `old`'s: in place."""
+    states = [model.cpu().state_dict() for model in (old, new)]
+    new.load_state_dict(weighted_mean(states, [1 - share, share], TRAINED))
     return new

@@ -36,13 +36,18 @@ from magicfuse_training.export.bundle import current_commit, export_bundle, prov
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.recipe import Recipe, StageRun, load_recipe
-from magicfuse_training.stages.average import weighted_mean
+from magicfuse_training.stages.average import averaged_weights, weighted_mean
 from magicfuse_training.stages.checkpoint import write_atomically
 from magicfuse_training.stages.optimizer import StageOverrides
 from magicfuse_training.stages.run_folder import flat
 from magicfuse_training.stages.runner import Budget, train_stage
 from magicfuse_training.stages.stages import STAGES
-from magicfuse_training.stages.start import in_small_steps, load_bundle, write_bundle_of_commit
+from magicfuse_training.stages.start import (
+    in_small_steps,
+    load_bundle,
+    weights_of_bundle,
+    write_bundle_of_commit,
+)
 
 
 def make_command(
@@ -73,8 +78,14 @@ def make_command(
 
     model = MagicFuse(preset)
     if plan.average:
-        averaged = [run / stage / "last.pt" for stage in plan.average.stages]
-        model.load_state_dict(weighted_mean(averaged, plan.average.weights))
+        states = [
+            weights_of_bundle(preset, run / name)
+            if name == "start"
+            else averaged_weights(run / name / "last.pt")
+            for name in plan.average.stages
+        ]
+        average = plan.average
+        model.load_state_dict(weighted_mean(states, average.weights, average.networks))
     else:
         load_averaged(model, run / plan.stages[-1].folder / "last.pt")
     scaled = "" if scale == 1 else f", budgets x {scale:g}"

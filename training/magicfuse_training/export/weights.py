@@ -20,6 +20,11 @@ _NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
 _MAY_BE_NEW = ("encoder.context.deeper.",)  # they start as the identity: an older bundle has fewer
 
 
+def may_lack(name: str) -> bool:
+    """Return whether a bundle may lack a weight of its preset."""
+    return any(part in name for part in _NOT_EXPORTED + _MAY_BE_NEW)
+
+
 def load_weights(model: MagicFuse, bundle: Bundle) -> None:
     """Load a bundle's float16 weights into a model of the same preset.
 
@@ -38,7 +43,7 @@ def load_weights(model: MagicFuse, bundle: Bundle) -> None:
             found[name] = torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
     state = model.state_dict()
     for name, value in state.items():
-        if any(p in name for p in _NOT_EXPORTED + _MAY_BE_NEW) and name not in found:
+        if may_lack(name) and name not in found:
             continue
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"

@@ -186,11 +186,15 @@ def _cell(value: Any, decimals: int) -> str:
     if isinstance(value, Figure):
         if np.isnan(value.value):
             return "-"
-        middle, low, high = (f"{v:.{decimals}f}" for v in value)
+        middle, low, high = (_number(v, decimals) for v in value)
         return middle if low == middle == high else f"{middle} ({low} to {high})"
     if isinstance(value, int | float):
-        return "-" if np.isnan(value) else f"{value:.{decimals}f}"
+        return "-" if np.isnan(value) else _number(value, decimals)
     return value or ""
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # no "-0.00"
 
 
 def describe(scores: dict[str, Any]) -> str:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 
-def weighted_mean(checkpoints: Sequence[Path], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Return the float32 mean of the averaged weights of some checkpoints of one model.
+def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Return the averaged weights of a checkpoint."""
+    state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]
+    return state
 
-    What is no float, as a count of batches, is the last checkpoint's.
+
+def weighted_mean(
+    states: Sequence[Mapping[str, Tensor]], weights: Sequence[float], networks: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """Return the float32 mean of the weights of some models of one preset.
+
+    The last of `states` is whole, and what no mean is made of is its: what is no float, as a count
+    of batches, what another lacks, and networks that are not named, if any are.
     """
-    mean: dict[str, Tensor] = {}
-    for path, weight in zip(checkpoints, weights, strict=True):
-        state = torch.load(path, map_location="cpu", weights_only=True)["ema"]
-        for name, value in state.items():
-            if value.is_floating_point():
-                part = value.float() * (weight / sum(weights))
-                mean[name] = mean[name] + part if name in mean else part
-            else:
-                mean[name] = value
+    *others, last = states
+    mean = dict(last)
+    for name, value in last.items():
+        named = not networks or name.split(".")[0] in networks
+        if not (named and value.is_floating_point() and all(name in state for state in others)):
+            continue
+        pairs = zip(states, weights, strict=True)
+        mean[name] = sum(
+            (state[name].float() * (weight / sum(weights)) for state, weight in pairs),
+            torch.zeros_like(value, dtype=torch.float32),
+        )
     return mean

@@ -42,7 +42,8 @@ from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
 
 TAUS = (0.3, 0.9)  # that training draws from
-UNLIT, LIT = 0.3, 0.6  # M, at the preset's tau, up to which nothing and from which all is lit up
+MIDDLE_TAU = 0.6
+UNLIT, LIT = 0.3, 0.6  # M, at that tau, up to which nothing and from which all is lit up
 
 
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
@@ -145,7 +146,7 @@ def _people(model: MagicFuse, logits: Tensor, tau: Tensor, size: torch.Size) -> 
     with torch.no_grad():
         mask = logits.softmax(1)[:, ids].sum(1, keepdim=True)
         mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
-    taken = mask * (1 - tau[:, None, None, None]) / (1 - model.preset.tau)
+    taken = mask * (1 - tau[:, None, None, None]) / (1 - MIDDLE_TAU)
     return ((taken - UNLIT) / (LIT - UNLIT)).clamp(0, 1)
 
 

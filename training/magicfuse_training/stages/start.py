@@ -7,10 +7,13 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from magicfuse_ros.bundle import Bundle
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.weights import load_weights
+from magicfuse_training.export.weights import load_weights, may_lack
 from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.stages import STAGES
 
@@ -33,6 +36,13 @@ def load_bundle(model: MagicFuse, root: Path) -> Bundle:
     except ValueError as error:
         raise TrainingError(str(error)) from error
     return bundle
+
+
+def weights_of_bundle(preset: Preset, root: Path) -> dict[str, Tensor]:
+    """Return the weights of a verified bundle, without those that no bundle, or not each, has."""
+    model = MagicFuse(preset)
+    load_bundle(model, root)
+    return {k: v for k, v in model.state_dict().items() if not may_lack(k)}
 
 
 def write_bundle_of_commit(commit: str, path: str, inside: Path, folder: Path) -> None:
