@@ -34,7 +34,8 @@ from magicfuse_training.preset import Preset
 from magicfuse_training.stages.checkpoint import write_atomically
 from magicfuse_training.stages.runner import Budget, train_stage
 
-SETTINGS, DATA, RECORD, BUNDLE = "settings.json", "data", "adapt.json", "bundle"
+SETTINGS, RECORD = "settings.json", "adapt.json"
+OLD, DATA, BUNDLE = "old", "data", "bundle"  # folders
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def adapt(
 
     Args:
         recording: its frames need no labels.
-        bundle: what is adapted; stays as it is.
+        bundle: what is adapted; stays as it is, and is copied at the start.
         preset: of the bundle's networks.
         folder: of the run.
         budget: of the training.
@@ -93,14 +94,16 @@ def adapt(
     """
     config = config or AdaptConfig()
     preset = preset_of(bundle, preset)
-    old = model_of(bundle, preset)  # now, and not after an hour of labelling
+    model_of(bundle, preset)  # an error now, and not after an hour of labelling
     size = preset.height, preset.width
     data = folder / DATA
     if not _goes_on(folder / SETTINGS, settings := _settings(recording, bundle, config)):
         source = open_source(recording.path, recording.topic)
         shutil.rmtree(data, ignore_errors=True)
         collect(source, data, size, config)
+        copied(bundle, folder / OLD)
         write_atomically(settings, folder / SETTINGS)
+    bundle = Bundle.load(folder / OLD)  # its own folder may get another bundle during the night
     share = labelled(bundle, data / TRAIN, backend, config, budget)
     stage = adaptation_stage(config)
     start = f"{bundle.manifest.name} {bundle.fingerprint}"
@@ -112,7 +115,7 @@ def adapt(
     seconds = torch.load(checkpoint, map_location="cpu", weights_only=True)["elapsed"]
     selection = kept_selection(data)
     made = _export(
-        interpolated(old, trained, config.share),
+        interpolated(model_of(bundle, preset), trained, config.share),
         folder / BUNDLE,
         f"{bundle.manifest.name}-adapted",
         _provenance(bundle, recording, selection.train, seconds / 60),
@@ -126,24 +129,33 @@ def adapt(
     return result
 
 
-def publish(bundle: Bundle, out: Path, backend: str = "auto") -> Bundle:
-    """Copy a bundle to another folder, the manifest last, and fuse a frame with it.
+def publish(bundle: Bundle, out: Path, backend: str = "auto") -> None:
+    """Copy a bundle to another folder, and fuse a frame with the copy.
 
     Raises:
         MagicFuseError: if the copy cannot be written, verified or run.
     """
+    Fuser(copied(bundle, out), select(backend, precision="fp32")).warm_up()
+
+
+def copied(bundle: Bundle, out: Path) -> Bundle:
+    """Copy a bundle to another folder, the manifest last; return the copy.
+
+    Raises:
+        MagicFuseError: if the copy cannot be written or verified.
+    """
+    specs = bundle.manifest.networks.values()
+    files = [spec.file for spec in specs] + [spec.int8.file for spec in specs if spec.int8]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for spec in bundle.manifest.networks.values():
-            partial = out / f".{spec.file}.partial"
-            shutil.copyfile(bundle.root / spec.file, partial)
-            os.replace(partial, out / spec.file)
+        for file in files:
+            partial = out / f".{file}.partial"
+            shutil.copyfile(bundle.root / file, partial)
+            os.replace(partial, out / file)
         write_manifest(out, bundle.manifest)
     except OSError as error:
         raise TrainingError(f"cannot write bundle '{out}': {error}") from error
-    copied = Bundle.load(out)
-    Fuser(copied, select(backend, precision="fp32")).warm_up()
-    return copied
+    return Bundle.load(out)
 
 
 def labelled(
