@@ -4,6 +4,7 @@ Tests marked slow run where MAGICFUSE_SLOW_TESTS=1 is set.
 """
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,3 +138,17 @@ def _alive(preset: Preset) -> MagicFuse:
 def small_model(build_model: Callable[[], MagicFuse]) -> MagicFuse:
     """Return a model that the test may change."""
     return build_model()
+
+
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return what runs git in a folder of its own, whoever's hook runs the tests."""
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+
+    def run(*arguments: object, folder: Path = tmp_path) -> str:
+        command = ["git", "-C", str(folder), *who, *map(str, arguments)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    return run

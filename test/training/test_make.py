@@ -1,9 +1,5 @@
 """`magicfuse-train make`: recipes, and the runs and bundles that they make."""
 
-import re
-import shutil
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +8,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import training_process
 import yaml
 from typer.testing import CliRunner
 
-from magicfuse_ros.bundle import Bundle, Provenance, write_manifest
+from magicfuse_ros.bundle import Provenance
 from magicfuse_training.cli import app
 from magicfuse_training.commands import make
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.weights import load_weights
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages import trainer
 from magicfuse_training.stages.start import write_bundle_of_commit
 
 
@@ -93,51 +86,6 @@ def state_of(folder: Path, stage: str) -> dict[str, Any]:
     return state
 
 
-def follow_and_save_often(recipe: Path) -> None:
-    """Work of the process that is killed."""
-    torch.set_num_threads(1)
-    trainer.SAVE_EVERY_S = 0.0
-    folder = recipe.parent
-    make.make_command(recipe, folder, folder / "made", folder / "run", workers=0)
-
-
-@pytest.fixture(scope="module")
-def resumed(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Return the folder of a run that was killed in its second stage, and that stage's step then.
-
-    `first` is its first stage as it was at the kill.
-    """
-    folder = tmp_path_factory.mktemp("resumed")
-    write_pairs(folder)
-    write_preset(least_preset, folder / "least.yaml")
-    recipe = write_recipe(folder, [steps(2, "autoencoder"), steps(60, "ikr"), steps(1, "mkf")])
-    process = training_process._context.Process(target=follow_and_save_often, args=(recipe,))
-    process.start()
-    second, limit = folder / "run" / "ikr" / "last.pt", time.monotonic() + 300
-    while not second.exists() and process.is_alive() and time.monotonic() < limit:
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    done = state_of(folder, "ikr")["step"]
-    shutil.copytree(folder / "run" / "autoencoder", folder / "first")
-    assert follow(recipe)[0] == 0
-    return folder, done
-
-
-def test_a_run_killed_in_its_second_stage_goes_on_to_a_bundle(resumed: tuple[Path, int]) -> None:
-    folder, done = resumed
-    assert 0 < done < 60
-    first = (folder / "first" / "last.pt").read_bytes()
-    assert (folder / "run" / "autoencoder" / "last.pt").read_bytes() == first
-    starts = (folder / "run" / "ikr" / "environment.jsonl").read_text().splitlines()
-    assert [yaml.safe_load(line)["step"] for line in starts] == [0, done]
-    assert state_of(folder, "ikr")["step"] == 60
-    origin = Bundle.load(folder / "made").manifest.provenance
-    assert list(origin.training_minutes) == ["autoencoder", "ikr", "mkf"]
-    assert origin.data[0].startswith("folder, split .: 5 scenes")
-    assert re.fullmatch(r"recipe\.yaml, SHA-256 [0-9a-f]{64}", origin.recipe or "")
-
-
 def test_a_missing_recipe_and_data_of_an_unknown_kind_are_named(folder: Path) -> None:
     assert "cannot be read: No such file" in follow(folder / "none.yaml")[1]
     code, output = follow(write_recipe(folder, [steps(0, "mkf")], data=["foldr:pairs"]))
@@ -195,60 +143,6 @@ def test_int8_graphs_are_made_of_the_run_s_bundle(
     assert follow(recipe)[0] == 0
     assert exports[0][1] == folder / "run" / "bundle"
     assert asked == [(folder / "run" / "bundle", folder, folder / "made", 33.0)]
-
-
-@pytest.fixture
-def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Return what runs git in a folder of its own, whoever's hook runs the tests."""
-    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
-        monkeypatch.delenv(name, raising=False)
-    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-
-    def run(*arguments: object, folder: Path = tmp_path) -> str:
-        command = ["git", "-C", str(folder), *who, *map(str, arguments)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    return run
-
-
-def test_a_stage_starts_from_a_bundle_as_it_was_at_a_commit(
-    least_preset: Preset,
-    resumed: tuple[Path, int],
-    git: Callable[..., str],
-    tmp_path: Path,
-    exports: Exports,
-) -> None:
-    folder = tmp_path / "recipes"
-    write_pairs(folder)
-    write_preset(least_preset, folder / "least.yaml")
-    engine = Path(shutil.copytree(resumed[0] / "made", tmp_path / "engines" / "small"))
-    bundle = Bundle.load(engine)
-    before = bundle.manifest.provenance.model_copy(
-        update={"data": ["three scenes"], "weights_license": "your own"}
-    )
-    write_manifest(engine, bundle.manifest.model_copy(update={"provenance": before}))
-    model = MagicFuse(least_preset)
-    load_weights(model, bundle)
-    git("init", "-q")
-    git("add", "engines")
-    git("commit", "-qm", "one")
-    commit = git("rev-parse", "HEAD")
-    git("rm", "-qr", "engines")
-    git("commit", "-qm", "two")
-
-    start = {"commit": commit, "bundle": "engines/small"}
-    recipe = write_recipe(folder, [steps(0, "mkf"), steps(0, "one_step")], start=start)
-    assert follow(recipe)[0] == 0
-    expected = model.state_dict()
-    of_bundle = [k for k in expected if "encoder.latent" not in k and "batches" not in k]
-    for name in ("mkf", "one_step"):
-        ours = state_of(folder, name)["ema"]
-        assert all(torch.equal(ours[key], expected[key]) for key in of_bundle)
-        stage = yaml.safe_load((folder / "run" / name / "config.yaml").read_text())["stage"]
-        assert stage["frozen_statistics"] and stage["optimizer"]["learning_rate"] == 4e-4
-    made = exports[0][2]
-    assert made.data[0].startswith("folder") and made.data[1:] == ["three scenes"]
-    assert made.weights_license.endswith("; your own")
 
 
 def test_what_keeps_the_bundle_of_a_commit_away_is_named(

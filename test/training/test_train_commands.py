@@ -1,25 +1,33 @@
 """The commands that train more than a stage: make, distill, ablate."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import training_process
 import yaml
-from test_make import write_pairs, write_preset, write_recipe
+from test_make import follow, state_of, steps, write_pairs, write_preset, write_recipe
 from test_run_folder import write_data
 from typer.testing import CliRunner
 
 from magicfuse_ros.backends import select
-from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle import Bundle, Provenance, write_manifest
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.cli import app
-from magicfuse_training.commands import ablate
+from magicfuse_training.commands import ablate, make
+from magicfuse_training.export.weights import load_weights
+from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages import trainer
 from magicfuse_training.stages.ablations import ABLATIONS
 from magicfuse_training.stages.stages import STAGES
 
@@ -30,13 +38,33 @@ def invoke(*arguments: str) -> str:
     return result.output
 
 
+def make_and_save_often(recipe: Path) -> None:
+    """Work of the process that is killed."""
+    torch.set_num_threads(1)
+    trainer.SAVE_EVERY_S = 0.0
+    folder = recipe.parent
+    make.make_command(recipe, folder, folder / "mine", folder / "run", workers=0)
+
+
 @pytest.fixture(scope="module")
 def trained(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with five pairs, a preset, the run that `make` made of them, its bundle."""
+    """Return a folder with pairs, a preset and a recipe, the run that `make` made, its bundle.
+
+    `make` was killed in the second stage, and run again; `at_the_kill` is the run as it was then.
+    """
     folder = tmp_path_factory.mktemp("made")
     write_pairs(folder)
     write_preset(least_preset, folder / "least.yaml")
-    recipe = write_recipe(folder, [{"stage": name, "steps": 2, "batch": 2} for name in STAGES])
+    stages = [steps(60 if name == "ikr" else 2, name) for name in STAGES]
+    recipe = write_recipe(folder, stages)
+    process = training_process._context.Process(target=make_and_save_often, args=(recipe,))
+    process.start()
+    second, limit = folder / "run" / "ikr" / "last.pt", time.monotonic() + 300
+    while not second.exists() and process.is_alive() and time.monotonic() < limit:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    shutil.copytree(folder / "run", folder / "at_the_kill")
     # A process of its own, as users have it: its loader forks, and forks and the threads of the
     # inference libraries that other tests have loaded here do not go together.
     options = ("--data", folder, "--out", folder / "mine", "--run", folder / "run")
@@ -45,14 +73,26 @@ def trained(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+def test_a_run_that_was_killed_goes_on_in_the_stage_that_it_was_in(trained: Path) -> None:
+    first = Path("autoencoder", "last.pt")
+    assert (trained / "run" / first).read_bytes() == (trained / "at_the_kill" / first).read_bytes()
+    done = torch.load(trained / "at_the_kill" / "ikr" / "last.pt", weights_only=True)["step"]
+    assert 0 < done < 60
+    starts = (trained / "run" / "ikr" / "environment.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in starts] == [0, done]
+    assert state_of(trained, "ikr")["step"] == 60
+
+
 def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
     least_preset: Preset, trained: Path, tmp_path: Path
 ) -> None:
     bundle = Bundle.load(trained / "mine")
-    assert bundle.manifest.provenance.data[0].startswith("folder, split .: 5 scenes")
-    assert set(bundle.manifest.provenance.training_minutes) == {
+    origin = bundle.manifest.provenance
+    assert origin.data[0].startswith("folder, split .: 5 scenes")
+    assert list(origin.training_minutes) == [
         "autoencoder", "ikr", "ckg", "mkf", "one_step", "few_step",
-    }  # fmt: skip
+    ]  # fmt: skip
+    assert re.fullmatch(r"recipe\.yaml, SHA-256 [0-9a-f]{64}", origin.recipe or "")
     frame = Fuser(bundle, select("onnxruntime"))(np.full((60, 90, 3), 40, np.uint8))
     assert frame.mag_image is not None and frame.mag_image.shape == (60, 90, 3)
 
@@ -113,3 +153,52 @@ def test_a_stage_goes_on_from_a_bundle_in_small_steps_and_with_its_statistics(
         torch.testing.assert_close(after[key], before[key])
     moved = {k.split(".")[0] for k in before if not torch.allclose(after[k], before[k], atol=1e-3)}
     assert moved <= {"mkf", "segmentation"}
+
+
+def test_a_stage_starts_from_a_bundle_as_it_was_at_a_commit(
+    least_preset: Preset,
+    trained: Path,
+    git: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "recipes"
+    write_pairs(folder)
+    write_preset(least_preset, folder / "least.yaml")
+    engine = Path(shutil.copytree(trained / "mine", tmp_path / "engines" / "small"))
+    bundle = Bundle.load(engine)
+    before = bundle.manifest.provenance.model_copy(
+        update={"data": ["three scenes"], "weights_license": "your own"}
+    )
+    write_manifest(engine, bundle.manifest.model_copy(update={"provenance": before}))
+    model = MagicFuse(least_preset)
+    load_weights(model, bundle)
+    git("init", "-q")
+    git("add", "engines")
+    git("commit", "-qm", "one")
+    commit = git("rev-parse", "HEAD")
+    git("rm", "-qr", "engines")
+    git("commit", "-qm", "two")
+
+    start = {"commit": commit, "bundle": "engines/small"}
+    average = {"stages": ["start", "one_step"], "weights": [1, 1], "networks": ["mkf"]}
+    stages = [steps(0, "mkf"), steps(1, "one_step")]
+    recipe = write_recipe(folder, stages, start=start, average=average)
+    exports: list[tuple[dict[str, torch.Tensor], Provenance]] = []
+    monkeypatch.setattr(
+        make, "export_bundle", lambda model, out, made: exports.append((model.state_dict(), made))
+    )
+    assert follow(recipe)[0] == 0
+    begun, first, last = model.state_dict(), state_of(folder, "mkf"), state_of(folder, "one_step")
+    of_bundle = [k for k in begun if "encoder.latent" not in k and "batches" not in k]
+    assert all(torch.equal(first["ema"][key], begun[key]) for key in of_bundle)
+    for name in ("mkf", "one_step"):
+        stage = yaml.safe_load((folder / "run" / name / "config.yaml").read_text())["stage"]
+        assert stage["frozen_statistics"] and stage["optimizer"]["learning_rate"] == 4e-4
+    ((weights, made),) = exports
+    assert not all(torch.equal(last["ema"][key], begun[key]) for key in of_bundle)
+    for key in of_bundle:
+        mean = (begun[key] + last["ema"][key]) / 2
+        torch.testing.assert_close(weights[key], mean if "mkf." in key else last["ema"][key])
+    assert made.data[0].startswith("folder") and made.data[1:] == ["three scenes"]
+    assert made.weights_license.endswith("; your own")
