@@ -2,7 +2,7 @@
 # make demo    a real video through the node; results in out/demo  [INPUT=video, folder or bag] [TOPIC=of a bag] [DURATION=60]
 # make test    all tests (also installs what they and the training package need)
 # make lint    ruff and mypy
-# make faults  the fault tests; writes their table into README.md
+# make faults  the fault tests; writes their table into docs/faults.md
 # make soak    the node under random faults; results in out/soak  [MINUTES=30] [SEED=1]
 PYTHON ?= python3
 INPUT ?=

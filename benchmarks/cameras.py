@@ -1,6 +1,6 @@
 """What 1, 2 and 4 cameras cost: one `fuse_node` a camera, the cores shared out among them.
 
-python benchmarks/cameras.py [--rate 10] [--seconds 30] [--json FILE] [--readme]
+python benchmarks/cameras.py [--rate 10] [--seconds 30] [--json FILE] [--write]
 
 Every camera sends 640x480 bgr8 at the same rate; MagImg and the mask of each are subscribed to. The
 figures are those of the nodes' diagnostics (their last 10 s, mean of the nodes) and of the process
@@ -32,7 +32,7 @@ from magicfuse_ros.ros.children import child, isolate, parameter_file
 from magicfuse_ros.ros.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN = "<!-- cameras: written by python benchmarks/cameras.py --readme -->"
+BEGIN = "<!-- cameras: written by python benchmarks/cameras.py --write -->"
 END = "<!-- /cameras -->"
 START_S = 120.0
 WARM_UP_S = 5.0
@@ -154,7 +154,7 @@ def cameras(
     seconds: Annotated[float, typer.Option(min=10.0, help="Of each measurement.")] = 30.0,
     bundle: Annotated[Path | None, typer.Option(help="Bundle folder.")] = None,
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
-    readme: Annotated[bool, typer.Option("--readme", help="Write the README's table.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the table of the docs.")] = False,
 ) -> None:
     """Measure and print the table."""
     out = (ROOT / "out" / "cameras").resolve()
@@ -170,8 +170,8 @@ def cameras(
     if file is not None:
         figures = {"rate": rate, "seconds": seconds, "rows": [asdict(row) for row in rows]}
         file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if readme:
-        path = ROOT / "README.md"
+    if write:
+        path = ROOT / "docs" / "cameras.md"
         before, rest = path.read_text(encoding="utf-8").split(BEGIN)
         _, after = rest.split(END)
         path.write_text(f"{before}{BEGIN}\n{table(rows)}{END}{after}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Writes the README's section on what the node adds, from the newest results of a device.
+"""Writes the section of docs/real_time.md on what the node adds, from the newest results of a device.
 
 python benchmarks/node_results.py DEVICE
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
+PAGE = HERE.parent / "docs" / "real_time.md"
 BEGIN = "<!-- node: written by python benchmarks/node_results.py {device} -->"
 END = "<!-- /node -->"
 
@@ -73,18 +73,18 @@ def section(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_section(readme: str, device: str, text: str) -> str:
-    """Return a README text with the section put between its two markers."""
-    before, _, rest = readme.partition(BEGIN.split("{")[0])
+def with_section(page: str, device: str, text: str) -> str:
+    """Return a page with the section put between its two markers."""
+    before, _, rest = page.partition(BEGIN.split("{")[0])
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN.format(device=device)}\n{text}{END}{after}"
 
 
 def main(device: str) -> None:
     """Write the section."""
-    readme = README.read_text(encoding="utf-8")
-    written = with_section(readme, device, section(newest(device)))
-    README.write_text(written, encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    written = with_section(page, device, section(newest(device)))
+    PAGE.write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":

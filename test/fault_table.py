@@ -1,7 +1,7 @@
-"""The README's table of faults, made from a run of the tests that are marked with `fault`.
+"""The table of faults in docs/faults.md, made from a run of the tests that are marked with `fault`.
 
 python test/fault_table.py          runs them and writes the table, if all pass
-python test/fault_table.py --check  runs nothing; fails where the table is not that of the tests
+python test/fault_table.py --check  runs nothing; fails if the table is not that of the tests
 
 A test is marked with `@pytest.mark.fault(fault, what the node does)`.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "faults.md"
 BEGIN = "<!-- faults: written by python test/fault_table.py -->"
 END = "<!-- /faults -->"
 
@@ -46,9 +46,9 @@ class Collector:
         return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str, table: str) -> str:
-    """Return a README text with the table put between its two markers."""
-    before, rest = readme.split(BEGIN)
+def with_table(page: str, table: str) -> str:
+    """Return a page with the table put between its two markers."""
+    before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{table}{END}{after}"
 
@@ -62,16 +62,16 @@ def arguments(check: bool) -> Iterator[str]:
 
 
 def main(check: bool) -> int:
-    """Return the exit code: 0 where the tests pass, and with `check` where the table is theirs."""
+    """Return the exit code: 0 if the tests pass and, with `check`, the table is theirs."""
     collector = Collector()
     if code := pytest.main(list(arguments(check)), plugins=[collector]):
         return int(code)
-    readme = README.read_text(encoding="utf-8")
-    written = with_table(readme, collector.table())
+    page = PAGE.read_text(encoding="utf-8")
+    written = with_table(page, collector.table())
     if not check:
-        README.write_text(written, encoding="utf-8")
-    elif readme != written:
-        print("README.md: the table of faults is not that of the tests; run make faults")
+        PAGE.write_text(written, encoding="utf-8")
+    elif page != written:
+        print("docs/faults.md: the table of faults is not that of the tests; run make faults")
         return 1
     return 0
 

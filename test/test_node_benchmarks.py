@@ -1,4 +1,4 @@
-"""The benchmarks of the node: what they call kept and broken, and what the README says of them."""
+"""The benchmarks of the node: what they call kept and broken, and what the docs say of them."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_what_is_kept_and_broken(
     assert result["passed"] == (broken is None)
 
 
-def test_the_readme_says_what_the_newest_results_say() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(re.escape(node_results.BEGIN).replace(r"\{device\}", "(.+)"), readme)
+def test_the_page_says_what_the_newest_results_say() -> None:
+    page = (ROOT / "docs" / "real_time.md").read_text(encoding="utf-8")
+    found = re.search(re.escape(node_results.BEGIN).replace(r"\{device\}", "(.+)"), page)
     assert found is not None
     text = node_results.section(node_results.newest(found[1]))
-    assert readme == node_results.with_section(readme, found[1], text)
+    assert page == node_results.with_section(page, found[1], text)

@@ -22,9 +22,10 @@ def test_the_yaml_file_is_the_schema(node: str) -> None:
     assert SCHEMAS[node].model_validate(values) == SCHEMAS[node]()
 
 
-def test_the_readme_tables_are_the_schemas() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert readme == parameters.with_tables(readme)
+@pytest.mark.parametrize("node", SCHEMAS)
+def test_the_table_of_its_page_is_the_schema(node: str) -> None:
+    page = (ROOT / "docs" / parameters.PAGES[node]).read_text(encoding="utf-8")
+    assert page == parameters.with_table(page, node)
 
 
 def test_backends_are_those_that_can_be_selected() -> None:

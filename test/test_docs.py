@@ -1,0 +1,34 @@
+"""The pages in docs/ and the README: they build, and what they link to is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+
+
+@pytest.mark.skipif(not find_spec("mkdocs"), reason="mkdocs is not installed")
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages <= {path.parent.name for path in tmp_path.glob("*/index.html")}
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
+def test_links_lead_to_files(text: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", text.read_text(encoding="utf-8"))
+    there = [link for link in links if not link.startswith("http")]
+    assert there and all((ROOT / link).exists() for link in there), there
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 9_000
