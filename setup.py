@@ -17,7 +17,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
-        (f"{SHARE}/launch", glob("launch/*.launch.py")),
+        (f"{SHARE}/launch", glob("launch/*.py")),
         (f"{SHARE}/config", glob("config/*")),
         (f"{SHARE}/engines/nano", glob("engines/nano/*")),
     ],
@@ -37,11 +37,9 @@ setup(
     extras_require={
         "onnxruntime": ["onnxruntime"],
         "plot": ["matplotlib"],
-        "tensorrt-rtx": ["tensorrt-rtx", "cuda-bindings", "onnx"],
-        "tensorrt": [
-            "cuda-bindings",
-            "onnx",
-        ],  # tensorrt itself comes with JetPack or the GPU's CUDA
+        # The CUDA runtime of 12 serves every driver, that of 13 only those from 580 on.
+        "tensorrt-rtx": ["tensorrt-rtx", "nvidia-cuda-runtime-cu12", "onnx"],
+        "tensorrt": ["onnx"],  # TensorRT and the CUDA runtime come with JetPack
     },
     zip_safe=False,
     entry_points={

@@ -46,7 +46,9 @@ def draw(axes: Axes, report: Report) -> None:
     machine = report.machine
     for row, r in enumerate(report.results):
         axes.barh(row, r.fps, color=COLORS.get(r.precision, "gray"))
-        note = f" {r.fps:.1f} fps, {r.median_ms:.0f} ms, {100 * r.efficiency:.0f} % of peak"
+        note = f" {r.fps:.1f} fps, {r.median_ms:.0f} ms"
+        if r.efficiency is not None:
+            note += f", {100 * r.efficiency:.0f} % of peak"
         axes.text(r.fps, row, note, va="center", fontsize=8)
     names = [
         f"{r.backend} {r.precision}, {r.width}x{r.height}, K = {r.steps}" for r in report.results
@@ -55,9 +57,13 @@ def draw(axes: Axes, report: Report) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.45 * max(r.fps for r in report.results))
     axes.set_xlabel("frames a second", fontsize=8)
+    device = f"{machine.cpu}, {machine.cores} cores"
+    if machine.conv_peak_gflops is not None:
+        device += f", float32 convolution peak {machine.conv_peak_gflops:.0f} GFLOP/s"
+    if machine.gpu is not None:
+        device += f"; {machine.gpu.name}, {machine.gpu.power_mode}"
     axes.set_title(
-        f"{machine.cpu}, {machine.cores} cores, float32 convolution peak "
-        f"{machine.conv_peak_gflops:.0f} GFLOP/s; {report.bundle}, {report.created}",
+        f"{device}; {report.bundle}, {report.created}",
         fontsize=9,
         loc="left",
     )

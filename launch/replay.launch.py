@@ -3,81 +3,83 @@
 ros2 launch magicfuse_ros replay.launch.py bag:=drive.mcap
 """
 
+import json
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import (
-    DeclareLaunchArgument,
-    IncludeLaunchDescription,
-    OpaqueFunction,
-    Shutdown,
+from launch.actions import OpaqueFunction, RegisterEventHandler, Shutdown
+from launch.event_handlers import OnProcessIO
+from launch.events.process import ProcessExited, ProcessIO
+from launch.launch_description_sources.python_launch_file_utilities import (
+    load_python_launch_file_as_module,
 )
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
 
-from magicfuse_ros.media.bag import BagSource
-from magicfuse_ros.media.bag_reader import COMPRESSED
+common = load_python_launch_file_as_module(str(Path(__file__).with_name("common.py")))
 
-PACKAGE = "magicfuse_ros"
-FUSE = PathJoinSubstitution([FindPackageShare(PACKAGE), "launch", "fuse.launch.py"])
-DEFAULTS = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "fuse.yaml"])
-FORWARDED = ("bundle", "backend", "params_file", "namespace")
+FROM_THE_BAG = ("image", "image_transport", "use_sim_time")
+NUMBERS = ("rate", "start", "duration")
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments; those of fuse.launch.py mean the same here."""
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument("bag", description="rosbag2: folder, .mcap or .db3"),
-            DeclareLaunchArgument("topic", default_value="", description="of several image topics"),
-            DeclareLaunchArgument("rate", default_value="1.0", description="1 is real time"),
-            DeclareLaunchArgument("loop", default_value="1", description="how often; 0: no end"),
-            DeclareLaunchArgument("start", default_value="0.0", description="seconds left out"),
-            DeclareLaunchArgument("duration", default_value="0.0", description="seconds; 0: all"),
-            DeclareLaunchArgument("bundle", default_value="", description="folder of a bundle"),
-            DeclareLaunchArgument("backend", default_value="", description="of fuse_node"),
-            DeclareLaunchArgument(
-                "params_file", default_value=DEFAULTS, description="parameters of fuse_node"
-            ),
-            DeclareLaunchArgument("namespace", default_value="", description="of fuse_node"),
-            OpaqueFunction(function=replay),
-        ]
+    """Declare the arguments."""
+    arguments = common.declare(
+        omit=FROM_THE_BAG,
+        bag=(None, "rosbag2: folder, .mcap or .db3"),
+        topic=("", "image topic of a bag that has several"),
+        rate=("1.0", "seconds of the bag in a second"),
+        loop=("1", "how often the bag is played; 0: until Ctrl-C"),
+        start=("0.0", "seconds of the bag that are left out"),
+        duration=("0.0", "seconds of the bag that are played; 0: to its end"),
     )
+    return LaunchDescription([*arguments, OpaqueFunction(function=replay)])
 
 
 def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return the node, which listens to the bag's image topic, and the player."""
-
-    def value(name: str) -> str:
-        return str(LaunchConfiguration(name).perform(context))
-
-    bag = str(Path(value("bag")).expanduser().resolve())
-    source = BagSource(Path(bag), value("topic") or None)
-    arguments = {name: value(name) for name in FORWARDED}
-    arguments["image"] = source.base_topic
-    arguments["image_transport"] = "compressed" if source.msgtype == COMPRESSED else "raw"
-    arguments["use_sim_time"] = "true"
-    played = {name: float(value(name)) for name in ("rate", "start", "duration")}
-    node = "/".join(["", *filter(None, value("namespace").split("/")), "fuse_node"])
+    """Return the player, which reads the bag; what it finds there starts fuse_node."""
+    namespace = common.value(context, "namespace")
+    node = "/".join(["", *filter(None, namespace.split("/")), "fuse_node"])
     player = Node(
-        package=PACKAGE,
+        package=common.PACKAGE,
         executable="replay_node",
         name="replay_node",
+        namespace=namespace,
         parameters=[
             {
-                "bag": bag,
-                "topic": source.topic,
-                "loop": int(value("loop")),
-                "wait_for": node,
-                **played,
+                "bag": common.text(str(Path(common.value(context, "bag")).expanduser().resolve())),
+                "topic": common.text(common.value(context, "topic")),
+                "loop": common.number(context, "loop", int),
+                "wait_for": common.text(node),
+                **{name: common.number(context, name, float) for name in NUMBERS},
             }
         ],
+        additional_env=common.environment(context),
         output="screen",
-        on_exit=Shutdown(reason="the bag has been played"),
+        on_exit=_end,
     )
-    fuse = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(FUSE), launch_arguments=arguments.items()
-    )
-    return [fuse, player]
+    # Now: the arguments may be gone when the player has opened the bag.
+    arguments = common.passed_on(context, **dict.fromkeys(FROM_THE_BAG, ""))
+    printed = ""
+    started = False
+
+    def start_node(event: ProcessIO) -> LaunchDescriptionEntity | None:
+        """Start fuse_node for the camera that the player found in the bag."""
+        nonlocal printed, started
+        printed += event.text.decode(errors="replace")
+        *lines, printed = printed.split("\n")
+        cameras = [json.loads(line) for line in lines if line.startswith('{"image":')]
+        if started or not cameras:
+            return None
+        started = True
+        return common.fuse({**arguments, **cameras[0], "use_sim_time": "true"})
+
+    return [RegisterEventHandler(OnProcessIO(target_action=player, on_stdout=start_node)), player]
+
+
+def _end(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    if event.returncode == 0:
+        return Shutdown(reason="the bag has been played")
+    if not context.is_shutdown:
+        # Launch logs it, stops all that runs, and ends with a code other than 0.
+        raise RuntimeError(f"{event.process_name} failed with exit code {event.returncode}")
+    return None

@@ -1,6 +1,7 @@
 """A bundle: the networks of one trained model as ONNX files, and `bundle.json` that explains them.
 
-A bundle that does not verify is refused with the reason; nothing is guessed.
+A bundle that does not verify is refused with the reason; nothing is guessed. It may come from
+anywhere: every number has a limit, and a network's weights lie in the file whose hash is recorded.
 
 A network may have a second file, `int8`: the same inputs and outputs, with the quantised layers
 between QuantizeLinear and DequantizeLinear. Weights are int8, symmetric, one scale for each output
@@ -18,15 +19,17 @@ The decoder's image of the thermal stream is the thermal estimate: its luma, or,
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from magicfuse_ros.errors import BundleError
+from magicfuse_ros.onnx_file import DamagedOnnxError, external_tensor
 from magicfuse_ros.schedule import Schedule, Step, ddim_steps
+from magicfuse_ros.untrusted_json import parse, shortened
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
@@ -35,13 +38,16 @@ NETWORKS: tuple[NetworkName, ...] = ("encoder", "ikr", "ckg", "mkf", "segmentati
 UNLABELED = 255
 ZSegStart = Literal["zeros", "normal"]
 
-
+_MAX_MANIFEST = 2**22  # bytes; the bundle of the package has 40 KB
+_MAX_ONNX = 2**31 - 1  # bytes; protobuf's own limit
+_MAX_SIDE = 2**13  # rows or columns of the networks' image
+_MAX_ELEMENTS = 2**28  # of a tensor: 1 GB as float32
 _ONNX = r"^[A-Za-z0-9_.-]+\.onnx$"
 _SHA256 = r"^[0-9a-f]{64}$"
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TensorSpec(_Strict):
@@ -49,7 +55,16 @@ class TensorSpec(_Strict):
 
     name: str
     dtype: Literal["uint8", "float32"]
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(gt=0)], ...] = Field(max_length=8)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> TensorSpec:
+        if math.prod(self.shape) > _MAX_ELEMENTS:
+            raise ValueError(
+                f"tensor '{self.name}' has the shape {list(self.shape)}; expected at most "
+                f"{_MAX_ELEMENTS} elements"
+            )
+        return self
 
 
 class QuantizedGraph(_Strict):
@@ -68,21 +83,31 @@ class NetworkSpec(_Strict):
 
     file: str = Field(pattern=_ONNX)
     sha256: str = Field(pattern=_SHA256)
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorSpec, ...] = Field(max_length=32)
+    outputs: tuple[TensorSpec, ...] = Field(max_length=32)
     parameters: int = Field(ge=0, description="number of trained weights")
     gflop: float = Field(ge=0, description="cost of one call, 2 x multiply-adds, 1e9")
     int8: QuantizedGraph | None = None
+
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class SemanticClass(_Strict):
     """One class of the segmentation head; its id is the pixel value in the mask."""
 
     id: int = Field(ge=0, lt=UNLABELED)
-    name: str
-    color: tuple[int, int, int] = Field(description="RGB, 0 to 255, for overlays")
+    name: str = Field(min_length=1, max_length=100)
+    color: tuple[_Byte, _Byte, _Byte] = Field(description="RGB, for overlays")
     thermal: bool = Field(description="warm: MagImg takes it from the thermal estimate (Eq. 11)")
     drivable: bool
+
+    @field_validator("name")
+    @classmethod
+    def _in_one_line(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError(f"class name is {name!r}; expected printable text in one line")
+        return name
 
 
 class Provenance(_Strict):
@@ -131,16 +156,18 @@ class Manifest(_Strict):
     format_version: Literal[1]
     name: str
     preset: str
-    height: int = Field(gt=0, description="rows of the network's image")
-    width: int = Field(gt=0)
-    latent_channels: int = Field(gt=0)
-    latent_scale: int = Field(gt=0, description="image size / latent size")
+    height: int = Field(gt=0, le=_MAX_SIDE, description="rows of the network's image")
+    width: int = Field(gt=0, le=_MAX_SIDE)
+    latent_channels: int = Field(gt=0, le=1024)
+    latent_scale: int = Field(gt=0, le=128, description="image size / latent size")
     schedule: Schedule
-    step_grids: dict[int, list[int]] = Field(description="trained time steps by K")
+    step_grids: dict[Annotated[int, Field(gt=0, le=1000)], list[int]] = Field(
+        max_length=100, description="trained time steps by K"
+    )
     default_steps: int
-    classes: list[SemanticClass]
+    classes: list[SemanticClass] = Field(min_length=1)
     tau: float = Field(ge=0, le=1)
-    seed: int = Field(ge=0, description="of all that is random in a frame")
+    seed: int = Field(ge=0, lt=2**64, description="of all that is random in a frame")
     z_seg_start: ZSegStart = Field(
         "zeros", description="z_seg at the first step: zeros or standard normal"
     )
@@ -168,6 +195,13 @@ class Manifest(_Strict):
         for size in (self.height, self.width):
             if size % self.latent_scale:
                 raise ValueError(f"image size {size} is no multiple of {self.latent_scale}")
+        rows, columns = self.height // self.latent_scale, self.width // self.latent_scale
+        planes = max(self.latent_channels, len(self.classes))
+        if planes * rows * columns > _MAX_ELEMENTS:
+            raise ValueError(
+                f"a latent is {planes} x {rows} x {columns}; expected at most {_MAX_ELEMENTS} "
+                "elements"
+            )
         for steps, timesteps in self.step_grids.items():
             if len(timesteps) != steps:
                 raise ValueError(f"step grid {steps} has {len(timesteps)} time steps")
@@ -190,31 +224,34 @@ class Bundle:
             BundleError: where the folder or a file is missing, `bundle.json` is not valid, or a
                 file's SHA-256 differs from the recorded one. The message names the file.
         """
-        root = Path(root).expanduser()
+        root = Path(os.path.expanduser(root))
         path = root / MANIFEST
         if not root.is_dir():
             raise BundleError(
                 f"bundle '{root}' is not a folder; expected one that holds {MANIFEST}"
             )
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            _check_file(path, _MAX_MANIFEST)
+            raw = parse(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise BundleError(
                 f"bundle '{root}': cannot read {MANIFEST}: {error.strerror}"
             ) from error
         except ValueError as error:
-            raise BundleError(f"'{path}' is not JSON: {error}") from error
+            raise BundleError(f"'{path}' is not JSON: {shortened(str(error))}") from error
         version = raw.get("format_version") if isinstance(raw, dict) else None
         if version != FORMAT_VERSION:
             raise BundleError(
-                f"'{path}': format_version is {version!r}; this release reads {FORMAT_VERSION}"
+                f"'{path}': format_version is {shortened(repr(version))}; this release reads "
+                f"{FORMAT_VERSION}"
             )
         try:
             manifest = Manifest.model_validate(raw)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "content"
-            raise BundleError(f"'{path}': {where}: {first['msg']}") from error
+            reason = shortened(f"{where}: {first['msg']}")
+            raise BundleError(f"'{path}': {reason}") from error
         bundle = cls(root, manifest)
         for name in NETWORKS:
             bundle._verify(name)
@@ -224,8 +261,10 @@ class Bundle:
         spec = self.manifest.networks[name]
         files: list[NetworkSpec | QuantizedGraph] = [spec, *filter(None, [spec.int8])]
         for recorded in files:
+            path = self.root / recorded.file
             try:
-                actual = sha256(self.root / recorded.file)
+                _check_file(path, _MAX_ONNX)
+                actual = sha256(path)
             except OSError as error:
                 raise BundleError(
                     f"bundle '{self.root}': cannot read {recorded.file} ({name}): {error.strerror}"
@@ -235,6 +274,7 @@ class Bundle:
                     f"bundle '{self.root}': {recorded.file} ({name}) was changed or damaged: "
                     f"SHA-256 is {actual[:12]}..., {MANIFEST} records {recorded.sha256[:12]}..."
                 )
+            _check_weights(path, f"bundle '{self.root}': {recorded.file} ({name})")
 
     def path(self, name: NetworkName) -> Path:
         """Return the ONNX file of a network."""
@@ -277,6 +317,37 @@ class Bundle:
         specs = [self.manifest.networks[n] for n in NETWORKS]
         joined = "".join(s.sha256 for s in specs) + "".join(s.int8.sha256 for s in specs if s.int8)
         return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def _check_file(path: Path, limit: int) -> None:
+    """Refuse what would take forever or all memory to read, a pipe or a device for example.
+
+    Raises:
+        OSError: if the path cannot be looked at.
+        BundleError: if it is no file, or longer than `limit` bytes.
+    """
+    size = path.stat().st_size
+    if not path.is_file():
+        raise BundleError(f"'{path}' is no file; expected one of at most {limit} bytes")
+    if size > limit:
+        raise BundleError(f"'{path}' has {size} bytes; expected at most {limit}")
+
+
+def _check_weights(path: Path, label: str) -> None:
+    """Refuse a network with weights that no hash covers.
+
+    Raises:
+        BundleError: naming the tensor, or why the file is no ONNX model.
+    """
+    try:
+        tensor = external_tensor(path)
+    except DamagedOnnxError as error:
+        raise BundleError(f"{label} is no ONNX model: {error}") from error
+    if tensor is not None:
+        raise BundleError(
+            f"{label} keeps the tensor '{shortened(tensor)}' in another file, which no SHA-256 "
+            "covers; save it with all weights inside"
+        )
 
 
 def sha256(path: Path) -> str:

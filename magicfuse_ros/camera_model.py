@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,15 +17,38 @@ from magicfuse_ros.errors import CalibrationError
 
 Array = npt.NDArray[np.float64]
 
-# Numbers of coefficients, as ROS's calibrators write them; none or all zero: no distortion.
+# Numbers of coefficients that OpenCV takes, rising. Drivers write fewer, or zeros behind.
 _COEFFICIENTS: dict[str, tuple[int, ...]] = {
     "plumb_bob": (4, 5),
     "rational_polynomial": (8, 12, 14),
     "equidistant": (4,),
 }
 DISTORTION_MODELS: tuple[str, ...] = tuple(_COEFFICIENTS)
+# Parts of the names that drivers give to lenses which are no pinhole even with coefficients of 0.
+_WIDE = ("fisheye", "equi", "kannala", "kb4", "omni", "mei", "ucm", "double_sphere", "ftheta")
+_BAND = 2**17  # pixels whose rays are computed at once: bounds what the steps in between take
 _ITERATIONS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-4)  # the last in pixels
 _MISS = 0.1  # pixels
+
+
+class Window(NamedTuple):
+    """The part of the sensor that the driver reads out, as `sensor_msgs/CameraInfo` has it.
+
+    Attributes:
+        x_offset: first column, in pixels of the sensor.
+        y_offset: first row.
+        height: rows of the region; all four 0: the whole sensor.
+        width: columns of the region.
+        binning_x: columns of the sensor that make one of the image; 0 is 1.
+        binning_y: rows.
+    """
+
+    x_offset: int = 0
+    y_offset: int = 0
+    height: int = 0
+    width: int = 0
+    binning_x: int = 0
+    binning_y: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,9 +58,9 @@ class CameraModel:
     Attributes:
         height: rows of its image.
         width: columns.
-        matrix: fx, 0, cx, 0, fy, cy, 0, 0, 1, in pixels.
-        model: how the lens distorts; "" where it does not.
-        distortion: the model's coefficients.
+        matrix: fx, 0, cx, 0, fy, cy, 0, 0, 1, in pixels of the image.
+        model: how the lens distorts; "" for a pinhole.
+        distortion: the model's coefficients, as many as OpenCV takes.
         rotation: 3x3 by rows, from the camera's optical frame to the frame that `matrix` projects
             from: the rectification of a stereo camera, else the identity.
     """
@@ -60,11 +84,14 @@ class CameraModel:
         p: Sequence[float],
         *,
         rectified: bool = False,
+        window: Window = Window(),  # noqa: B008 - immutable
     ) -> CameraModel:
         """Take the fields of a `sensor_msgs/CameraInfo`.
 
+        Sizes and matrices are those of the whole sensor; `window` says which part the image shows.
+
         Args:
-            height: rows.
+            height: rows of the sensor.
             width: columns.
             model: the field `distortion_model`.
             distortion: the field `d`.
@@ -72,34 +99,24 @@ class CameraModel:
             r: 9 numbers by rows; all zero: the identity.
             p: 12 numbers by rows.
             rectified: the image is rectified, so `p` and `r` describe it, not `k` and `d`.
+            window: the fields `roi`, `binning_x` and `binning_y`.
 
         Raises:
             CalibrationError: if the camera is not calibrated, or in a way that is not known here.
         """
-        matrix = tuple(map(float, np.reshape(p, (3, 4))[:, :3].flat if rectified else k))
-        name = "P" if rectified else "K"
         if height < 1 or width < 1:
             raise CalibrationError(f"camera_info is for {width}x{height} pixels; not calibrated?")
+        name = "P" if rectified else "K"
+        matrix = tuple(map(float, np.reshape(p, (3, 4))[:, :3].flat if rectified else k))
         if not (np.isfinite(matrix).all() and matrix[0] > 0 and matrix[4] > 0):
             raise CalibrationError(
                 f"camera_info has focal lengths {matrix[0]:g} and {matrix[4]:g} in {name}; "
                 "expected both above 0: is the camera calibrated?"
             )
-        coefficients = tuple(map(float, distortion))
-        if rectified or not any(coefficients):
-            model, coefficients = "", ()
-        elif model not in _COEFFICIENTS:
-            raise CalibrationError(
-                f"distortion_model is '{model}'; known are {', '.join(DISTORTION_MODELS)}. "
-                "Rectify the image and set rectified"
-            )
-        elif len(coefficients) not in _COEFFICIENTS[model] or not np.isfinite(coefficients).all():
-            raise CalibrationError(
-                f"distortion_model {model} has the coefficients {coefficients}; expected "
-                f"{' or '.join(map(str, _COEFFICIENTS[model]))} finite numbers"
-            )
-        rotation = tuple(map(float, r)) if rectified and any(r) else cls.rotation
-        return cls(height, width, matrix, model, coefficients, rotation)
+        rows, columns, matrix = _windowed(height, width, matrix, window)
+        if rectified:
+            return cls(rows, columns, matrix, rotation=_rotation(r))
+        return cls(rows, columns, matrix, *_lens(model, distortion))
 
     def project(self, points: Array) -> Array:
         """Return the pixels [N, 2] (u, v) of points [N, 3] in the optical frame, z > 0."""
@@ -121,8 +138,17 @@ class CameraModel:
             [H, W, 3] float64, unit vectors in the optical frame; NaN where no ray in front of the
             camera is imaged at that pixel, as in the corners of a strongly distorted image.
         """
-        columns, rows = np.meshgrid(np.arange(self.width), np.arange(self.height))
-        pixels = np.stack([columns, rows], axis=-1).reshape(-1, 1, 2).astype(np.float64)
+        found = np.empty((self.height, self.width, 3))
+        band = max(1, _BAND // self.width)
+        for first in range(0, self.height, band):
+            rows = np.arange(first, min(first + band, self.height))
+            found[rows[0] : rows[-1] + 1] = self._rays_of(rows)
+        return found
+
+    def _rays_of(self, rows: npt.NDArray[np.intp]) -> Array:
+        """Return the rays of some rows of the image: [rows, W, 3]."""
+        grid = np.stack(np.meshgrid(np.arange(self.width), rows), axis=-1)
+        pixels = grid.reshape(-1, 1, 2).astype(np.float64)
         rays = np.ones((pixels.shape[0], 3))
         rays[:, :2] = self._undistort(pixels).reshape(-1, 2)
         if self.model:
@@ -132,7 +158,7 @@ class CameraModel:
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         # Row vectors: multiplying from the right by the rotation applies its inverse.
         rays = rays @ np.reshape(self.rotation, (3, 3))
-        return np.asarray(rays.reshape(self.height, self.width, 3))
+        return np.asarray(rays.reshape(len(rows), self.width, 3))
 
     def _undistort(self, pixels: Array) -> Array:
         matrix, coefficients = self._matrix(), np.array(self.distortion)
@@ -147,3 +173,74 @@ class CameraModel:
 
     def _matrix(self) -> Array:
         return np.reshape(np.array(self.matrix, np.float64), (3, 3))
+
+
+def _windowed(
+    height: int, width: int, matrix: tuple[float, ...], window: Window
+) -> tuple[int, int, tuple[float, ...]]:
+    """Return rows, columns and matrix of the image that shows a window of the sensor.
+
+    The rule is that of image_geometry's PinholeCameraModel: first the offset, then the binning.
+
+    Raises:
+        CalibrationError: if the window is not within the sensor, or holds no pixel.
+    """
+    x, y, rows, columns, *binning = window
+    if not any((x, y, rows, columns)):
+        rows, columns = height, width
+    if x < 0 or y < 0 or x + columns > width or y + rows > height:
+        raise CalibrationError(
+            f"camera_info has the region of interest {columns}x{rows} at {x}, {y}; expected one "
+            f"within its {width}x{height} pixels"
+        )
+    step_x, step_y = (max(1, step) for step in binning)
+    if columns < step_x or rows < step_y:
+        raise CalibrationError(
+            f"camera_info has the region of interest {columns}x{rows} at {x}, {y} and the binning "
+            f"{step_x}x{step_y}; expected at least one pixel"
+        )
+    fx, skew, cx, _, fy, cy, *rest = matrix
+    moved = (fx / step_x, skew / step_x, (cx - x) / step_x, 0.0, fy / step_y, (cy - y) / step_y)
+    return rows // step_y, columns // step_x, (*moved, *rest)
+
+
+def _lens(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, ...]]:
+    """Return the model and its coefficients, as many as OpenCV takes; ("", ()) for a pinhole.
+
+    Raises:
+        CalibrationError: if the model is not known, or cannot have these coefficients.
+    """
+    coefficients = tuple(map(float, distortion))
+    while coefficients and coefficients[-1] == 0:
+        coefficients = coefficients[:-1]
+    if model not in _COEFFICIENTS:
+        if not coefficients and not any(part in model.lower() for part in _WIDE):
+            return "", ()
+        raise CalibrationError(
+            f"distortion_model is '{model}'; known are {', '.join(DISTORTION_MODELS)}. "
+            "Rectify the image and set rectified"
+        )
+    if not coefficients and model != "equidistant":  # which without coefficients is r = f theta
+        return "", ()
+    allowed = _COEFFICIENTS[model]
+    if len(coefficients) > allowed[-1] or not np.isfinite(coefficients).all():
+        raise CalibrationError(
+            f"distortion_model {model} has the coefficients {coefficients}; expected "
+            f"{' or '.join(map(str, allowed))} finite numbers, or fewer, or zeros behind them"
+        )
+    count = next(number for number in allowed if number >= len(coefficients))
+    return model, coefficients + (0.0,) * (count - len(coefficients))
+
+
+def _rotation(r: Sequence[float]) -> tuple[float, ...]:
+    """Return the rectification; all zero is the identity.
+
+    Raises:
+        CalibrationError: if it does not rotate.
+    """
+    if not any(r):
+        return CameraModel.rotation
+    turn = np.reshape(np.array(r, np.float64), (3, 3))
+    if not (np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0):
+        raise CalibrationError(f"camera_info has R {list(map(float, r))}; expected a rotation")
+    return tuple(map(float, r))

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import typer
-
-from magicfuse_ros.command_line import OneLineErrors
+from magicfuse_ros.command_line import CommandLine
 from magicfuse_ros.commands.bench import SeveralCombinations, bench_command
 from magicfuse_ros.commands.build import SeveralCapabilities, build_command
+from magicfuse_ros.commands.doctor import doctor_command
 from magicfuse_ros.commands.info import info_command
 from magicfuse_ros.commands.replay import replay_command
 from magicfuse_ros.commands.run import run_command
 
-app = typer.Typer(
+app = CommandLine(
     name="magicfuse",
-    cls=OneLineErrors,
     help="Fuses one visible camera with what a thermal camera would have added.",
-    no_args_is_help=True,
-    add_completion=False,
 )
 app.command("run")(run_command)
 app.command("bench", cls=SeveralCombinations)(bench_command)
 app.command("build", cls=SeveralCapabilities)(build_command)
 app.command("replay")(replay_command)
 app.command("info")(info_command)
+app.command("doctor")(doctor_command)

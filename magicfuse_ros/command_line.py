@@ -2,27 +2,102 @@
 
 from __future__ import annotations
 
+import errno
+import functools
+import os
 import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from magicfuse_ros.errors import MagicFuseError
 
+INTERRUPTED = 130  # exit code, as of a shell
+_UNLIMITED = 10_000  # columns of what is no terminal
+
+
+class CommandLine(typer.Typer):
+    """A command line whose commands take `~` in every path, and fail with one red line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(cls=OneLineErrors, no_args_is_help=True, add_completion=False, **options)
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
+        """Register a command; its paths come to it with `~` expanded."""
+        register = super().command(name, **options)
+        return lambda function: register(_with_home(function))
+
 
 class OneLineErrors(TyperGroup):
     """Prints what a user can act on as one red line; defects keep their traceback."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Let an output that is not UTF-8 show any name: escaped, what it has no letter for."""
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C ends it with exit code 130, an error with 2."""
         try:
             return super().invoke(ctx)
         except MagicFuseError as error:
-            line = Text(" ".join(f"error: {error}".split()), style="red")
-            Console(stderr=True).print(line, soft_wrap=True)
+            _print_error(str(error))
             raise typer.Exit(2) from error
+        except OSError as error:  # of a file or a disk, which no defect of ours fills up
+            if error.errno is None or error.errno == errno.EPIPE:
+                raise
+            name = f"cannot read or write '{error.filename}': " if error.filename else ""
+            _print_error(f"{name}{error.strerror}")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as stop:
+            _print_error(str(stop) or "interrupted")
+            raise typer.Exit(INTERRUPTED) from stop
+
+
+def _print_error(message: str) -> None:
+    line = message if message.startswith("interrupted") else f"error: {message}"
+    Console(stderr=True).print(Text(" ".join(line.split()), style="red"), soft_wrap=True)
+
+
+def _with_home(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that gets every path with `~` expanded: shells leave `--out=~/x` as it is.
+
+    A `~name` whose home is not known stays as it is, as in a shell.
+    """
+
+    def expanded(value: Any) -> Any:
+        if isinstance(value, Path):
+            return Path(os.path.expanduser(value))
+        if isinstance(value, list):
+            return [expanded(item) for item in value]
+        return value
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        function(**{name: expanded(value) for name, value in values.items()})
+
+    return command
+
+
+def output_console() -> Console:
+    """Return the console for results on stdout: as wide as need be where that is no terminal."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_UNLIMITED)
+
+
+def unclipped(table: Table) -> Table:
+    """Let a table's cells go on in the next line where a terminal is narrow, and clip none."""
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
 
 
 class SeveralValues(TyperCommand):

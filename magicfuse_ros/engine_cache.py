@@ -26,6 +26,9 @@ from magicfuse_ros.errors import EngineError
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]  # auto: the backend's own
+ASKED_PRECISIONS: tuple[AskedPrecision, ...] = ("auto", *PRECISIONS)
+PASSES = 2  # one more with every change of onnx_passes.py, or of a build's settings
 
 
 class EngineKey(BaseModel):
@@ -37,11 +40,15 @@ class EngineKey(BaseModel):
     onnx_sha256: str
     backend: str
     version: str = Field(description="of the backend's library")
-    device: str = Field(description="compute capability, such as sm_89, or the CPU's name")
+    device: str = Field(
+        description="compute capability, such as sm_89, with product and module where an engine is "
+        "bound to them; or the CPU's name"
+    )
     precision: Precision
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    magicfuse_ros: str = Field(__version__, description="its passes prepare the ONNX for a build")
+    magicfuse_ros: str = __version__
+    passes: int = Field(PASSES, description="version of what prepares the ONNX for a build")
 
     @classmethod
     def of(
@@ -106,9 +113,9 @@ def cache_folder() -> Path:
         EngineError: if none of the three is known.
     """
     if folder := os.environ.get("MAGICFUSE_CACHE"):
-        return Path(folder).expanduser()
+        return Path(os.path.expanduser(folder))
     if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder) / "magicfuse"
+        return Path(os.path.expanduser(folder)) / "magicfuse"
     try:
         return Path.home() / ".cache" / "magicfuse"
     except RuntimeError as error:
@@ -164,6 +171,15 @@ class EngineCache:
             )
         return Hit(engine)
 
+    def has(self, key: EngineKey) -> bool:
+        """Return whether there is an engine of a key, without reading it."""
+        path = self.path(key)
+        try:
+            manifest = _read(path.with_suffix(".json"))
+            return manifest.key == key and manifest.engine_bytes == path.stat().st_size
+        except (OSError, ValueError):
+            return False
+
     def store(self, key: EngineKey, engine: bytes) -> Path:
         """Write an engine and its manifest; return the engine's path. Call it in `locked`.
 
@@ -182,8 +198,9 @@ class EngineCache:
             for partial in path.parent.glob(f".{path.stem}.*"):  # of a build that was killed
                 partial.unlink()
             path.with_suffix(".json").unlink(missing_ok=True)
-            _replace(path, engine)
-            _replace(path.with_suffix(".json"), manifest.model_dump_json(indent=2).encode() + b"\n")
+            write_whole(path, engine)
+            content = manifest.model_dump_json(indent=2) + "\n"
+            write_whole(path.with_suffix(".json"), content.encode())
         except OSError as error:
             raise EngineError(f"cannot write engine '{path}': {_reason(error)}") from error
         return path
@@ -240,8 +257,12 @@ def _read(path: Path) -> EngineManifest:
     return EngineManifest.model_validate_json(path.read_bytes())
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that is there completely or not at all, even where the machine loses power."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there completely or not at all, even where the machine loses power.
+
+    Raises:
+        OSError: if that fails; a file that was there before still is.
+    """
     handle, partial = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -13,6 +13,10 @@ class BackendError(MagicFuseError):
     """An inference backend that is not installed, not known, or that failed on a network."""
 
 
+class DeviceLostError(BackendError):
+    """A GPU that failed in a way that only a new process can mend."""
+
+
 class FrameError(MagicFuseError):
     """An image that cannot be fused: wrong dtype, shape, encoding or length."""
 

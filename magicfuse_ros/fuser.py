@@ -16,6 +16,14 @@ from magicfuse_ros.geometry import FITS, Fit, Geometry
 from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, check_outputs
 from magicfuse_ros.sampler import Sampler
 
+# What is often asked for: what fuse_node publishes, for a viewer, for navigation; mode restore.
+_OFTEN: tuple[tuple[Output, ...], ...] = (
+    ("mag_image", "mask", "confidence"),
+    ("mag_image",),
+    ("mask", "confidence"),
+    ("restored",),
+)
+
 __all__ = ["OUTPUTS", "FusedFrame", "Fuser", "Output"]
 
 
@@ -170,8 +178,19 @@ class Fuser:
         self._bundle = bundle
 
     def warm_up(self) -> None:
-        """Run every network once, so that the first real frame is not slower than the others."""
-        self(np.zeros((*self._size, 3), np.uint8))
+        """Run every network once, so that the first real frame is not slower than the others.
+
+        A backend that records frames does so here for every K and what is often asked for: neither
+        a deadline that changes K nor a new subscriber then stops the stream.
+        """
+        image = np.zeros((*self._size, 3), np.uint8)
+        self(image)
+        if self._backend.records:
+            steps = self._steps
+            for self.steps in sorted(self._bundle.manifest.step_grids):
+                for outputs in (self.outputs, *_OFTEN):
+                    self(image, outputs)
+            self.steps = steps
 
 
 def _check(image: object) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from math import cos, hypot, pi, sin
+from math import asin, cos, degrees, hypot, pi, sin
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,10 @@ IGNORED, GROUND, BLOCKING = 0, 1, 2
 # What is seen up to so much farther than the foot of a thing still counts as its foot: a height of
 # 1 - 1 / 1.05 = 5 % of the camera's.
 _FOOT = 1.05
+_LOWEST = 0.01  # metres; a camera nearer to the ground is one whose height is not known
+# Poses that differ by less are one: at 15 m from a camera 1.5 m up, 2 mm on the ground.
+_SAME_TURN, _SAME_PLACE = 1e-5, 1e-4  # elements of the rotation; metres
+_BAND = 2**17  # pixels that are projected at once: bounds what the steps in between take
 _LINK_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
@@ -47,14 +51,14 @@ class CameraPose:
         """Refuse a camera that is not above the ground.
 
         Raises:
-            CalibrationError: if a number is not finite, or z is not above 0.
+            CalibrationError: if a number is not finite, or z is not 0.01 or more.
         """
         if not np.isfinite([*self.rotation, *self.position]).all():
             raise CalibrationError(f"camera pose has numbers that are not finite: {self}")
-        if self.position[2] <= 0:
+        if self.position[2] < _LOWEST:
             raise CalibrationError(
-                f"camera is {self.position[2]:.3f} m above the ground; expected more than 0: the "
-                "base frame's plane z = 0 must be the ground"
+                f"camera is {self.position[2]:.3f} m above the ground; expected at least {_LOWEST} "
+                "m: the base frame's plane z = 0 must be the ground"
             )
 
     @classmethod
@@ -102,6 +106,16 @@ class CameraPose:
         """Return the rotation as [3, 3]."""
         return np.reshape(np.array(self.rotation), (3, 3))
 
+    def is_close(self, other: CameraPose) -> bool:
+        """Return whether the poses differ by no more than rounding, as of a chain of transforms."""
+        turn = np.subtract(self.rotation, other.rotation)
+        shift = np.subtract(self.position, other.position)
+        return bool(np.abs(turn).max() < _SAME_TURN and np.abs(shift).max() < _SAME_PLACE)
+
+    def down(self) -> float:
+        """Return how far the camera looks below the horizon, radians; above it: negative."""
+        return -asin(max(-1.0, min(1.0, self.rotation[8])))
+
     def heading(self) -> float:
         """Return the bearing, in the ground frame, of what is ahead (or up in a bird's view)."""
         _, down, forward = self.matrix().T
@@ -136,8 +150,8 @@ class Scan:
         angle_min: of the first beam's middle, radians from the x of the ground frame to its y.
         angle_increment: between two beams, radians.
         range_max: the largest range that can occur, metres.
-        ranges: [N] float32, metres from the origin of the ground frame; inf: ground is seen and
-            nothing blocks; NaN: neither ground nor a thing is seen.
+        ranges: [N] float32, N at least 1, metres from the origin of the ground frame; inf: ground
+            is seen and nothing blocks; NaN: neither ground nor a thing is seen.
     """
 
     angle_min: float
@@ -175,27 +189,38 @@ class GroundProjection:
             increment: width of a beam of the scan, radians, about; a circle has a whole number.
         """
         self.shape: tuple[int, int] = (rays.shape[0], rays.shape[1])
-        directions = rays.reshape(-1, 3) @ pose.matrix().T
-        x, y, height = pose.position
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            length = np.where(directions[:, 2] < 0, height / -directions[:, 2], np.nan)
-        away = length * np.hypot(directions[:, 0], directions[:, 1])
-        (pixels,) = np.nonzero(away <= max_range)
-        # From far to near: where several pixels write to one place, the nearest is the last.
-        pixels = pixels[np.argsort(-away[pixels], kind="stable")]
-        self._pixels = pixels
-        self._away = away[pixels].astype(np.float32)
-        self._points = np.zeros(len(pixels), CLOUD)
-        for axis, along in zip("xyz", rays.reshape(-1, 3)[pixels].T, strict=True):
-            self._points[axis] = length[pixels] * along
-        offset = length[pixels, None] * directions[pixels, :2]
+        self._pose, self._max_range = pose, max_range
         self._increment = 2 * pi / round(2 * pi / increment)
         self._heading = pose.heading()
+        flat = rays.reshape(-1, 3)
+        bands = [
+            _project(flat[first : first + _BAND], first, pose, max_range)
+            for first in range(0, len(flat), _BAND)
+        ]
+        pixels, away, points, offset = (np.concatenate(parts) for parts in zip(*bands, strict=True))
+        # From far to near: where several pixels write to one place, the nearest is the last.
+        order = np.argsort(-away, kind="stable")
+        self._pixels: Indices = pixels[order]
+        self._away = away[order].astype(np.float32)
+        self._points = points[order]
+        offset = offset[order]
         self._bearing, _ = self._bins(offset)
+        x, y, _ = pose.position
         places = offset + np.array([x, y])
         self._beam, self._first_beam = self._bins(places)
         self._range = np.hypot(places[:, 0], places[:, 1]).astype(np.float32)
         self._range_max = max_range + hypot(x, y)
+
+    def blindness(self) -> str:
+        """Return why no pixel at all meets the ground; empty where one does."""
+        if self._pixels.size:
+            return ""
+        angle = degrees(self._pose.down())
+        return (
+            f"no pixel of the image meets the ground within max_range {self._max_range:g} m: the "
+            f"camera is {self._pose.position[2]:.2f} m above it and looks {abs(angle):.0f} degrees "
+            f"{'down' if angle > 0 else 'up'}"
+        )
 
     def _bins(self, places: Array) -> tuple[Indices, int]:
         """Return the bin of every place's bearing, counted from the first one, and that one."""
@@ -258,5 +283,31 @@ class GroundProjection:
         )
 
 
+def _project(
+    rays: Array, first: int, pose: CameraPose, max_range: float
+) -> tuple[Indices, Array, npt.NDArray[np.void], Array]:
+    """Find what of a band of pixels is on the ground.
+
+    Args:
+        rays: [N, 3] of the band.
+        first: index of its first pixel.
+        pose: of the camera.
+        max_range: how far from below the camera ground is believed, metres.
+
+    Returns:
+        Of the M pixels on the ground: index, distance from below the camera, point of dtype
+        `CLOUD` in the optical frame, and x, y from below the camera [M, 2] in the ground frame.
+    """
+    directions = rays @ pose.matrix().T
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        length = np.where(directions[:, 2] < 0, pose.position[2] / -directions[:, 2], np.nan)
+        away = length * np.hypot(directions[:, 0], directions[:, 1])
+        (found,) = np.nonzero(away <= max_range)
+    points = np.zeros(len(found), CLOUD)
+    for axis, along in zip("xyz", rays[found].T, strict=True):
+        points[axis] = length[found] * along
+    return found + first, away[found], points, length[found, None] * directions[found, :2]
+
+
 def _count(bins: Indices) -> int:
-    return int(bins.max()) + 1 if bins.size else 0
+    return int(bins.max()) + 1 if bins.size else 1

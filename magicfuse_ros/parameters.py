@@ -1,4 +1,4 @@
-"""The parameters of the nodes: one schema each for the node, its YAML in `config/` and the README.
+"""The parameters of the nodes: one schema each for the node, its YAML in `config/` and its page in `docs/`.
 
 `python -m magicfuse_ros.parameters` writes these files anew after a change here.
 """
@@ -17,6 +17,10 @@ from magicfuse_ros.geometry import Fit
 
 Value = bool | int | float | str | list[str]
 _LIVE: dict[str, JsonValue] = {"live": True}
+_AUTOSTART = (
+    "configure and activate at the start, and try again every 5 s until both succeed; the launch "
+    "files set it"
+)
 TABLE_BEGIN = "<!-- parameters of {node}: written by python -m magicfuse_ros.parameters -->"
 TABLE_END = "<!-- /parameters of {node} -->"
 
@@ -28,11 +32,14 @@ class FuseParameters(BaseModel):
 
     bundle: str = Field("", description="folder of the bundle; empty: the bundle of the package")
     backend: Literal["auto", "tensorrt_rtx", "tensorrt", "openvino", "onnxruntime"] = Field(
-        "auto", description="inference library; auto: the first that can run here, GPU before CPU"
+        "auto",
+        description="inference library; auto: the first that can run here, GPU before CPU, where "
+        "the GPU's engines are built",
     )
-    precision: Literal["fp32", "fp16", "int8"] = Field(
-        "fp32",
-        description="arithmetic of the networks; fp16 on a GPU only, int8 where the bundle has it",
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        "auto",
+        description="arithmetic of the networks; auto: fp16 on a GPU, fp32 on a CPU. fp16 on a GPU "
+        "only, int8 on a CPU only, where the bundle has it",
     )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of a network; 0: all cores")
     fit: Fit = Field(
@@ -41,9 +48,12 @@ class FuseParameters(BaseModel):
     image_transport: Literal["raw", "compressed"] = Field(
         "raw", description="raw subscribes to image, compressed to image/compressed"
     )
-    autostart: bool = Field(
-        False, description="configure and activate at the start; the launch files set it"
-    )
+    image_bits: int = Field(
+        0, ge=0, le=16,
+        description="how many bits a camera uses of its 16-bit images; 0: the least of 10, 12, 14 "
+        "and 16 that holds the highest value so far",
+    )  # fmt: skip
+    autostart: bool = Field(False, description=_AUTOSTART)
     mode: Mode = Field(
         "fuse",
         description="restore: only the restored image, at a fraction of the cost; auto: fuse, and "
@@ -88,6 +98,10 @@ class GroundParameters(BaseModel):
         description="frame of the scan; its plane z = 0 is the ground. Without TF its origin must "
         "lie below the camera",
     )
+    transform_timeout: float = Field(
+        0.2, ge=0.0, le=10.0,
+        description="how long a mask waits for its transform, seconds; those after it wait, too",
+    )  # fmt: skip
     camera_height: float = Field(
         1.5, ge=0.01, le=100.0, description="of the camera above the ground, metres"
     )
@@ -117,12 +131,14 @@ class GroundParameters(BaseModel):
         ["sky"],
         description="classes that neither are ground nor block; every other class blocks",
     )
+    autostart: bool = Field(False, description=_AUTOSTART)
 
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "fuse_node": FuseParameters,
     "ground_cloud_node": GroundParameters,
 }
+PAGES = {"fuse_node": "topics.md", "ground_cloud_node": "navigation.md"}  # in docs/
 
 
 @dataclass(frozen=True)
@@ -192,28 +208,26 @@ def table(node: str = "fuse_node") -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_tables(readme: str) -> str:
-    """Return a README text with every node's parameter table put between its two markers.
+def with_table(page: str, node: str) -> str:
+    """Return a page with the node's parameter table put between its two markers.
 
     Raises:
         ValueError: if a marker is missing.
     """
-    for node in SCHEMAS:
-        begin, end = TABLE_BEGIN.format(node=node), TABLE_END.format(node=node)
-        before, rest = readme.split(begin)
-        _, after = rest.split(end)
-        readme = f"{before}{begin}\n{table(node)}{end}{after}"
-    return readme
+    begin, end = TABLE_BEGIN.format(node=node), TABLE_END.format(node=node)
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{table(node)}{end}{after}"
 
 
 def main() -> None:
-    """Write the nodes' files in `config/` and the README tables of the source tree."""
+    """Write the nodes' files in `config/` and their tables in `docs/` of the source tree."""
     root = Path(__file__).resolve().parents[1]
     for node in SCHEMAS:
         name = node.removesuffix("_node")
         (root / "config" / f"{name}.yaml").write_text(yaml(node), encoding="utf-8")
-    readme = root / "README.md"
-    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+        page = root / "docs" / PAGES[node]
+        page.write_text(with_table(page.read_text(encoding="utf-8"), node), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    train_steps: int = Field(1000, ge=2, description="number of noise levels T")
+    train_steps: int = Field(1000, ge=2, le=100_000, description="number of noise levels T")
     beta_start: float = Field(0.00085, gt=0, lt=1)
     beta_end: float = Field(0.012, gt=0, lt=1)
     zero_terminal_snr: bool = Field(True, description="rescale so that alpha-bar at T is 0")

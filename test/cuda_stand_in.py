@@ -1,4 +1,4 @@
-"""A stand-in for cuda-python with the host's memory on both sides, and what tests queue on it.
+"""A stand-in for libcudart with the host's memory on both sides, and what tests queue on it.
 
 Work runs only when the stream is waited for, as late as a GPU may run it; captured work only when
 its graph is launched.
@@ -8,172 +8,226 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from enum import Enum
 from itertools import count
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from magicfuse_ros.backends import cudart
+from magicfuse_ros.backends.cuda import Device
 
-def copy_on_device(target: int, source: int, nbytes: int, stream: int) -> tuple[Any]:
-    """Queue what stands for a network's work, with cuda-python or with what stands in for it."""
-    from cuda.bindings import runtime
-
-    kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-    status: tuple[Any] = runtime.cudaMemcpyAsync(target, source, nbytes, kind, stream)
-    return status
-
-
-class Status(Enum):
-    cudaSuccess = 0  # noqa: N815
-    cudaErrorInvalidValue = 1  # noqa: N815
-    cudaErrorMemoryAllocation = 2  # noqa: N815
-    cudaErrorNoDevice = 100  # noqa: N815
-    cudaErrorStreamCaptureUnsupported = 900  # noqa: N815
-    cudaErrorStreamCaptureInvalidated = 901  # noqa: N815
+NAMES = {
+    0: "cudaSuccess",
+    1: "cudaErrorInvalidValue",
+    2: "cudaErrorMemoryAllocation",
+    35: "cudaErrorInsufficientDriver",
+    100: "cudaErrorNoDevice",
+    700: "cudaErrorIllegalAddress",
+    900: "cudaErrorStreamCaptureUnsupported",
+    901: "cudaErrorStreamCaptureInvalidated",
+}
+INVALID_VALUE, MEMORY_ALLOCATION, ILLEGAL_ADDRESS = 1, 2, 700
+CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED = 900, 901
+STREAM = 7
 
 
-class Runtime(ModuleType):
-    """As much of cuda.bindings.runtime as the package uses."""
+def copy_on_device(device: Device, target: int, source: int, nbytes: int) -> None:
+    """Queue what stands for a network's work, on a GPU or on what stands in for one."""
+    arguments = (target, source, nbytes, cudart.COPY_ON_DEVICE, device.stream)
+    device.call("cudaMemcpyAsync", *arguments)
 
-    cudaError_t = Status  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(  # noqa: N815
-        cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
-    )
-    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
-    cudaHostAllocDefault = 0  # noqa: N815
-    cudaStreamNonBlocking = 1  # noqa: N815
-    cudaEventRecordExternal = 1  # noqa: N815
+
+class _Function:
+    """A C function, as ctypes has it: it takes as many arguments as it was declared with."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.argtypes: tuple[Any, ...] = ()
+        self.restype: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        assert len(arguments) == len(self.argtypes)
+        for argument, kind in zip(arguments, self.argtypes, strict=True):
+            kind.from_param(argument)  # raises where ctypes would
+        return self._function(*arguments)
+
+
+def _set(out: Any, value: Any) -> int:
+    """Write through a pointer made by `byref`."""
+    out._obj.value = value
+    return 0
+
+
+class Library:
+    """As much of libcudart as the package uses. `broken` is the status of every call from then on.
+
+    Attributes:
+        memory: the allocated buffers by their address.
+    """
 
     def __init__(self) -> None:
-        super().__init__("cuda.bindings.runtime")
-        self.count: tuple[Status, int | None] = (Status.cudaSuccess, 1)
+        self.count = 1
+        self.capability = (8, 9)
+        self.broken = 0
         self.memory: dict[int, Any] = {}
         self.limit = 1 << 28
         self.queue: list[Callable[[], None]] = []
-        self.graphs: dict[str, list[Callable[[], None]]] = {}
-        self.events: dict[str, float | None] = {}
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.events: dict[int, float | None] = {}
+        self.flags = 0
         self._captured: list[Callable[[], None]] | None = None
         self._invalidated = False
-        self._names = map("handle {}".format, count())
+        self._handles = count(1000)
         self._clock = count()
 
-    def _allocate(self, nbytes: int) -> tuple[Status, int | None]:
+    def __getattr__(self, name: str) -> _Function:
+        if not name.startswith("cuda"):
+            raise AttributeError(name)
+        known = getattr(type(self), f"_{name}")
+
+        def function(*arguments: Any) -> Any:
+            if self.broken and not name.startswith("cudaGetError"):
+                return self.broken
+            return known(self, *arguments)
+
+        made = _Function(function)
+        self.__dict__[name] = made
+        return made
+
+    def _allocate(self, out: Any, nbytes: int) -> int:
         if self._captured is not None:
             self._invalidated = True
-            return Status.cudaErrorStreamCaptureUnsupported, None
+            return CAPTURE_UNSUPPORTED
         if sum(map(len, self.memory.values())) + nbytes > self.limit:
-            return Status.cudaErrorMemoryAllocation, None
+            return MEMORY_ALLOCATION
         buffer = ctypes.create_string_buffer(nbytes)
         address = ctypes.addressof(buffer)
         self.memory[address] = buffer
-        return Status.cudaSuccess, address
+        return _set(out, address)
 
-    def _free(self, address: int) -> tuple[Status]:
+    def _free(self, address: int) -> int:
         del self.memory[address]
-        return (Status.cudaSuccess,)
+        return 0
 
-    def _queue(self, work: Callable[[], None]) -> tuple[Status]:
+    def _queue(self, work: Callable[[], None]) -> int:
         (self.queue if self._captured is None else self._captured).append(work)
-        return (Status.cudaSuccess,)
+        return 0
 
-    def cudaGetDeviceCount(self) -> tuple[Status, int | None]:  # noqa: N802
-        return self.count
+    def _cudaGetErrorName(self, status: int) -> bytes:  # noqa: N802
+        return NAMES[status].encode()
 
-    def cudaSetDevice(self, index: int) -> tuple[Status]:  # noqa: N802
-        return (Status.cudaSuccess,)
+    def _cudaGetErrorString(self, status: int) -> bytes:  # noqa: N802
+        return b"what it means"
 
-    def cudaGetDeviceProperties(self, index: int) -> tuple[Status, Any]:  # noqa: N802
-        return Status.cudaSuccess, SimpleNamespace(name=b"Test GPU", major=8, minor=9)
+    def _cudaDriverGetVersion(self, out: Any) -> int:  # noqa: N802
+        return _set(out, 12080)
 
-    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Status, int]:  # noqa: N802
-        return Status.cudaSuccess, 7
+    def _cudaRuntimeGetVersion(self, out: Any) -> int:  # noqa: N802
+        return _set(out, 12060)
 
-    def cudaStreamDestroy(self, stream: int) -> tuple[Status]:  # noqa: N802
-        return (Status.cudaSuccess,)
+    def _cudaGetDeviceCount(self, out: Any) -> int:  # noqa: N802
+        return _set(out, self.count) if self.count else 100
 
-    def cudaMalloc(self, nbytes: int) -> tuple[Status, int | None]:  # noqa: N802
-        return self._allocate(nbytes)
+    def _cudaSetDeviceFlags(self, flags: int) -> int:  # noqa: N802
+        self.flags = flags
+        return 0
 
-    def cudaHostAlloc(self, nbytes: int, flags: int) -> tuple[Status, int | None]:  # noqa: N802
-        return self._allocate(nbytes)
+    def _cudaSetDevice(self, index: int) -> int:  # noqa: N802
+        return 0
 
-    def cudaFree(self, address: int) -> tuple[Status]:  # noqa: N802
+    def _cudaDeviceGetAttribute(self, out: Any, attribute: int, device: int) -> int:  # noqa: N802
+        return _set(out, self.capability[attribute - cudart.COMPUTE_CAPABILITY_MAJOR])
+
+    def _cudaMemGetInfo(self, free: Any, total: Any) -> int:  # noqa: N802
+        used = sum(map(len, self.memory.values()))
+        return _set(free, self.limit - used) or _set(total, self.limit)
+
+    def _cudaStreamCreateWithFlags(self, out: Any, flags: int) -> int:  # noqa: N802
+        return _set(out, STREAM)
+
+    def _cudaStreamDestroy(self, stream: int) -> int:  # noqa: N802
+        return 0
+
+    def _cudaMalloc(self, out: Any, nbytes: int) -> int:  # noqa: N802
+        return self._allocate(out, nbytes)
+
+    def _cudaHostAlloc(self, out: Any, nbytes: int, flags: int) -> int:  # noqa: N802
+        return self._allocate(out, nbytes)
+
+    def _cudaFree(self, address: int) -> int:  # noqa: N802
         return self._free(address)
 
-    def cudaFreeHost(self, address: int) -> tuple[Status]:  # noqa: N802
+    def _cudaFreeHost(self, address: int) -> int:  # noqa: N802
         return self._free(address)
 
-    def cudaMemcpyAsync(  # noqa: N802
+    def _cudaMemcpyAsync(  # noqa: N802
         self, target: int, source: int, nbytes: int, kind: int, stream: int
-    ) -> tuple[Status]:
-        assert stream == 7
+    ) -> int:
+        assert stream == STREAM
         if not (target and source):
-            return (Status.cudaErrorInvalidValue,)
+            return INVALID_VALUE
 
         def copy() -> None:
             ctypes.memmove(target, source, nbytes)
 
         return self._queue(copy)
 
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Status]:  # noqa: N802
+    def _cudaStreamSynchronize(self, stream: int) -> int:  # noqa: N802
         if self._captured is not None:
             self._invalidated = True
-            return (Status.cudaErrorStreamCaptureUnsupported,)
+            return CAPTURE_UNSUPPORTED
         while self.queue:
             self.queue.pop(0)()
-        return (Status.cudaSuccess,)
+        return 0
 
-    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Status]:  # noqa: N802
+    def _cudaStreamBeginCapture(self, stream: int, mode: int) -> int:  # noqa: N802
         assert self._captured is None
         self._captured, self._invalidated = [], False
-        return (Status.cudaSuccess,)
+        return 0
 
-    def cudaStreamEndCapture(self, stream: int) -> tuple[Status, str | None]:  # noqa: N802
+    def _cudaStreamEndCapture(self, stream: int, out: Any) -> int:  # noqa: N802
         assert self._captured is not None
         captured, self._captured = self._captured, None
         if self._invalidated:
-            return Status.cudaErrorStreamCaptureInvalidated, None
-        name = next(self._names)
-        self.graphs[name] = captured
-        return Status.cudaSuccess, name
+            return CAPTURE_INVALIDATED
+        return self._made(out, captured)
 
-    def cudaGraphInstantiate(self, graph: str, flags: int) -> tuple[Status, str]:  # noqa: N802
-        name = next(self._names)
-        self.graphs[name] = list(self.graphs[graph])
-        return Status.cudaSuccess, name
+    def _cudaGraphInstantiateWithFlags(self, out: Any, graph: int, flags: int) -> int:  # noqa: N802
+        return self._made(out, list(self.graphs[graph]))
 
-    def cudaGraphDestroy(self, graph: str) -> tuple[Status]:  # noqa: N802
-        del self.graphs[graph]
-        return (Status.cudaSuccess,)
+    def _made(self, out: Any, work: list[Callable[[], None]]) -> int:
+        handle = next(self._handles)
+        self.graphs[handle] = work
+        return _set(out, handle)
 
-    def cudaGraphExecDestroy(self, graph: str) -> tuple[Status]:  # noqa: N802
-        return self.cudaGraphDestroy(graph)
+    def _cudaGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+        del self.graphs[getattr(graph, "value", graph)]
+        return 0
 
-    def cudaGraphLaunch(self, graph: str, stream: int) -> tuple[Status]:  # noqa: N802
+    def _cudaGraphExecDestroy(self, graph: int) -> int:  # noqa: N802
+        return self._cudaGraphDestroy(graph)
+
+    def _cudaGraphLaunch(self, graph: int, stream: int) -> int:  # noqa: N802
         self.queue.extend(self.graphs[graph])
-        return (Status.cudaSuccess,)
+        return 0
 
-    def cudaEventCreate(self) -> tuple[Status, str]:  # noqa: N802
-        name = next(self._names)
-        self.events[name] = None
-        return Status.cudaSuccess, name
+    def _cudaEventCreateWithFlags(self, out: Any, flags: int) -> int:  # noqa: N802
+        handle = next(self._handles)
+        self.events[handle] = None
+        return _set(out, handle)
 
-    def cudaEventDestroy(self, event: str) -> tuple[Status]:  # noqa: N802
+    def _cudaEventDestroy(self, event: int) -> int:  # noqa: N802
         del self.events[event]
-        return (Status.cudaSuccess,)
+        return 0
 
-    def cudaEventRecordWithFlags(  # noqa: N802
-        self, event: str, stream: int, flags: int
-    ) -> tuple[Status]:
+    def _cudaEventRecordWithFlags(self, event: int, stream: int, flags: int) -> int:  # noqa: N802
         if bool(flags) != (self._captured is not None):
-            return (Status.cudaErrorInvalidValue,)
+            return INVALID_VALUE
 
         def record() -> None:
             self.events[event] = float(next(self._clock))
 
         return self._queue(record)
 
-    def cudaEventElapsedTime(self, start: str, end: str) -> tuple[Status, float]:  # noqa: N802
+    def _cudaEventElapsedTime(self, out: Any, start: int, end: int) -> int:  # noqa: N802
         first, last = self.events[start], self.events[end]
         assert first is not None and last is not None
-        return Status.cudaSuccess, last - first
+        return _set(out, last - first)

@@ -58,7 +58,7 @@ def drive(
         recorded = stamp + LATENCY
         if info and i in (0, count // 2):
             messages.append(("/camera/camera_info", recorded - 1, camera_info(stamp, focal=i)))
-        bad = "bayer_rggb8" if i in broken else ""
+        bad = "odd_code" if i in broken else ""
         if suffix:
             bgr = cv2.cvtColor(frame(i), cv2.COLOR_RGB2BGR)
             data = cv2.imencode(suffix, bgr)[1].tobytes()

@@ -249,6 +249,10 @@ class Rig:
         assert self.spin_until(lambda: self._newest_report_ns >= began), self.output()
         return self.diagnostics[-1]
 
+    def says(self, words: str) -> bool:
+        """Wait until the node's diagnostics say something."""
+        return self.spin_until(lambda: any(words in r["message"] for r in self.diagnostics[-1:]))
+
     def counts(self) -> dict[str, int]:
         """Return the node's counters of images once no image is in work.
 

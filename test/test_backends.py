@@ -270,6 +270,43 @@ def test_a_precision_that_a_backend_has_not_is_refused(monkeypatch: pytest.Monke
     with pytest.raises(BackendError, match="'openvino' has no precision 'fp8'"):
         backends.select("openvino", precision="fp8")  # type: ignore[arg-type]
     assert backends.choose("auto", "int8").used == "openvino"
+    with pytest.raises(BackendError, match="'tensorrt' computes in fp16 or fp32, not in int8: a G"):
+        backends.select("tensorrt", precision="int8")
+
+
+def gpu_with(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Let there be a GPU with TensorRT, for which an engine is missing for a reason."""
+    monkeypatch.setattr(backends, "missing_device", lambda: "")
+    module = ModuleType("magicfuse_ros.backends.tensorrt")
+    module.__dict__["missing_engine"] = lambda bundle, precision: missing
+    monkeypatch.setitem(sys.modules, "magicfuse_ros.backends.tensorrt", module)
+    monkeypatch.setitem(sys.modules, "magicfuse_ros.backends.tensorrt_rtx", None)
+
+
+def test_auto_takes_the_cpu_where_no_engine_is_built_and_says_what_builds_it(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    gpu_with(monkeypatch, "no engine of ckg.onnx was built for sm_87 Orin in fp16")
+    choice = backends.choose("auto", bundle=bundle)
+    assert (choice.used, choice.precision) == ("openvino", "fp32")
+    assert "tensorrt has no engines (no engine of ckg.onnx was built for sm_87 Orin" in choice.why
+    command = f"magicfuse build '{bundle.root}' --backend tensorrt --precision fp16"
+    assert f"run: {command})" in choice.why
+    assert "--precision fp32)" in backends.choose("auto", "fp32", bundle).why
+    assert backends.choose("tensorrt", bundle=bundle).used == "tensorrt"  # never replaced
+    gpu_with(monkeypatch, "")
+    choice = backends.choose("auto", bundle=bundle)
+    assert (choice.used, choice.precision) == ("tensorrt", "fp16")
+
+
+def test_a_precision_that_nobody_asked_for_is_the_backends_own() -> None:
+    precisions = {name: backends.resolve(name, "auto") for name in backends.BACKENDS[1:]}
+    assert precisions == {
+        "tensorrt_rtx": "fp16", "tensorrt": "fp16", "openvino": "fp32", "onnxruntime": "fp32",
+    }  # fmt: skip
+    assert backends.select("openvino").precision == "fp32"
+    assert backends.select("openvino", precision="int8").precision == "int8"
 
 
 @pytest.mark.parametrize("name", INSTALLED)

@@ -13,11 +13,13 @@ from typer.testing import CliRunner, Result
 
 from magicfuse_ros.bench import worker as worker_process
 from magicfuse_ros.bench.conv_peak import ConvolutionPeak
-from magicfuse_ros.bench.messages import Job
-from magicfuse_ros.bench.report import summarise
+from magicfuse_ros.bench.gpu import Gpu
+from magicfuse_ros.bench.messages import Job, Ready, Round
+from magicfuse_ros.bench.report import make_report, summarise
 from magicfuse_ros.bench.rounds import Worker, interleave
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
+from magicfuse_ros.commands import bench as bench_module
 from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.fuser import FusedFrame
@@ -132,6 +134,43 @@ def test_warm_up_frames_are_not_timed(monkeypatch: MonkeyPatch) -> None:
     assert worker_process.time_frames(fuse, 2) == ([1000.0, 2000.0], {"ikr": [1.0, 2.0]})
 
 
+def test_without_openvino_times_are_reported_and_the_peak_is_not(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError('no openvino')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = tmp_path / "bench.json"
+    result = bench(tiny_bundle, "--rounds", "1", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    report = json.loads(path.read_text())
+    (timed,) = report["results"]
+    assert timed["backend"] == "onnxruntime" and timed["median_ms"] > 0
+    assert timed["conv_peak_gflops"] is timed["efficiency"] is timed["peak_ratio"] is None
+    assert report["machine"]["conv_peak_gflops"] is None
+    assert "not measured" in result.output
+
+
+def test_a_gpu_has_a_peak_of_its_own_and_is_named_in_the_report(tiny_bundle: Path) -> None:
+    card = Gpu(
+        name="Orin", compute_capability="8.7", memory_mb=7600, module="Orin Nano", jetpack="",
+        driver="540.4.0", driver_cuda="12.6", runtime="12.6", power_mode="MODE_15W",
+    )  # fmt: skip
+
+    def timed(peak: float, gpu: Gpu | None) -> Any:
+        turns: Any = Turns(job(tiny_bundle, "auto"), fails_in=0, error=BackendError())
+        turns.ready = turns.ready.model_copy(update={"gpu": gpu, "precision": "fp16"})
+        turns.rounds = [
+            Round(end_to_end_ms=[10], stages_ms={"mkf": [1]}, rss_mb=1, conv_peak_gflops=peak)
+        ]
+        return turns
+
+    workers = [timed(9000.0, card), timed(100.0, None)]
+    made = make_report(Bundle.load(tiny_bundle), workers, [], 1)
+    assert made.machine.gpu == card and made.machine.conv_peak_gflops == 100
+    assert [r.conv_peak_gflops for r in made.results] == [9000, 100]
+    assert made.results[0].precision == "fp16"
+
+
 def test_the_peak_is_one_that_a_cpu_can_have() -> None:
     gflops = ConvolutionPeak(threads=1).measure(repeats=1)
     assert 0.05 < gflops < 500  # a core of today: at most 2 x 2 x 16 flop at 5 GHz
@@ -156,13 +195,66 @@ def test_what_cannot_be_timed_is_one_line(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_file_that_cannot_be_written_is_an_error(tiny_bundle: Path) -> None:
-    result = bench(
-        tiny_bundle, "--backend", "onnxruntime", "--rounds", "1", "--json", "no/folder/x.json"
-    )
-    assert result.exit_code == 2 and "cannot write 'no/folder/x.json'" in result.stderr
-
-
 def test_numbers_out_of_range_are_refused(tiny_bundle: Path) -> None:
     for option in ("--frames", "--rounds"):
         assert bench(tiny_bundle, option, "0").exit_code == 2
+
+
+class Turns:
+    """Stands in for a worker whose process fails in a given round."""
+
+    def __init__(self, tiny: Job, fails_in: int, error: BaseException) -> None:
+        self.job, self.fails_in, self.error = tiny, fails_in, error
+        self.ready = Ready(
+            backend="onnxruntime", version="1", why="", precision="fp32", steps=1, gflop=0.1
+        )
+        self.load_to_first_frame_s = 1.0
+        self.rounds: list[Round] = []
+
+    def __enter__(self) -> Turns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, frames: int) -> None:
+        """Time a round."""
+        if len(self.rounds) + 1 == self.fails_in:
+            raise self.error
+        times, stages = [1.0] * frames, {"mkf": [0.5] * frames}
+        self.rounds.append(
+            Round(end_to_end_ms=times, stages_ms=stages, rss_mb=1, conv_peak_gflops=9)
+        )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted after 2 of 5 rounds"),
+        (BackendError("it ended with -9"), 2, "it ended with -9 after 2 of 5 rounds"),
+    ],
+)
+def test_what_was_measured_is_reported_after_ctrl_c_and_errors(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: MonkeyPatch,
+    error: BaseException,
+    code: int,
+    words: str,
+) -> None:
+    turns = iter([Turns(job(tiny_bundle, "auto"), fails_in, error) for fails_in in (9, 3)])
+    monkeypatch.setattr(bench_module, "Worker", lambda _: next(turns))
+    path = tmp_path / "bench.json"
+    options = ("--backend", "openvino", "onnxruntime", "--rounds", "5", "--json", str(path))
+    result = bench(tiny_bundle, *options)
+    assert result.exit_code == code and words in result.output
+    report = json.loads(path.read_text())
+    assert report["rounds"] == 2 and len(report["results"]) == 2 and report["stopped"] in words
+
+
+def test_a_result_that_could_not_be_written_is_not_measured(
+    tiny_bundle: Path, monkeypatch: MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_module, "Worker", lambda _: pytest.fail("it began"))
+    result = bench(tiny_bundle, "--json", "no/folder/x.json")
+    assert result.exit_code == 2 and "cannot write 'no/folder/x.json'" in result.stderr

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from magicfuse_ros import bundle_path
@@ -26,6 +30,14 @@ def edit(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def uncertain(lowest: float, highest: float) -> Callable[[dict[str, Any]], object]:
     return lambda m: m.update(thermal_uncertainty={"lowest": lowest, "highest": highest})
+
+
+def _first_shape(shape: list[int]) -> Callable[[dict[str, Any]], object]:
+    return lambda m: m["networks"]["encoder"]["inputs"][0].update(shape=shape)
+
+
+def _nested(depth: int) -> Any:
+    return {"x": _nested(depth - 1)} if depth else 1
 
 
 def test_loads_and_reads_back_what_was_written(tiny_bundle: Path) -> None:
@@ -182,13 +194,108 @@ def test_other_format_versions(copied: Path, version: object) -> None:
         (uncertain(0.1, -1.0), r"thermal_uncertainty\.highest: "),
         (uncertain(0.2, 0.2), r"thermal_uncertainty: .*lowest is 0\.2; expected less than highest"),
         (lambda m: m.update(thermal_uncertainty={"lowest": 0.1}), "highest: Field required"),
+        (lambda m: m.update(height=10**9), "height: .*less than or equal to 8192"),
+        (lambda m: m.update(latent_channels=10**6), "latent_channels: "),
+        (lambda m: m.update(height=8192, width=8192, latent_channels=1024), "latent is 1024 x "),
+        (lambda m: m["schedule"].update(train_steps=10**12), r"schedule\.train_steps: "),
+        (lambda m: m["step_grids"].update({"1001": list(range(1001, 0, -1))}), "step_grids"),
+        (lambda m: m.update(seed=2**64), "seed: "),
+        (lambda m: m.update(classes=[]), "classes: "),
+        (lambda m: m["classes"][1].update(color=[0, 256, 0]), r"classes\.1\.color\.1: "),
+        (lambda m: m["classes"][1].update(color=[0, -1, 0]), r"classes\.1\.color\.1: "),
+        (lambda m: m["classes"][1].update(name="x" * 10**5), r"classes\.1\.name: "),
+        (lambda m: m["classes"][1].update(name="a\x1b[2J"), r"classes\.1\.name: .*printable"),
+        (lambda m: m["networks"]["mkf"].update(gflop=float("inf")), r"mkf\.gflop: .*finite"),
+        (_first_shape([1, 2**20, 2**20]), "tensor 'image' has the shape .*at most 268435456"),
+        (_first_shape([1, -1]), "greater than 0"),
+        (_first_shape([1] * 9), "at most 8 items"),
+        (lambda m: m["provenance"].update(scores=_nested(40)), "nested more than 32 deep"),
+        (lambda m: m["provenance"].update(scores=_nested(900)), "nested more than 32 deep"),
+        (lambda m: m["provenance"].update(scores={"x": "\ud800"}), "is not JSON: .*surrogates"),
+        (lambda m: m.update(format_version="9" * 10**5), r"format_version is '9+…; this release"),
+        (lambda m: m["step_grids"].update({"2": [1] * 10**5}), "step grid 2 has 100000 time steps"),
     ],
 )
 def test_manifests_that_do_not_hold_together(
     copied: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     edit(copied, change)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as error:
+        Bundle.load(copied)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"a":' * 10**5, "9" * 10**5])
+def test_json_that_is_made_to_break_the_parser(copied: Path, text: str) -> None:
+    (copied / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match="is not JSON"):
+        Bundle.load(copied)
+
+
+def test_a_manifest_of_megabytes_is_not_read(copied: Path) -> None:
+    with (copied / MANIFEST).open("wb") as file:
+        file.truncate(2**40)  # a sparse file
+    with pytest.raises(BundleError, match="has 1099511627776 bytes; expected at most"):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "mkf.onnx"])
+def test_a_pipe_is_not_waited_for(copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    os.mkfifo(copied / name)
+    with pytest.raises(BundleError, match="is no file"):
+        Bundle.load(copied)
+
+
+def _initializer(model: onnx.ModelProto) -> onnx.TensorProto:
+    return next(iter(model.graph.initializer))
+
+
+def _constant(model: onnx.ModelProto) -> onnx.TensorProto:
+    tensor = onnx.numpy_helper.from_array(np.ones(3, np.float32), "inside")
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=tensor))
+    return model.graph.node[-1].attribute[0].t
+
+
+def _branch(model: onnx.ModelProto) -> onnx.TensorProto:
+    inner = onnx.helper.make_graph([], "inner", [], [])
+    inner.initializer.append(onnx.numpy_helper.from_array(np.ones(3, np.float32), "inside"))
+    node = onnx.helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=inner)
+    model.graph.node.append(node)
+    return model.graph.node[-1].attribute[1].g.initializer[0]
+
+
+def _function(model: onnx.ModelProto) -> onnx.TensorProto:
+    tensor = onnx.numpy_helper.from_array(np.ones(3, np.float32), "inside")
+    node = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    opset = onnx.helper.make_opsetid("", 17)
+    model.functions.append(onnx.helper.make_function("own", "f", [], ["c"], [node], [opset]))
+    return model.functions[-1].node[0].attribute[0].t
+
+
+@pytest.mark.parametrize("place", [_initializer, _constant, _branch, _function])
+def test_weights_that_no_hash_covers_are_refused(
+    copied: Path, place: Callable[[onnx.ModelProto], onnx.TensorProto]
+) -> None:
+    model = onnx.load(copied / "mkf.onnx")
+    tensor = place(model)
+    (copied / "w.bin").write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, "w.bin")
+    tensor.ClearField("raw_data")
+    data = model.SerializeToString()
+    (copied / "mkf.onnx").write_bytes(data)
+    edit(copied, lambda m: m["networks"]["mkf"].update(sha256=hashlib.sha256(data).hexdigest()))
+    with pytest.raises(
+        BundleError, match=rf"mkf\.onnx \(mkf\) keeps the tensor '{tensor.name}' in another file"
+    ):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x0f", b"\x3a\x7f", b"\xff" * 20, b"no ONNX model"])
+def test_what_is_no_onnx_model_is_refused(copied: Path, data: bytes) -> None:
+    (copied / "mkf.onnx").write_bytes(data)
+    edit(copied, lambda m: m["networks"]["mkf"].update(sha256=hashlib.sha256(data).hexdigest()))
+    with pytest.raises(BundleError, match=r"mkf\.onnx \(mkf\) is no ONNX model"):
         Bundle.load(copied)
 
 

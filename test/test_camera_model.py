@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magicfuse_ros.camera_model import CameraModel
+from magicfuse_ros import camera_model
+from magicfuse_ros.camera_model import CameraModel, Window
 from magicfuse_ros.errors import CalibrationError
 
 K = (50.0, 0.0, 31.5, 0.0, 52.0, 23.5, 0.0, 0.0, 1.0)
@@ -22,6 +23,7 @@ LENSES: dict[str, tuple[str, tuple[float, ...]]] = {
         (0.21, -0.1, 0.0005, -0.0007, 0.012, 0.31, -0.05, 0.01),
     ),
     "equidistant": ("equidistant", (-0.02, 0.005, -0.001, 0.0002)),
+    "equidistant, zero": ("equidistant", (0.0,) * 4),
 }
 
 
@@ -103,6 +105,55 @@ def test_a_rectified_image_is_described_by_p_and_r() -> None:
     np.testing.assert_allclose(camera.rays()[v, u + 10] @ turn.T, _unit([0.25, 0, 1]), atol=1e-12)
 
 
+@pytest.mark.parametrize("coefficients", [(), (0.0,), (0.0,) * 4, (0.0,) * 5])
+def test_a_fisheye_without_coefficients_is_no_pinhole(coefficients: tuple[float, ...]) -> None:
+    camera = CameraModel.from_camera_info(48, 64, "equidistant", coefficients, K, ZERO, NO_P)
+    x, _, z = camera.rays()[23, 63]
+    assert np.arctan2(x, z) == pytest.approx((63 - 31.5) / 50.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "meant"),
+    [
+        ("plumb_bob", (-0.3, 0.1), (-0.3, 0.1, 0.0, 0.0)),
+        ("plumb_bob", (-0.3, 0.1, 0.01, 0.02, 0.03, 0.0, 0.0, 0.0), (-0.3, 0.1, 0.01, 0.02, 0.03)),
+        ("rational_polynomial", (-0.3, 0.1, 0.0, 0.0, 0.02), (-0.3, 0.1, 0.0, 0.0, 0.02, 0, 0, 0)),
+        ("rational_polynomial", (-0.1,) + (0.0,) * 13, (-0.1,) + (0.0,) * 7),
+        ("equidistant", (-0.02,), (-0.02, 0.0, 0.0, 0.0)),
+        ("equidistant", (-0.02, 0.01, 0.003, 0.001, 0.0), (-0.02, 0.01, 0.003, 0.001)),
+    ],
+)
+def test_drivers_write_fewer_coefficients_or_zeros_behind(
+    name: str, written: tuple[float, ...], meant: tuple[float, ...]
+) -> None:
+    short, full = (
+        CameraModel.from_camera_info(48, 64, name, d, K, ZERO, NO_P) for d in (written, meant)
+    )
+    assert short == full and short.model == name
+    assert np.isfinite(short.rays()).all()
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_window_of_the_sensor_is_seen_through_the_same_lens(rectified: bool) -> None:
+    name, coefficients = LENSES["plumb_bob"]
+    p = (*K[:3], 0.0, *K[3:6], 0.0, *K[6:], 0.0)
+    window = Window(x_offset=10, y_offset=8, height=31, width=40, binning_x=2, binning_y=3)
+    whole, part = (
+        CameraModel.from_camera_info(
+            48, 64, name, coefficients, K, ZERO, p, rectified=rectified, window=chosen
+        )
+        for chosen in (Window(), window)
+    )
+    assert (part.height, part.width) == (31 // 3, 40 // 2)
+    np.testing.assert_allclose(part.rays(), whole.rays()[8:38:3, 10:50:2], atol=1e-4)
+
+
+def test_bands_join_to_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = model("plumb_bob").rays()
+    monkeypatch.setattr(camera_model, "_BAND", 64 * 7)
+    np.testing.assert_allclose(model("plumb_bob").rays(), whole, atol=1e-12)
+
+
 def _unit(vector: Sequence[float]) -> np.ndarray:
     return np.asarray(np.array(vector) / np.linalg.norm(vector))
 
@@ -116,7 +167,14 @@ def _unit(vector: Sequence[float]) -> np.ndarray:
         ({"model": "fisheye_62"}, "distortion_model is 'fisheye_62'; known are plumb_bob"),
         ({"model": "equidistant"}, "equidistant has the coefficients .* expected 4 finite"),
         ({"distortion": (np.inf, 0, 0, 0, 0)}, "plumb_bob has the coefficients"),
+        ({"distortion": (0.1,) * 6}, "plumb_bob has the coefficients .* expected 4 or 5 finite"),
+        ({"model": "fisheye", "distortion": ()}, "distortion_model is 'fisheye'"),
         ({"rectified": True}, "focal lengths 0 and 0 in P"),
+        ({"rectified": True, "p": (*K[:3], 0, *K[3:6], 0, *K[6:], 0), "r": (2.0, *ZERO[1:])}, "R "),
+        ({"window": Window(60, 0, 10, 10)}, "10x10 at 60, 0; expected one within its 64x48"),
+        ({"window": Window(0, 10, 48, 64)}, "64x48 at 0, 10; expected one within"),
+        ({"window": Window(4, 4)}, "0x0 at 4, 4 .* at least one pixel"),
+        ({"window": Window(binning_x=65)}, "binning 65x1; expected at least one pixel"),
     ],
 )
 def test_what_is_no_calibration_is_refused(changes: dict[str, object], words: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
+from media_files import picture, write_picture
 
 
 def magicfuse(*arguments: str, **env: str) -> Result:
@@ -91,3 +93,75 @@ def test_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tiny_bund
     monkeypatch.setattr(Bundle, "load", defect)
     result = magicfuse("info", str(tiny_bundle))
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_paths_have_their_tilde_expanded(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shells expand neither --out=~/x nor '~/x' in quotes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").symlink_to(tiny_bundle)
+    write_picture(tmp_path / "a.png", picture())
+    result = magicfuse("run", "~/a.png", "--out=~/out", "--bundle=~/tiny")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "report.json").is_file() and not (tmp_path / "~").exists()
+    assert magicfuse("info", "~/tiny").exit_code == 0
+    assert "'~nobody_of_that_name'" in magicfuse("info", "~nobody_of_that_name").stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+@pytest.mark.parametrize("columns", ["30", None])
+def test_tables_are_whole_in_any_encoding_and_width(
+    tiny_bundle: Path, encoding: str, columns: str | None
+) -> None:
+    if columns is None:  # a pipe: as wide as need be
+        found = CliRunner(charset=encoding).invoke(app, ["info", str(tiny_bundle)])
+        assert "tiny/segmentation.onnx"[5:] in found.stdout
+    else:
+        arguments = ["info", str(tiny_bundle)]
+        found = CliRunner(charset=encoding).invoke(app, arguments, env={"COLUMNS": columns})
+    assert found.exit_code == 0, found.exception
+    cells = "".join(c for c in found.stdout if c.isalnum() or c in "._")
+    assert "…" not in found.stdout and "\\u" not in found.stdout
+    if columns is None:
+        assert "restored.psnr" in cells
+
+
+def test_a_name_that_the_output_cannot_show_is_escaped(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "夜"
+    bundle.symlink_to(tiny_bundle)
+    result = CliRunner(charset="latin-1").invoke(app, ["info", str(bundle)])
+    assert result.exit_code == 0 and "\\u591c" in result.stdout
+
+
+def test_info_as_json(tiny_bundle: Path) -> None:
+    result = magicfuse("info", str(tiny_bundle), "--json")
+    info, bundle = json.loads(result.stdout), Bundle.load(tiny_bundle)
+    assert info["fingerprint"] == bundle.fingerprint
+    assert info["bundle"] == bundle.manifest.model_dump(mode="json")
+    assert info["gflop_of_a_frame"]["MagImg, mask"]["2"] == pytest.approx(0.03, abs=1e-3)
+    assert info["backends"]["openvino"] == "can run"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (
+            OSError(30, "Read-only file system", "/x/y"),
+            2,
+            "error: cannot read or write '/x/y': Read-only file system",
+        ),
+    ],
+)
+def test_ctrl_c_and_a_full_disk_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, line: str
+) -> None:
+    def fail(_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(Bundle, "load", fail)
+    result = magicfuse("info", ".")
+    assert result.exit_code == code and result.stderr == f"{line}\n"

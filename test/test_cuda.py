@@ -1,24 +1,24 @@
-"""The device's memory and its graphs: on a stand-in for cuda-python, and on a GPU if there is one.
+"""The device's memory and its graphs: on a stand-in for libcudart, and on a GPU if there is one.
 
 Networks are copies inside the device: everything but an engine's own call is what a frame does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
-import sys
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cuda_stand_in import Runtime, Status, copy_on_device
+from cuda_stand_in import ILLEGAL_ADDRESS, Library, copy_on_device
+from magicfuse_ros.backends import cudart
 from magicfuse_ros.backends.cuda import Device, DeviceTensor, Event, missing_device
 from magicfuse_ros.backends.cuda_graph import GraphRecorder
-from magicfuse_ros.errors import BackendError
+from magicfuse_ros.errors import BackendError, DeviceLostError
 
 Arrays = dict[str, npt.NDArray[Any]]
 no_gpu = missing_device()
@@ -26,14 +26,18 @@ gpu = [pytest.mark.gpu, pytest.mark.skipif(bool(no_gpu), reason=f"no GPU: {no_gp
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    """Return the stand-in, in the place of cuda-python."""
-    runtime = Runtime()
-    bindings = ModuleType("cuda.bindings")
-    bindings.runtime = runtime  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
-    return runtime
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Library:
+    """Return the stand-in, in the place of libcudart."""
+    library = Library()
+    load = ctypes.CDLL
+
+    def stand_in(path: str) -> Any:
+        return library if "libcudart" in path else load(path)
+
+    monkeypatch.setattr("magicfuse_ros.backends.cudart.ctypes.CDLL", stand_in)
+    monkeypatch.setattr(cudart, "device_name", lambda index: "Test GPU")
+    monkeypatch.setattr(cudart, "_loaded", [])
+    return library
 
 
 @pytest.fixture(params=["stand-in", pytest.param("gpu", marks=gpu)])
@@ -44,23 +48,21 @@ def device(request: pytest.FixtureRequest) -> Device:
     return Device()
 
 
-def test_a_device_is_missing_for_a_named_reason(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert missing_device() == ""
-    runtime.count = (Status.cudaErrorNoDevice, None)
-    assert missing_device() == "cudaErrorNoDevice"
-    runtime.count = (Status.cudaSuccess, 0)
-    assert missing_device() == "cudaGetDeviceCount is 0"
-    with pytest.raises(BackendError, match="no CUDA device can be used: cudaGetDeviceCount is 0"):
+def test_without_a_gpu_there_is_no_device_until_one_comes(runtime: Library) -> None:
+    runtime.count = 0
+    with pytest.raises(BackendError, match="no CUDA device can be used: the NVIDIA driver sees no"):
         Device()
-    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    assert missing_device().startswith("cuda-bindings is not installed: ")
+    runtime.count = 1
+    assert missing_device() == ""
+    Device()
 
 
-def test_a_device_is_named(runtime: Runtime) -> None:
+def test_a_device_is_named_and_waiting_sleeps(runtime: Library) -> None:
     device = Device()
     assert (device.name, device.compute_capability) == ("Test GPU", "8.9")
+    assert runtime.flags == 4  # cudaDeviceScheduleBlockingSync
+    free, total = device.memory()
+    assert 0 < free <= total == runtime.limit
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (1, 480, 640, 3)])
@@ -81,14 +83,14 @@ def test_uploads_are_what_they_were_and_downloads_last(
     assert downloaded.dtype == np.float32
 
 
-def test_a_frame_after_the_first_allocates_nothing(runtime: Runtime) -> None:
+def test_a_frame_after_the_first_allocates_nothing(runtime: Library) -> None:
     device = Device()
     constant = device.upload(np.ones(4, np.float32))
 
     def frame(value: int) -> None:
         image = device.upload(np.full((8, 8), value, np.uint8))
         result = device.empty((8, 8), np.uint8)
-        device.check(copy_on_device(result.address, image.address, 64, device.stream))
+        copy_on_device(device, result.address, image.address, 64)
         assert (device.download(result) == value).all()
 
     frame(1)
@@ -99,7 +101,7 @@ def test_a_frame_after_the_first_allocates_nothing(runtime: Runtime) -> None:
     assert (device.download(constant) == 1).all()
 
 
-def test_all_memory_is_given_back_with_the_device(runtime: Runtime) -> None:
+def test_all_memory_is_given_back_with_the_device(runtime: Library) -> None:
     device = Device()
     tensor = device.upload(np.ones(4))
     device.download(tensor)
@@ -115,17 +117,17 @@ def test_all_memory_is_given_back_with_the_device(runtime: Runtime) -> None:
     assert not runtime.memory and not runtime.graphs and not runtime.events
 
 
-def test_a_gpu_that_is_full_is_an_error_that_names_it(runtime: Runtime) -> None:
+def test_a_gpu_that_is_full_is_an_error_that_names_it(runtime: Library) -> None:
     runtime.limit = 100
-    with pytest.raises(BackendError, match="CUDA failed on Test GPU: cudaErrorMemoryAllocation"):
+    with pytest.raises(BackendError, match="on Test GPU: cudaMalloc: cudaErrorMemoryAllocation"):
         Device().empty((200,), np.uint8)
 
 
 def test_what_cuda_refuses_is_an_error_that_names_the_gpu(device: Device) -> None:
-    with pytest.raises(BackendError, match=rf"CUDA failed on {device.name}: cudaError\w+"):
+    with pytest.raises(BackendError, match=rf"CUDA failed on {device.name}: cuda\w+: cudaError\w+"):
         device.empty((1 << 50,), np.uint8)
-    with pytest.raises(BackendError, match=rf"CUDA failed on {device.name}: cudaError\w+"):
-        device.check(copy_on_device(0, 0, 16, device.stream))
+    with pytest.raises(BackendError, match=rf"CUDA failed on {device.name}: cuda\w+: cudaError\w+"):
+        copy_on_device(device, 0, 0, 16)
     array = np.arange(5)
     np.testing.assert_array_equal(device.download(device.upload(array)), array)  # it goes on
 
@@ -157,8 +159,7 @@ class Frame:
                 (tau, 4, 0),
                 (self._seed, 8, 4),
             ):
-                target, stream = following.address + offset, self.device.stream
-                self.device.check(copy_on_device(target, source.address, nbytes, stream))
+                copy_on_device(self.device, following.address + offset, source.address, nbytes)
             scratch = following
             self.spans.append((start, self.device.stamp()))
         return {"scratch": self.device.download(scratch), "image": self.device.download(image)}
@@ -225,7 +226,7 @@ def test_stamps_are_taken_anew_with_every_repetition(device: Device) -> None:
     assert 0 < between[0] < between[1] < between[2]
 
 
-def test_a_frame_after_the_first_of_its_kind_allocates_nothing(runtime: Runtime) -> None:
+def test_a_frame_after_the_first_of_its_kind_allocates_nothing(runtime: Library) -> None:
     device = Device()
     frame, recorder = Frame(device), GraphRecorder(device)
     recorder(some_inputs(0), frame)
@@ -235,7 +236,7 @@ def test_a_frame_after_the_first_of_its_kind_allocates_nothing(runtime: Runtime)
     assert (len(runtime.memory), len(runtime.events), len(runtime.graphs)) == allocated
 
 
-def test_graphs_share_the_memory_between_their_inputs_and_results(runtime: Runtime) -> None:
+def test_graphs_share_the_memory_between_their_inputs_and_results(runtime: Library) -> None:
     device = Device()
     frame = Frame(device, steps=3)
     image = some_inputs(0)["image"].nbytes
@@ -281,7 +282,7 @@ def test_work_that_cannot_be_captured_is_an_error(device: Device) -> None:
         return {"image": device.download(tensors["image"])}
 
     with pytest.raises(
-        BackendError, match=rf"CUDA failed on {device.name}: cudaErrorStreamCapture"
+        BackendError, match=rf"CUDA failed on {device.name}: cuda\w+: cudaErrorStreamCapture"
     ):
         GraphRecorder(device)(some_inputs(0), allocating)
     array = np.arange(5)
@@ -294,3 +295,19 @@ def test_recorded_work_may_not_upload(device: Device) -> None:
 
     with pytest.raises(AssertionError, match="uploads nothing but its inputs"):
         GraphRecorder(device)(some_inputs(0), uploading)
+
+
+def test_a_fault_that_lasts_is_told_from_one_that_does_not(runtime: Library) -> None:
+    device = Device()
+    array = np.ones(4)
+    runtime.limit = 10
+    with pytest.raises(BackendError) as full:
+        device.upload(array)
+    assert not isinstance(full.value, DeviceLostError)
+    runtime.limit = 1 << 20
+    tensor = device.upload(array)
+    runtime.broken = ILLEGAL_ADDRESS
+    for use in (lambda: device.upload(array), lambda: device.download(tensor), device.synchronize):
+        with pytest.raises(DeviceLostError, match=r"on Test GPU: cuda\w+: cudaErrorIllegalAddress"):
+            use()
+    runtime.broken = 0

@@ -9,18 +9,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cuda_stand_in import copy_on_device
+from magicfuse_ros import backends
+from magicfuse_ros.backends import cudart, tensorrt_library
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import Network, Tensor
-from magicfuse_ros.backends.tensorrt_engine import EngineBackend
+from magicfuse_ros.backends.tensorrt_engine import EngineBackend, missing_engine
 from magicfuse_ros.backends.tensorrt_library import Library
+from magicfuse_ros.backends.tensorrt_log import logger
+from magicfuse_ros.bench import gpu_peak
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Precision
 from magicfuse_ros.errors import BackendError
@@ -89,23 +92,51 @@ class Context:
         for output in self.spec.outputs:
             for name, offset, size in parts(self.spec, output):
                 target = self.addresses[output.name] + offset
-                status = copy_on_device(target, self.addresses[name], size, stream)[0]
-                assert status.name == "cudaSuccess"
+                cuda, source = cudart.load()[0], self.addresses[name]
+                assert cuda is not None
+                cuda.call("cudaMemcpyAsync", target, source, size, cudart.COPY_ON_DEVICE, stream)
         return Context.accepts
 
 
 class Logger:
-    ERROR = "error"
+    """Stands for `ILogger`."""
 
-    def __init__(self, severity: str) -> None:
-        pass
+    ERROR, INTERNAL_ERROR, WARNING = "error", "internal error", "warning"
+
+
+class RuntimeCache:
+    """Stands for what TensorRT for RTX compiles on the machine, for one GPU."""
+
+    gpu = b"RTX 4060"
+    loaded = 0
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def deserialize(self, content: bytes) -> bool:
+        if not content.startswith(self.gpu):
+            return False
+        RuntimeCache.loaded += 1
+        self.content = content
+        return True
+
+    def serialize(self) -> bytes:
+        return self.gpu + b" code"  # compiled by now
 
 
 class StandIn(Library):
     """Stands for TensorRT; an engine is the JSON of a network's spec."""
 
     def load(self) -> Any:
+        def runtime_config() -> Any:
+            return SimpleNamespace(
+                create_runtime_cache=RuntimeCache, set_runtime_cache=lambda cache: True
+            )
+
         def engine(data: bytes) -> Any:
+            if not Context.accepts:
+                logger(module).log("error", "the engine plan\n is of another platform")
+                return None
             spec = NetworkSpec.model_validate_json(data)
             tensors = {t.name: t for t in (*spec.inputs, *spec.outputs)}
             inputs = {t.name for t in spec.inputs}
@@ -115,16 +146,19 @@ class StandIn(Library):
                 get_tensor_dtype=lambda name: tensors[name].dtype,
                 get_tensor_shape=lambda name: tensors[name].shape,
                 get_tensor_mode=lambda name: "input" if name in inputs else "output",
-                create_execution_context=lambda: Context(spec),
+                create_execution_context=lambda config=None: Context(spec),
+                create_runtime_config=runtime_config,
             )
 
-        return SimpleNamespace(
+        module = ModuleType(self.name)
+        module.__dict__.update(
             __version__="10.3",
-            Logger=Logger,
-            Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=engine),
+            ILogger=Logger,
+            Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=engine),
             TensorIOMode=SimpleNamespace(INPUT="input"),
             nptype=np.dtype,
         )
+        return module
 
 
 @pytest.fixture
@@ -132,16 +166,24 @@ def bundle(tiny_uncertain_bundle: Path) -> Bundle:
     return Bundle.load(tiny_uncertain_bundle)
 
 
+TENSORRT = StandIn("tensorrt", oldest=(10, 3), portable=False)
+RTX = StandIn("tensorrt_rtx", oldest=(1, 2), portable=True)
+
+
+def build(bundle: Bundle, library: Library, gpu: Any) -> None:
+    """Store the stand-ins of all engines."""
+    for spec in bundle.manifest.networks.values():
+        key = EngineKey.of(spec, library.name, "10.3", library.device(gpu), "fp32")
+        EngineCache().store(key, spec.model_dump_json().encode())
+
+
 @pytest.fixture
 def backend(bundle: Bundle, device: Any, monkeypatch: pytest.MonkeyPatch) -> EngineBackend:  # noqa: F811
     """Return the backend with all engines built."""
     monkeypatch.setattr(Context, "calls", 0)
     monkeypatch.setattr(Context, "accepts", True)
-    library = StandIn("tensorrt", oldest=(10, 3), portable=False)
-    backend = EngineBackend(library, "fp32")
-    for spec in bundle.manifest.networks.values():
-        key = EngineKey.of(spec, "tensorrt", "10.3", library.device(device), "fp32")
-        EngineCache().store(key, spec.model_dump_json().encode())
+    backend = EngineBackend(TENSORRT, "fp32")
+    build(bundle, TENSORRT, device)
     return backend
 
 
@@ -201,8 +243,85 @@ def test_a_call_that_the_engine_does_not_accept_names_the_network(
     sampler = Sampler(bundle, backend)
     with monkeypatch.context() as broken:
         broken.setattr(Context, "accepts", False)
-        with pytest.raises(BackendError, match=r"'encoder\.onnx': the GPU did not accept the call"):
+        with pytest.raises(
+            BackendError, match=r"'encoder\.onnx': the GPU did not accept the call: "
+        ):
             sampler.sample(some_image(0), ALL, 1, 0.4)
     sample = sampler.sample(some_image(0), ALL, 1, 0.4)
     expected = Sampler(bundle, OnHost()).sample(some_image(0), ALL, 1, 0.4)
     np.testing.assert_array_equal(sample.mag_image, expected.mag_image)
+
+
+def test_an_engine_that_the_library_refuses_is_an_error_with_its_reason(
+    bundle: Bundle, backend: EngineBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Context, "accepts", False)
+    spec, path = bundle.manifest.networks["ckg"], bundle.path("ckg")
+    with pytest.raises(BackendError, match=r"'ckg\.onnx': .*: the engine plan is of another plat"):
+        backend.load(path, spec)
+
+
+def test_what_was_compiled_for_this_gpu_is_kept_for_the_next_start(
+    bundle: Bundle,
+    device: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build(bundle, RTX, device)
+
+    def start() -> int:
+        """Load and fuse once; return how many engines found their code."""
+        monkeypatch.setattr(RuntimeCache, "loaded", 0)
+        sampler = Sampler(bundle, EngineBackend(RTX, "fp32"))
+        sampler.sample(some_image(0), ALL, 1, 0.4)
+        return RuntimeCache.loaded
+
+    def kept() -> list[bytes]:
+        return [path.read_bytes() for path in EngineCache().root.glob("*/*.compiled")]
+
+    assert start() == 0 and kept() == [b"RTX 4060 code"] * len(NETWORKS)
+    assert start() == len(NETWORKS)
+    monkeypatch.setattr(RuntimeCache, "gpu", b"RTX 5090")  # the card was changed for another one
+    assert start() == 0 and kept() == [b"RTX 5090 code"] * len(NETWORKS)
+    (path, *_) = EngineCache().root.glob("*/*.compiled")
+    path.unlink()
+    path.mkdir()  # cannot be written
+    start()
+
+
+def test_engines_of_another_module_with_a_gpu_of_the_same_name_are_missed(
+    bundle: Bundle,
+    backend: EngineBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert missing_engine(TENSORRT, bundle, "fp32") == ""
+    model = tmp_path / "model"
+    monkeypatch.setattr(tensorrt_library, "_DEVICE_TREE_MODEL", model)
+    model.write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
+    reason = missing_engine(TENSORRT, bundle, "fp32")
+    assert "no engine of encoder.onnx was built for sm_" in reason
+    assert "NVIDIA Jetson Orin Nano Developer Kit in fp32" in reason
+    assert missing_engine(TENSORRT, bundle, "fp16")
+
+
+def test_the_peak_is_measured_on_the_gpu_and_built_once(
+    device: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = []
+
+    class Builder:
+        name, version = RTX.name, "10.3"
+
+        def devices(self, capabilities: list[str]) -> list[str]:
+            return [RTX.device(device)]
+
+        def build(self, path: Path, spec: NetworkSpec, *given: Any) -> bytes:
+            built.append(spec.file)
+            return spec.model_dump_json().encode()
+
+    monkeypatch.setattr(backends, "builder", lambda name, precision: Builder())
+    monkeypatch.setattr(gpu_peak, "SHAPES", ((4, 8, 8), (8, 8, 8)))
+    for _ in range(2):
+        assert gpu_peak.GpuPeak(EngineBackend(RTX, "fp32")).measure() > 0
+    assert built == ["peak_4.onnx", "peak_8.onnx"]

@@ -140,6 +140,8 @@ def test_the_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/driver")
     assert cache_folder() == Path("/home/driver/.cache/magicfuse")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/cache")
+    assert cache_folder() == Path("/home/driver/cache/magicfuse")
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:

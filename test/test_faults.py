@@ -19,7 +19,6 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from magicfuse_ros.image_codec import ENCODINGS
 from ros_rig import CAMERA, RELIABLE, Rig, image
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2}
@@ -102,7 +101,7 @@ def test_camera_stops_and_returns(rig: Rig) -> None:
 @pytest.mark.fault("size and encoding change from image to image", "each is fused at its own size")
 def test_size_and_encoding_change(rig: Rig) -> None:
     received = rig.subscribe("segmentation/mask")
-    for encoding, size in product(ENCODINGS, ((50, 70), (480, 640), (33, 1), (1, 5))):
+    for encoding, size in product(CHANNELS, ((50, 70), (480, 640), (33, 1), (1, 5))):
         mask = fused(rig, received, gray(encoding, size))
         assert (mask.height, mask.width, mask.step) == (*size, size[1]), encoding
 
@@ -112,7 +111,7 @@ def test_size_and_encoding_change(rig: Rig) -> None:
 def test_layout_in_memory(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
     plain = fused(rig, received, gray("mono8", (48, 64))).data
-    for encoding, big in (*((name, False) for name in ENCODINGS), ("mono16", True)):
+    for encoding, big in (*((name, False) for name in CHANNELS), ("mono16", True)):
         assert fused(rig, received, gray(encoding, (48, 64), 5, big)).data == plain, encoding
 
 
@@ -192,6 +191,9 @@ def test_parameters_change_under_load(rig: Rig) -> None:
 
 
 @pytest.mark.fault(
+    "use_sim_time without a /clock", "fused; WARN and a line in the log say so; no age is counted"
+)
+@pytest.mark.fault(
     "the clock jumps back, as a bag starts again",
     "goes on; the diagnostics, on a steady clock, do so, too",
 )
@@ -201,6 +203,9 @@ def test_clock_jumps_back(rig: Rig) -> None:
     assert rig.set(use_sim_time=True).successful
     try:
         assert rig.spin_until(lambda: clock.get_subscription_count() > 0)
+        said = "use_sim_time is true, and no /clock comes"
+        assert rig.says(said), rig.diagnostics[-1:]
+        assert rig.output().count(said) == 1
         for seconds in (1000, 1001, 5, 6):
             clock.publish(Clock(clock=Time(sec=seconds, nanosec=5 * 10**7)))
             rig.sync()
@@ -274,7 +279,7 @@ def test_fuzzed_messages(rig: Rig) -> None:
     before = rig.counts()
     random = np.random.default_rng(4)
     for number in range(200):
-        message = gray(str(random.choice(ENCODINGS)), (12, 16), int(random.integers(3)))
+        message = gray(str(random.choice(list(CHANNELS))), (12, 16), int(random.integers(3)))
         field = str(random.choice(["height", "width", "step", "encoding", "data", "none"]))
         if field == "encoding":
             message.encoding = bytes(random.integers(32, 127, 6, np.uint8)).decode()

@@ -203,3 +203,13 @@ def test_warm_up_runs_every_network(bundle: Bundle) -> None:
     Recording(bundle, select()).warm_up()
     assert len(frames) == 1
     assert all(frames[0].stages_ms[network] > 0 for network in NETWORKS)
+    frames.clear()
+    backend = select()
+    backend.records = True
+    fuser = Recording(bundle, backend)
+    fuser.warm_up()
+    assert {frame.steps for frame in frames} == {*bundle.manifest.step_grids}
+    assert fuser.steps == bundle.manifest.default_steps
+    asked = {(f.steps, *(n for n in OUTPUTS if getattr(f, n) is not None)) for f in frames}
+    for steps in bundle.manifest.step_grids:
+        assert {(steps, "restored"), (steps, "mag_image", "mask", "confidence")} <= asked

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from math import atan2, cos, hypot, pi, radians, sin, tan
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magicfuse_ros import ground
 from magicfuse_ros.camera_model import CameraModel
 from magicfuse_ros.errors import CalibrationError, FrameError
 from magicfuse_ros.ground import BLOCKING, GROUND, IGNORED, CameraPose, GroundProjection, roles
@@ -253,11 +255,51 @@ def test_beams_say_what_is_known() -> None:
     assert np.isfinite(scan.ranges[: count // 5]).all(), "a thing at the lower border blocks"
 
 
-def test_a_camera_that_sees_no_ground_gives_empty_results() -> None:
-    found = projection(CameraPose.from_tilt(HEIGHT, -1.5, 0.0))
+BODY = CameraPose((1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), (0.0, 0.0, HEIGHT))
+
+
+@pytest.mark.parametrize(
+    ("pose", "max_range", "words"),
+    [
+        (CameraPose.from_tilt(HEIGHT, -1.5, 0.0), 15.0, "within max_range 15 m.*86 degrees up"),
+        (CameraPose.from_tilt(HEIGHT, 0.0, 0.0), 1.0, "max_range 1 m.*1.50 m above it.* 0 degrees"),
+        (CameraPose.from_tilt(90.0, 0.5, 0.0), 15.0, "90.00 m above it and looks 29 degrees down"),
+        (BODY, 15.0, "looks 90 degrees up"),
+    ],
+)
+def test_a_camera_that_sees_no_ground_knows_nothing_and_says_so(
+    pose: CameraPose, max_range: float, words: str
+) -> None:
+    found = projection(pose, max_range=max_range)
     seen = found.find(mask(CAR), TABLE)
+    assert re.search(words, found.blindness()), found.blindness()
     assert np.isnan(found.cloud(seen)["z"]).all()
-    assert len(found.scan(seen).ranges) == 0
+    scan = found.scan(seen)
+    assert np.isnan(scan.ranges).all()
+    assert len(scan.ranges) == 1 and scan.angle_min <= scan.angle_max
+
+
+def test_a_camera_that_sees_ground_is_not_blind() -> None:
+    assert not projection(CameraPose.from_tilt(HEIGHT, 0.0, 0.0)).blindness()
+
+
+def test_rounding_makes_no_other_pose() -> None:
+    quaternion = _product(_rpy(0.1, 0.2, 0.3), (-0.5, 0.5, -0.5, 0.5))
+    pose = CameraPose.from_transform((1.0, 2.0, HEIGHT), quaternion)
+    rounded = tuple(float(np.float32(q)) for q in quaternion)
+    assert pose.is_close(CameraPose.from_transform((1.00001, 2.0, HEIGHT), rounded))  # type: ignore[arg-type]
+    assert not pose.is_close(CameraPose.from_transform((1.001, 2.0, HEIGHT), quaternion))
+    turned = _product(_rpy(0.1, 0.2001, 0.3), (-0.5, 0.5, -0.5, 0.5))
+    assert not pose.is_close(CameraPose.from_transform((1.0, 2.0, HEIGHT), turned))
+
+
+def test_bands_join_to_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    pose = CameraPose.from_tilt(HEIGHT, 0.2, 0.1)
+    whole = projection(pose)
+    monkeypatch.setattr(ground, "_BAND", 1000)
+    content = mask()
+    content[30:, 20:30] = CAR
+    np.testing.assert_array_equal(points(projection(pose), content), points(whole, content))
 
 
 @settings(deadline=None, max_examples=50)
@@ -297,7 +339,7 @@ def test_a_mask_of_another_size_is_refused() -> None:
         found.find(np.zeros((48, 32), np.uint8), TABLE)
 
 
-@pytest.mark.parametrize("z", [0.0, -0.3, float("nan")])
+@pytest.mark.parametrize("z", [0.0, 1e-17, -0.3, float("nan")])
 def test_a_camera_that_is_not_above_the_ground_is_refused(z: float) -> None:
     with pytest.raises(CalibrationError, match=r"above the ground|not finite"):
         CameraPose.from_transform((0.0, 0.0, z), (0.0, 0.0, 0.0, 1.0))

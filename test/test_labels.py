@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.ros import labels
@@ -37,6 +37,10 @@ def test_names_are_read_back(monkeypatch: pytest.MonkeyPatch, installed: bool) -
     assert labels.class_names(message) == {0: "road", 1: "person", 2: "sky"}
 
 
+def _entries(count: int, name: str) -> str:
+    return json.dumps({"class_map": [{"class_id": 1, "class_name": name}] * count})
+
+
 @pytest.mark.parametrize("entries", [[], [(-1, "x")], [(256, "x")], [("one", "x")]])
 def test_names_that_no_mask_can_have_are_refused(
     monkeypatch: pytest.MonkeyPatch, entries: list[tuple[object, str]]
@@ -45,3 +49,54 @@ def test_names_that_no_mask_can_have_are_refused(
     class_map = [SimpleNamespace(class_id=number, class_name=name) for number, name in entries]
     with pytest.raises(FrameError, match="label_info"):
         labels.class_names(SimpleNamespace(class_map=class_map))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 10**5, "nested more than 32 deep"),
+        ('{"class_map": ' + "[" * 40 + "]" * 40 + "}", "nested more than 32 deep"),
+        (" " * 10**6, "1000000 characters; expected at most 131072"),
+        ('{"class_map": [{"class_id": 1e999, "class_name": "x"}]}', "class id inf"),
+        ('{"class_map": [{"class_id": 1.5, "class_name": "x"}]}', "class id 1.5"),
+        ('{"class_map": [{"class_id": 1, "class_name": "\\ud800"}]}', "surrogates"),
+        ('{"class_map": [{"class_id": 1, "class_name": "a\\nb"}]}', "expected a text in one line"),
+        (_entries(1, "x" * 10**4), "expected a text .* at most 100 characters"),
+        (_entries(257, "x"), "more than 256 classes"),
+    ],
+)
+def test_json_from_anywhere_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.setattr(labels, "LabelInfo", None)
+    with pytest.raises(FrameError, match=words) as error:
+        labels.class_names(String(data=text))
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+@pytest.mark.fault(
+    "a label_info with Infinity, deep nesting, ids or names of other types",
+    "refused; WARN with the reason; the classes before stay",
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        '{"class_map": 7}',
+        '{"class_map": [7]}',
+        '{"class_map": [{"class_id": Infinity, "class_name": "x"}]}',
+        '{"class_map": [{"class_id": NaN, "class_name": "x"}]}',
+        '{"class_map": [{"class_id": true, "class_name": "x"}]}',
+        '{"class_map": [{"class_id": 1, "class_name": {"a": 1}}]}',
+        '{"class_map": [{"class_id": 1, "class_name": "a"}, {"class_id": 1, "class_name": "b"}]}',
+        '{"class_map": [{"class_id": 1' + "0" * 5000 + ', "class_name": "x"}]}',
+    ],
+)
+def test_a_text_that_is_no_label_info_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(labels, "LabelInfo", None)
+    with pytest.raises(FrameError, match="label_info"):
+        labels.class_names(SimpleNamespace(data=text))

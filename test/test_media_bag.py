@@ -84,24 +84,24 @@ def test_a_bag_without_images_is_refused(tmp_path: Path) -> None:
 
 def test_bad_messages_are_refused_and_the_others_go_on(tmp_path: Path) -> None:
     messages = camera(count=5)
-    bayer = image_message(picture(), START, "bayer_rggb8")
+    odd = image_message(picture(), START, "odd_code")
     short = image_message(picture(), START)
     short.data = short.data[:-1]
-    messages[1] = (messages[1][0], messages[1][1], bayer)
+    messages[1] = (messages[1][0], messages[1][1], odd)
     messages[3] = (messages[3][0], messages[3][1], short)
     source = open_source(write_bag(tmp_path / "bag", messages))
     assert [frame.name for frame in source] == ["000000", "000002", "000004"]
     assert [refusal.name for refusal in source.refused] == ["000001", "000003"]
-    assert "bayer_rggb8" in source.refused[0].reason
+    assert "odd_code" in source.refused[0].reason
     assert "9215" in source.refused[1].reason and "9216" in source.refused[1].reason
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
-def test_damaged_files_are_refused(tmp_path: Path, storage: StoragePlugin) -> None:
+def test_files_of_which_nothing_is_left_are_refused(tmp_path: Path, storage: StoragePlugin) -> None:
     bag = write_bag(tmp_path / "bag", camera(), storage)
     (file,) = bag.glob(f"*.{SUFFIXES[storage]}")
     data = file.read_bytes()
-    for damaged in (b"no bag " * 100, data[: len(data) // 2], data[:20]):
+    for damaged in (b"no bag " * 100, data[:20], data[:60]):
         file.write_bytes(damaged)
         for path in (file, bag):
             with pytest.raises(MediaError) as caught:
@@ -115,24 +115,3 @@ def test_a_folder_with_a_damaged_metadata_file_is_refused(tmp_path: Path) -> Non
         (bag / "metadata.yaml").write_text(content)
         with pytest.raises(MediaError, match="cannot be read as a rosbag2"):
             open_source(bag)
-
-
-def test_a_bag_that_breaks_in_the_middle_gives_what_it_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bag = write_bag(tmp_path / "bag", camera())
-    source = open_source(bag)
-    from rosbags.highlevel import AnyReader
-
-    intact = AnyReader.messages
-
-    def breaking(self: AnyReader, *args: object, **kwargs: object) -> object:
-        messages = intact(self, *args, **kwargs)  # type: ignore[arg-type]
-        yield next(messages)
-        yield next(messages)
-        raise ValueError("chunk checksum mismatch")
-
-    monkeypatch.setattr(AnyReader, "messages", breaking)
-    assert [frame.name for frame in source] == ["000000", "000001"]
-    (refusal,) = source.refused
-    assert refusal.name == "000002" and "chunk checksum" in refusal.reason

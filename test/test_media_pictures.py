@@ -36,6 +36,19 @@ def test_a_folder_is_read_in_natural_order_and_again(tmp_path: Path) -> None:
         assert source.refused == []
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_picture_that_claims_to_be_gigapixels_is_not_decoded(tmp_path: Path, suffix: str) -> None:
+    path = write_picture(tmp_path / f"large{suffix}", picture())
+    data = bytearray(path.read_bytes())
+    size = slice(16, 24) if suffix == ".png" else slice((at := data.find(b"\xff\xc0") + 5), at + 4)
+    data[size] = (30000).to_bytes((size.stop - size.start) // 2, "big") * 2
+    path.write_bytes(data)
+    source = open_source(tmp_path)
+    assert list(source) == []
+    (refused,) = source.refused
+    assert "picture is 30000x30000; at most" in refused.reason
+
+
 def test_natural_order_compares_numbers_by_value() -> None:
     names = ["B2", "a10b2", "a2", "a10b10", "10", "9", "a", ""]
     ordered = ["", "9", "10", "a", "a2", "a10b2", "a10b10", "B2"]

@@ -35,7 +35,7 @@ def test_no_wheel_of_ros_is_a_dependency() -> None:
     assert "ros-" not in (ROOT / "requirements" / "vehicle.txt").read_text()
 
 
-@pytest.mark.parametrize("launch", sorted((ROOT / "launch").glob("*.launch.py")))
+@pytest.mark.parametrize("launch", sorted((ROOT / "launch").glob("*.py")))
 def test_the_launch_files_compile(launch: Path, tmp_path: Path) -> None:
     compiled = py_compile.compile(str(launch), cfile=str(tmp_path / "launch.pyc"), doraise=True)
     assert compiled and Path(compiled).stat().st_size > 0
@@ -70,14 +70,17 @@ def test_colcon_builds_what_launch_starts(tmp_path: Path, tiny_bundle: Path) -> 
 
     prefix = tmp_path / "install" / "magicfuse_ros"
     share = prefix / "share" / "magicfuse_ros"
-    for file in ("package.xml", "launch/fuse.launch.py", "config/fuse.yaml", "config/fastdds.xml"):
+    launch_files = [f"launch/{path.name}" for path in (ROOT / "launch").glob("*.py")]
+    assert len(launch_files) >= 5
+    for file in ("package.xml", *launch_files, "config/fuse.yaml", "config/fastdds.xml"):
         assert (share / file).read_bytes() == (ROOT / file).read_bytes()
     assert (prefix / "share/ament_index/resource_index/packages/magicfuse_ros").is_file()
     assert yaml.safe_load((share / "config/fuse.yaml").read_text())
     (modules,) = prefix.glob("lib/python*/site-packages")
     environment = {"PYTHONPATH": str(modules), "AMENT_PREFIX_PATH": str(prefix)}
     command = (str(prefix / "lib" / "magicfuse_ros" / "fuse_node"),)
-    assert os.access(command[0], os.X_OK)
+    for name in ("magicfuse", "fuse_node", "ground_cloud_node", "play_node", "replay_node"):
+        assert os.access(prefix / "lib" / "magicfuse_ros" / name, os.X_OK)  # ros2 run's place
     rig = Rig(tmp_path, environment, command)
     try:
         rig.activate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -158,7 +159,7 @@ def test_bad_frames_are_counted_and_named(tmp_path: Path, tiny_bundle: Path) -> 
     report = summary(out)
     assert report["frames"] == {"read": 5, "fused": 3, "refused": 2}
     assert [refusal["name"] for refusal in report["refused"]] == ["000001", "000003"]
-    assert "bayer_rggb8" in report["refused"][0]["reason"]
+    assert "odd_code" in report["refused"][0]["reason"]
     assert "refused 000001" in result.output
     assert len(messages(out / "bag")["/fuse_node/mag_image"]) == 3
 
@@ -167,7 +168,7 @@ def test_nothing_readable_is_an_error(tmp_path: Path, tiny_bundle: Path) -> None
     bag = drive(tmp_path / "in", 2, broken=(0, 1))
     result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
     assert result.exit_code == 2
-    assert "no image of" in result.output and "bayer_rggb8" in result.output
+    assert "no image of" in result.output and "odd_code" in result.output
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
@@ -256,3 +257,32 @@ def test_real_time_without_ros_says_what_to_do(tmp_path: Path, tiny_bundle: Path
     )
     assert done.returncode == 2
     assert "needs ROS 2" in done.stderr and "--offline" in done.stderr
+
+
+def test_ctrl_c_leaves_a_whole_bag_and_a_summary(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fuse = Fuser.__call__
+    calls: list[object] = []
+
+    def interrupted(self: Fuser, *arguments: Any) -> Any:
+        calls.append(self)
+        if len(calls) == 3:  # the first one warms up
+            os.kill(os.getpid(), signal.SIGINT)
+        return fuse(self, *arguments)
+
+    monkeypatch.setattr(Fuser, "__call__", interrupted)
+    out = tmp_path / "out"
+    result = replay(drive(tmp_path / "in", 4), out, "--bundle", tiny_bundle)
+    assert result.exit_code == 130 and "interrupted" in result.stderr
+    report = summary(out)
+    fused = report["frames"]["fused"]
+    assert report["stopped"] == "interrupted" and 0 < fused < 4
+    assert len(messages(out / "bag")["/fuse_node/mag_image"]) == fused
+
+
+def test_the_bag_itself_is_no_folder_for_results(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 2)
+    result = replay(bag, bag, "--bundle", tiny_bundle)
+    assert result.exit_code == 2 and "the bag itself" in result.stderr
+    assert not (bag / "bag").exists()

@@ -11,9 +11,12 @@ from typer.testing import CliRunner, Result
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
+from magicfuse_ros.commands import run
+from magicfuse_ros.errors import MediaError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.image_codec import Image, decode_file
 from magicfuse_ros.media import open_source
+from magicfuse_ros.media.png import write_png
 from magicfuse_ros.overlay import overlay
 from media_files import SECOND, image_message, picture, write_bag, write_picture, write_video
 from tiny_bundle import CLASSES
@@ -139,7 +142,7 @@ def test_a_video_keeps_its_stamps_and_limit_ends_it(tmp_path: Path, tiny_bundle:
 def test_a_bag_by_topic(tmp_path: Path, tiny_bundle: Path) -> None:
     messages = [
         (topic, SECOND * i, image_message(picture(seed=i), SECOND * i, encoding))
-        for i, encoding in enumerate(("bgr8", "yuv422", "bgr8"), start=1)
+        for i, encoding in enumerate(("bgr8", "odd_code", "bgr8"), start=1)
         for topic in ("/left", "/right")
     ]
     bag = write_bag(tmp_path / "bag", messages)
@@ -150,7 +153,7 @@ def test_a_bag_by_topic(tmp_path: Path, tiny_bundle: Path) -> None:
     assert result.exit_code == 0, result.output
     report = report_of(out)
     assert report["counts"] == {"read": 3, "fused": 2, "refused": 1}
-    assert "yuv422" in report["refused"][0]["reason"]
+    assert "odd_code" in report["refused"][0]["reason"]
     assert [frame["stamp_ns"] for frame in report["frames"]] == [SECOND, 3 * SECOND]
 
 
@@ -192,3 +195,101 @@ def test_an_output_that_is_a_file_is_named(folder: Path, tmp_path: Path, tiny_bu
     result = magicfuse_run(folder, out, "--bundle", tiny_bundle)
     assert result.exit_code == 2
     assert "cannot make folder" in result.output and "taken" in result.output
+
+
+def results(out: Path) -> set[str]:
+    """Return the images of all frames, as kind/name."""
+    return {f"{p.parent.name}/{p.stem}" for p in out.glob("*/*.png")}
+
+
+def test_several_inputs_are_one_run(folder: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    same_name = write_picture(other / "street 1.png", picture(seed=9))
+    (other / "empty.png").touch()
+    video = write_video(tmp_path / "v 1.mp4", [0, 1])
+    out = tmp_path / "out"
+    paths = (same_name, other / "empty.png", video, "--out", out, "--bundle", tiny_bundle)
+    result = magicfuse_run(folder / "street 1.png", out, *paths, folder)
+    assert result.exit_code == 0, result.output
+    report = report_of(out)
+    names = [frame["name"] for frame in report["frames"]]
+    assert names[:2] == ["street 1", "street 1_2"] and len(names) == len(set(names)) == 7
+    assert [name.startswith("v_1_") for name in names] == [False] * 2 + [True] * 2 + [False] * 3
+    assert names[4] == "pictures_street 1"
+    assert {name for name in results(out) if name.startswith("mask/")} == {
+        f"mask/{name}" for name in names
+    }
+    refused = [refusal["name"] for refusal in report["refused"]]
+    assert refused == [str(other / "empty.png"), f"{folder}: street 2.png"]
+    assert report["input"][1] == str(same_name) and len(report["input"]) == 5
+
+
+def test_results_are_never_inputs(folder: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    before = sorted(folder.iterdir())
+    result = magicfuse_run(folder, folder, "--bundle", tiny_bundle)
+    assert result.exit_code == 2 and "the input itself" in result.stderr
+    assert sorted(folder.iterdir()) == before
+
+    assert magicfuse_run(folder / "street 1.png", folder, "--bundle", tiny_bundle).exit_code == 0
+    out = folder / "fused"
+    for _ in range(2):  # inside of the input is apart from it
+        result = magicfuse_run(folder, out, "--bundle", tiny_bundle)
+        assert result.exit_code == 0 and "contact_sheet.png': it is a result" in result.stderr
+        assert report_of(out)["counts"] == {"read": 4, "fused": 3, "refused": 1}
+    for taken in (out / "mask", out / "mask" / "street 1.png", out / "contact_sheet.png"):
+        data = taken.read_bytes() if taken.is_file() else b""
+        result = magicfuse_run(taken, out, "--bundle", tiny_bundle)
+        assert result.exit_code == 2 and "where the results" in result.stderr
+        assert taken.is_dir() or taken.read_bytes() == data
+
+
+def test_earlier_results_are_replaced_and_other_files_stay(
+    folder: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    out = tmp_path / "out"
+    assert magicfuse_run(folder, out, "--bundle", tiny_bundle).exit_code == 0
+    (out / "mask" / "mine.png").touch()
+    result = magicfuse_run(folder / "street 4.png", out, "--bundle", tiny_bundle)
+    assert "replaced the results of an earlier run" in result.stderr
+    assert "mask' holds 1 other files" in " ".join(result.stderr.split())
+    assert {name.partition("/")[2] for name in results(out)} == {"street 4", "mine"}
+
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "report.json").write_text('{"frames": [{"name": "../../precious"}]}')
+    (tmp_path / "precious.png").touch()
+    assert magicfuse_run(folder, foreign, "--bundle", tiny_bundle).exit_code == 0
+    assert (tmp_path / "precious.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted: fused 2 of 4 frames"),
+        (MediaError("cannot write 'x': No space left on device"), 2, "error: cannot write 'x'"),
+    ],
+)
+def test_what_was_done_is_reported_after_ctrl_c_and_errors(
+    folder: Path,
+    tmp_path: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    code: int,
+    words: str,
+) -> None:
+    def fail_late(path: Path, image: Image) -> None:
+        if path.stem == "street 4" and path.parent.name == "overlay":  # its last image
+            raise raised
+        write_png(path, image)
+
+    monkeypatch.setattr(run, "write_png", fail_late)
+    out = tmp_path / "out"
+    result = magicfuse_run(folder, out, "--bundle", tiny_bundle)
+    assert result.exit_code == code and words in result.stderr
+    report = report_of(out)
+    assert report["counts"] == {"read": 3, "fused": 2, "refused": 1}
+    assert report["stopped"] == (str(raised) or "interrupted")
+    assert {name.partition("/")[2] for name in results(out)} == {"street 1", "street 3"}
+    assert (out / "contact_sheet.png").exists()

@@ -43,14 +43,13 @@ def test_images_that_never_arrived_are_not_among_the_received() -> None:
     assert (snapshot.lost, snapshot.received) == (5, 4)
 
 
-def test_causes_stay_few() -> None:
+def test_refusals_are_counted_by_kind() -> None:
     statistics = Statistics(now=0.0)
-    for length in range(100):
-        statistics.refused(f"data is {length} bytes long")
-    refused = statistics.snapshot(1.0).refused
-    assert len(refused) == 9
-    assert refused["other"] == 92
-    assert sum(refused.values()) == 100
+    told = [statistics.refused(f"data is {length} bytes long") for length in range(100)]
+    assert told == [True] + [False] * 99
+    snapshot = statistics.snapshot(1.0)
+    assert snapshot.refused == {"data is # bytes long": 100}
+    assert snapshot.last_refusal == "data is 99 bytes long"
 
 
 def test_percentiles() -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from cuda_stand_in import Library
 from magicfuse_ros import backends
-from magicfuse_ros.backends import interface
+from magicfuse_ros.backends import interface, tensorrt_build, tensorrt_library
 from magicfuse_ros.backends.cuda import missing_device
+from magicfuse_ros.bench import gpu_peak
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
 from magicfuse_ros.engine_cache import EngineCache, EngineKey, Precision
 from magicfuse_ros.errors import BackendError, EngineError
 from test_backends import Watched, some_inputs
+from test_cuda import runtime  # noqa: F401  a fixture
 
 NANO = Path(__file__).resolve().parents[1] / "engines" / "nano"
 rtx = pytest.mark.skipif(
@@ -25,6 +29,12 @@ rtx = pytest.mark.skipif(
 )
 no_gpu = missing_device()
 gpu = [pytest.mark.gpu, pytest.mark.skipif(bool(no_gpu), reason=f"no GPU: {no_gpu}")]
+BUILDS = [
+    (device, precision)
+    for device in ("sm_75", "sm_86", "sm_89", "sm_120")
+    for precision in ("fp32", "fp16")
+    if (device, precision) != ("sm_75", "fp32")
+]
 SPEC = NetworkSpec(file="n.onnx", sha256="0" * 64, inputs=(), outputs=(), parameters=0, gflop=0)
 
 
@@ -42,14 +52,11 @@ def save(path: Path, nodes: list[onnx.NodeProto], shape: list[int]) -> Path:
 
 
 @rtx
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("device", ["sm_86", "sm_89", "sm_120"])
+@pytest.mark.parametrize(("device", "precision"), BUILDS)
 def test_every_network_of_the_tiny_bundle_builds(
-    tiny_int8_bundle: Path, builder: interface.Builder, device: str, precision: Precision
+    tiny_bundle: Path, builder: interface.Builder, device: str, precision: Precision
 ) -> None:
-    bundle = Bundle.load(tiny_int8_bundle)
-    if precision == "int8":
-        bundle = bundle.quantized()
+    bundle = Bundle.load(tiny_bundle)
     for name in NETWORKS:
         spec = bundle.manifest.networks[name]
         watched = Watched()
@@ -62,20 +69,75 @@ def test_every_network_of_the_tiny_bundle_builds(
 
 @rtx
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("device", ["sm_86", "sm_89", "sm_120"])
+@pytest.mark.parametrize(("device", "precision"), BUILDS)
 def test_every_network_of_nano_builds(
     builder: interface.Builder, name: NetworkName, device: str, precision: Precision
 ) -> None:
     bundle = Bundle.load(NANO)
-    if precision == "int8":
-        if bundle.manifest.quantization is None:
-            pytest.skip("nano has no int8 graphs")
-        bundle = bundle.quantized()
     spec = bundle.manifest.networks[name]
     engine = builder.build(bundle.path(name), spec, device, precision, Watched())
-    stored = bundle.path(name).stat().st_size  # the file has its weights in float16 or int8
-    assert len(engine) > stored
+    assert len(engine) > bundle.path(name).stat().st_size  # whose weights are in float16
+
+
+@rtx
+def test_what_the_oldest_gpus_cannot_do_is_refused_with_the_reason(
+    builder: interface.Builder,
+) -> None:
+    bundle = Bundle.load(NANO)
+    spec, path = bundle.manifest.networks["ckg"], bundle.path("ckg")
+    with pytest.raises(
+        BackendError,
+        match=r"'ckg\.onnx': .* no matrix product in float32 .* 7\.5; build it in fp16",
+    ):
+        builder.build(path, spec, "sm_75", "fp32", Watched())
+
+
+@rtx
+def test_what_the_library_says_of_a_failure_is_in_the_message(
+    builder: interface.Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_library.Library, "refusal", lambda *given: "")
+    weight = helper.make_node("Constant", [], ["w"], value_floats=[1.0] * 16)
+    shape = helper.make_node("Constant", [], ["s"], value_ints=[4, 4])
+    nodes = [
+        weight,
+        shape,
+        helper.make_node("Reshape", ["w", "s"], ["square"]),
+        helper.make_node("MatMul", ["in", "square"], ["out"], name="product"),
+    ]
+    path = save(tmp_path / "mkf.onnx", nodes, [4, 4])
+    with pytest.raises(BackendError, match=r"for sm_75 in fp32: .*'product'.*FP32 GEMM") as error:
+        builder.build(path, SPEC, "sm_75", "fp32", Watched())
+    assert "\n" not in str(error.value)
+
+
+@rtx
+def test_float32_is_not_rounded_to_tf32(
+    builder: interface.Builder, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    aim = tensorrt_library.Library.aim
+
+    def watch(library: tensorrt_library.Library, module: Any, config: Any, device: str) -> None:
+        aim(library, module, config, device)
+        limit = config.get_memory_pool_limit(module.MemoryPoolType.WORKSPACE)
+        seen.append((config.get_flag(module.BuilderFlag.TF32), limit))
+
+    monkeypatch.setattr(tensorrt_library.Library, "aim", watch)
+    bundle = Bundle.load(tiny_bundle)
+    spec = bundle.manifest.networks["segmentation"]
+    builder.build(bundle.path("segmentation"), spec, "sm_89", "fp32", Watched())
+    assert seen == [(False, 1 << 30)]
+
+
+@rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_measures_the_gpus_peak_builds(
+    builder: interface.Builder, tmp_path: Path, precision: Precision
+) -> None:
+    path = tmp_path / "peak.onnx"
+    onnx.save(gpu_peak._chain((1, 64, 16, 16)), path)
+    assert builder.build(path, SPEC, "sm_89", precision, Watched())
 
 
 @rtx
@@ -113,6 +175,44 @@ def test_a_file_that_is_no_network_is_named(builder: interface.Builder, tmp_path
 
 
 @rtx
+def test_timings_of_a_device_are_kept_for_its_next_build(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT itself needs a GPU; TensorRT for RTX stands in for it."""
+
+    class OnTheGpu(tensorrt_library.Library):
+        def aim(self, module: Any, config: Any, device: str) -> None:
+            tensorrt_library.RTX.aim(module, config, "sm_89")
+
+    monkeypatch.setattr(tensorrt_library, "missing_device", lambda: "")
+    used: list[int] = []
+    use = tensorrt_build._use_timings
+
+    def watch(config: Any, path: Path) -> None:
+        use(config, path)
+        used.append(path.stat().st_size if path.is_file() else 0)
+
+    monkeypatch.setattr(tensorrt_build, "_use_timings", watch)
+    library = OnTheGpu("tensorrt_rtx", oldest=(1, 2), portable=False)
+    builder = tensorrt_build.EngineBuilder(library)
+    bundle = Bundle.load(tiny_bundle)
+    spec, path = bundle.manifest.networks["decoder"], bundle.path("decoder")
+    for device in ("sm_87 Orin, NX", "sm_87 Orin, NX", "sm_87 Orin, Nano"):
+        assert builder.build(path, spec, device, "fp16", Watched())
+    assert used[0] == used[2] == 0 < used[1]
+    files = sorted(EngineCache().root.glob("*/timings-*"))
+    assert [f.name.split("-", 2)[2] for f in files] == [
+        "sm_87_Orin__NX.cache",
+        "sm_87_Orin__Nano.cache",
+    ]
+    files[0].write_bytes(b"of another release")
+    assert builder.build(path, spec, "sm_87 Orin, NX", "fp16", Watched())
+    files[0].unlink()
+    files[0].mkdir()  # cannot be written
+    assert builder.build(path, spec, "sm_87 Orin, NX", "fp16", Watched())
+
+
+@rtx
 def test_a_build_can_be_cancelled(builder: interface.Builder) -> None:
     bundle = Bundle.load(NANO)
     watched = Watched(patience=3)
@@ -126,6 +226,17 @@ def test_capabilities_are_checked(builder: interface.Builder) -> None:
     assert builder.devices(["8.9", "12.0", "8.9"]) == ["sm_89", "sm_120"]
     with pytest.raises(BackendError, match=r"is 9\.9; tensorrt_rtx builds for 7\.5, .*, 12\.0"):
         builder.devices(["9.9"])
+
+
+@rtx
+def test_the_gpu_of_this_machine_is_built_for_unless_the_library_refuses_it(
+    builder: interface.Builder,
+    runtime: Library,  # noqa: F811
+) -> None:
+    assert builder.devices([]) == ["sm_89"]
+    runtime.capability = (9, 0)  # an H100
+    with pytest.raises(BackendError, match=r"capability is 9\.0; tensorrt_rtx builds for 7\.5, "):
+        builder.devices([])
 
 
 @rtx

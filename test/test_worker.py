@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic, sleep, time_ns
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rclpy.clock import Clock, ClockType
 from rclpy.logging import get_logger
+from sensor_msgs.msg import CameraInfo
 
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import FusedFrame
@@ -32,7 +33,7 @@ class FakeFuser:
     def __init__(self) -> None:
         self.go = threading.Semaphore(0)
         self.asked: list[frozenset[str]] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.mended_by_reload = False
         self.reloads = 0
 
@@ -53,27 +54,39 @@ class FakePublishers:
     def __init__(self) -> None:
         self.topics = [TOPIC]
         self.stamps: list[int] = []
+        self.infos: list[Any] = []
+        self.info_subscribed = False
 
     def wanted(self) -> list[ImageTopic]:
         return self.topics
 
+    def camera_info_wanted(self) -> bool:
+        return self.info_subscribed
+
     def publish(self, frame: FusedFrame, topics: Any, header: Any, camera_info: Any) -> None:
         self.stamps.append(header.stamp.sec)
+        self.infos.append(camera_info)
 
 
 class FakeDebug:
+    def __init__(self) -> None:
+        self.subscribed = False
+
+    def wanted(self) -> bool:
+        return self.subscribed
+
     def publish(self, *figures: Any) -> None:
         pass
 
 
 class Bench:
     def __init__(self) -> None:
-        self.fuser, self.publishers = FakeFuser(), FakePublishers()
+        self.fuser, self.publishers, self.debug = FakeFuser(), FakePublishers(), FakeDebug()
         clock = Clock(clock_type=ClockType.SYSTEM_TIME)
-        control = DeadlineControl([2], default_steps=2)
+        self.control = control = DeadlineControl([2], default_steps=2)
         self.thread = ThreadPoolExecutor(max_workers=1)
         logger = get_logger("test")
-        parts: Any = (self.fuser, self.publishers, FakeDebug(), control, clock, logger, self.thread)
+        parts: Any = (self.fuser, self.publishers, self.debug, control, clock, logger, self.thread)
         self.worker = Worker(*parts)
 
     def counts(self) -> dict[str, int]:
@@ -215,3 +228,73 @@ def test_nothing_is_fused_twice_or_out_of_order(bench: Bench) -> None:
     offer(-3.0)
     assert bench.publishers.stamps[5:] == [0, 0, -3]
     assert bench.counts()["failed"] == 0
+
+
+@pytest.mark.fault(
+    "a bag of less than half a second in a loop",
+    "each round is a new beginning, as for longer ones",
+)
+def test_a_short_loop_is_fused_in_every_round(bench: Bench) -> None:
+    bench.fuser.go.release(100)
+    for number in range(12):
+        message = image()
+        message.header.stamp.sec, message.header.stamp.nanosec = 10, (number % 4) * 10**8
+        bench.worker.offer(message)
+        wait_for(lambda n=number: bench.handled() == n + 1)  # type: ignore[misc]
+    assert bench.counts()["fused"] == 12
+
+
+def test_an_image_behind_a_dropped_beginning_is_of_the_new_round(bench: Bench) -> None:
+    def offer(tenths: int) -> None:
+        message = image()
+        message.header.stamp.sec, message.header.stamp.nanosec = 10, tenths * 10**8
+        bench.worker.offer(message)
+
+    bench.fuser.go.release()
+    offer(0)
+    wait_for(lambda: bench.counts()["fused"] == 1)
+    offer(2)
+    wait_for(lambda: len(bench.fuser.asked) == 2)
+    offer(0)  # replaced while the one before is in work
+    offer(1)
+    bench.fuser.go.release(2)
+    wait_for(lambda: bench.counts()["fused"] == 3)
+    assert not bench.refused()
+
+
+@pytest.mark.parametrize("subscribed", ["camera_info", "debug"])
+@pytest.mark.parametrize(("mode", "output"), [("fuse", "mag_image"), ("restore", "restored")])
+def test_camera_info_and_debug_topics_alone_bring_frames(
+    bench: Bench, subscribed: str, mode: Any, output: str
+) -> None:
+    bench.control.configure(mode, 0, 0.0)
+    bench.publishers.topics = []
+    bench.publishers.info_subscribed = subscribed == "camera_info"
+    bench.debug.subscribed = subscribed == "debug"
+    bench.worker.infos.add(CameraInfo(width=96, height=64))
+    bench.fuser.go.release()
+    bench.worker.offer(image(stamp=3))
+    wait_for(lambda: bench.counts()["fused"] == 1)
+    assert bench.fuser.asked == [{output}]
+    assert (bench.publishers.infos[0] is not None) == (subscribed == "camera_info")
+
+
+def test_a_stamp_of_the_future_has_no_age(bench: Bench) -> None:
+    bench.fuser.go.release(2)
+    now = time_ns()
+    for number, offset in enumerate((-(10**9), 10**9)):
+        message = image()
+        stamp = message.header.stamp
+        stamp.sec, stamp.nanosec = divmod(now + offset, 10**9)
+        bench.worker.offer(message)
+        wait_for(lambda n=number: bench.counts()["fused"] == n + 1)  # type: ignore[misc]
+    assert min(bench.worker.statistics.snapshot(monotonic()).age_ms.values()) > 1000
+
+
+def test_a_defect_is_reported_with_its_place(bench: Bench) -> None:
+    bench.fuser.error = SystemExit("of a library")
+    bench.fuser.go.release(100)
+    for number in range(1, RELOAD_AFTER + 1):
+        bench.worker.offer(image(stamp=number))
+        wait_for(partial(bench.has_failed, number))
+    assert "SystemExit: of a library (test_worker.py:" in bench.worker.failure

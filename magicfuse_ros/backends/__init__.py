@@ -8,44 +8,43 @@ from typing import Any, cast
 
 from magicfuse_ros.backends.cuda import missing_device
 from magicfuse_ros.backends.interface import Backend, Builder
-from magicfuse_ros.engine_cache import PRECISIONS, Precision
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.engine_cache import ASKED_PRECISIONS, AskedPrecision, Precision
 from magicfuse_ros.errors import BackendError
 
 
 @dataclass(frozen=True)
 class _Library:
-    package: str
+    install: str  # what a user does where it is missing
     backend: str  # a class of the module of the backend's name
     builder: str = ""  # module.class; empty where there is nothing to build
     gpu: bool = False
-    precisions: tuple[Precision, ...] = ("fp32",)
+    precisions: tuple[Precision, ...] = ("fp32", "int8")  # the first is its own choice
 
 
 # "auto" tries them in this order
 _LIBRARIES = {
     "tensorrt_rtx": _Library(
-        package="tensorrt-rtx",
+        install="pip install tensorrt-rtx",
         backend="TensorRtRtxBackend",
         builder="tensorrt_build.TensorRtRtxBuilder",
         gpu=True,
-        precisions=("fp32", "fp16", "int8"),
+        precisions=("fp16", "fp32"),
     ),
     "tensorrt": _Library(
-        package="tensorrt",
+        install="on a Jetson, sudo apt install python3-libnvinfer, and make a venv with "
+        "--system-site-packages",
         backend="TensorRtBackend",
         builder="tensorrt_build.TensorRtBuilder",
         gpu=True,
-        precisions=("fp32", "fp16", "int8"),
+        precisions=("fp16", "fp32"),
     ),
     "openvino": _Library(
-        package="openvino",
+        install="pip install openvino",
         backend="OpenVinoBackend",
         builder="openvino.OpenVinoBackend",
-        precisions=("fp32", "int8"),
     ),
-    "onnxruntime": _Library(
-        package="onnxruntime", backend="OnnxRuntimeBackend", precisions=("fp32", "int8")
-    ),
+    "onnxruntime": _Library(install="pip install onnxruntime", backend="OnnxRuntimeBackend"),
 }
 BACKENDS: tuple[str, ...] = ("auto", *_LIBRARIES)
 BUILDERS: tuple[str, ...] = tuple(name for name, entry in _LIBRARIES.items() if entry.builder)
@@ -58,17 +57,22 @@ class Choice:
     asked: str
     used: str
     why: str
+    precision: Precision = "fp32"
 
     def __str__(self) -> str:
         return f"{self.used}: {self.why}"
 
 
-def choose(name: str = "auto", precision: Precision = "fp32") -> Choice:
+def choose(
+    name: str = "auto", precision: AskedPrecision = "auto", bundle: Bundle | None = None
+) -> Choice:
     """Return the backend to use; `auto` takes the first of `BACKENDS` that can run here.
 
     Args:
         name: one of `BACKENDS`.
-        precision: of the networks' arithmetic.
+        precision: of the networks' arithmetic; auto is fp16 on a GPU and fp32 on a CPU.
+        bundle: what is to be run: `auto` passes over a GPU for which its engines were not built.
+            None looks at the machine alone.
 
     Raises:
         BackendError: if the backend is not known or cannot run here. A named backend is never
@@ -82,36 +86,64 @@ def choose(name: str = "auto", precision: Precision = "fp32") -> Choice:
             raise BackendError(
                 f"backend '{name}' {obstacle}; available here: {', '.join(usable) or 'none'}"
             )
-        return Choice(name, name, "asked for")
+        return Choice(name, name, "asked for", resolve(name, precision))
     passed_over: list[str] = []
     for candidate in _LIBRARIES:
-        if not (obstacle := _obstacle(candidate, precision)):
-            return Choice(name, candidate, "; ".join(["auto", *passed_over]))
+        if not (obstacle := _obstacle(candidate, precision, bundle)):
+            why = "; ".join(["auto", *passed_over])
+            return Choice(name, candidate, why, resolve(candidate, precision))
         passed_over.append(f"{candidate} {obstacle}")
     raise BackendError(f"no inference backend can run here: {'; '.join(passed_over)}")
 
 
-def select(name: str = "auto", threads: int = 0, precision: Precision = "fp32") -> Backend:
+def obstacle(name: str, bundle: Bundle) -> str:
+    """Return why a backend cannot run a bundle here in its own precision; empty where it can."""
+    return _obstacle(name, "auto", bundle)
+
+
+def on_gpu(name: str) -> bool:
+    """Return whether a backend, which is known, computes on a GPU."""
+    return _LIBRARIES[name].gpu
+
+
+def resolve(name: str, precision: AskedPrecision) -> Precision:
+    """Return the precision of a backend that is known: what was asked for, or its own choice."""
+    return _LIBRARIES[name].precisions[0] if precision == "auto" else precision
+
+
+def select(
+    name: str = "auto",
+    threads: int = 0,
+    precision: AskedPrecision = "auto",
+    bundle: Bundle | None = None,
+) -> Backend:
     """Return the backend that `choose` names.
 
     Args:
         name: one of `BACKENDS`.
         threads: CPU threads of one network call; 0 takes all cores. A GPU takes no notice.
-        precision: of the networks' arithmetic; fp16 on a GPU only, int8 of bundles that have it.
+        precision: of the networks' arithmetic; fp16 on a GPU only, int8 on a CPU only, of bundles
+            that have it.
+        bundle: see `choose`.
 
     Raises:
         BackendError: as `choose`, or if `threads` is negative.
     """
-    used = choose(name, precision).used
+    choice = choose(name, precision, bundle)
     if threads < 0:
         raise BackendError(f"threads is {threads}; expected 0 (all cores) or more")
-    create = getattr(_module(used), _LIBRARIES[used].backend)
-    gpu = _LIBRARIES[used].gpu
-    return cast(Backend, create(precision) if gpu else create(threads, precision))
+    library = _LIBRARIES[choice.used]
+    create = getattr(_module(choice.used), library.backend)
+    arguments = (choice.precision,) if library.gpu else (threads, choice.precision)
+    return cast(Backend, create(*arguments))
 
 
-def builder(name: str, precision: Precision = "fp32") -> Builder:
+def builder(name: str, precision: AskedPrecision = "auto") -> Builder:
     """Return what builds engines for a backend. The GPU itself may be elsewhere, see `Builder`.
+
+    Args:
+        name: one of `BUILDERS`.
+        precision: see `choose`; the same must be given to `Builder.build`, see `resolve`.
 
     Raises:
         BackendError: if the backend is not known or not installed, has no engines, or does not
@@ -131,36 +163,61 @@ def builder(name: str, precision: Precision = "fp32") -> Builder:
     module, class_name = library.builder.split(".")
     try:
         create = getattr(_module(module), class_name)
-        return cast(Builder, create() if library.gpu else create(precision=precision))
+        return cast(
+            Builder, create() if library.gpu else create(precision=resolve(name, precision))
+        )
     except ImportError as error:  # what only a build needs
         raise BackendError(
             f"backend '{name}' cannot build here ({error}): pip install {error.name}"
         ) from error
 
 
-def _obstacle(name: str, precision: Precision) -> str:
+def _obstacle(name: str, precision: AskedPrecision, bundle: Bundle | None = None) -> str:
     """Return why a backend cannot run here; empty where it can."""
     if obstacle := _wrong_precision(name, precision):
         return obstacle
     # Before the import: without a device, importing or touching TensorRT may end the process.
     if _LIBRARIES[name].gpu and (reason := missing_device()):
         return f"finds no GPU ({reason})"
-    return _not_installed(name)
+    if obstacle := _not_installed(name):
+        return obstacle
+    return _not_built(name, resolve(name, precision), bundle) if bundle else ""
 
 
-def _wrong_precision(name: str, precision: Precision) -> str:
-    if precision not in PRECISIONS:
-        return f"has no precision '{precision}'; expected one of {', '.join(PRECISIONS)}"
-    if precision not in _LIBRARIES[name].precisions:
-        return f"computes in {' or '.join(_LIBRARIES[name].precisions)}, not in {precision}"
-    return ""
+def _wrong_precision(name: str, precision: AskedPrecision) -> str:
+    if precision not in ASKED_PRECISIONS:
+        return f"has no precision '{precision}'; expected one of {', '.join(ASKED_PRECISIONS)}"
+    library = _LIBRARIES[name]
+    if precision == "auto" or precision in library.precisions:
+        return ""
+    known = " or ".join(library.precisions)
+    if library.gpu:
+        return (
+            f"computes in {known}, not in {precision}: a GPU's fp16 is as fast for these networks, "
+            "and TensorRT's int8 would lose 3 dB more than a CPU's"
+        )
+    return f"computes in {known}, not in {precision}"
+
+
+def _not_built(name: str, precision: Precision, bundle: Bundle) -> str:
+    """Return which engine a GPU backend lacks, and the command that builds it; empty: none."""
+    if not _LIBRARIES[name].gpu:
+        return ""
+    try:
+        reason = _module(name).missing_engine(bundle, precision)
+    except BackendError as error:
+        return f"cannot be used ({error})"
+    if not reason:
+        return ""
+    command = f"magicfuse build '{bundle.root}' --backend {name} --precision {precision}"
+    return f"has no engines ({reason}; to build them, run: {command})"
 
 
 def _not_installed(name: str) -> str:
     try:
         _module(name)
     except ImportError as error:
-        return f"is not installed ({error}): pip install {_LIBRARIES[name].package}"
+        return f"is not installed ({error}): {_LIBRARIES[name].install}"
     return ""
 
 

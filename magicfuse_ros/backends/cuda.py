@@ -4,7 +4,7 @@ Buffers are kept for reuse, never given back while the device is in use: a frame
 nothing. As all work is on one stream, a buffer may be handed out again while the work that last
 read it is still queued.
 
-Written against the documented API of cuda-python; not measured on a GPU.
+Written against the documented API of the CUDA runtime; not measured on a GPU.
 """
 
 from __future__ import annotations
@@ -20,19 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from magicfuse_ros.backends import cudart
+from magicfuse_ros.backends.cudart import CudaRuntime
 from magicfuse_ros.errors import BackendError
 
 
 def missing_device() -> str:
     """Return why no CUDA device can be used; empty where one can."""
-    try:
-        from cuda.bindings import runtime
-    except ImportError as error:
-        return f"cuda-bindings is not installed: {error}"
-    status, count = runtime.cudaGetDeviceCount()
-    if status != runtime.cudaError_t.cudaSuccess:
-        return str(status.name)
-    return "" if count else "cudaGetDeviceCount is 0"
+    return cudart.load()[1]
 
 
 class _Space:
@@ -81,8 +76,8 @@ class Event:
     """A point in the queue, with the time when the device came to it."""
 
     def __init__(self, device: Device) -> None:
-        self.handle = device.check(device.cuda.cudaEventCreate())
-        weakref.finalize(self, device.cuda.cudaEventDestroy, self.handle)
+        self.handle: int = device.get("cudaEventCreateWithFlags", ctypes.c_void_p, 0)
+        weakref.finalize(self, device.cuda.status, "cudaEventDestroy", self.handle)
 
 
 class Device:
@@ -92,7 +87,7 @@ class Device:
         name: of the product.
         compute_capability: such as "8.9".
         stream: handle of the one stream.
-        cuda: the module cuda.bindings.runtime.
+        cuda: the CUDA runtime.
     """
 
     def __init__(self) -> None:
@@ -101,17 +96,23 @@ class Device:
         Raises:
             BackendError: if there is none, or CUDA fails.
         """
-        if reason := missing_device():
+        runtime, reason = cudart.load()
+        if runtime is None:
             raise BackendError(f"no CUDA device can be used: {reason}")
-        from cuda.bindings import runtime
-
-        self.cuda = runtime
-        self.check(runtime.cudaSetDevice(0))
-        properties = self.check(runtime.cudaGetDeviceProperties(0))
-        self.name: str = properties.name.decode()
-        self.compute_capability = f"{properties.major}.{properties.minor}"
-        stream = self.check(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
-        self.stream = int(stream)
+        self.cuda: CudaRuntime = runtime
+        self.name = "the GPU"
+        # A thread that waits must not keep a core busy. It is only refused where another part of
+        # the process has made the context before.
+        runtime.status("cudaSetDeviceFlags", cudart.SCHEDULE_BLOCKING_SYNC)
+        self.call("cudaSetDevice", 0)
+        self.name = cudart.device_name(0)
+        self.compute_capability = ".".join(
+            str(self.get("cudaDeviceGetAttribute", ctypes.c_int, attribute, 0))
+            for attribute in (cudart.COMPUTE_CAPABILITY_MAJOR, cudart.COMPUTE_CAPABILITY_MINOR)
+        )
+        self.stream: int = self.get(
+            "cudaStreamCreateWithFlags", ctypes.c_void_p, cudart.STREAM_NON_BLOCKING
+        )
         self._space = _Space()
         self._recorded = _Space()
         self._recording: list[PinnedArray] | None = None
@@ -138,9 +139,8 @@ class Device:
         free = (space.pinned if pinned else space.device)[nbytes]
         if free:
             return free.pop(), free
-        flags = (self.cuda.cudaHostAllocDefault,) if pinned else ()
-        allocate = self.cuda.cudaHostAlloc if pinned else self.cuda.cudaMalloc
-        return int(self.check(allocate(nbytes, *flags))), free
+        function, flags = ("cudaHostAlloc", (0,)) if pinned else ("cudaMalloc", ())
+        return int(self.get(function, ctypes.c_void_p, nbytes, *flags)), free
 
     def upload(self, array: npt.NDArray[Any]) -> DeviceTensor:
         """Queue a copy to the device; the array may change at once."""
@@ -154,8 +154,7 @@ class Device:
     def send(self, pinned: PinnedArray) -> DeviceTensor:
         """Queue a copy to the device; the array must not change before that is done."""
         tensor = self.empty(pinned.shape, pinned.dtype)
-        kind = self.cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._copy(tensor.address, pinned.address, tensor.nbytes, kind)
+        self._copy(tensor.address, pinned.address, tensor.nbytes, cudart.COPY_TO_DEVICE)
         return tensor
 
     def download(self, tensor: DeviceTensor) -> npt.NDArray[Any]:
@@ -164,8 +163,7 @@ class Device:
         In work that is being recorded, nothing waits: the copy is filled whenever the work is done.
         """
         pinned = PinnedArray(self, tensor.shape, tensor.dtype)
-        kind = self.cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._copy(pinned.address, tensor.address, tensor.nbytes, kind)
+        self._copy(pinned.address, tensor.address, tensor.nbytes, cudart.COPY_TO_HOST)
         if self._recording is not None:
             self._recording.append(pinned)
             return pinned.array
@@ -178,20 +176,27 @@ class Device:
         Raises:
             BackendError: if any of it failed.
         """
-        self.check(self.cuda.cudaStreamSynchronize(self.stream))
+        self.call("cudaStreamSynchronize", self.stream)
         self._uploading.clear()
 
     def stamp(self) -> Event:
         """Queue taking the time."""
         event = Event(self)
         # An ordinary event would only order the work that is captured.
-        external = self.cuda.cudaEventRecordExternal if self._capturing else 0
-        self.check(self.cuda.cudaEventRecordWithFlags(event.handle, self.stream, external))
+        how = cudart.EVENT_EXTERNAL if self._capturing else cudart.EVENT_DEFAULT
+        self.call("cudaEventRecordWithFlags", event.handle, self.stream, how)
         return event
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
         """Return the time between two stamps that the device has come to."""
-        return float(self.check(self.cuda.cudaEventElapsedTime(start.handle, end.handle)))
+        ms = self.get("cudaEventElapsedTime", ctypes.c_float, start.handle, end.handle)
+        return float(ms)
+
+    def memory(self) -> tuple[int, int]:
+        """Return the device's free and total memory, bytes, whoever uses it."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
 
     @contextmanager
     def recording(self) -> Iterator[list[PinnedArray]]:
@@ -208,7 +213,7 @@ class Device:
             self._recording = None
 
     @contextmanager
-    def capturing(self) -> Iterator[list[Any]]:
+    def capturing(self) -> Iterator[list[int]]:
         """Capture what is queued instead of running it; the list then holds the CUDA graph.
 
         Raises:
@@ -216,42 +221,51 @@ class Device:
         """
         # The other modes would forbid the process's other threads to allocate on the device, or
         # allow this one to.
-        mode = self.cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self.check(self.cuda.cudaStreamBeginCapture(self.stream, mode))
+        self.call("cudaStreamBeginCapture", self.stream, cudart.CAPTURE_THREAD_LOCAL)
         self._capturing = True
-        graph: list[Any] = []
+        graph: list[int] = []
+        captured = ctypes.c_void_p()
+        end = ("cudaStreamEndCapture", self.stream, ctypes.byref(captured))
         try:
             yield graph
         except BaseException:
-            self.cuda.cudaStreamEndCapture(self.stream)  # fails as well; the first error tells more
+            self.cuda.status(*end)  # fails as well; the first error tells more
+            if captured.value:
+                self.cuda.status("cudaGraphDestroy", captured)
             raise
         finally:
             self._capturing = False
-        graph.append(self.check(self.cuda.cudaStreamEndCapture(self.stream)))
+        self.call(*end)
+        assert captured.value
+        graph.append(captured.value)
 
-    def check(self, result: tuple[Any, ...]) -> Any:
-        """Return the value of a CUDA call, which gives its status first.
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the CUDA runtime.
 
         Raises:
-            BackendError: naming the status, if that is an error.
+            DeviceLostError: if it fails, and CUDA is of no use any more in this process.
+            BackendError: if it fails otherwise. Both name the GPU, the function and the status.
         """
-        status, *values = result
-        if status != self.cuda.cudaError_t.cudaSuccess:
-            raise BackendError(f"CUDA failed on {getattr(self, 'name', 'the GPU')}: {status.name}")
-        return values[0] if values else None
+        try:
+            self.cuda.call(name, *arguments)
+        except BackendError as error:
+            raise type(error)(f"CUDA failed on {self.name}: {error}") from error
 
-    def _copy(self, target: int, source: int, nbytes: int, kind: Any) -> None:
-        self.check(self.cuda.cudaMemcpyAsync(target, source, nbytes, kind, self.stream))
+    def get(self, name: str, kind: Any, *arguments: Any) -> Any:
+        """Return what a function gives by its first argument, of a ctypes kind. See `call`."""
+        result = kind()
+        self.call(name, ctypes.byref(result), *arguments)
+        return result.value
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: int) -> None:
+        self.call("cudaMemcpyAsync", target, source, nbytes, kind, self.stream)
 
 
-def _release(cuda: Any, stream: int, spaces: tuple[_Space, ...]) -> None:
-    cuda.cudaStreamSynchronize(stream)
+def _release(cuda: CudaRuntime, stream: int, spaces: tuple[_Space, ...]) -> None:
+    cuda.status("cudaStreamSynchronize", stream)
     for space in spaces:
-        for buffers, give_back in (
-            (space.device, cuda.cudaFree),
-            (space.pinned, cuda.cudaFreeHost),
-        ):
+        for buffers, give_back in ((space.device, "cudaFree"), (space.pinned, "cudaFreeHost")):
             for addresses in buffers.values():
                 for address in addresses:
-                    give_back(address)
-    cuda.cudaStreamDestroy(stream)
+                    cuda.status(give_back, address)
+    cuda.status("cudaStreamDestroy", stream)

@@ -5,13 +5,14 @@ the host: both are buffers in pinned memory that stay where they are, so a frame
 copies, one launch and one wait, and every other value is passed on inside the device. What changes
 from frame to frame (the image, tau) must be an input, or a repetition would not see it.
 
-Written against the documented API of cuda-python; not measured on a GPU.
+Written against the documented API of the CUDA runtime; not measured on a GPU.
 """
 
 from __future__ import annotations
 
+import ctypes
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from magicfuse_ros.backends.interface import Work
 class GraphRecorder:
     """See `Recorder`."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, on_recorded: Callable[[], None] = lambda: None) -> None:
+        """Use a device; `on_recorded` is called each time after work was recorded."""
         self._device = device
-        self._graph: Any = None
+        self._on_recorded = on_recorded
+        self._graph: int | None = None
         self._inputs: dict[str, PinnedArray] = {}
         self._downloads: list[PinnedArray] = []  # keeps the memory of the results
         self._results: dict[str, npt.NDArray[Any]] = {}
@@ -37,13 +40,14 @@ class GraphRecorder:
         """Record the work the first time, then repeat what was recorded. Errors: see `Recorder`."""
         if self._graph is None:
             self._record(inputs, work)
+            self._on_recorded()
         self._fill(inputs)
-        self._device.check(self._device.cuda.cudaGraphLaunch(self._graph, self._device.stream))
+        self._device.call("cudaGraphLaunch", self._graph, self._device.stream)
         self._device.synchronize()
         return {name: np.array(result) for name, result in self._results.items()}
 
     def _record(self, inputs: Mapping[str, npt.NDArray[Any]], work: Work) -> None:
-        device, cuda = self._device, self._device.cuda
+        device = self._device
 
         def once() -> dict[str, npt.NDArray[Any]]:
             return work({name: device.send(pinned) for name, pinned in self._inputs.items()})
@@ -58,9 +62,9 @@ class GraphRecorder:
             with device.capturing() as captured:
                 self._results = once()
         self._downloads = downloads
-        self._graph = device.check(cuda.cudaGraphInstantiate(captured[0], 0))
-        device.check(cuda.cudaGraphDestroy(captured[0]))
-        weakref.finalize(self, cuda.cudaGraphExecDestroy, self._graph)
+        self._graph = device.get("cudaGraphInstantiateWithFlags", ctypes.c_void_p, captured[0], 0)
+        device.call("cudaGraphDestroy", captured[0])
+        weakref.finalize(self, device.cuda.status, "cudaGraphExecDestroy", self._graph)
 
     def _fill(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, pinned in self._inputs.items():

@@ -16,6 +16,7 @@ class HostBackend:
     """See `Backend`."""
 
     loads_at_once = 2  # to compile a network keeps hardly more than one core busy
+    records = False
 
     def join(
         self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork

@@ -85,6 +85,7 @@ class Backend(Protocol):
     device: str
     precision: Precision
     loads_at_once: int  # networks that may be loaded at the same time
+    records: bool  # the first frame of each kind takes longer, see `Recorder`
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Load a network: its built engine on a GPU, else the ONNX file itself.

@@ -7,7 +7,6 @@ model; none needs torch.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -36,11 +35,14 @@ _LAYOUT = frozenset({
     "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
-_FOLDED = 1024  # elements; larger constants are weights, which the library itself folds
 
 
 def fold_constants(model: Any) -> Any:
-    """Return the model with its small computed constants (axes, sizes, scalars) as initialisers.
+    """Return the model with everything that no input changes computed: only initialisers are left.
+
+    TensorRT itself would compute some of it on the GPU: for SM 7.5 it has no product in float32,
+    and releases 10.1 to 10.3 run the casts of stored weights with every frame. An output that no
+    input changes stays a node.
 
     Args:
         model: an `onnx.ModelProto`, in topological order; not changed.
@@ -48,53 +50,23 @@ def fold_constants(model: Any) -> Any:
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
     graph = folded.graph
-    known = {
-        t.name: numpy_helper.to_array(t) for t in graph.initializer if math.prod(t.dims) <= _FOLDED
-    }
+    known = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    results = {v.name for v in graph.output}
     nodes = []
     for node in graph.node:
         computed = not all(name in known for name in node.input if name)
-        # Weights that are to stay int8, and sums, which round by the order that a library has.
-        if computed or node.op_type == "DequantizeLinear" or node.op_type in _COMPUTE:
+        if computed or results.intersection(node.output):
             nodes.append(node)
             continue
         feeds = {name: known[name] for name in node.input if name}
         values = ReferenceEvaluator(_alone(node, feeds, folded)).run(None, feeds)
         for name, value in zip(node.output, values, strict=True):
             known[name] = np.asarray(value)
-            graph.initializer.append(numpy_helper.from_array(known[name], name))
+    stored = {t.name for t in graph.initializer}
+    taken = {name for node in nodes for name in node.input}
+    for name in sorted((known.keys() - stored) & taken):
+        graph.initializer.append(numpy_helper.from_array(known[name], name))
     return _with_nodes(folded, nodes)
-
-
-def signed_activations(model: Any) -> Any:
-    """Return a quantised model with int8 activations around zero, in the place of uint8 ones.
-
-    TensorRT quantises in no other way. A range that reaches further to one side than to the other
-    gets a coarser step, up to twice as large.
-
-    Args:
-        model: an `onnx.ModelProto`; not changed.
-    """
-    signed = onnx.ModelProto()
-    signed.CopyFrom(model)
-    graph = signed.graph
-    values = {t.name: t for t in graph.initializer}
-    added: set[str] = set()
-    for node in graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        names = tuple(node.input[1:3])
-        scale, zero_point = (numpy_helper.to_array(values[name]) for name in names)
-        if zero_point.dtype != np.uint8:
-            continue
-        reach = np.maximum(zero_point, 255 - zero_point).astype(scale.dtype)
-        step = np.asarray(scale * reach / 127, scale.dtype)
-        for i, value in ((1, step), (2, np.zeros(zero_point.shape, np.int8))):
-            node.input[i] = f"{names[0]}.{names[1]}.signed{i}"
-            if node.input[i] not in added:
-                added.add(node.input[i])
-                graph.initializer.append(numpy_helper.from_array(value, node.input[i]))
-    return _with_nodes(signed, list(graph.node))
 
 
 def uint8_at_borders(model: Any, network: str) -> Any:
@@ -137,10 +109,12 @@ def half_body(model: Any) -> Any:
 
     Convolutions, matrix products and what lies between them become float16. Normalisations stay
     float32, and so does what comes before the first product or after the last one: the embedding of
-    the time step, the DDIM arithmetic, the choice of a class, the scaling to 0..255.
+    the time step, the DDIM arithmetic, the choice of a class, the scaling to 0..255. Weights are
+    stored in float16.
 
     Args:
-        model: an `onnx.ModelProto` with float32 arithmetic, in topological order; not changed.
+        model: an `onnx.ModelProto` with float32 arithmetic and folded constants, in topological
+            order; not changed.
     """
     model, types = _copy_with_types(model)
     graph = model.graph
@@ -188,7 +162,7 @@ def half_body(model: Any) -> Any:
         for names in (node.input, node.output):
             _rename(names, {n: f"{n}.float16" for n in results})
     nodes += [_cast(f"{n}.float16", n, TensorProto.FLOAT) for n in sorted(results)]
-    return _with_nodes(model, nodes)
+    return fold_constants(_with_nodes(model, nodes))
 
 
 def _alone(node: Any, feeds: dict[str, Any], model: Any) -> Any:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from magicfuse_ros.backends.tensorrt_engine import EngineBackend
+from magicfuse_ros.backends import tensorrt_engine
 from magicfuse_ros.backends.tensorrt_library import TENSORRT
+from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.engine_cache import Precision
 
 TENSORRT.require()
 
 
-class TensorRtBackend(EngineBackend):
+class TensorRtBackend(tensorrt_engine.EngineBackend):
     def __init__(self, precision: Precision) -> None:
         super().__init__(TENSORRT, precision)
+
+
+def missing_engine(bundle: Bundle, precision: Precision) -> str:
+    """Return which engine is not there. See `tensorrt_engine.missing_engine`."""
+    return tensorrt_engine.missing_engine(TENSORRT, bundle, precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 import onnx
 
 from magicfuse_ros.backends.interface import BuildMonitor
-from magicfuse_ros.backends.onnx_passes import (
-    fold_constants,
-    half_body,
-    signed_activations,
-    uint8_at_borders,
-)
+from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_at_borders
 from magicfuse_ros.backends.tensorrt_library import RTX, TENSORRT, Library
+from magicfuse_ros.backends.tensorrt_log import logger
 from magicfuse_ros.bundle import NetworkSpec
-from magicfuse_ros.engine_cache import Precision
+from magicfuse_ros.engine_cache import EngineCache, Precision, write_whole
 from magicfuse_ros.errors import BackendError
+
+_log = logging.getLogger(__name__)
+
+# More lets TensorRT try layouts that an Orin Nano, whose 4 or 8 GB the CPU shares, has no room for.
+WORKSPACE_BYTES = 1 << 30
 
 
 class EngineBuilder:
@@ -42,9 +44,12 @@ class EngineBuilder:
         precision: Precision,
         monitor: BuildMonitor,
     ) -> bytes:
-        """Build one network, of float32 or of a quantised graph. Errors: see `Builder.build`."""
+        """Build one network of a float32 graph. Errors: see `Builder.build`."""
+        if reason := self._library.refusal(device, precision):
+            raise BackendError(f"network '{path.name}': {reason}")
         trt = self._trt
-        log = _log(trt)
+        log = logger(trt)
+        log.forget()
         builder = trt.Builder(log)
         strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(strongly_typed)
@@ -56,18 +61,28 @@ class EngineBuilder:
                 f"{'; '.join(map(_describe, errors))}"
             )
         config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)  # which keeps 10 of float32's 23 bits
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
         self._library.aim(trt, config, device)
         config.progress_monitor = _progress(trt, monitor)
+        timings = None if self._library.portable else self._timings(device)
+        if timings:
+            _use_timings(config, timings)
         engine = builder.build_serialized_network(network, config)
         if engine is None:
-            reason = (
-                "cancelled" if monitor.cancelled else "; ".join(log.errors) or "no reason given"
-            )
+            reason = "cancelled" if monitor.cancelled else log.told()
             raise BackendError(
                 f"network '{path.name}': {self.name} cannot build it for {device} in {precision}: "
                 f"{reason}"
             )
+        if timings:
+            _keep_timings(config, timings)
         return bytes(engine)
+
+    def _timings(self, device: str) -> Path:
+        """Return where TensorRT's timings of layers on this device are kept, for later builds."""
+        device = "".join(c if c.isalnum() else "_" for c in device)
+        return EngineCache().root / self.name / f"timings-{self.version}-{device}.cache"
 
 
 class TensorRtRtxBuilder(EngineBuilder):
@@ -87,10 +102,7 @@ class TensorRtBuilder(EngineBuilder):
 def _prepared(path: Path, precision: Precision) -> Any:
     """Return a network's model as TensorRT takes it."""
     try:
-        model = fold_constants(onnx.load(path))
-        if precision == "int8":
-            model = signed_activations(model)
-        model = uint8_at_borders(model, path.name)
+        model = uint8_at_borders(fold_constants(onnx.load(path)), path.name)
         return half_body(model) if precision == "fp16" else model
     except BackendError:
         raise
@@ -106,19 +118,23 @@ def _describe(error: Any) -> str:
     return f"{error.node_operator() or 'model'} (node {node}): {reason}"
 
 
-def _log(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]
-        """Keeps errors for the message of ours, instead of printing them."""
+def _use_timings(config: Any, path: Path) -> None:
+    """Begin with the timings in a file, where it is there and TensorRT takes it."""
+    try:
+        cache = config.create_timing_cache(path.read_bytes())
+    except OSError:
+        cache = None
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-    return Log()
+def _keep_timings(config: Any, path: Path) -> None:
+    """Write the timings of a build; where that fails, warn: the next build measures again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, bytes(config.get_timing_cache().serialize()))
+    except OSError as error:
+        _log.warning("cannot write '%s': %s", path, error)
 
 
 def _progress(trt: Any, monitor: BuildMonitor) -> Any:

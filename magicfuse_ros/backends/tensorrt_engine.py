@@ -8,7 +8,9 @@ Written against the documented API; not measured on a GPU.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,19 @@ from magicfuse_ros.backends.cuda import Device, Event
 from magicfuse_ros.backends.cuda_graph import GraphRecorder
 from magicfuse_ros.backends.interface import Joined, JoinedWork, Network, Part, Recorder, Tensor
 from magicfuse_ros.backends.tensorrt_library import Library
-from magicfuse_ros.bundle import NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import EngineCache, EngineKey, Miss, Precision
+from magicfuse_ros.backends.tensorrt_log import logger
+from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
+from magicfuse_ros.engine_cache import EngineCache, EngineKey, Miss, Precision, write_whole
 from magicfuse_ros.errors import BackendError, EngineError
+
+_log = logging.getLogger(__name__)
 
 
 class EngineBackend:
     """See `Backend`; tensors are `DeviceTensor`."""
 
     loads_at_once = 1
+    records = True
 
     def __init__(self, library: Library, precision: Precision) -> None:
         """Take the GPU.
@@ -40,8 +46,10 @@ class EngineBackend:
         self._library = library
         self.precision = precision
         self._trt = library.load()
-        self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
+        self._log = logger(self._trt)
+        self._runtime = self._trt.Runtime(self._log)
         self._cache = EngineCache()
+        self._compiled: dict[Path, CompiledCode] = {}
         self.name = library.name
         self.version: str = self._trt.__version__
         self.device = f"{self._gpu.name}, {precision}"
@@ -49,26 +57,27 @@ class EngineBackend:
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Load the engine that was built of a network. Errors: see `Backend.load`."""
         device = self._library.device(self._gpu)
-        found = self._cache.lookup(
-            EngineKey.of(spec, self.name, self.version, device, self.precision)
-        )
+        key = EngineKey.of(spec, self.name, self.version, device, self.precision)
+        found = self._cache.lookup(key)
         if isinstance(found, Miss):
             raise EngineError(
                 f"{found.reason}; run: magicfuse build '{path.parent}' --backend {self.name} "
                 f"--precision {self.precision}"
             )
+        self._log.forget()
         engine = self._runtime.deserialize_cuda_engine(found.engine)
-        context = engine and engine.create_execution_context()
+        context = engine and self._context(engine, self._cache.path(key))
         if context is None:
+            self._gpu.synchronize()  # raises where it is the GPU itself that failed
             raise BackendError(
-                f"network '{path.name}': {self.name} refuses its engine on {self._gpu.name}; the "
-                "GPU may be out of memory"
+                f"network '{path.name}': {self.name} refuses its engine on {self._gpu.name}: "
+                f"{self._log.told()}"
             )
         inputs, outputs = self._tensors(engine)
         # An input that the network does not use may be gone from the engine.
         unused = [t for t in spec.inputs if t.name not in {i.name for i in inputs}]
         check_graph(path, spec, [*inputs, *unused], outputs)
-        return _Network(path.name, context, self._gpu, inputs, outputs)
+        return _Network(path.name, context, self._gpu, self._log, inputs, outputs)
 
     def join(
         self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
@@ -86,7 +95,7 @@ class EngineBackend:
 
     def recorder(self) -> Recorder:
         """Return what makes a CUDA graph of the work."""
-        return GraphRecorder(self._gpu)
+        return GraphRecorder(self._gpu, on_recorded=self._keep_compiled)
 
     def stamp(self) -> Event:
         """Queue taking the time."""
@@ -95,6 +104,24 @@ class EngineBackend:
     def elapsed_ms(self, start: Event, end: Event) -> float:
         """Return the milliseconds between two stamps."""
         return self._gpu.elapsed_ms(start, end)
+
+    def memory(self) -> tuple[int, int]:
+        """Return the GPU's free and total memory, bytes, whoever uses it."""
+        return self._gpu.memory()
+
+    def _context(self, engine: Any, path: Path) -> Any:
+        """Return an execution context, or None. `path` is the engine's."""
+        if not self._library.portable:
+            return engine.create_execution_context()
+        config = engine.create_runtime_config()
+        code = CompiledCode(config, path.with_suffix(".compiled"))
+        self._compiled[path] = code
+        return engine.create_execution_context(config)
+
+    def _keep_compiled(self) -> None:
+        """Write what was compiled for this GPU since the engines were loaded."""
+        for code in self._compiled.values():
+            code.keep()
 
     def _tensors(self, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
         """Return an engine's inputs and outputs."""
@@ -112,25 +139,79 @@ class EngineBackend:
         return inputs, outputs
 
 
+def missing_engine(library: Library, bundle: Bundle, precision: Precision) -> str:
+    """Return which of a bundle's engines is not there for this GPU; empty where all are.
+
+    Raises:
+        BackendError: if there is no GPU, or the library is too old.
+    """
+    device = library.device(Device())
+    version = library.load().__version__
+    cache = EngineCache()
+    for name in NETWORKS:
+        spec = bundle.manifest.networks[name]
+        key = EngineKey.of(spec, library.name, version, device, precision)
+        if not cache.has(key):
+            found = cache.lookup(key)
+            return found.reason if isinstance(found, Miss) else ""
+    return ""
+
+
+class CompiledCode:
+    """What TensorRT for RTX has compiled of one engine for this very GPU and driver.
+
+    It does so whenever an engine is loaded and first called, which takes seconds; with a file
+    beside the engine only once. The library itself refuses code of another GPU, driver or release.
+    """
+
+    def __init__(self, config: Any, path: Path) -> None:
+        """Give an `IRuntimeConfig` a cache with the file's content, where that fits."""
+        self._config = config
+        self._cache = config.create_runtime_cache()
+        self._path = path
+        self._kept = b""
+        with suppress(OSError):
+            content = path.read_bytes()
+            if self._cache.deserialize(content):
+                self._kept = content
+        config.set_runtime_cache(self._cache)
+
+    def keep(self) -> None:
+        """Write the file, if there is anything new. Where it cannot be written, warn."""
+        content = bytes(self._cache.serialize())
+        if content == self._kept:
+            return
+        self._kept = content
+        try:
+            write_whole(self._path, content)
+        except OSError as error:
+            _log.warning("cannot write '%s': %s; the next start compiles again", self._path, error)
+
+
 class _Network:
     def __init__(
         self,
         name: str,
         context: Any,
         gpu: Device,
+        log: Any,
         inputs: list[TensorSpec],
         outputs: list[TensorSpec],
     ) -> None:
         self._name = name
         self._context = context
         self._gpu = gpu
+        self._log = log
         self._inputs = [tensor.name for tensor in inputs]
         self._outputs = outputs
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         outputs = {t.name: self._gpu.empty(t.shape, t.dtype) for t in self._outputs}
         tensors = {name: inputs[name] for name in self._inputs} | outputs
+        self._log.forget()
         accepted = [self._context.set_tensor_address(n, t.address) for n, t in tensors.items()]
         if not all(accepted) or not self._context.execute_async_v3(self._gpu.stream):
-            raise BackendError(f"network '{self._name}': the GPU did not accept the call")
+            raise BackendError(
+                f"network '{self._name}': the GPU did not accept the call: {self._log.told()}"
+            )
         return outputs

@@ -7,10 +7,14 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.backends.cuda import Device, missing_device
+from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BackendError
+
+_DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,23 @@ class Library:
     def device(self, gpu: Device) -> str:
         """Return `EngineKey.device` of a GPU."""
         capability = _sm(gpu.compute_capability)
-        return capability if self.portable else f"{capability} {gpu.name}"
+        if self.portable:
+            return capability
+        # Jetson's GPUs have one name for modules of different sizes, such as "Orin".
+        module = module_name()
+        return f"{capability} {gpu.name}, {module}" if module else f"{capability} {gpu.name}"
+
+    def refusal(self, device: str, precision: Precision) -> str:
+        """Return why nothing can be built for a device in a precision; empty where it can."""
+        if self.portable and device == "sm_75" and precision == "fp32":
+            return (
+                f"{self.name} has no matrix product in float32 for compute capability 7.5; build "
+                "it in fp16"
+            )
+        return ""
 
     def devices(self, module: Any, compute_capabilities: Sequence[str]) -> list[str]:
         """See `Builder.devices`."""
-        if not compute_capabilities:
-            return [self.device(_this_gpu(self))]
         if not self.portable:
             gpu = _this_gpu(self)
             for asked in compute_capabilities:
@@ -75,12 +90,13 @@ class Library:
             return [self.device(gpu)]
         names = (re.fullmatch(r"SM(\d+)(\d)", n) for n in module.ComputeCapability.__members__)
         known = [f"{match[1]}.{match[2]}" for match in names if match]
-        for asked in compute_capabilities:
+        wanted = compute_capabilities or [_this_gpu(self).compute_capability]
+        for asked in wanted:
             if asked not in known:
                 raise BackendError(
                     f"compute capability is {asked}; {self.name} builds for {', '.join(known)}"
                 )
-        return [_sm(asked) for asked in dict.fromkeys(compute_capabilities)]
+        return [_sm(asked) for asked in dict.fromkeys(wanted)]
 
     def aim(self, module: Any, config: Any, device: str) -> None:
         """Set what a build is for: CUDA graphs, and a GPU that need not be that of this machine."""
@@ -91,6 +107,15 @@ class Library:
             config.num_compute_capabilities = 1
             capability = module.ComputeCapability.__members__[device.upper().replace("_", "")]
             config.set_compute_capability(capability, 0)
+
+
+def module_name() -> str:
+    """Return the board's name, such as "NVIDIA Jetson Orin NX"; empty where there is none (PCs)."""
+    try:
+        text = _DEVICE_TREE_MODEL.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return " ".join(text.replace("\0", " ").split())
 
 
 RTX = Library("tensorrt_rtx", oldest=(1, 2), portable=True)

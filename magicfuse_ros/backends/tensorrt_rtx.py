@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from magicfuse_ros.backends.tensorrt_engine import EngineBackend
+from magicfuse_ros.backends import tensorrt_engine
 from magicfuse_ros.backends.tensorrt_library import RTX
+from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.engine_cache import Precision
 
 RTX.require()
 
 
-class TensorRtRtxBackend(EngineBackend):
+class TensorRtRtxBackend(tensorrt_engine.EngineBackend):
     def __init__(self, precision: Precision) -> None:
         super().__init__(RTX, precision)
+
+
+def missing_engine(bundle: Bundle, precision: Precision) -> str:
+    """Return which engine is not there. See `tensorrt_engine.missing_engine`."""
+    return tensorrt_engine.missing_engine(RTX, bundle, precision)

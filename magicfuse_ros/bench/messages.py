@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from magicfuse_ros.engine_cache import Precision
+from magicfuse_ros.bench.gpu import Gpu
+from magicfuse_ros.engine_cache import AskedPrecision, Precision
 from magicfuse_ros.outputs import Output
 
 
@@ -19,7 +20,7 @@ class Job(_Message):
 
     bundle: Path
     backend: str
-    precision: Precision
+    precision: AskedPrecision
     width: int  # of the frame
     height: int
     steps: int | None  # K; None: the bundle's default
@@ -37,6 +38,8 @@ class Ready(_Message):
     backend: str  # the one that `auto` took
     version: str
     why: str
+    precision: Precision  # the one that `auto` took
+    gpu: Gpu | None = None  # which the networks run on; None: on the CPU
     steps: int
     gflop: float  # of a frame
 
@@ -47,7 +50,7 @@ class Round(_Message):
     end_to_end_ms: list[float]
     stages_ms: dict[str, list[float]]
     rss_mb: float  # before the first round's convolutions: of the pipeline alone
-    conv_peak_gflops: float
+    conv_peak_gflops: float | None  # None: this machine has nothing to measure it with
 
 
 class Refusal(_Message):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from magicfuse_ros.bench.gpu import Gpu
 from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
 from magicfuse_ros.bench.messages import Round
 from magicfuse_ros.bench.rounds import Worker
@@ -32,7 +33,10 @@ class Machine(_Model):
 
     cpu: str
     cores: int
-    conv_peak_gflops: float = Field(description="GFLOP/s: median of the best of every round")
+    conv_peak_gflops: float | None = Field(
+        description="GFLOP/s of the CPU: median of the best of every round; null if not measured"
+    )
+    gpu: Gpu | None = Field(None, description="that any of the results was measured on")
 
 
 class Quantiles(_Model):
@@ -59,9 +63,12 @@ class Result(_Model):
     stages_ms: dict[str, Quantiles]
     rss_mb: float = Field(description="resident memory, 2^20 bytes, of a process of its own")
     load_to_first_frame_s: float = Field(description="from the start of that process")
-    conv_peak_gflops: float = Field(description="measured in that process, between the frames")
-    efficiency: float
-    peak_ratio: float
+    conv_peak_gflops: float | None = Field(
+        description="of the CPU or GPU that it ran on, measured in that process, between the "
+        "frames: of a CPU in float32, of a GPU in the result's precision; null if not measured"
+    )
+    efficiency: float | None
+    peak_ratio: float | None
 
 
 class Skipped(_Model):
@@ -85,18 +92,26 @@ class Report(_Model):
     frames_per_round: int
     results: list[Result]
     skipped: list[Skipped]
+    stopped: str | None = Field(None, description="why there are fewer rounds than asked for")
 
 
 def make_report(
-    bundle: Bundle, workers: Sequence[Worker], skipped: Sequence[Skipped], frames: int
+    bundle: Bundle,
+    workers: Sequence[Worker],
+    skipped: Sequence[Skipped],
+    frames: int,
+    stopped: str | None = None,
 ) -> Report:
     """Summarise what the workers, of which there is at least one, have measured."""
-    every = [r.conv_peak_gflops for worker in workers for r in worker.rounds]
+    on_cpu = [r for worker in workers if not worker.ready.gpu for r in worker.rounds]
     manifest = bundle.manifest
     default = frame_gflop(bundle, ("mag_image", "mask", "confidence"), manifest.default_steps)
     return Report(
         machine=Machine(
-            cpu=cpu_name(), cores=core_count(), conv_peak_gflops=round(float(np.median(every)), 1)
+            cpu=cpu_name(),
+            cores=core_count(),
+            conv_peak_gflops=_rounded(_peak(on_cpu), 1),
+            gpu=next((worker.ready.gpu for worker in workers if worker.ready.gpu), None),
         ),
         commit=current_commit(Path(__file__).parent),
         created=datetime.now(timezone.utc).date().isoformat(),
@@ -108,6 +123,7 @@ def make_report(
         frames_per_round=frames,
         results=[summarise(worker) for worker in workers],
         skipped=list(skipped),
+        stopped=stopped,
     )
 
 
@@ -115,11 +131,12 @@ def summarise(worker: Worker) -> Result:
     """Return the result of one combination."""
     times = [ms for r in worker.rounds for ms in r.end_to_end_ms]
     whole = _quantiles(times)
-    peak = float(np.median([r.conv_peak_gflops for r in worker.rounds]))
+    peak = _peak(worker.rounds)
+    seconds = whole.median / 1e3
     return Result(
         backend=worker.ready.backend,
         backend_version=worker.ready.version,
-        precision=worker.job.precision,
+        precision=worker.ready.precision,
         width=worker.job.width,
         height=worker.job.height,
         steps=worker.ready.steps,
@@ -131,10 +148,20 @@ def summarise(worker: Worker) -> Result:
         stages_ms=_stages(worker.rounds),
         rss_mb=round(worker.rounds[0].rss_mb, 1),  # later ones hold the convolutions, too
         load_to_first_frame_s=round(worker.load_to_first_frame_s, 3),
-        conv_peak_gflops=round(peak, 1),
-        efficiency=round(worker.ready.gflop / (whole.median / 1e3) / peak, 4),
-        peak_ratio=round(whole.median / 1e3 * peak / BUDGET_GFLOP, 4),
+        conv_peak_gflops=_rounded(peak, 1),
+        efficiency=_rounded(peak and worker.ready.gflop / seconds / peak, 4),
+        peak_ratio=_rounded(peak and seconds * peak / BUDGET_GFLOP, 4),
     )
+
+
+def _peak(rounds: Sequence[Round]) -> float | None:
+    """Return the median peak; None where it was not measured."""
+    measured = [r.conv_peak_gflops for r in rounds if r.conv_peak_gflops is not None]
+    return float(np.median(measured)) if measured else None
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _stages(rounds: Sequence[Round]) -> dict[str, Quantiles]:

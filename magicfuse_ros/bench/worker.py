@@ -19,9 +19,11 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends.interface import Backend
+from magicfuse_ros.bench.gpu import find_gpu
 from magicfuse_ros.bench.messages import Job, Ready, Refusal, Round
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.fuser import FusedFrame, Fuser
 from magicfuse_ros.outputs import frame_gflop
 
@@ -43,9 +45,9 @@ def serve(job: Job, requests: Iterable[str], replies: TextIO) -> None:
         print(message.model_dump_json(), file=replies, flush=True)
 
     try:
-        choice = backends.choose(job.backend, job.precision)
-        backend = backends.select(job.backend, job.threads, job.precision)
         bundle = Bundle.load(job.bundle)
+        choice = backends.choose(job.backend, job.precision, bundle)
+        backend = backends.select(choice.used, job.threads, choice.precision)
         fuser = Fuser(bundle, backend, steps=job.steps)
         image = frame(job.height, job.width)
         fuser(image, job.outputs)
@@ -54,22 +56,39 @@ def serve(job: Job, requests: Iterable[str], replies: TextIO) -> None:
                 backend=backend.name,
                 version=backend.version,
                 why=choice.why,
+                precision=choice.precision,
+                gpu=find_gpu()[0] if backends.on_gpu(choice.used) else None,
                 steps=fuser.steps,
                 gflop=frame_gflop(bundle, job.outputs, fuser.steps),
             )
         )
-        peak: Callable[[], float] | None = None
+        peak: Callable[[], float | None] | None = None
         for request in requests:
             times, stages = time_frames(lambda: fuser(image, job.outputs), int(request))
             rss = resident_mb()
             if peak is None:
-                # Only now: the pipeline's memory is measured without it.
-                from magicfuse_ros.bench.conv_peak import ConvolutionPeak
-
-                peak = ConvolutionPeak(job.threads).measure
+                peak = peak_of(backend, job.threads)  # now: the memory is measured without it
             reply(Round(end_to_end_ms=times, stages_ms=stages, rss_mb=rss, conv_peak_gflops=peak()))
     except MagicFuseError as error:
         reply(Refusal(error=str(error)))
+
+
+def peak_of(backend: Backend, threads: int) -> Callable[[], float | None]:
+    """Return what measures the convolution peak of the device that a backend computes on.
+
+    It gives None if a GPU's cannot be built, or a CPU has no OpenVINO.
+    """
+    try:
+        if backends.on_gpu(backend.name):
+            from magicfuse_ros.bench.gpu_peak import GpuPeak
+
+            return GpuPeak(backend).measure
+        from magicfuse_ros.bench.conv_peak import ConvolutionPeak
+
+        return ConvolutionPeak(threads).measure
+    except (ImportError, BackendError) as error:
+        print(f"the convolution peak is not measured: {error}", file=sys.stderr)
+        return lambda: None
 
 
 def frame(height: int, width: int) -> npt.NDArray[np.uint8]:

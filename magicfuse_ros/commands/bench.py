@@ -21,14 +21,16 @@ from magicfuse_ros.bench.report import Report, Skipped, make_report
 from magicfuse_ros.bench.rounds import Worker, interleave
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
-from magicfuse_ros.command_line import SeveralValues
-from magicfuse_ros.engine_cache import PRECISIONS, Precision
-from magicfuse_ros.errors import BackendError, MagicFuseError, MediaError
+from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
+from magicfuse_ros.engine_cache import ASKED_PRECISIONS, AskedPrecision
+from magicfuse_ros.errors import BackendError, MagicFuseError
+from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_ros.outputs import Output, available_outputs
 
 # What fuse_node publishes by default.
 DEFAULT_OUTPUTS: tuple[Output, ...] = ("mag_image", "mask", "confidence")
 SIZE = "640x480"
+_CTRL_C = "interrupted"
 
 
 class SeveralCombinations(SeveralValues):
@@ -52,7 +54,7 @@ def bench_command(
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME...", help=f"{', '.join(PRECISIONS)}; fp32 if omitted."),
+        typer.Option(metavar="NAME...", help=f"{', '.join(ASKED_PRECISIONS)}; auto if omitted."),
     ] = None,
     size: Annotated[
         list[str] | None,
@@ -72,9 +74,14 @@ def bench_command(
         Path | None, typer.Option("--json", help="Also write the result to this file.")
     ] = None,
 ) -> None:
-    """Time the pipeline on this machine; several values of an option are compared in turn."""
+    """Time the pipeline on this machine; several values of an option are compared in turn.
+
+    Ctrl-C ends it after the rounds that are done: they are reported, and the exit code is 130.
+    """
+    if json_file:
+        check_file(json_file)  # better now than after minutes
     loaded = Bundle.load(bundle or default_bundle())
-    console = Console()
+    console = output_console()
     counts: Sequence[int | None] = steps or [None]
     jobs = [
         Job(
@@ -89,7 +96,7 @@ def bench_command(
         )
         for b, p, (w, h), k in itertools.product(
             backend or ["auto"],
-            map(_precision, precision or ["fp32"]),
+            map(_precision, precision or ["auto"]),
             map(_size, size or [SIZE]),
             counts,
         )
@@ -97,18 +104,24 @@ def bench_command(
     report = run(loaded, jobs, rounds, frames, console)
     _print(report, console)
     if json_file:
-        try:
-            json_file.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise MediaError(f"cannot write '{json_file}': {error.strerror}") from error
+        write_text(json_file, report.model_dump_json(indent=2) + "\n")
+    if report.stopped:
+        line = f"{report.stopped} after {report.rounds} of {rounds} rounds, which are reported"
+        console.print(Text(line, "red"), soft_wrap=True)
+        raise typer.Exit(INTERRUPTED if report.stopped == _CTRL_C else 2)
 
 
 def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: Console) -> Report:
     """Time combinations in interleaved rounds; one that cannot run here is left out, and said.
 
+    Where Ctrl-C comes, or a combination fails later, the whole rounds that are done count, and
+    the report says why there are no more.
+
     Raises:
-        BackendError: where none can run, or one fails after its first frame.
+        BackendError: where none can run, or one fails in the first round.
+        KeyboardInterrupt: if Ctrl-C comes before the end of the first round.
     """
+    stopped: str | None = None
     skipped: list[Skipped] = []
     workers: list[Worker] = []
     with ExitStack() as stack:
@@ -130,15 +143,23 @@ def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: 
         )
         with progress:
             task = progress.add_task("", total=rounds * len(workers))
-            for worker in interleave(workers, rounds):
-                worker.run(frames)
-                progress.advance(task)
-        return make_report(bundle, workers, skipped, frames)
+            try:
+                for worker in interleave(workers, rounds):
+                    worker.run(frames)
+                    progress.advance(task)
+            except (KeyboardInterrupt, BackendError) as error:
+                if not (done := min(len(worker.rounds) for worker in workers)):
+                    raise
+                for worker in workers:  # those whose turn came get no more rounds than the others
+                    del worker.rounds[done:]
+                stopped = str(error) or _CTRL_C
+        return make_report(bundle, workers, skipped, frames, stopped)
 
 
-def _precision(text: str) -> Precision:
-    if text not in PRECISIONS:
-        raise MagicFuseError(f"precision is '{text}'; expected one of {', '.join(PRECISIONS)}")
+def _precision(text: str) -> AskedPrecision:
+    if text not in ASKED_PRECISIONS:
+        known = ", ".join(ASKED_PRECISIONS)
+        raise MagicFuseError(f"precision is '{text}'; expected one of {known}")
     return text
 
 
@@ -151,10 +172,12 @@ def _size(text: str) -> tuple[int, int]:
 
 def _print(report: Report, console: Console) -> None:
     machine = report.machine
-    title = (
-        f"{report.bundle} on {machine.cpu}, {machine.cores} cores, whose convolutions reach "
-        f"{machine.conv_peak_gflops:.0f} GFLOP/s"
-    )
+    title = f"{report.bundle} on {machine.cpu}, {machine.cores} cores"
+    if machine.conv_peak_gflops is not None:
+        title += f", whose convolutions reach {machine.conv_peak_gflops:.0f} GFLOP/s"
+    if machine.gpu is not None:
+        gpu = machine.gpu
+        title += f"; {gpu.name}, driver {gpu.driver}, power mode {gpu.power_mode}"
     table = Table("", title=title, title_justify="left")
     results = report.results
     for r in results:
@@ -167,8 +190,13 @@ def _print(report: Report, console: Console) -> None:
     table.add_row("p95, ms", *(f"{r.p95_ms:.1f}" for r in results))
     table.add_row("frames a second", *(f"{r.fps:.1f}" for r in results))
     table.add_row("GFLOP", *(f"{r.gflop:.2f}" for r in results))
-    table.add_row("efficiency", *(f"{100 * r.efficiency:.0f} %" for r in results))
-    table.add_row("peak ratio", *(f"{r.peak_ratio:.2f}" for r in results))
+    table.add_row("peak, GFLOP/s", *(_figure(r.conv_peak_gflops, ".0f") for r in results))
+    table.add_row("efficiency", *(_figure(r.efficiency, ".0%") for r in results))
+    table.add_row("peak ratio", *(_figure(r.peak_ratio, ".2f") for r in results))
     table.add_row("RSS, MB", *(f"{r.rss_mb:.0f}" for r in results))
     table.add_row("start to first frame, s", *(f"{r.load_to_first_frame_s:.1f}" for r in results))
-    console.print(table)
+    console.print(unclipped(table))
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not measured" if value is None else format(value, form)

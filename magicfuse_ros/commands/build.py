@@ -18,10 +18,11 @@ from magicfuse_ros import backends
 from magicfuse_ros.backends import interface
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
 from magicfuse_ros.bundle_path import default_bundle
-from magicfuse_ros.command_line import SeveralValues
-from magicfuse_ros.engine_cache import PRECISIONS, EngineCache, EngineKey, Hit, Precision
+from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
+from magicfuse_ros.commands.check import check_engines
+from magicfuse_ros.commands.options import PrecisionName
+from magicfuse_ros.engine_cache import AskedPrecision, EngineCache, EngineKey, Hit, Precision
 
-INTERRUPTED = 130  # exit code, as of a shell
 _POLL_S = 0.1
 _CAPABILITY = "--compute-capability"
 
@@ -37,7 +38,7 @@ def build_command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle folder; the default bundle if omitted.")
     ] = None,
-    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "fp32",
+    precision: PrecisionName = "auto",
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,27 +47,38 @@ def build_command(
             help="Of the GPUs to build for, such as 8.6 8.9 12.0; this machine's if omitted.",
         ),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Then run the engines here, compare them with the CPU and print a report; exit "
+            "code 1 if they are too far from it.",
+        ),
+    ] = False,
 ) -> None:
     """Build a bundle's engines for a backend; what is built already and unchanged is kept."""
     loaded = Bundle.load(bundle or default_bundle())
-    kind = cast(Precision, precision)
+    builder = backends.builder(backend, cast(AskedPrecision, precision))
+    kind = backends.resolve(backend, cast(AskedPrecision, precision))
     graphs = loaded.quantized() if kind == "int8" else loaded
-    builder = backends.builder(backend, kind)
     devices = builder.devices(compute_capability or [])
     cache = EngineCache()
     console = Console(stderr=True)
     console.print(
-        Text(f"{loaded.manifest.name} for {builder.name} {builder.version} in {precision}", "dim")
+        Text(f"{loaded.manifest.name} for {builder.name} {builder.version} in {kind}", "dim")
     )
-    output = Console()
+    output = output_console()
     try:
         for device in devices:
-            output.print(_table(device, _build_all(graphs, builder, device, kind, cache, console)))
+            rows = _build_all(graphs, builder, device, kind, cache, console)
+            output.print(unclipped(_table(device, rows)))
     except KeyboardInterrupt:
         line = "interrupted; the engines that were finished before are kept, and are whole"
         console.print(Text(line, "red"), soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     output.print(Text(f"in {cache.root}"), soft_wrap=True)
+    if check and not check_engines(loaded, backend, kind):
+        raise typer.Exit(1)
 
 
 Row = tuple[str, str, str, str]

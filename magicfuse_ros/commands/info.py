@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import NETWORKS, Bundle, Manifest
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.outputs import Output, available_outputs, frame_gflop
 from magicfuse_ros.thermal import standard_deviations
@@ -23,11 +24,17 @@ def info_command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle folder; the default bundle if omitted.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the same as one JSON object, for scripts.")
+    ] = False,
 ) -> None:
     """Explain a bundle: networks, cost, schedule, classes, provenance and scores."""
     loaded = Bundle.load(bundle or default_bundle())
     manifest = loaded.manifest
-    console = Console()
+    if as_json:
+        print(json.dumps(_as_json(loaded), indent=2))  # ASCII: any output can hold it
+        return
+    console = output_console()
     console.print(Text(f"{manifest.name} (preset {manifest.preset}, {manifest.precision})", "bold"))
     console.print(Text(f"{loaded.root}\nfingerprint {loaded.fingerprint}"), soft_wrap=True)
     for table in (
@@ -40,7 +47,23 @@ def info_command(
         _pairs("Provenance", _provenance(manifest)),
         _pairs("Scores", dict(_flat(manifest.provenance.scores))),
     ):
-        console.print(table)
+        console.print(unclipped(table))
+
+
+def _as_json(bundle: Bundle) -> dict[str, Any]:
+    """Return all of `bundle.json`, and what is computed from it or found on this machine."""
+    grids = sorted(bundle.manifest.step_grids)
+    gflop = {
+        name: {str(k): round(frame_gflop(bundle, wanted, k), 6) for k in grids}
+        for name, wanted in _wanted(bundle).items()
+    }
+    return {
+        "root": str(bundle.root),
+        "fingerprint": bundle.fingerprint,
+        "gflop_of_a_frame": gflop,
+        "backends": _backends(),
+        "bundle": bundle.manifest.model_dump(mode="json"),
+    }
 
 
 def _networks(manifest: Manifest) -> Table:
@@ -57,11 +80,7 @@ def _networks(manifest: Manifest) -> Table:
 
 def _cost(bundle: Bundle) -> Table:
     table = Table("steps K", title="GFLOP of a frame", title_justify="left")
-    frames: dict[str, tuple[Output, ...]] = {
-        "MagImg, mask": ("mag_image", "mask", "confidence"),
-        "all outputs": available_outputs(bundle.manifest),
-        "restored only": ("restored",),
-    }
+    frames = _wanted(bundle)
     for name in frames:
         table.add_column(name, justify="right")
     for steps in sorted(bundle.manifest.step_grids):
@@ -69,6 +88,14 @@ def _cost(bundle: Bundle) -> Table:
         cells = [f"{frame_gflop(bundle, outputs, steps):.3f}" for outputs in frames.values()]
         table.add_row(f"{steps}{default}", *cells)
     return table
+
+
+def _wanted(bundle: Bundle) -> dict[str, tuple[Output, ...]]:
+    return {
+        "MagImg, mask": ("mag_image", "mask", "confidence"),
+        "all outputs": available_outputs(bundle.manifest),
+        "restored only": ("restored",),
+    }
 
 
 def _sampling(manifest: Manifest) -> dict[str, str]:

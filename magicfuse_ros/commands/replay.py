@@ -16,6 +16,7 @@ from magicfuse_ros import backends
 from magicfuse_ros.backends import Choice
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.command_line import INTERRUPTED
 from magicfuse_ros.commands.options import (
     BackendName,
     BundleFolder,
@@ -23,11 +24,14 @@ from magicfuse_ros.commands.options import (
     PrecisionName,
     Steps,
 )
-from magicfuse_ros.engine_cache import Precision
+from magicfuse_ros.engine_cache import AskedPrecision
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.geometry import FITS, Fit
+from magicfuse_ros.interrupt import Interrupt
 from magicfuse_ros.media.bag import BagSource
+from magicfuse_ros.media.source import mostly_missing
+from magicfuse_ros.output_files import make_folder, write_text
 from magicfuse_ros.replay.compare import compare, compared_outputs
 from magicfuse_ros.replay.comparison import Limits
 from magicfuse_ros.replay.live import Live, replay_live
@@ -60,7 +64,7 @@ def replay_command(
     ] = None,
     bundle: BundleFolder = None,
     backend: BackendName = "auto",
-    precision: PrecisionName = "fp32",
+    precision: PrecisionName = "auto",
     steps: Steps = None,
     fit: FitName = "letterbox",
     rate: Annotated[
@@ -99,7 +103,8 @@ def replay_command(
 ) -> None:
     """Play a bag into fuse_node, or fuse it offline; compare with an earlier run.
 
-    Exit code 1 where the comparison is beyond its limits.
+    Exit code 1 where the comparison is beyond its limits. Ctrl-C leaves a whole bag and the
+    summary of what was done until then; the exit code is then 130, but with --loop 0 it is 0.
     """
     console = Console(stderr=True)
     fusing = Fusing(bundle, backend, precision, steps, fit)
@@ -111,9 +116,11 @@ def replay_command(
         raise MagicFuseError("bundle, backend, precision, steps and fit are the running node's")
     if not name.startswith("/"):
         raise MagicFuseError(f"name is {name!r}; expected a full name, such as {NODE}")
-    source = BagSource(bag.expanduser(), topic, start_s=start, duration_s=duration)
+    if bag.resolve() == out.resolve():
+        raise MagicFuseError(f"out is '{out}', the bag itself; expected another folder")
+    source = BagSource(bag, topic, start_s=start, duration_s=duration)
     if reference is not None:
-        compared_outputs(reference.expanduser(), name)  # an error now, not at the end
+        compared_outputs(reference, name)  # an error now, not at the end
     report: dict[str, Any] = {"bag": str(bag), "topic": source.topic, "start": start}
     report["duration"] = duration
     if offline:
@@ -123,15 +130,26 @@ def replay_command(
         live = Live(rate, loop, start, duration, name, parameters, domain)
         _make_folder(out)
         report |= {"mode": "real time", "rate": rate, "loop": loop}
-        report |= replay_live(source, live, out, console)
-    _write_summary(report, out)
+        with Interrupt(hold=False) as interrupt:  # it ends the play, which goes on here
+            report |= replay_live(source, live, out, console)
+        if interrupt.asked and loop:
+            report["stopped"] = "interrupted"
+    write_text(out / SUMMARY, json.dumps(report, indent=2) + "\n")
     _show(report, out, console)
+    if "stopped" in report:
+        line = "interrupted; the bag and the summary have what was done until then"
+        console.print(Text(line, "red"), soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
     if not report["frames"]["fused"]:
         first = "; ".join(_problems(report)[:1]) or f"see {out / 'log'}"
         raise MagicFuseError(f"no image of '{bag}' was fused: {first}")
+    if mostly_missing(source, missing := report["frames"].get("missing", 0)):
+        raise MagicFuseError(
+            f"most of '{bag}' is lost, {missing + 1} images: {_problems(report)[-1]}"
+        )
     if reference is not None:
         limits = Limits(min_agreement, min_psnr, max_missing)
-        _compare(out, reference.expanduser(), name, limits, plot, console)
+        _compare(out, reference, name, limits, plot, console)
 
 
 @dataclass(frozen=True)
@@ -140,21 +158,22 @@ class Fusing:
 
     bundle: Path | None = None
     backend: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     steps: int | None = None
     fit: str = "letterbox"
 
     def load(self) -> Bundle:
         """Return the bundle, verified."""
-        return Bundle.load((self.bundle or default_bundle()).expanduser().resolve())
+        return Bundle.load((self.bundle or default_bundle()).resolve())
 
-    def choose(self) -> Choice:
+    def choose(self, bundle: Bundle) -> Choice:
         """Return which backend is used."""
-        return backends.choose(self.backend, cast(Precision, self.precision))
+        return backends.choose(self.backend, cast(AskedPrecision, self.precision), bundle)
 
     def fuser(self, bundle: Bundle) -> Fuser:
         """Return a fuser that is ready."""
-        engine = backends.select(self.backend, precision=cast(Precision, self.precision))
+        choice = self.choose(bundle)
+        engine = backends.select(choice.used, precision=choice.precision)
         fuser = Fuser(bundle, engine, fit=cast(Fit, self.fit), steps=self.steps)
         fuser.warm_up()
         return fuser
@@ -166,7 +185,7 @@ class Fusing:
             MagicFuseError: for what the node would refuse.
         """
         bundle = self.load()
-        self.choose()
+        self.choose(bundle)
         if self.fit not in FITS:
             raise MagicFuseError(f"fit is '{self.fit}'; expected one of {', '.join(FITS)}")
         if self.steps is not None:
@@ -183,12 +202,13 @@ class Fusing:
 def _offline(
     source: BagSource, fusing: Fusing, node: str, out: Path, console: Console
 ) -> dict[str, Any]:
-    bundle, choice = fusing.load(), fusing.choose()
+    bundle = fusing.load()
+    choice = fusing.choose(bundle)
     fuser = fusing.fuser(bundle)
     _make_folder(out)
     console.print(Text(f"{bundle.manifest.name} on {choice}", "dim"), soft_wrap=True)
     columns = (TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console) as progress, Interrupt(hold=True) as interrupt:
         task = progress.add_task("", total=len(source))
         result = replay_offline(
             source,
@@ -197,30 +217,25 @@ def _offline(
             out / BAG,
             lambda done: progress.update(task, completed=done),
             node,
+            lambda: interrupt.asked,
         )
     return {
         "mode": "offline",
+        **({"stopped": "interrupted"} if interrupt.asked else {}),
         "bundle": {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint},
-        "backend": {"name": choice.used, "precision": fusing.precision, "why": choice.why},
+        "backend": {"name": choice.used, "precision": choice.precision, "why": choice.why},
         "steps": fuser.steps,
         **result.report(),
     }
 
 
 def _make_folder(out: Path) -> None:
+    """Make the folder; the reports of an earlier replay, whose bag is gone, go, too."""
     if (out / BAG).exists():
         raise MediaError(f"'{out / BAG}' exists; remove it or choose another out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MediaError(f"cannot make folder '{out}': {error.strerror}") from error
-
-
-def _write_summary(report: dict[str, Any], out: Path) -> None:
-    try:
-        (out / SUMMARY).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise MediaError(f"cannot write '{out / SUMMARY}': {error.strerror}") from error
+    make_folder(out)
+    for name in (SUMMARY, COMPARISON, PLOT):
+        (out / name).unlink(missing_ok=True)
 
 
 def _show(report: dict[str, Any], out: Path, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""`magicfuse run`: fuses pictures, a video or a bag and writes everything to a folder."""
+"""`magicfuse run`: fuses pictures, videos or bags and writes everything to a folder."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from magicfuse_ros.backends import Choice
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle, SemanticClass
 from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.command_line import INTERRUPTED
 from magicfuse_ros.commands.options import (
     BackendName,
     BundleFolder,
@@ -27,29 +28,39 @@ from magicfuse_ros.commands.options import (
     PrecisionName,
     Steps,
 )
-from magicfuse_ros.engine_cache import Precision
-from magicfuse_ros.errors import MediaError
+from magicfuse_ros.commands.results import (
+    CONTACT_SHEET,
+    REPORT,
+    check_apart,
+    open_inputs,
+    remove_earlier,
+    remove_frame,
+)
+from magicfuse_ros.engine_cache import AskedPrecision
+from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser
 from magicfuse_ros.geometry import Fit
 from magicfuse_ros.image_codec import Image
-from magicfuse_ros.media import Frame, Refusal, Source, open_source
+from magicfuse_ros.media import Frame, Refusal, Source
 from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, EvenSample, contact_sheet
 from magicfuse_ros.media.panels import panel_height, scale_to
 from magicfuse_ros.media.png import write_png
+from magicfuse_ros.media.source import mostly_missing
+from magicfuse_ros.output_files import make_folder, write_text
 from magicfuse_ros.overlay import overlay
-
-CONTACT_SHEET = "contact_sheet.png"
-REPORT = "report.json"
 
 Row = tuple[str, list[Image]]
 
 
 def run_command(
-    input: Annotated[Path, typer.Argument(help="Picture, folder of pictures, video, or rosbag2.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Picture, folder of pictures, video, or rosbag2."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
     bundle: BundleFolder = None,
     backend: BackendName = "auto",
-    precision: PrecisionName = "fp32",
+    precision: PrecisionName = "auto",
     steps: Steps = None,
     fit: FitName = "letterbox",
     topic: Annotated[
@@ -57,39 +68,55 @@ def run_command(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Fuse the first N frames only.")] = None,
 ) -> None:
-    """Fuse pictures, a video or a bag, and write images, a contact sheet and a report."""
-    source = open_source(input, topic)
-    loaded = Bundle.load(bundle or default_bundle())
-    choice = backends.choose(backend, cast(Precision, precision))
-    engine = backends.select(backend, precision=cast(Precision, precision))
-    fuser = Fuser(loaded, engine, fit=cast(Fit, fit), steps=steps)
+    """Fuse pictures, videos or bags, and write images, a contact sheet and a report.
+
+    Results of an earlier run in the same folder are replaced. Ctrl-C leaves the report and the
+    contact sheet of the frames that are done, and ends with exit code 130.
+    """
     console = Console(stderr=True)
+    check_apart(inputs, out)
+    source = open_inputs(inputs, topic, console)
+    loaded = Bundle.load(bundle or default_bundle())
+    choice = backends.choose(backend, cast(AskedPrecision, precision), loaded)
+    engine = backends.select(choice.used, precision=choice.precision)
+    fuser = Fuser(loaded, engine, fit=cast(Fit, fit), steps=steps)
     line = f"{loaded.manifest.name} on {engine.name} {engine.version} ({choice.why})"
     console.print(Text(line, "dim"), soft_wrap=True)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MediaError(f"cannot make folder '{out}': {error.strerror}") from error
-
+    make_folder(out)
     fuser.warm_up()
-    run = fuse_source(source, fuser, loaded.manifest.classes, out, limit, console)
+    remove_earlier(out, console)
+
+    run, stopped = Run(), None
+    try:
+        fuse_source(source, fuser, loaded.manifest.classes, out, limit, console, run)
+    except (KeyboardInterrupt, MagicFuseError) as error:
+        stopped = error
+    names = [str(path) for path in inputs]
     report = {
-        "input": str(input),
-        **_describe(loaded, engine, choice, precision),
+        "input": names[0] if len(names) == 1 else names,
+        **_describe(loaded, engine, choice),
         "fit": fit,
+        **({"stopped": str(stopped) or "interrupted"} if stopped else {}),
         **run.report(),
     }
-    text = json.dumps(report, indent=2) + "\n"
     try:
-        (out / REPORT).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise MediaError(f"cannot write '{out / REPORT}': {error.strerror}") from error
-    if not run.frames:
+        write_text(out / REPORT, json.dumps(report, indent=2) + "\n")
+        if run.frames:
+            legend = [(c.name, c.color) for c in loaded.manifest.classes]
+            write_png(out / CONTACT_SHEET, contact_sheet(run.sheet.items(), legend=legend))
+    except MediaError as error:  # a full disk: what filled it up first is the cause
+        raise (stopped if isinstance(stopped, MagicFuseError) else error) from error
+    if isinstance(stopped, MagicFuseError):
+        raise stopped
+    if stopped is None and not run.frames:
         first = f"; {run.refused[0].name}: {run.refused[0].reason}" if run.refused else ""
-        raise MediaError(f"'{input}' holds no frame that can be fused{first}")
-    legend = [(c.name, c.color) for c in loaded.manifest.classes]
-    write_png(out / CONTACT_SHEET, contact_sheet(run.sheet.items(), legend=legend))
-    _print_summary(run, out, console)
+        raise MediaError(f"'{source.name}' holds no frame that can be fused{first}")
+    _print_summary(run, out, console, len(source) if stopped else None)
+    if stopped is not None:
+        raise typer.Exit(INTERRUPTED)
+    if mostly_missing(source, run.missing):
+        last = run.refused[-1].reason
+        raise MediaError(f"most of '{source.name}' is lost, {run.missing + 1} frames: {last}")
 
 
 @dataclass
@@ -98,6 +125,7 @@ class Run:
 
     frames: list[dict[str, Any]] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    missing: int = 0
     sheet: EvenSample[Row] = field(default_factory=EvenSample)
 
     def report(self) -> dict[str, Any]:
@@ -107,6 +135,7 @@ class Run:
                 "read": len(self.frames) + len(self.refused),
                 "fused": len(self.frames),
                 "refused": len(self.refused),
+                **({"missing": self.missing} if self.missing else {}),
             },
             "median_ms": self.median_ms(),
             "refused": [asdict(refusal) for refusal in self.refused],
@@ -128,14 +157,16 @@ def fuse_source(
     out: Path,
     limit: int | None,
     console: Console,
-) -> Run:
+    run: Run,
+) -> None:
     """Fuse the first `limit` frames (None: all) and write their images below `out`.
+
+    `run` has at any time what is done: after an error or Ctrl-C all frames before that one.
 
     Raises:
         MediaError: if a file cannot be written.
         BackendError: if a network fails.
     """
-    run = Run()
     progress = Progress(
         TextColumn("fusing"),
         BarColumn(bar_width=None),
@@ -147,18 +178,24 @@ def fuse_source(
     with progress:
         total = min(len(source), limit or len(source))
         task = progress.add_task("", total=total, ms="")
-        for frame in islice(source, limit):
-            fused = fuser(frame.image)
-            _write(frame, fused, classes, out, run.sheet)
-            ms = {stage: round(value, 3) for stage, value in fused.stages_ms.items()}
-            run.frames.append(
-                {"name": frame.name, "stamp_ns": frame.stamp_ns, "K": fused.steps, "ms": ms}
-            )
-            done = len(run.frames) + len(source.refused)
-            progress.update(task, completed=min(done, total), ms=f"{ms['total']:.0f} ms")
+        try:
+            for frame in islice(source, limit):
+                fused = fuser(frame.image)
+                ms = {stage: round(value, 3) for stage, value in fused.stages_ms.items()}
+                row = {"name": frame.name, "stamp_ns": frame.stamp_ns, "K": fused.steps, "ms": ms}
+                try:
+                    _write(frame, fused, classes, out, run.sheet)
+                    run.frames.append(row)
+                except BaseException:
+                    if row not in run.frames[-1:]:
+                        remove_frame(out, frame.name)
+                    raise
+                done = len(run.frames) + len(source.refused)
+                progress.update(task, completed=min(done, total), ms=f"{ms['total']:.0f} ms")
+        finally:
+            run.refused = list(source.refused)
+            run.missing = source.missing
         progress.update(task, completed=total)
-    run.refused = list(source.refused)
-    return run
 
 
 def _write(
@@ -185,26 +222,34 @@ def _write(
     sheet.offer(row)
 
 
-def _describe(bundle: Bundle, backend: Backend, choice: Choice, precision: str) -> dict[str, Any]:
+def _describe(bundle: Bundle, backend: Backend, choice: Choice) -> dict[str, Any]:
     return {
         "bundle": {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint},
         "backend": {
             "name": backend.name,
             "version": backend.version,
             "device": backend.device,
-            "precision": precision,
+            "precision": choice.precision,
             "asked": choice.asked,
             "why": choice.why,
         },
     }
 
 
-def _print_summary(run: Run, out: Path, console: Console) -> None:
-    read = len(run.frames) + len(run.refused)
-    median = run.median_ms()["total"]
-    line = f"fused {len(run.frames)} of {read} frames, median {median:.1f} ms a frame, into {out}"
-    console.print(Text(line), soft_wrap=True)
+def _print_summary(run: Run, out: Path, console: Console, announced: int | None) -> None:
+    """Tell what was done; `announced` is how many frames there are, where not all were read."""
+    read = len(run.frames) + len(run.refused) + run.missing
+    line = f"fused {len(run.frames)} of {read} frames"
+    if announced is not None:
+        line = f"interrupted: fused {len(run.frames)} of {announced} frames"
+    if run.frames:
+        line += f", median {run.median_ms()['total']:.1f} ms a frame"
+    style = "" if announced is None else "red"
+    console.print(Text(f"{line}, into {out}", style), soft_wrap=True)
     if run.refused:
         first = run.refused[0]
         line = f"refused {len(run.refused)}, see {REPORT}; the first: {first.name}: {first.reason}"
+        console.print(Text(line, "yellow"), soft_wrap=True)
+    if run.missing:
+        line = f"missing {run.missing} more frames: {run.refused[-1].reason}"
         console.print(Text(line, "yellow"), soft_wrap=True)

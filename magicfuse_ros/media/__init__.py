@@ -2,26 +2,72 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.media.pictures import PICTURE_SUFFIXES, PictureSource, pictures_in
+from magicfuse_ros.media.foreign import refuse_foreign
+from magicfuse_ros.media.pictures import (
+    PICTURE_SUFFIXES,
+    PictureSource,
+    natural_key,
+    pictures_in,
+)
 from magicfuse_ros.media.source import Frame, Refusal, Source
 
-__all__ = ["BAG_SUFFIXES", "VIDEO_SUFFIXES", "Frame", "Refusal", "Source", "is_bag", "open_source"]
+__all__ = [
+    "BAG_SUFFIXES",
+    "COMPRESSED_BAG_SUFFIX",
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Frame",
+    "Refusal",
+    "Source",
+    "bag_files_in",
+    "is_bag",
+    "open_source",
+]
 
 VIDEO_SUFFIXES = (
-    ".avi", ".h264", ".h265", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
-    ".ts", ".webm", ".wmv",
+    ".264", ".265", ".3gp", ".avi", ".flv", ".h264", ".h265", ".hevc", ".m2ts", ".m4v", ".mjpeg",
+    ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
 )  # fmt: skip
 BAG_SUFFIXES = (".db3", ".mcap")
+COMPRESSED_BAG_SUFFIX = ".zstd"  # behind one of the others
 
 
 def is_bag(path: Path) -> bool:
-    """Say whether the path looks like a rosbag2: folder, .mcap or .db3."""
-    if path.suffix.lower() in BAG_SUFFIXES:
+    """Say whether the path looks like a rosbag2: .mcap, .db3, or a folder of a recorder.
+
+    A recorder that was killed leaves a folder without metadata.yaml.
+    """
+    if not path.is_dir():
+        return _is_bag_file(path)
+    if (path / "metadata.yaml").is_file():
         return True
-    return path.is_dir() and (path / "metadata.yaml").is_file()
+    return bool(bag_files_in(path)) and not any(
+        file.suffix.lower() in PICTURE_SUFFIXES for file in path.iterdir()
+    )
+
+
+def _is_bag_file(path: Path) -> bool:
+    name = path.name.lower().removesuffix(COMPRESSED_BAG_SUFFIX)
+    return name.endswith(BAG_SUFFIXES)
+
+
+def bag_files_in(folder: Path) -> list[Path]:
+    """Return the .mcap and .db3 files of a folder, in natural order.
+
+    Of a file that lies there with and without compression, as a player leaves it, the latter.
+    """
+    found = [path for path in folder.iterdir() if _is_bag_file(path) and path.is_file()]
+    names = {path.name for path in found}
+    files = [
+        path
+        for path in found
+        if path.suffix.lower() != COMPRESSED_BAG_SUFFIX or path.stem not in names
+    ]
+    return sorted(files, key=lambda path: natural_key(path.name))
 
 
 def open_source(path: Path | str, topic: str | None = None) -> Source:
@@ -35,15 +81,20 @@ def open_source(path: Path | str, topic: str | None = None) -> Source:
         MediaError: for a path that is missing, empty, of an unknown type or without any frame, for
             a bag without a single possible topic, and for a topic where there is no bag.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     suffix = path.suffix.lower()
     if not path.exists():
         raise MediaError(f"'{path}' does not exist")
     bag = is_bag(path)
     if topic is not None and not bag:
         raise MediaError(f"topic is {topic!r}, but '{path}' is not a rosbag2")
-    if path.is_file() and path.stat().st_size == 0:
-        raise MediaError(f"'{path}' is empty")
+    if path.is_file():
+        if path.stat().st_size == 0:
+            raise MediaError(f"'{path}' is empty")
+        try:
+            refuse_foreign(path)
+        except OSError as error:
+            raise MediaError(f"'{path}' cannot be read: {error.strerror}") from error
     # Imported where needed: a machine that only reads pictures needs neither PyAV nor rosbags.
     if bag:
         from magicfuse_ros.media.bag import BagSource

@@ -5,28 +5,28 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
+from typing import Any
 
 from magicfuse_ros.errors import FrameError, MediaError
-from magicfuse_ros.image_codec import Image, decode, decode_compressed
+from magicfuse_ros.image_codec import BitDepth, Image, decode, decode_compressed
 from magicfuse_ros.media.bag_reader import (
     CAMERA_INFO,
     COMPRESSED,
     RAW,
+    Bag,
+    RawMessage,
     header_stamp_ns,
-    image_connections,
+    image_channels,
     image_topics,
     open_bag,
 )
+from magicfuse_ros.media.mcap_file import Channel
 from magicfuse_ros.media.source import Frame, Refusal
 
 _RATE_SAMPLE = 30
+_SHOWN_TOPICS = 8
 _SECOND = 1_000_000_000
 
 
@@ -45,20 +45,13 @@ class RecordedFrame(Frame):
     recorded_ns: int
 
 
-class RawMessage(NamedTuple):
-    """A message as it was recorded; `cdr` is what a publisher can send."""
-
-    topic: str
-    recorded_ns: int
-    cdr: bytes
-
-
 class BagSource:
     """The images of one topic, in the order of their recording.
 
     Stamps are those of the headers, or the recording times where a header has none. Frames are
     named by their number, `000000`, `000001`, ... A message that cannot be decoded is a refusal,
-    the others go on.
+    the others go on; so is a place where the bag is cut or damaged, and what is lost there beyond
+    the refusal is counted as missing.
 
     Attributes:
         topic: the topic that is read.
@@ -88,23 +81,27 @@ class BagSource:
         """
         self.name = str(path)
         self.refused: list[Refusal] = []
+        self.missing = 0
         self._path = path
-        with open_bag(path) as reader:
-            counts = image_topics(reader)
-            self.topic = self._choose(list(counts), topic)
-            self.msgtype = self._connections(reader)[0].msgtype
-            begin_ns = reader.start_time + round(start_s * _SECOND)
+        with open_bag(path) as bag:
+            self.topic = self._choose(bag, topic)
+            self._channels = [c for c in image_channels(bag) if c.topic == self.topic]
+            self.msgtype = self._channels[0].msgtype
+            first_ns, last_ns = bag.start_ns or 0, bag.end_ns or 0
+            begin_ns = first_ns + round(start_s * _SECOND)
             end_ns = None if duration_s is None else begin_ns + round(duration_s * _SECOND)
             self._window = (begin_ns if start_s else None, end_ns)
-            whole = self._window == (None, None)
-            self._length = counts[self.topic] if whole else self._count(reader)
+            if self._window == (None, None):
+                self._length = sum(bag.announced[channel] for channel in self._channels)
+            else:
+                self._length = sum(1 for _ in bag.messages(self._channels, *self._window))
             if not self._length:
                 raise MediaError(
-                    f"rosbag2 '{path}' is {reader.duration / _SECOND:.1f} s long; it holds no "
+                    f"rosbag2 '{path}' is {(last_ns - first_ns) / _SECOND:.1f} s long; it holds no "
                     f"image on {self.topic} from second {start_s:g} on"
                     + ("" if duration_s is None else f" for {duration_s:g} s")
                 )
-            self.frame_rate = self._rate(reader)
+            self.frame_rate = self._rate(bag)
 
     @property
     def base_topic(self) -> str:
@@ -116,9 +113,10 @@ class BagSource:
         """The sibling of the image topic, where cameras publish their calibration."""
         return f"{self.base_topic.rpartition('/')[0]}/camera_info"
 
-    def _choose(self, candidates: list[str], topic: str | None) -> str:
+    def _choose(self, bag: Bag, topic: str | None) -> str:
+        candidates = list(image_topics(bag))
         if not candidates:
-            raise MediaError(f"rosbag2 '{self.name}' holds no message of {RAW} or {COMPRESSED}")
+            raise MediaError("; ".join([self._without_images(bag), *bag.damage]))
         listed = ", ".join(candidates)
         if topic is None and len(candidates) > 1:
             raise MediaError(
@@ -130,38 +128,41 @@ class BagSource:
             )
         return topic or candidates[0]
 
-    def _count(self, reader: AnyReader) -> int:
-        return sum(1 for _ in reader.messages(self._connections(reader), *self._window))
+    def _without_images(self, bag: Bag) -> str:
+        message = f"rosbag2 '{self.name}' holds no message of {RAW} or {COMPRESSED}"
+        silent = [channel.topic for channel in image_channels(bag)]
+        others = [f"{c.topic} ({c.msgtype})" for c in sorted(bag.counts) if bag.counts[c]]
+        if silent:
+            return f"{message}: nothing was recorded on {', '.join(silent)}"
+        if not others:
+            return f"{message}: it is empty"
+        more = ", ..." if len(others) > _SHOWN_TOPICS else ""
+        return f"{message}; it holds {', '.join(others[:_SHOWN_TOPICS])}{more}"
 
-    def _rate(self, reader: AnyReader) -> float | None:
-        with closing(reader.messages(self._connections(reader), *self._window)) as messages:
-            times = [time for _, time, _ in itertools.islice(messages, _RATE_SAMPLE)]
+    def _rate(self, bag: Bag) -> float | None:
+        messages = bag.messages(self._channels, *self._window)
+        times = [m.recorded_ns for m in itertools.islice(messages, _RATE_SAMPLE)]
         distances = [b - a for a, b in itertools.pairwise(times)]
         period_ns = statistics.median(distances) if distances else 0
         return 1e9 / period_ns if period_ns > 0 else None
 
-    def _connections(self, reader: AnyReader) -> list[Connection]:
-        return [c for c in image_connections(reader) if c.topic == self.topic]
-
-    def _camera_info_connections(self, reader: AnyReader) -> list[Connection]:
-        wanted = (self.camera_info_topic, CAMERA_INFO)
-        return [c for c in reader.connections if (c.topic, c.msgtype) == wanted]
+    @property
+    def _camera_info(self) -> Channel:
+        return Channel(self.camera_info_topic, CAMERA_INFO)
 
     def __len__(self) -> int:
-        """Return the number of messages on the topic."""
+        """Return the number of messages on the topic, as the bag announces it."""
         return self._length
 
     def __iter__(self) -> Iterator[RecordedFrame]:
         """Read the topic from the start."""
-        self.refused.clear()
-        with open_bag(self._path) as reader:
-            for index, (connection, recorded_ns, raw) in self._readable(
-                reader, self._connections(reader)
-            ):
+        depth = BitDepth()
+        with open_bag(self._path) as bag:
+            for index, raw in self._readable(bag, self._channels):
                 name = f"{index:06d}"
                 try:
-                    message = _deserialize(reader, connection, raw)
-                    image = _decode(message, connection.msgtype)
+                    message = bag.deserialize(raw)
+                    image = _decode(message, raw.channel.msgtype, depth)
                 except FrameError as error:
                     self.refused.append(Refusal(name, str(error)))
                     continue
@@ -169,35 +170,39 @@ class BagSource:
                 yield RecordedFrame(
                     image=image,
                     name=name,
-                    stamp_ns=header_ns or recorded_ns,
+                    stamp_ns=header_ns or raw.recorded_ns,
                     header_ns=header_ns,
                     frame_id=str(message.header.frame_id),
-                    recorded_ns=recorded_ns,
+                    recorded_ns=raw.recorded_ns,
                 )
 
-    def _readable(
-        self, reader: AnyReader, connections: list[Connection]
-    ) -> Iterator[tuple[int, tuple[Connection, int, bytes]]]:
-        """Yield numbered messages up to where the bag is damaged, if it is: that is a refusal."""
-        messages = reader.messages(connections, *self._window)
-        for index in itertools.count():
-            try:
-                message = next(messages)
-            except StopIteration:
-                return
-            except Exception as error:  # a parser's, see open_bag; nothing after it can be read
-                reason = f"the bag is damaged from here on: {error}"
-                self.refused.append(Refusal(f"{index:06d}", reason))
-                return
+    def _readable(self, bag: Bag, channels: list[Channel]) -> Iterator[tuple[int, RawMessage]]:
+        """Yield messages, numbered by the images before them; damage of the bag is a refusal."""
+        self.refused.clear()
+        self.missing = 0
+        index = 0
+        later = set(bag.damage)  # of no message; told at the end, as a recorder is killed there
+        for message in bag.messages(channels, *self._window):
+            for sentence in bag.damage:
+                if sentence not in later:
+                    self._refuse(sentence, index)
+                    later.add(sentence)
             yield index, message
+            index += message.channel in self._channels
+        told = {refusal.reason for refusal in self.refused}
+        for sentence in bag.damage:
+            if _damage(sentence) not in told:
+                self._refuse(sentence, index)
+        self.missing = max(0, self._length - index - len(bag.damage))
+
+    def _refuse(self, sentence: str, index: int) -> None:
+        self.refused.append(Refusal(f"{index:06d}", _damage(sentence)))
 
     def raw_messages(self) -> Iterator[RawMessage]:
         """Read the messages of the image topic and of its camera_info as they were recorded."""
-        self.refused.clear()
-        with open_bag(self._path) as reader:
-            connections = self._connections(reader) + self._camera_info_connections(reader)
-            for _, (connection, recorded_ns, raw) in self._readable(reader, connections):
-                yield RawMessage(connection.topic, recorded_ns, bytes(raw))
+        with open_bag(self._path) as bag:
+            for _, message in self._readable(bag, [*self._channels, self._camera_info]):
+                yield message
 
     def header_stamps(self) -> list[int]:
         """Return the stamp of every image in ns, without decoding them.
@@ -206,13 +211,15 @@ class BagSource:
             MediaError: if the bag or a message is damaged.
         """
         stamps = []
-        with open_bag(self._path) as reader:
-            for _, _, raw in reader.messages(self._connections(reader), *self._window):
+        with open_bag(self._path) as bag:
+            for message in bag.messages(self._channels, *self._window):
                 try:
-                    stamps.append(header_stamp_ns(bytes(raw[:12])))
+                    stamps.append(header_stamp_ns(message.cdr))
                 except FrameError as error:
                     where = f"{self.topic} in '{self.name}', message {len(stamps)}"
                     raise MediaError(f"{where}: {error}") from error
+            if bag.damage:
+                raise MediaError("; ".join(bag.damage))
         return stamps
 
     def calibrations(self) -> list[tuple[int, Any]]:
@@ -226,29 +233,28 @@ class BagSource:
         """
         found: list[tuple[int, Any]] = []
         content = None
-        with open_bag(self._path) as reader:
-            connections = self._camera_info_connections(reader)
-            # reader.messages takes an empty list for all topics
-            for connection, recorded_ns, raw in reader.messages(connections) if connections else ():
-                message: Any = reader.deserialize(raw, connection.msgtype)
+        with open_bag(self._path) as bag:
+            for raw in bag.messages([self._camera_info]):
+                try:
+                    message = bag.deserialize(raw)
+                except FrameError as error:
+                    where = f"{self.camera_info_topic} in '{self.name}'"
+                    raise MediaError(f"{where}: {error}") from error
                 fields = {name: repr(value) for name, value in vars(message).items()}
                 del fields["header"]
                 if fields != content:
-                    found.append((recorded_ns, message))
+                    found.append((raw.recorded_ns, message))
                     content = fields
         return found
 
 
-def _deserialize(reader: AnyReader, connection: Connection, raw: bytes) -> Any:
-    try:
-        return reader.deserialize(raw, connection.msgtype)
-    except Exception as error:  # a short message fails in struct, numpy or rosbags itself
-        raise FrameError(f"the message is damaged: {error}") from error
+def _damage(sentence: str) -> str:
+    return f"the bag is damaged: {sentence}"
 
 
-def _decode(message: Any, msgtype: str) -> Image:
+def _decode(message: Any, msgtype: str, depth: BitDepth) -> Image:
     if msgtype == COMPRESSED:
-        return decode_compressed(message.format, message.data)
+        return decode_compressed(message.format, message.data, depth)
     return decode(
         message.encoding,
         message.height,
@@ -256,6 +262,7 @@ def _decode(message: Any, msgtype: str) -> Image:
         message.step,
         message.is_bigendian,
         message.data,
+        depth,
     )
 
 

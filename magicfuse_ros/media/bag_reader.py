@@ -1,31 +1,107 @@
-"""Opening a rosbag2, and what can be told of its messages without decoding them."""
+"""Opening a rosbag2, and what can be told of its messages without decoding them.
+
+Nothing of a bag is read but the topics that are asked for. Their types are known here, so the
+definitions that the bag carries are not looked at: one that is broken, empty or of another
+language does no harm.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from heapq import merge
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
-
-from magicfuse_ros.errors import FrameError, MagicFuseError, MediaError
-from magicfuse_ros.media import is_bag
+from magicfuse_ros.errors import FrameError, MediaError
+from magicfuse_ros.media import COMPRESSED_BAG_SUFFIX, is_bag, zstandard
+from magicfuse_ros.media.bag_files import files_of
+from magicfuse_ros.media.bag_writer import message_types
+from magicfuse_ros.media.foreign import refuse_foreign
+from magicfuse_ros.media.mcap_file import Channel, McapFile
+from magicfuse_ros.media.sqlite_file import SqliteFile
 
 RAW = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _HEADER_STAMP = {0: ">iI", 1: "<iI"}  # by the lowest bit of the encapsulation
+_EVER = 1 << 62
+
+
+class RawMessage(NamedTuple):
+    """A message as it was recorded; `cdr` is what a publisher can send."""
+
+    channel: Channel
+    recorded_ns: int
+    cdr: bytes
+
+
+class Bag:
+    """An open rosbag2; see `open_bag`.
+
+    Attributes:
+        counts: the channels, with how many messages were found.
+        announced: how many messages the bag says it holds; the same where nothing is missing.
+        start_ns, end_ns: first and last recording time; None where there is no message.
+        damage: what is wrong with the files, in sentences; grows while messages are read.
+    """
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        """Open the files; `stack` closes them."""
+        files, announced = files_of(path)
+        self._files = [_open_file(file, stack) for file in files]
+        self.counts: Counter[Channel] = Counter()
+        told: Counter[Channel] = Counter()
+        for file in self._files:
+            for number, channel in file.channels.items():
+                self.counts[channel] += file.counts[number]
+                told[channel] += file.announced[number]
+        self.announced = self.counts | (told if announced is None else announced)
+        self.start_ns = min(
+            (f.start_ns for f in self._files if f.start_ns is not None), default=None
+        )
+        self.end_ns = max((f.end_ns for f in self._files if f.end_ns is not None), default=None)
+
+    @property
+    def damage(self) -> list[str]:
+        """Return what is wrong with the files."""
+        return [sentence for file in self._files for sentence in file.damage]
+
+    def messages(
+        self, channels: Collection[Channel], start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[RawMessage]:
+        """Yield the messages of some channels in the order of their recording times.
+
+        Args:
+            channels: those that are read.
+            start_ns: first recording time; None: from the start.
+            stop_ns: recording time before which it ends; None: to the end.
+        """
+        begin, end = start_ns or 0, _EVER if stop_ns is None else stop_ns
+        readers = (_messages(file, channels, begin, end) for file in self._files)
+        yield from merge(*readers, key=lambda message: message.recorded_ns)
+
+    def deserialize(self, message: RawMessage) -> Any:
+        """Return a message of a type that is known, see `message_types`.
+
+        Raises:
+            FrameError: if it is damaged.
+        """
+        try:
+            return message_types().deserialize_cdr(message.cdr, message.channel.msgtype)
+        except Exception as error:  # a short message fails in struct, numpy or rosbags itself
+            raise FrameError(f"the message is damaged: {error}") from error
 
 
 @contextmanager
-def open_bag(path: Path) -> Iterator[AnyReader]:
+def open_bag(path: Path) -> Iterator[Bag]:
     """Open a bag for the block.
 
     Raises:
-        MediaError: if it does not exist, is no bag, or cannot be read in the block.
+        MediaError: if it does not exist, is no bag, or cannot be read.
     """
     if not path.exists():
         raise MediaError(f"'{path}' does not exist")
@@ -33,28 +109,56 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
         raise MediaError(
             f"'{path}' is no rosbag2; expected a folder with metadata.yaml, an .mcap or a .db3 file"
         )
-    # rosbags raises what its parsers raise: sqlite, struct, zstd, YAML and own errors.
+    with ExitStack() as stack:
+        yield Bag(path, stack)
+
+
+def _open_file(path: Path, stack: ExitStack) -> McapFile | SqliteFile:
+    name, packed = str(path), path
     try:
-        # Bags of Humble and older do not carry the message definitions.
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            yield reader
-    except MagicFuseError:
-        raise
-    except Exception as error:
-        raise MediaError(f"'{path}' cannot be read as a rosbag2: {error}") from error
+        refuse_foreign(path)
+        if path.suffix.lower() == COMPRESSED_BAG_SUFFIX:
+            folder = stack.enter_context(TemporaryDirectory())
+            path = Path(folder) / packed.stem
+            zstandard.unpack(packed, path)
+        kind = McapFile if path.suffix.lower() == ".mcap" else SqliteFile
+        file = kind(path, name)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MediaError(f"'{name}' cannot be read as a rosbag2: {reason}") from error
+    stack.callback(file.close)
+    return file
 
 
-def image_connections(reader: AnyReader) -> list[Connection]:
-    """Return the connections with raw or compressed images."""
-    return [c for c in reader.connections if c.msgtype in (RAW, COMPRESSED)]
+def _messages(
+    file: McapFile | SqliteFile, channels: Collection[Channel], start_ns: int, stop_ns: int
+) -> Iterator[RawMessage]:
+    wanted = {number: found for number, found in file.channels.items() if found in channels}
+    for number, time_ns, content in file.messages(wanted, start_ns, stop_ns):
+        yield RawMessage(wanted[number], time_ns, _unpacked(content))
 
 
-def image_topics(reader: AnyReader) -> dict[str, int]:
+def _unpacked(content: bytes) -> bytes:
+    """Return the CDR of a message, which the recorder may have compressed: CDR begins with 0."""
+    if not content.startswith(zstandard.MAGIC):
+        return content
+    try:
+        return zstandard.decompress(content)
+    except ValueError:
+        return content  # refused where it is decoded
+
+
+def image_channels(bag: Bag) -> list[Channel]:
+    """Return the channels with raw or compressed images, in the order of their names."""
+    return sorted(channel for channel in bag.counts if channel.msgtype in (RAW, COMPRESSED))
+
+
+def image_topics(bag: Bag) -> dict[str, int]:
     """Return the image topics that hold a message, with how many, in the order of their names."""
-    counts: dict[str, int] = {}
-    for connection in image_connections(reader):
-        counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
-    return {topic: counts[topic] for topic in sorted(counts) if counts[topic]}
+    counts: Counter[str] = Counter()
+    for channel in image_channels(bag):
+        counts[channel.topic] += bag.counts[channel]
+    return {topic: count for topic, count in counts.items() if count}
 
 
 def header_stamp_ns(cdr: bytes) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from magicfuse_ros.errors import FrameError, MediaError
-from magicfuse_ros.image_codec import decode_file
+from magicfuse_ros.image_codec import BitDepth, decode_file
 from magicfuse_ros.media.source import Frame, Refusal
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -21,19 +21,27 @@ def pictures_in(folder: Path) -> list[Path]:
     Raises:
         MediaError: if there is no picture.
     """
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PICTURE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    ]
+    found = [path for path in folder.iterdir() if _is_picture(path)]
     if not found:
         raise MediaError(
             f"folder '{folder}' holds no picture ({' '.join(PICTURE_SUFFIXES)}) "
             "and no metadata.yaml of a rosbag2"
         )
     return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def left_out(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder that `pictures_in` does not take.
+
+    Hidden ones are not listed: an editor or a file browser keeps them for itself.
+    """
+    others = [p for p in folder.iterdir() if not _is_picture(p) and not p.name.startswith(".")]
+    return sorted(others, key=lambda path: natural_key(path.name))
+
+
+def _is_picture(path: Path) -> bool:
+    known = path.suffix.lower() in PICTURE_SUFFIXES
+    return known and not path.name.startswith(".") and path.is_file()
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -45,7 +53,8 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 class PictureSource:
     """Pictures as frames; they have no clock, so every stamp is 0.
 
-    A picture that cannot be read is a refusal, the others go on.
+    A picture that cannot be read is a refusal, the others go on. Those of 16 bits are taken as one
+    camera's, see `BitDepth`.
     """
 
     def __init__(self, path: Path, pictures: Sequence[Path]) -> None:
@@ -53,6 +62,7 @@ class PictureSource:
         self.name = str(path)
         self.frame_rate: float | None = None
         self.refused: list[Refusal] = []
+        self.missing = 0  # each picture is read or refused
         self._pictures = _unique_names(pictures)
 
     def __len__(self) -> int:
@@ -62,9 +72,10 @@ class PictureSource:
     def __iter__(self) -> Iterator[Frame]:
         """Read one picture after the other."""
         self.refused.clear()
+        depth = BitDepth()
         for name, path in self._pictures.items():
             try:
-                image = decode_file(path.read_bytes())
+                image = decode_file(path.read_bytes(), depth)
             except OSError as error:
                 self.refused.append(Refusal(path.name, error.strerror or str(error)))
             except FrameError as error:

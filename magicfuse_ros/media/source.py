@@ -32,6 +32,14 @@ class Refusal:
     reason: str
 
 
+def mostly_missing(source: Source, missing: int) -> bool:
+    """Say whether more than half of what a source announces is missing, as it is cut or damaged.
+
+    `missing` is that of the source after its last frame.
+    """
+    return missing > 0 and 2 * (missing + 1) > len(source)  # the first is among the refused
+
+
 class Source(Protocol):
     """Frames in their order; may be iterated again and again.
 
@@ -40,11 +48,14 @@ class Source(Protocol):
         frame_rate: frames a second, or None where the source has no clock.
         refused: the frames that could not be read since the latest iteration began. They are left
             out, the others go on.
+        missing: how many further frames the source announces but does not hold, as it is cut or
+            damaged; known after the last frame. The first of them is in `refused`, with the reason.
     """
 
     name: str
     frame_rate: float | None
     refused: list[Refusal]
+    missing: int
 
     def __len__(self) -> int:
         """Return how many frames the source announces; damaged ones count."""

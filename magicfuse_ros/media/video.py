@@ -8,22 +8,28 @@ from pathlib import Path
 from typing import cast
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.media.hdr import Transfer
 from magicfuse_ros.media.source import Frame, Refusal
+from magicfuse_ros.media.video_file import lacks_index, stated_size
+from magicfuse_ros.media.video_frame import to_rgb
+
+_WITHOUT_PRESENTATION_TIMES = ("avi",)
 
 
 class VideoSource:
     """The main video stream of a file.
 
-    Stamps are the presentation times since the start of the stream. Frames are named by their
-    number, `000000`, `000001`, ... A piece that cannot be decoded is a refusal, the others go on.
+    Images are as they are to be seen: upright, with square pixels, HDR tone-mapped. Stamps are the
+    presentation times since the start of the stream; they always rise. Frames are named by their
+    number, `000000`, `000001`, ... A piece that cannot be decoded is a refusal, and so is a frame
+    that the decoder marks as damaged; the others go on. A file that is cut is read up to there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,14 +40,16 @@ class VideoSource:
         """
         self.name = str(path)
         self.refused: list[Refusal] = []
+        self.missing = 0
+        self._path = path
+        self._size = path.stat().st_size
+        self._stated_size = stated_size(path) or 0
         container, stream = self._open()
         with container:
             rate = stream.average_rate or stream.guessed_rate
             self.frame_rate: float | None = float(rate) if rate else None
             # Not every format tells the number of frames; packets are quick to count.
-            self._length = stream.frames or sum(
-                packet.size > 0 for packet in container.demux(stream)
-            )
+            self._length = stream.frames or self._count(container, stream)
         if not self._length:
             raise MediaError(f"video '{self.name}' holds no frame")
 
@@ -49,15 +57,32 @@ class VideoSource:
         try:
             container = av.open(self.name)
         except (FFmpegError, OSError) as error:
-            reason = error.strerror or error
+            reason = error.strerror or str(error)
+            if lacks_index(self._path):
+                reason = (
+                    "it has no index (moov), which a camera writes at its end: its recording was "
+                    "not finished, or the file is cut; a tool such as untrunc may mend it"
+                )
             raise MediaError(f"'{self.name}' cannot be read as a video: {reason}") from error
         found = container.streams.best("video")
         if found is None:
             container.close()
             raise MediaError(f"'{self.name}' has no video stream")
         stream = cast(VideoStream, found)
-        stream.thread_type = "AUTO"
+        stream.thread_type = "SLICE"  # threads by frame lose the last frames of a file that is cut
         return container, stream
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._size < self._stated_size
+
+    def _count(self, container: InputContainer, stream: VideoStream) -> int:
+        packets = _Packets(container, stream)
+        for _ in packets:
+            pass
+        # of a file that is cut an estimate, by the bytes
+        share = self._stated_size / self._size if self._is_cut else 1.0
+        return max(round(packets.whole * share), packets.whole + self._is_cut)
 
     def __len__(self) -> int:
         """Return how many frames the file announces."""
@@ -66,23 +91,64 @@ class VideoSource:
     def __iter__(self) -> Iterator[Frame]:
         """Decode from the start."""
         self.refused.clear()
+        self.missing = 0
         container, stream = self._open()
         with container:
-            clock = _Clock(stream, self.frame_rate)
-            for index, piece in enumerate(_decode(container, stream)):
+            clock = _Clock(container, stream, self.frame_rate)
+            packets = _Packets(container, stream)
+            shape = stream.sample_aspect_ratio
+            index = 0
+            for piece in _decode(packets, stream):
                 name = f"{index:06d}"
+                index += 1
                 if isinstance(piece, FFmpegError):
                     reason = f"cannot be decoded: {piece.strerror or piece}"
                     self.refused.append(Refusal(name, reason))
+                    continue
+                stamp_ns = clock.stamp_ns(piece)
+                if piece.is_corrupt:
+                    reason = "is damaged: the decoder had to make up a part of it"
+                    self.refused.append(Refusal(name, reason))
                 else:
-                    yield Frame(_to_rgb(piece), name, clock.stamp_ns(piece))
+                    yield Frame(to_rgb(piece, shape, _transfer(stream)), name, stamp_ns)
+            self._tell_cut(index, self._length - packets.whole)
+
+    def _tell_cut(self, index: int, lost: int) -> None:
+        # A whole file may announce more frames than it has to show: an edit list leaves some out.
+        if self._is_cut and lost > 0:
+            reason = f"the file is cut here: it has {self._size} of {self._stated_size} bytes"
+            self.refused.append(Refusal(f"{index:06d}", reason))
+            self.missing = lost - 1
 
 
-def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | FFmpegError]:
-    packets = container.demux(stream)
+class _Packets:
+    """The packets of a stream, without the last one where that is cut.
+
+    Attributes:
+        whole: how many came.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.whole = 0
+        self._packets = container.demux(stream)
+
+    def __iter__(self) -> Iterator[Packet[VideoStream]]:
+        waiting: Packet[VideoStream] | None = None
+        for packet in self._packets:
+            flush = not packet.size and packet.pts is None and packet.dts is None
+            if waiting is not None and not (flush and waiting.is_corrupt):
+                self.whole += 1
+                yield waiting
+            waiting = None if flush else packet
+            if flush:
+                yield packet
+
+
+def _decode(packets: _Packets, stream: VideoStream) -> Iterator[VideoFrame | FFmpegError]:
+    found = iter(packets)
     while True:
         try:
-            frames = stream.decode(next(packets))
+            frames = stream.decode(next(found))
         except StopIteration:
             return
         except FFmpegError as error:
@@ -92,23 +158,32 @@ def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
 
 
 class _Clock:
-    """Turns presentation times into nanoseconds since the start of the stream."""
+    """Turns presentation times into nanoseconds since the start of the stream; they rise."""
 
-    def __init__(self, stream: VideoStream, frame_rate: float | None) -> None:
-        self._start = stream.start_time or 0
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, frame_rate: float | None
+    ) -> None:
+        # AVI has none: a frame is shown when the packet comes that made the decoder give it out.
+        self._by_decoding = container.format.name in _WITHOUT_PRESENTATION_TIMES
+        self._start = None if self._by_decoding else stream.start_time or 0
         self._time_base = stream.time_base or Fraction(1, 1000)
-        self._period_ns = round(1e9 / frame_rate) if frame_rate else 0
+        self._period_ns = round(1e9 / frame_rate) if frame_rate else 1
         self._next_ns = 0
 
     def stamp_ns(self, frame: VideoFrame) -> int:
         stamp = self._next_ns
-        if frame.pts is not None:  # raw streams have no times: count by the frame rate
-            stamp = round((frame.pts - self._start) * self._time_base * 1_000_000_000)
+        time = frame.dts if self._by_decoding else frame.pts
+        if time is not None:  # raw streams have no times: count by the frame rate
+            if self._start is None:
+                self._start = time
+            stamp = round((time - self._start) * self._time_base * 1_000_000_000)
+        # Recordings that were joined begin anew, and some files repeat a time.
+        if stamp <= self._next_ns - self._period_ns:
+            stamp = self._next_ns
         self._next_ns = stamp + self._period_ns
         return stamp
 
 
-def _to_rgb(frame: VideoFrame) -> Image:
-    rgb = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4  # phones store the sensor's view and an angle
-    return np.ascontiguousarray(np.rot90(rgb, turns), dtype=np.uint8)
+def _transfer(stream: VideoStream) -> Transfer | None:
+    found = stream.codec_context.color_trc
+    return Transfer(found) if found in tuple(Transfer) else None

@@ -54,7 +54,8 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
 
     Returns:
         Counts, fps, ages and the node's last diagnostics, for a JSON report. What was sent was
-        fused, refused, failed, or dropped: replaced by a newer image, or lost under way.
+        fused, refused, failed, or dropped: replaced by a newer image, or lost under way. What the
+        bag announces but does not hold is missing.
 
     Raises:
         MagicFuseError: if ROS is missing, or the node or the player fails.
@@ -101,8 +102,11 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
         # a node that was up already has its counts from before, too
         counted = 0 if live.node_parameters is not None else int(before.get(name, 0))
         counts[name] = int(node.get(name, 0)) - counted
+    frames = {"sent": sent, **counts, "dropped": max(0, sent - sum(counts.values()))}
+    if missing := int(played["missing"]):
+        frames["missing"] = missing
     return {
-        "frames": {"sent": sent, **counts, "dropped": max(0, sent - sum(counts.values()))},
+        "frames": frames,
         "fps": round(measured.fps, 2),
         "age_ms": {name: round(age, 1) for name, age in measured.age_ms.items()},
         "late_ms": played["late_ms"],

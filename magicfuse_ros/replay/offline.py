@@ -33,11 +33,13 @@ class Result:
     Attributes:
         total_ms: time of the fuser for each fused image.
         refused: images that could not be decoded or fused.
+        missing: further images that the bag announces but does not hold.
         seconds: from the first to the last image, with reading and writing.
     """
 
     total_ms: list[float] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    missing: int = 0
     seconds: float = 0.0
 
     def report(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class Result:
                 "read": fused + len(self.refused),
                 "fused": fused,
                 "refused": len(self.refused),
+                **({"missing": self.missing} if self.missing else {}),
             },
             "refused": [{"name": r.name, "reason": r.reason} for r in self.refused],
             "fps": round(fused / self.seconds, 2) if self.seconds else 0.0,
@@ -62,6 +65,7 @@ def replay_offline(
     bag: Path,
     show: Callable[[int], None],
     node: str = topics.NODE,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Fuse all images of a bag.
 
@@ -72,6 +76,7 @@ def replay_offline(
         bag: the folder of the new bag.
         show: called after each image with how many are done.
         node: full name of the node whose topics the new bag has.
+        stop: asked after each image whether that was the last one; the bag is whole all the same.
 
     Raises:
         MediaError: if the new bag cannot be written, or the old one's camera_info cannot be read.
@@ -92,7 +97,10 @@ def replay_offline(
             recording.write(frame, fused)
             result.total_ms.append(fused.stages_ms["total"])
             show(len(result.total_ms) + len(refused) + len(source.refused))
+            if stop():
+                break
     result.seconds = perf_counter() - begin
+    result.missing = source.missing
     result.refused = sorted([*source.refused, *refused], key=lambda refusal: refusal.name)
     return result
 

@@ -43,9 +43,9 @@ def timing(bag: Path, node: str, published: Mapping[int, Sequence[int]] | None =
     """
     times, ages = [], []
     with open_bag(bag) as reader:
-        connections = [c for c in reader.connections if c.topic == f"{node}/{MAG_IMAGE}"]
-        for _, time_ns, raw in reader.messages(connections) if connections else ():
-            stamp_ns = header_stamp_ns(bytes(raw[:12]))
+        fused = [c for c in reader.counts if c.topic == f"{node}/{MAG_IMAGE}"]
+        for _, time_ns, cdr in reader.messages(fused):
+            stamp_ns = header_stamp_ns(cdr)
             times.append(time_ns)
             if published is None:
                 ages.append((time_ns - stamp_ns) / 1e6)
@@ -67,9 +67,8 @@ def diagnostics(bag: Path, node: str) -> list[dict[str, str]]:
     """
     reports = []
     with open_bag(bag) as reader:
-        connections = [c for c in reader.connections if c.topic == DIAGNOSTICS]
-        for connection, _, raw in reader.messages(connections) if connections else ():
-            message: Any = reader.deserialize(raw, connection.msgtype)
+        for raw in reader.messages([c for c in reader.counts if c.topic == DIAGNOSTICS]):
+            message: Any = reader.deserialize(raw)
             ours = [s for s in message.status if s.name.partition(":")[0] == node.lstrip("/")]
             if ours:
                 reports.append({v.key: v.value for status in ours for v in status.values})

@@ -1,74 +1,90 @@
-"""The camera's topics: names and subscriptions of `fuse_node`."""
+"""The camera's topics of `fuse_node`: names, subscriptions, and what is wrong with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import FuseParameters
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.lost_messages import SUPPORTED, LostMessages
+from magicfuse_ros.ros.managed_node import ManagedNode
+from magicfuse_ros.ros.subscriptions import published_types, type_name
 from magicfuse_ros.ros.worker import Worker
+
+_COMPRESSED = "/compressed"
 
 
 def image_topic(node: Node, values: FuseParameters) -> str:
-    """Return the full name of the image topic."""
+    """Return the full name of the image topic, after all remapping."""
     name: str = node.resolve_topic_name("image")
-    return f"{name}/compressed" if values.image_transport == "compressed" else name
+    if values.image_transport == "compressed":
+        name = node.resolve_topic_name(f"{name}{_COMPRESSED}")
+    return name
 
 
-def camera_info_topic(node: Node) -> str:
+def camera_info_topic(node: Node, values: FuseParameters) -> str:
     """Return where it is remapped to, else the sibling of the image, as cameras publish it."""
     name: str = node.resolve_topic_name("camera_info")
     if name != node.resolve_topic_name("camera_info", only_expand=True):
         return name
-    folder, _, _ = node.resolve_topic_name("image").rpartition("/")
+    folder, _, _ = image_topic(node, values).removesuffix(_COMPRESSED).rpartition("/")
     return f"{folder}/camera_info"
 
 
 class Camera:
-    """The subscriptions, from the making of it to `destroy`."""
+    """The subscriptions, from the making of it until the node unsubscribes."""
 
-    def __init__(self, node: Node, values: FuseParameters, worker: Worker) -> None:
+    def __init__(
+        self, node: ManagedNode[FuseParameters], values: FuseParameters, worker: Worker
+    ) -> None:
         """Subscribe.
 
         Raises:
-            MagicFuseError: if a QoS override cannot be used; nothing is subscribed to then.
+            MagicFuseError: if a QoS override cannot be used.
         """
-        message_type = CompressedImage if values.image_transport == "compressed" else Image
-
-        def note(camera_info: CameraInfo) -> None:
-            worker.camera_info = camera_info
-
+        self._node = node
+        self._compressed = values.image_transport == "compressed"
         lost = LostMessages()
 
         def take(message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
             worker.statistics.lost(lost.before(info))
             worker.offer(message)
 
-        self._node = node
-        self._subscriptions: list[Subscription] = []
-        try:
-            offer = take if SUPPORTED else worker.offer
-            self._subscribe(message_type, image_topic(node, values), offer)
-            self._subscribe(CameraInfo, camera_info_topic(node), note)
-        except MagicFuseError:
-            self.destroy()
-            raise
+        message_type = CompressedImage if self._compressed else Image
+        offer = take if SUPPORTED else worker.offer
+        self._images = node.subscribe(message_type, image_topic(node, values), offer, qos.camera)
+        info_topic = camera_info_topic(node, values)
+        self._infos = node.subscribe(CameraInfo, info_topic, worker.infos.add, qos.camera)
 
-    def _subscribe(self, message_type: Any, topic: str, callback: Callable[..., None]) -> None:
-        with qos.checked_overrides(topic):
-            subscription = self._node.create_subscription(
-                message_type, topic, callback, qos.camera(), qos_overriding_options=qos.OVERRIDABLE
-            )
-        self._subscriptions.append(subscription)
+    def image_complaint(self) -> str:
+        """Return what keeps images from coming, and what to do; empty where nothing does."""
+        complaint = self._images.complaint()
+        return f"{complaint}{self._advice()}" if complaint else ""
 
-    def destroy(self) -> None:
-        """Unsubscribe."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+    def info_complaint(self, wanted: bool) -> str:
+        """Return what keeps camera_info from coming; empty where nothing does.
+
+        Not every camera has one: that nobody publishes it is no fault unless it is `wanted`.
+        """
+        return self._infos.complaint() if wanted or self._infos.published() else ""
+
+    def _advice(self) -> str:
+        """The usual mistake: one name for a topic of image_transport in place of the other."""
+        topic = self._images.topic
+        base = topic.removesuffix(_COMPRESSED)
+        raw, jpeg = type_name(Image), type_name(CompressedImage)
+        if not self._compressed:
+            if jpeg in published_types(self._node, topic):
+                return f"; set image_transport: compressed and remap image to {base}"
+            if jpeg in published_types(self._node, f"{topic}{_COMPRESSED}"):
+                return f"; {topic}{_COMPRESSED} is there: set image_transport: compressed"
+        elif jpeg in published_types(self._node, base):
+            plain = base.removesuffix(_COMPRESSED)
+            return f"; {base} is there: remap image to {plain}, as {_COMPRESSED} is added to it"
+        elif raw in published_types(self._node, base):
+            return f"; {base} is there: set image_transport: raw"
+        return ""

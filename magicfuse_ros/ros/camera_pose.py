@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
@@ -11,6 +13,11 @@ from std_msgs.msg import Header
 from magicfuse_ros.errors import CalibrationError, MagicFuseError
 from magicfuse_ros.ground import CameraPose
 from magicfuse_ros.parameters import GroundParameters
+from magicfuse_ros.ros.sequence import OUT_OF_ORDER_NS
+
+
+class TransformMissingError(CalibrationError):
+    """A pose that TF does not know, but may know soon."""
 
 
 class PoseSource(Protocol):
@@ -20,7 +27,8 @@ class PoseSource(Protocol):
         """Return the pose of the camera `header.frame_id` at `header.stamp`.
 
         Raises:
-            CalibrationError: if it is not known, or not above the ground.
+            TransformMissingError: if it is not known yet.
+            CalibrationError: if it is not above the ground.
         """
 
     def close(self) -> None:
@@ -44,7 +52,13 @@ class FixedPose:
 
 
 class TfPose:
-    """The pose that TF knows."""
+    """The pose that TF knows.
+
+    A bag that begins anew brings transforms older than those of its last round, which TF would keep
+    and refuse the new ones as outdated. So they are forgotten where time goes back: the clock's,
+    and where a bag is played without /clock, the images'. tf2_ros clears its Buffer with the clock
+    of a node that it is given, but not on Humble.
+    """
 
     def __init__(self, node: Node, base_frame: str) -> None:
         """Listen to /tf and /tf_static.
@@ -64,15 +78,27 @@ class TfPose:
         self._failure = tf2_ros.TransformException
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._logger = node.get_logger()
+        self._newest_ns = 0
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-OUT_OF_ORDER_NS))
+        self._jumps = node.get_clock().create_jump_callback(
+            back, post_callback=lambda jump: self._forget()
+        )
 
     def pose(self, header: Header) -> CameraPose:
         """Look it up; a stamp of 0 takes the latest."""
+        if header.stamp.sec < 0:
+            raise CalibrationError(f"image has the stamp {header.stamp.sec} s; expected 0 or more")
+        stamp = Time.from_msg(header.stamp)
+        if 0 < stamp.nanoseconds <= self._newest_ns - OUT_OF_ORDER_NS:
+            self._forget()
+        self._newest_ns = max(self._newest_ns, stamp.nanoseconds)
         try:
             found = self._buffer.lookup_transform(
-                self._base_frame, header.frame_id, Time.from_msg(header.stamp)
+                self._base_frame, header.frame_id, stamp
             ).transform
         except self._failure as error:
-            raise CalibrationError(
+            raise TransformMissingError(
                 f"TF has no transform from '{header.frame_id}' to '{self._base_frame}' at the "
                 f"image's time: {error}"
             ) from error
@@ -81,4 +107,10 @@ class TfPose:
 
     def close(self) -> None:
         """Unsubscribe."""
+        self._jumps.unregister()
         self._listener.unregister()
+
+    def _forget(self) -> None:
+        self._logger.info("time jumped: the transforms from before are forgotten")
+        self._newest_ns = 0
+        self._buffer.clear()  # but for those of /tf_static, which it keeps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from magicfuse_ros.bundle_path import share_folders
 
 END_S = 10.0
 _LOG_LINES = 15
+_DOMAINS = 100  # the ports of higher ones may be taken by outgoing connections
 _PROFILES = Path("config", "fastdds.xml")
 
 Process = subprocess.Popen[str]
@@ -27,7 +29,7 @@ def isolate(log: Path) -> None:
         log: folder for ROS's own log files.
     """
     os.environ.update(
-        ROS_DOMAIN_ID=str(1 + os.getpid() % 100),
+        ROS_DOMAIN_ID=str(_free_domain()),
         ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
         ROS_LOG_DIR=str(log),
     )
@@ -39,6 +41,24 @@ def isolate(log: Path) -> None:
         if profiles.is_file():
             os.environ[f"{variable}_DEFAULT_PROFILES_FILE"] = str(profiles)
             return
+
+
+def _free_domain() -> int:
+    """Return a ROS domain that is not the caller's, nor used on this machine as far as one sees."""
+    caller = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
+    numbers = [1 + (os.getpid() + i) % _DOMAINS for i in range(_DOMAINS)]
+    others = [number for number in numbers if str(number) != caller.lstrip("0")]
+    return next((number for number in others if not _in_use(number)), others[0])
+
+
+def _in_use(domain: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Where DDS's first participant of a domain listens.
+            probe.bind(("", 7410 + 250 * domain))
+        except OSError:
+            return True
+    return False
 
 
 @contextmanager

@@ -30,6 +30,10 @@ class DebugTopics:
             for name in NAMES
         }
 
+    def wanted(self) -> bool:
+        """Say whether any of them has a subscriber."""
+        return any(p.get_subscription_count() > 0 for p in self._publishers.values())
+
     def publish(
         self, age_s: float | None, cost_s: float, steps: int, stages_ms: Mapping[str, float]
     ) -> None:

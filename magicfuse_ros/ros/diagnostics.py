@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from builtin_interfaces.msg import Time
@@ -32,14 +32,16 @@ class Report:
 
     Attributes:
         state: of the lifecycle.
-        failure: why the latest transition failed, or no image comes through; empty otherwise.
+        failure: what is wrong with the node, or why no image comes through; empty otherwise.
         settings: what is in use: bundle, backend, mode, tau, image_topic.
+        problems: what keeps the input from coming or the results from being published.
         activity: since activation, None before the first.
     """
 
     state: str
     failure: str
     settings: Mapping[str, str]
+    problems: Sequence[str]
     activity: Activity | None
 
 
@@ -73,9 +75,11 @@ class Diagnostics:
         snapshot = activity.snapshot
         lost = snapshot.lost + snapshot.failed + sum(snapshot.refused.values())
         new, self._lost = lost - self._lost, lost
-        if snapshot.last_received_s is None or snapshot.last_received_s > SILENCE_S:
-            return DiagnosticStatus.WARN, f"active: no image on {report.settings['image_topic']}"
         problems = [f"{new} images refused or lost"] if new > 0 else []
+        problems += report.problems
+        if snapshot.last_received_s is None or snapshot.last_received_s > SILENCE_S:
+            silence = f"no image on {report.settings['image_topic']}"
+            return DiagnosticStatus.WARN, f"active: {'; '.join([silence, *problems])}"
         problems += [*_late(snapshot, activity.control), *activity.warnings]
         patience_s = max(STUCK_S, _STUCK_COSTS * snapshot.stages_ms.get("total", 0.0) / 1e3)
         if snapshot.unanswered_s > patience_s:
@@ -110,6 +114,7 @@ def _values(report: Report) -> dict[str, str]:
         values[name] = str(getattr(snapshot, name))
     values |= {f"dropped: {cause}": str(count) for cause, count in snapshot.drops.items()}
     values["refused"] = str(sum(snapshot.refused.values()))
+    values["last_refusal"] = snapshot.last_refusal
     values |= {f"refused: {cause}": str(count) for cause, count in snapshot.refused.items()}
     if (measures := activity.measures) is not None:
         values["input_mean"] = f"{measures.mean:.1f}"

@@ -14,14 +14,15 @@ from time import monotonic
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.lifecycle import TransitionCallbackReturn
 
+from magicfuse_ros.image_codec import BitDepth
 from magicfuse_ros.parameters import FuseParameters
-from magicfuse_ros.ros.camera import Camera, image_topic
+from magicfuse_ros.ros.autostart import serve
+from magicfuse_ros.ros.camera import Camera, camera_info_topic, image_topic
 from magicfuse_ros.ros.diagnostics import Activity, Diagnostics, Report
 from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.pipeline import Pipeline
-from magicfuse_ros.ros.process import Stop, run, spin
+from magicfuse_ros.ros.process import run
 from magicfuse_ros.ros.worker import Worker
 
 
@@ -57,24 +58,23 @@ class FuseNode(ManagedNode[FuseParameters]):
             self.get_clock(),
             self.get_logger(),
             self._thread,
+            BitDepth(pipeline.values.image_bits),
+            self.guard,
         )
         self._camera = Camera(self, pipeline.values, self._worker)
         self.get_logger().info(f"waiting for images on {image_topic(self, pipeline.values)}")
 
     def stop(self) -> None:
-        """Unsubscribe, and let the worker finish its frame."""
-        if self._camera is not None:
-            self._camera.destroy()
-            self._camera = None
+        """Let the worker finish its frame."""
+        self._camera = None
         if self._worker is not None:
             self._worker.stop()
 
     def release(self) -> None:
-        """Stop, take the topics back and free the networks."""
-        self.stop()
-        if self._pipeline is not None:
-            self._pipeline.destroy()
-        self._pipeline = self._worker = None
+        """Take the topics back and free the networks."""
+        pipeline, self._pipeline, self._worker = self._pipeline, None, None
+        if pipeline is not None:
+            pipeline.destroy()
 
     def apply(self, values: FuseParameters) -> None:
         """Take over the live parameters. Errors: see `Pipeline.apply`."""
@@ -83,7 +83,7 @@ class FuseNode(ManagedNode[FuseParameters]):
 
     def destroy_node(self) -> None:
         """End the worker before the publishers that it uses."""
-        self.stop()
+        self.guard.run("the end", self.stop)
         self._thread.shutdown()
         super().destroy_node()
 
@@ -95,9 +95,12 @@ class FuseNode(ManagedNode[FuseParameters]):
         pipeline, worker = self._pipeline, self._worker
         settings: dict[str, str] = {}
         if pipeline is not None:
-            settings = pipeline.settings() | {"image_topic": image_topic(self, pipeline.values)}
+            settings = pipeline.settings()
+            settings["image_topic"] = image_topic(self, pipeline.values)
+            settings["camera_info_topic"] = camera_info_topic(self, pipeline.values)
         if pipeline is None or worker is None:
-            return Report(self.state, self.failure, settings, None)
+            return Report(self.state, self.guard.failure, settings, [], None)
+        settings["image_bits"] = str(worker.depth)
         now = monotonic()
         activity = Activity(
             worker.statistics.snapshot(now),
@@ -105,16 +108,25 @@ class FuseNode(ManagedNode[FuseParameters]):
             worker.checks.latest(now),
             worker.checks.warnings(now),
         )
-        return Report(self.state, self.failure or worker.failure, settings, activity)
+        problems = self._problems(pipeline, worker)
+        for problem in problems:
+            self.warn_once(problem)
+        return Report(
+            self.state, self.guard.failure or worker.failure, settings, problems, activity
+        )
 
-
-def serve(node: FuseNode, stop: Stop) -> None:
-    """Bring the node to active where `autostart` says so, and serve it until a signal comes."""
-    if node.get_parameter("autostart").value:
-        success = TransitionCallbackReturn.SUCCESS
-        if node.trigger_configure() == success:
-            node.trigger_activate()
-    spin(node, stop)
+    def _problems(self, pipeline: Pipeline, worker: Worker) -> list[str]:
+        if self._camera is None:
+            return []
+        info_wanted = pipeline.publishers.camera_info_wanted()
+        found = (
+            self.clock_complaint(),
+            self._camera.image_complaint(),
+            self._camera.info_complaint(info_wanted),
+            worker.infos.misfit if info_wanted else "",
+            pipeline.unserved(),
+        )
+        return [problem for problem in found if problem]
 
 
 def main() -> None:

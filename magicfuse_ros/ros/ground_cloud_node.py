@@ -13,34 +13,39 @@ when the calibration or the pose changes; a mask costs few milliseconds (see the
 from __future__ import annotations
 
 import sys
-from time import perf_counter
+from collections import deque
+from time import monotonic, perf_counter
 
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from magicfuse_ros.camera_model import Array, CameraModel
+from magicfuse_ros.camera_model import Array, CameraModel, Window
 from magicfuse_ros.errors import CalibrationError, FrameError
 from magicfuse_ros.ground import CLOUD, CameraPose, GroundProjection, Roles, Scan, roles
 from magicfuse_ros.image_codec import decode_mask
 from magicfuse_ros.parameters import GroundParameters
-from magicfuse_ros.ros.camera_pose import FixedPose, PoseSource, TfPose
+from magicfuse_ros.ros.autostart import serve
+from magicfuse_ros.ros.camera_pose import FixedPose, PoseSource, TfPose, TransformMissingError
+from magicfuse_ros.ros.causes import shortened
 from magicfuse_ros.ros.ground_diagnostics import GroundDiagnostics
+from magicfuse_ros.ros.guard import describe
 from magicfuse_ros.ros.labels import LABEL_TYPE, class_names
 from magicfuse_ros.ros.managed_node import ManagedNode
-from magicfuse_ros.ros.process import run, spin
-from magicfuse_ros.ros.qos import latched
+from magicfuse_ros.ros.process import run
+from magicfuse_ros.ros.qos import latched, newest
 
 # Reliable, or large clouds get lost; few, as they are large.
 _RESULTS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
-_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-_CAMERA = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # suits every camera
+_RETRY_S = 0.02
+_MOST_WAITING = 32  # masks; a second of a fast camera
 _TYPES = {"<f4": PointField.FLOAT32, "<u4": PointField.UINT32}
 _FIELDS = [
     PointField(name=name, offset=offset, datatype=_TYPES[dtype.str], count=1)
@@ -55,7 +60,8 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._values: GroundParameters | None = None
         self._pose_source: PoseSource | None = None
         self._publishers: list[Publisher] = []
-        self._inputs: list[Subscription] = []
+        self._waiting: deque[tuple[Image, float]] = deque()  # with the end of the wait
+        self._retry: Timer | None = None
         super().__init__("ground_cloud_node", GroundParameters)
         self._forget()
         self._diagnostics = GroundDiagnostics(self.get_fully_qualified_name())
@@ -63,9 +69,12 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
     def _forget(self) -> None:
         """Know nothing of the camera and the classes."""
         self._camera: CameraModel | None = None
+        self._size = ""
         self._no_camera = f"no camera_info has come on {self.resolve_topic_name('camera_info')}"
         self._rays: Array | None = None
         self._table: Roles | None = None
+        self._label_problem = ""
+        self._blindness = ""
         self._projection: tuple[CameraPose, GroundProjection] | None = None
 
     def configure(self, values: GroundParameters) -> None:
@@ -82,30 +91,36 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
 
     def activate(self) -> None:
         """Subscribe."""
-        subscribe = self.create_subscription
-        self._inputs = [
-            subscribe(CameraInfo, "camera_info", self._on_camera_info, _CAMERA),
-            subscribe(LABEL_TYPE, "label_info", self._on_labels, latched()),
-            subscribe(Image, "mask", self._on_mask, _NEWEST),
-        ]
-        self.get_logger().info(f"waiting for masks on {self.resolve_topic_name('mask')}")
+        camera_info, label_info, mask = map(
+            self.resolve_topic_name, ("camera_info", "label_info", "mask")
+        )
+        self.subscribe(CameraInfo, camera_info, self._on_camera_info, newest)
+        self.subscribe(LABEL_TYPE, label_info, self._on_labels, latched)
+        self.subscribe(Image, mask, self._on_mask, newest)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time may stand still
+        work = self.guard.wrapped("masks that wait", self._work)
+        self._retry = self.create_timer(_RETRY_S, work, clock=steady)
+        self._retry.cancel()  # until a mask waits
+        self.get_logger().info(f"waiting for masks on {mask}")
 
     def stop(self) -> None:
-        """Unsubscribe, and forget what came."""
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        """Forget what came."""
+        if self._retry is not None:
+            self.destroy_timer(self._retry)
+            self._retry = None
+        while self._waiting:
+            self._waiting.popleft()
+            self._refuse("the node was deactivated while the mask waited for its transform")
         self._forget()
 
     def release(self) -> None:
-        """Stop, listen to TF no more, and take the topics back."""
-        self.stop()
-        if self._pose_source is not None:
-            self._pose_source.close()
-        for publisher in self._publishers:
+        """Listen to TF no more, and take the topics back."""
+        source, publishers = self._pose_source, self._publishers
+        self._values, self._pose_source, self._publishers = None, None, []
+        if source is not None:
+            source.close()
+        for publisher in publishers:
             self.destroy_lifecycle_publisher(publisher)
-        self._publishers = []
-        self._values = self._pose_source = None
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         assert self._values is not None
@@ -113,43 +128,79 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
             camera = CameraModel.from_camera_info(
                 info.height, info.width, info.distortion_model, info.d, info.k, info.r, info.p,
                 rectified=self._values.rectified,
+                window=Window(
+                    info.roi.x_offset, info.roi.y_offset, info.roi.height, info.roi.width,
+                    info.binning_x, info.binning_y,
+                ),
             )  # fmt: skip
         except CalibrationError as error:
             self._camera, self._no_camera = None, str(error)
             return
         if camera != self._camera:
             self._camera, self._rays, self._projection = camera, None, None
+            self._size = f"{camera.width}x{camera.height}"
+            if (camera.height, camera.width) != (info.height, info.width):
+                self._size += f" ({info.width}x{info.height} after region of interest and binning)"
 
     def _on_labels(self, message: object) -> None:
         assert self._values is not None
-        logger = self.get_logger()
         try:
             names = class_names(message)
         except FrameError as error:
-            logger.warning(f"label_info refused: {error}")
+            self._label_problem = shortened(f"label_info refused: {error}")
+            self.warn_once(self._label_problem)
             return
         ground, passable = self._values.ground_classes, self._values.passable_classes
+        self._label_problem = ""
         if not set(ground) & set(names.values()):
-            logger.warning(
-                f"no ground class: label_info has {', '.join(names.values())}; ground_classes are "
-                f"{', '.join(ground)}"
+            self._label_problem = shortened(
+                f"no ground class: ground_classes are {', '.join(ground)}; label_info has "
+                f"{', '.join(names.values())}"
             )
         self._table = roles(names, ground, passable)
         blocking = [name for name in names.values() if name not in (*ground, *passable)]
-        logger.info(f"ground: {', '.join(ground)}; blocking: {', '.join(blocking)}")
+        self.get_logger().info(
+            shortened(f"ground: {', '.join(ground)}; blocking: {', '.join(blocking)}")
+        )
 
     def _on_mask(self, message: Image) -> None:
+        assert self._values is not None
         self._diagnostics.received()
+        self._waiting.append((message, monotonic() + self._values.transform_timeout))
+        self._work()
+
+    def _work(self) -> None:
+        """Take the masks in their order, and come again for those that have to wait."""
+        assert self._retry is not None
         try:
-            self._process(message)
-        except (FrameError, CalibrationError) as error:
-            if self._diagnostics.refused(str(error)):
-                self.get_logger().warning(f"mask refused, told once: {error}")
-        except Exception as error:  # a defect costs this mask, not the node
-            self._diagnostics.counts["failed"] += 1
-            self.get_logger().error(
-                f"mask lost: {type(error).__name__}: {error}", throttle_duration_sec=5.0
-            )
+            self._take_masks()
+        finally:
+            if self._waiting:
+                self._retry.reset()
+            else:
+                self._retry.cancel()
+
+    def _take_masks(self) -> None:
+        """Take the masks up to one whose transform has not come yet."""
+        while self._waiting:
+            message, end = self._waiting[0]
+            try:
+                self._process(message)
+            except TransformMissingError as error:
+                if monotonic() < end and len(self._waiting) <= _MOST_WAITING:
+                    break
+                self._refuse(describe(error))
+            except (FrameError, CalibrationError) as error:
+                self._refuse(describe(error))
+            except BaseException:  # a defect costs this mask; the guard says so
+                self._diagnostics.counts["failed"] += 1
+                self._waiting.popleft()
+                raise
+            self._waiting.popleft()
+
+    def _refuse(self, reason: str) -> None:
+        if self._diagnostics.refused(reason):
+            self.get_logger().warning(f"mask refused, told once: {reason}")
 
     def _process(self, message: Image) -> None:
         cloud_wanted, scan_wanted = (p.get_subscription_count() > 0 for p in self._publishers)
@@ -162,7 +213,8 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         mask = decode_mask(
             message.encoding, message.height, message.width, message.step, message.data
         )
-        projection = self._projection_for(message.header)
+        projection = self._projection_for(message.header, mask.shape)
+        self._blindness = self._blind(projection, message.header.frame_id)
         seen = projection.find(mask, self._table)
         if cloud_wanted:
             self._points.publish(cloud_message(projection.cloud(seen), message.header))
@@ -172,19 +224,32 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
             self._scan.publish(scan_message(projection.scan(seen), header))
         self._diagnostics.published(1000.0 * (perf_counter() - began))
 
-    def _projection_for(self, header: Header) -> GroundProjection:
+    def _projection_for(self, header: Header, shape: tuple[int, ...]) -> GroundProjection:
         assert self._values is not None and self._pose_source is not None
         if self._camera is None:
             raise CalibrationError(self._no_camera)
+        if shape != (self._camera.height, self._camera.width):  # before rays of any size are made
+            raise FrameError(
+                f"mask is {shape[1]}x{shape[0]}; expected the camera_info's {self._size}"
+            )
         pose = self._pose_source.pose(header)
         if self._rays is None:
             self._rays = self._camera.rays()
-        if self._projection is None or self._projection[0] != pose:
+        if self._projection is None or not self._projection[0].is_close(pose):
             self._projection = pose, GroundProjection(
                 self._rays, pose,
                 max_range=self._values.max_range, increment=self._values.scan_increment,
             )  # fmt: skip
         return self._projection[1]
+
+    def _blind(self, projection: GroundProjection, frame: str) -> str:
+        """Return why the camera sees no ground, and what to look at; empty where it does."""
+        assert self._values is not None
+        if not (why := projection.blindness()):
+            return ""
+        if self._values.use_tf:
+            return f"{why}; is '{frame}' an optical frame (z forward, x right, y down)?"
+        return f"{why}; camera_pitch is positive where it looks down"
 
     def diagnosis(self, stamp: Time) -> DiagnosticArray:
         """Return the state, the pose, counts and what is wrong."""
@@ -194,7 +259,13 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         if self._projection is not None:
             x, y, z = self._projection[0].position
             settings["camera_position"] = f"{x:.3f} {y:.3f} {z:.3f}"
-        return self._diagnostics.message(self.state, self.failure, settings, stamp)
+        settings["waiting"] = str(len(self._waiting))
+        problems = [self.clock_complaint(), *self.topic_complaints(), self._label_problem]
+        problems.append(self._blindness)
+        problems = [problem for problem in problems if problem]
+        for problem in problems:
+            self.warn_once(problem)
+        return self._diagnostics.message(self.state, self.guard.failure, settings, problems, stamp)
 
 
 def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:
@@ -231,7 +302,7 @@ def scan_message(scan: Scan, header: Header) -> LaserScan:
 
 def main() -> None:
     """Run the node; the entry point of the executable `ground_cloud_node`."""
-    sys.exit(run(GroundCloudNode, spin))
+    sys.exit(run(GroundCloudNode, serve))
 
 
 if __name__ == "__main__":

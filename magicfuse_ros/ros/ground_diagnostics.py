@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 from time import monotonic
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from magicfuse_ros.ros.causes import Causes
+
 SILENCE_S = 2.0
-_MAX_CAUSES = 8
 _RECENT = 100
 
 
@@ -26,7 +27,7 @@ class GroundDiagnostics:
     def __init__(self, name: str) -> None:
         self.counts: Counter[str] = Counter(received=0, published=0, idle=0, failed=0)
         self._name = name
-        self._refused: Counter[str] = Counter()
+        self._refused = Causes()
         self._told = 0
         self._times_ms: deque[float] = deque(maxlen=_RECENT)
         self._last_mask: float | None = None
@@ -41,29 +42,33 @@ class GroundDiagnostics:
         self.counts["published"] += 1
         self._times_ms.append(ms)
 
-    def refused(self, cause: str) -> bool:
-        """Count a refused mask; return whether it is the first one for this cause."""
-        known = cause in self._refused or len(self._refused) < _MAX_CAUSES
-        name = cause if known else "other"
-        self._refused[name] += 1
-        return self._refused[name] == 1
+    def refused(self, reason: str) -> bool:
+        """Count a refused mask; return whether it is to be logged, the first of its cause."""
+        return self._refused.add(reason)
 
     def message(
-        self, state: str, failure: str, settings: Mapping[str, str], stamp: Time
+        self,
+        state: str,
+        failure: str,
+        settings: Mapping[str, str],
+        problems: Sequence[str],
+        stamp: Time,
     ) -> DiagnosticArray:
         """Return one DiagnosticArray with one status.
 
         Args:
             state: of the lifecycle.
-            failure: why the latest configuration failed, empty otherwise.
+            failure: what is wrong with the node, empty for nothing.
             settings: what is in use.
+            problems: what keeps its input from coming or from being used.
             stamp: the time.
         """
-        level, text = self._judge(state, failure)
+        level, text = self._judge(state, failure, problems)
         values = {"state": state, "failure": failure, **settings}
         values |= {name: str(count) for name, count in self.counts.items()}
-        values["refused"] = str(self._refused.total())
-        values |= {f"refused: {cause}": str(count) for cause, count in self._refused.items()}
+        values["refused"] = str(self._refused.total)
+        values |= {f"refused: {cause}": str(n) for cause, n in self._refused.counts.items()}
+        values["last_refusal"] = self._refused.latest
         if self._times_ms:
             values["projection_ms"] = f"{median(self._times_ms):.2f}"
         status = DiagnosticStatus(
@@ -77,15 +82,19 @@ class GroundDiagnostics:
         array.header.stamp = stamp
         return array
 
-    def _judge(self, state: str, failure: str) -> tuple[bytes, str]:
+    def _judge(self, state: str, failure: str, problems: Sequence[str]) -> tuple[bytes, str]:
         if failure:
             return DiagnosticStatus.ERROR, f"{state}: {failure}"
         if state != "active":
             return DiagnosticStatus.OK, state
-        lost = self._refused.total() + self.counts["failed"]
+        lost = self._refused.total + self.counts["failed"]
         new, self._told = lost - self._told, lost
+        found = []
         if self._last_mask is None or monotonic() - self._last_mask > SILENCE_S:
-            return DiagnosticStatus.WARN, "active: no mask arrives"
+            found.append("no mask arrives")
         if new:
-            return DiagnosticStatus.WARN, f"active: {new} masks refused or lost"
+            found.append(f"{new} masks refused or lost")
+        found += problems
+        if found:
+            return DiagnosticStatus.WARN, f"active: {'; '.join(found)}"
         return DiagnosticStatus.OK, "active"

@@ -10,6 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.image_codec import (
+    BitDepth,
     decode,
     decode_compressed,
     encode_bgr8,
@@ -19,14 +20,14 @@ from magicfuse_ros.image_codec import (
 Pixels = npt.NDArray[np.uint8]
 
 
-def to_rgb(message: Image | CompressedImage) -> Pixels:
-    """Return the image of a message as RGB, HxWx3 uint8.
+def to_rgb(message: Image | CompressedImage, depth: BitDepth | None = None) -> Pixels:
+    """Return the image of a message as RGB, HxWx3 uint8; `depth` as for `decode`.
 
     Raises:
         FrameError: if the message cannot be decoded.
     """
     if isinstance(message, CompressedImage):
-        return decode_compressed(message.format, message.data)
+        return decode_compressed(message.format, message.data, depth)
     return decode(
         message.encoding,
         message.height,
@@ -34,6 +35,7 @@ def to_rgb(message: Image | CompressedImage) -> Pixels:
         message.step,
         message.is_bigendian,
         message.data,
+        depth,
     )
 
 

@@ -10,11 +10,16 @@ from std_msgs.msg import Header, String
 
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.errors import FrameError
+from magicfuse_ros.untrusted_json import parse, shortened
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
 except ImportError:  # not on every ROS installation
     LabelInfo = VisionClass = None
+
+_MAX_TEXT = 2**17  # characters of JSON: 256 names of 100 characters, all of them escaped
+_MAX_CLASSES = 256
+_MAX_NAME = 100
 
 LABEL_TYPE: Any = String if LabelInfo is None else LabelInfo
 
@@ -35,18 +40,34 @@ def class_names(message: Any) -> dict[int, str]:
     """Return the names by class id of a `LABEL_TYPE`, also of another node's.
 
     Raises:
-        FrameError: if it names no class, or an id that no mono8 mask can have.
+        FrameError: if it cannot be read, names no class or one twice, or has an id that no mono8
+            mask can have.
     """
     try:
         if LabelInfo is None:
-            entries = [
-                (c["class_id"], c["class_name"]) for c in json.loads(message.data)["class_map"]
-            ]
+            if len(message.data) > _MAX_TEXT:
+                raise ValueError(f"{len(message.data)} characters; expected at most {_MAX_TEXT}")
+            entries = [(c["class_id"], c["class_name"]) for c in parse(message.data)["class_map"]]
         else:
-            entries = [(c.class_id, c.class_name) for c in message.class_map]
-        names = {int(number): str(name) for number, name in entries}
-    except (ValueError, TypeError, KeyError) as error:
-        raise FrameError(f"label_info cannot be read: {type(error).__name__}: {error}") from error
-    if not names or not all(0 <= number <= 255 for number in names):
-        raise FrameError(f"label_info has the class ids {sorted(names)}; expected some of 0 to 255")
+            entries = [(c.class_id, c.class_name) for c in message.class_map[: _MAX_CLASSES + 1]]
+    except Exception as error:  # a text from elsewhere: a thousand brackets, a list for an object
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise FrameError(f"label_info cannot be read: {reason}") from error
+    if len(entries) > _MAX_CLASSES:
+        raise FrameError(f"label_info has more than {_MAX_CLASSES} classes")
+    names: dict[int, str] = {}
+    for number, name in entries:
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 255:
+            told = shortened(repr(number), _MAX_NAME)
+            raise FrameError(f"label_info has the class id {told}; expected 0 to 255")
+        if not isinstance(name, str) or len(name) > _MAX_NAME or not name.isprintable():
+            told = shortened(repr(name), _MAX_NAME)
+            raise FrameError(
+                f"label_info names class {number} {told}; expected a text in one line of at most "
+                f"{_MAX_NAME} characters"
+            )
+        if names.setdefault(number, name) != name:
+            raise FrameError(f"label_info names class {number} '{names[number]}' and '{name}'")
+    if not names:
+        raise FrameError("label_info has no classes; expected class ids of 0 to 255")
     return names

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import traceback
 from abc import abstractmethod
-from typing import Generic
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Generic
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+from rclpy.time_source import CLOCK_TOPIC
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import parameters
+from magicfuse_ros.ros.causes import Causes
+from magicfuse_ros.ros.guard import Guard
 from magicfuse_ros.ros.node_parameters import Schema, declare, read
+from magicfuse_ros.ros.sim_time import ClockCheck
+from magicfuse_ros.ros.subscriptions import MatchedSubscription
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 
@@ -23,46 +31,51 @@ _SUCCESS = TransitionCallbackReturn.SUCCESS
 class ManagedNode(LifecycleNode, Generic[Schema]):
     """A lifecycle node with the parameters of a schema.
 
+    Nothing that ROS calls raises: see `Guard`. A transition that fails leaves no topic behind.
+
     Attributes:
-        state: of the lifecycle.
-        failure: why the latest transition failed, empty otherwise.
+        guard: around all callbacks; its `failure` is what is wrong with the node.
+        retrying: nobody waits for the next transition, so that one reason is told only once.
     """
 
     def __init__(self, name: str, schema: type[Schema]) -> None:
+        self.guard = Guard(self.get_logger)  # first: the node subscribes to /clock while it is made
         super().__init__(name)
-        self.state = "unconfigured"
-        self.failure = ""
         self._schema = schema
+        self.retrying = False
+        self._subscribed: list[MatchedSubscription] = []
+        self._warned = Causes()
         declare(self, schema)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._clock_check = ClockCheck(self.get_clock())
         # Steady: with use_sim_time, ROS time may stand still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self.create_timer(1.0, self._each_second, clock=steady)
+        self._own_topics = self._topics()
+
+    @property
+    def state(self) -> str:
+        """Of the lifecycle, as rcl has it; between two, that of the transition."""
+        label: str = self._state_machine.current_state[1]
+        return label
 
     @abstractmethod
     def configure(self, values: Schema) -> None:
-        """Build everything that takes time.
-
-        Raises:
-            MagicFuseError: the node stays unconfigured.
-        """
+        """Build everything that takes time. What it raises leaves the node unconfigured."""
 
     @abstractmethod
     def activate(self) -> None:
-        """Subscribe; the publishers publish.
+        """Subscribe; the publishers publish. What it raises leaves the node inactive."""
 
-        Raises:
-            MagicFuseError: the node stays inactive; `stop` is called.
-        """
-
-    @abstractmethod
     def stop(self) -> None:
-        """Unsubscribe; may be called when nothing is subscribed."""
+        """Do nothing any more; called after unsubscribing, also when nothing is active."""
 
-    @abstractmethod
     def release(self) -> None:
-        """Stop, take the topics back and free the rest; may be called when nothing is there."""
+        """Take the topics back and free the rest; called after `stop`, also when nothing is there.
+
+        Every part is to be tried, whatever another one raises.
+        """
 
     @abstractmethod
     def diagnosis(self, stamp: Time) -> DiagnosticArray:
@@ -75,6 +88,38 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             MagicFuseError: if they are refused; nothing has changed then.
         """
 
+    def subscribe(
+        self,
+        message_type: Any,
+        topic: str,
+        callback: Callable[..., None],
+        make_qos: Callable[[], QoSProfile],
+    ) -> MatchedSubscription:
+        """Subscribe until the node is deactivated. Errors: see `MatchedSubscription`."""
+        made = MatchedSubscription(self, message_type, topic, callback, make_qos)
+        self._subscribed.append(made)
+        return made
+
+    def warn_once(self, text: str) -> None:
+        """Log a warning, once for each cause."""
+        if self._warned.add(text):
+            self.get_logger().warning(text)
+
+    def topic_complaints(self) -> list[str]:
+        """Return in words what keeps the messages of each subscription from coming."""
+        return list(filter(None, (one.complaint() for one in self._subscribed)))
+
+    def clock_complaint(self) -> str:
+        """Return in words why the node's clock stands still; empty where it goes."""
+        return self._clock_check.complaint(monotonic())
+
+    def create_subscription(
+        self, msg_type: Any, topic: str, callback: Callable[..., None], *args: Any, **kwargs: Any
+    ) -> Subscription:
+        """Subscribe as every node does, with a callback that the guard surrounds."""
+        guarded = self.guard.wrapped(f"callback of {topic}", callback)
+        return super().create_subscription(msg_type, topic, guarded, *args, **kwargs)
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Configure.
 
@@ -82,14 +127,11 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             SUCCESS: the node is inactive. FAILURE: it stays unconfigured; the reason is logged and
             in the diagnostics.
         """
-        try:
+
+        def configure() -> None:
             self.configure(read(self._schema, self, {}))
-        except MagicFuseError as error:
-            return self._refuse("configuration", str(error))
-        except Exception as error:  # a library's; rclpy would drop it without a word
-            self.get_logger().error(traceback.format_exc())
-            return self._refuse("configuration", f"{type(error).__name__}: {error}")
-        return self._reached("inactive")
+
+        return self._change("configuration", configure, undo=self._release)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Activate.
@@ -98,53 +140,81 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             SUCCESS: the node is active. FAILURE: it stays inactive; the reason is logged and in the
             diagnostics.
         """
-        super().on_activate(state)  # lets the publishers publish
-        try:
+
+        def activate() -> None:
+            LifecycleNode.on_activate(self, state)  # lets the publishers publish
             self.activate()
-        except MagicFuseError as error:
-            self.stop()
-            super().on_deactivate(state)
-            return self._refuse("activation", str(error))
-        return self._reached("active")
+
+        return self._change("activation", activate, undo=lambda: self._deactivate(state))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop. Returns SUCCESS: the node is inactive."""
-        self.stop()
-        super().on_deactivate(state)
-        self.state = "inactive"
-        return _SUCCESS
+        """Stop. Returns SUCCESS: the node is inactive. ERROR: see `on_error`."""
+        return self._change("deactivation", lambda: self._deactivate(state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release. Returns SUCCESS: the node is unconfigured."""
-        self.release()
-        self.state = "unconfigured"
-        return _SUCCESS
+        """Release. Returns SUCCESS: the node is unconfigured. ERROR: see `on_error`."""
+        return self._change("cleanup", self._release)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release. Returns SUCCESS: the node is finalized."""
-        self.release()
-        self.state = "finalized"
-        return _SUCCESS
+        """Release. Returns SUCCESS: the node is finalized. ERROR: see `on_error`."""
+        return self._change("shutdown", self._release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release after a failed transition. Returns SUCCESS: the node is unconfigured."""
-        self.release()
-        self.state = "unconfigured"
+        """Release by force after a failed transition. Returns SUCCESS: it is unconfigured."""
+        self.guard.run("release", self._release)
+        self.guard.run("release by force", self._take_back, self._own_topics)
         return _SUCCESS
 
-    def _reached(self, state: str) -> TransitionCallbackReturn:
-        self.failure = ""
-        self.state = state
-        return _SUCCESS
-
-    def _refuse(self, what: str, reason: str) -> TransitionCallbackReturn:
-        self.failure = reason
-        self.get_logger().error(f"{what} failed: {reason}")
+    def _change(
+        self, what: str, work: Callable[[], None], undo: Callable[[], None] | None = None
+    ) -> TransitionCallbackReturn:
+        before = self._topics()
+        if not self.retrying:
+            self.guard.tell_again(what)  # whoever asked is to see why, each time
+        if self.guard.run(what, work):
+            self.guard.reset()
+            return _SUCCESS
+        if undo is None or not self.guard.run(f"undoing the {what}", undo):
+            return TransitionCallbackReturn.ERROR
+        self._take_back(before)
         return TransitionCallbackReturn.FAILURE
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        self._stop()
+        LifecycleNode.on_deactivate(self, state)
+
+    def _stop(self) -> None:
+        self._warned = Causes()
+        try:
+            while self._subscribed:
+                self._subscribed.pop().destroy()
+        finally:
+            self.stop()
+
+    def _release(self) -> None:
+        try:
+            self._stop()
+        finally:
+            self.release()
+
+    def _topics(self) -> list[Any]:
+        return [*self.publishers, *self.subscriptions]
+
+    def _take_back(self, kept: list[Any]) -> None:
+        """Destroy all publishers and subscriptions but these, and that of the clock."""
+        for topic in self._topics():
+            if any(topic is one for one in kept) or topic.topic_name == CLOCK_TOPIC:
+                continue
+            if isinstance(topic, Subscription):
+                self.destroy_subscription(topic)
+            else:
+                self.destroy_lifecycle_publisher(topic)
 
     def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         rows = {row.name: row for row in parameters(self._schema)}
         ours = {p.name: p.value for p in changed if p.name in rows}
+        if not ours:
+            return SetParametersResult(successful=True)
         try:
             values = read(self._schema, self, ours)
             fixed = sorted(name for name in ours if not rows[name].live)
@@ -154,10 +224,26 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
                     "clean it up first"
                 )
             self.apply(values)
-        except MagicFuseError as error:
+        except MagicFuseError as error:  # an answer, no failure of the node
             return SetParametersResult(successful=False, reason=str(error))
+        except BaseException as error:
+            reason = self.guard.failed(f"setting {', '.join(ours)}", error)
+            return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
-    def _publish_diagnostics(self) -> None:
-        now = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(self.diagnosis(now))
+    def _each_second(self) -> None:
+        self.guard.run("matching the publishers' QoS", self._match)
+        stamp = self.get_clock().now().to_msg()
+        if not self.guard.run("diagnosis", self._diagnose, stamp):
+            status = DiagnosticStatus(level=DiagnosticStatus.ERROR, name=self.get_name())
+            status.message = f"{self.state}: {self.guard.failure}"
+            array = DiagnosticArray(status=[status])
+            array.header.stamp = stamp
+            self.guard.run("diagnostics", self._diagnostics_publisher.publish, array)
+
+    def _match(self) -> None:
+        for subscription in self._subscribed:
+            subscription.match()
+
+    def _diagnose(self, stamp: Time) -> None:
+        self._diagnostics_publisher.publish(self.diagnosis(stamp))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import Parameter, parameters
@@ -19,14 +22,31 @@ def declare(node: Node, schema: type[BaseModel]) -> None:
     """Declare every parameter of a schema with its default, description and range.
 
     Raises:
-        rclpy.exceptions.ParameterException: for a start value of a wrong type or out of range.
+        MagicFuseError: for a start value that is missing, or a whole number where a floating-point
+            one is expected.
+        rclpy.exceptions.ParameterException: for one of another wrong type or out of range.
     """
     for row in parameters(schema):
-        node.declare_parameter(row.name, row.default, _descriptor(row))
+        try:
+            declared = node.declare_parameter(row.name, row.default, _descriptor(row))
+        except InvalidParameterTypeException as error:
+            if not isinstance(row.default, float):
+                raise
+            raise MagicFuseError(f"{error}; write a number with a point, such as 1.0") from error
+        if declared.type_ != RosParameter.Type.NOT_SET:
+            continue
+        if not isinstance(row.default, list):
+            raise MagicFuseError(
+                f"parameter '{row.name}' has no value; expected one like {row.default!r}"
+            )
+        # [] in a parameter file
+        node.set_parameters([RosParameter(row.name, RosParameter.Type.STRING_ARRAY, [])])
 
 
 def _descriptor(row: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=row.description)
+    # An empty list has no type in YAML, and another one on each way to set it; `read` checks types.
+    descriptor.dynamic_typing = isinstance(row.default, list)
     if row.choices:
         descriptor.additional_constraints = f"one of: {row.values}"
     if row.minimum is None:
@@ -48,9 +68,14 @@ def read(schema: type[Schema], node: Node, changes: Mapping[str, Any]) -> Schema
     Raises:
         MagicFuseError: naming the first parameter that the schema refuses.
     """
-    values = {row.name: node.get_parameter(row.name).value for row in parameters(schema)}
+    rows = parameters(schema)
+    values = {row.name: node.get_parameter(row.name).value for row in rows} | dict(changes)
+    for row in rows:
+        # Numbers come as an array; an empty list may be one of them.
+        if isinstance(row.default, list) and isinstance(values[row.name], array):
+            values[row.name] = list(values[row.name])
     try:
-        return schema.model_validate({**values, **changes})
+        return schema.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

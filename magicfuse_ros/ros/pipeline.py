@@ -39,8 +39,8 @@ class Pipeline:
             MagicFuseError: if the bundle or the backend cannot be used, or a value is refused.
         """
         bundle = Bundle.load(values.bundle or default_bundle())
-        choice = choose(values.backend, values.precision)
-        backend = select(values.backend, values.threads, values.precision)
+        choice = choose(values.backend, values.precision, bundle)
+        backend = select(choice.used, values.threads, choice.precision)
         node.get_logger().info(
             f"loading '{bundle.root}' on {backend.name} {backend.version} ({backend.device}); "
             f"backend '{choice.asked}' was asked for, {choice}"
@@ -64,6 +64,14 @@ class Pipeline:
         tau = values.chosen_tau
         self.fuser.tau = self.bundle.manifest.tau if tau is None else tau
         self.values = values
+
+    def unserved(self) -> str:
+        """Return what is wanted and not published in this mode; empty where something is."""
+        wanted = self.publishers.wanted()
+        if self.values.mode != "restore" or any(t.needs == {"restored"} for t in wanted):
+            return ""
+        names = ", ".join(f"~/{topic.name}" for topic in wanted)
+        return f"mode is restore, in which nothing comes on {names}" if names else ""
 
     def destroy(self) -> None:
         """Take the topics back."""

@@ -71,6 +71,10 @@ class PlayNode(Node):
             self._image_publisher.publish(to_message(image, header))
             sent += 1
         self._image_publisher.wait_for_all_acked(_LAST_IMAGE)
+        if source.refused:
+            lost, last = len(source.refused) + source.missing, source.refused[-1]
+            line = f"{lost} frames of '{source.name}' were not played; {last.name}: {last.reason}"
+            self.get_logger().warning(line)
         print(json.dumps({"sent": sent}), flush=True)
 
     def _wait(self, subscribers: int, stop: Stop) -> None:

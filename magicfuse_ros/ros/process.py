@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import rclpy
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.errors import DeviceLostError, MagicFuseError
+from magicfuse_ros.ros.exit_timer import exit_after
+from magicfuse_ros.ros.guard import Guard
 
+# Exit codes. The launch files end at the first; starting again may help against the others.
+REFUSED = 1
+DEFECT = os.EX_SOFTWARE
+DEVICE_LOST = os.EX_UNAVAILABLE
+
+END_S = 7.0  # for the end of a process; launch kills after 10 s
 _WAKE_S = 0.2  # Python runs signal handlers between two waits of the executor
 
 N = TypeVar("N", bound=Node)
@@ -43,39 +54,92 @@ class Stop:
         return self._came
 
 
-def spin(node: Node, stop: Stop) -> None:
-    """Serve a node until a signal comes."""
+class Guarded(Protocol):
+    """A node that survives its callbacks."""
+
+    guard: Guard
+
+
+def spin(node: Guarded, stop: Stop) -> None:
+    """Serve a node until a signal comes, whatever its callbacks raise.
+
+    Raises:
+        DeviceLostError: if the node cannot work any more in this process.
+    """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not stop:
-        executor.spin_once(timeout_sec=_WAKE_S)
+    while not stop and rclpy.ok():
+        try:
+            executor.spin_once(timeout_sec=_WAKE_S)
+        except BaseException as error:  # of rclpy's own services; the node's callbacks are guarded
+            node.guard.failed("serving ROS", error)
+        if node.guard.lost:
+            break
     executor.shutdown()
+    if node.guard.lost:
+        raise node.guard.lost
 
 
 def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
-    """Make a node and do its work.
+    """Make a node and do its work; the end takes at most `END_S`, then the process exits at once.
 
     Args:
         make_node: called once ROS is up.
         work: returns soon after its `Stop` has become true.
 
     Returns:
-        The exit code: 0, or 1 where the node cannot start or work for a reason that the user can
-        change, which is printed.
+        The exit code: 0; `REFUSED` where the node cannot start or work for a reason that the user
+        can change, which is printed; `DEVICE_LOST` where the GPU failed for good; `DEFECT` after
+        an error that nobody expected.
     """
     stop = Stop()
-    # rclpy's own handlers would raise KeyboardInterrupt anywhere, also in the middle of the end.
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = make_node()
-        try:
-            work(node, stop)
-        finally:
+    nodes: list[N] = []
+
+    def make_and_work() -> None:
+        _init()
+        nodes.append(make_node())
+        work(nodes[0], stop)
+
+    def end() -> None:
+        for node in nodes:
             node.destroy_node()
-    except (ParameterException, MagicFuseError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        stop.ignore()
         rclpy.try_shutdown()
+
+    code = _exit_code(make_and_work)
+    stop.ignore()
+    # Fast DDS can hang for ever in the end of a node, and the interpreter with it.
+    exit_after(END_S, code)
+    ended = _exit_code(end)
+    return code or ended
+
+
+def _init() -> None:
+    """Begin with ROS.
+
+    Raises:
+        MagicFuseError: if a remapping, a parameter or a parameter file cannot be read.
+    """
+    try:
+        # rclpy's own handlers would raise KeyboardInterrupt anywhere, even in the midst of the end.
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        reason = re.sub(r"[, ]*\bat [^ ]+:\d+", "", str(error))  # of the source of ROS
+        if "remap rule" in reason:
+            reason += (
+                "; in a name, ROS 2 allows letters, digits, '_' and '/' between words, none of "
+                "which begins with a digit"
+            )
+        raise MagicFuseError(reason) from error
+
+
+def _exit_code(work: Callable[[], None]) -> int:
+    try:
+        work()
+    except (NameValidationException, ParameterException, MagicFuseError) as error:
+        line = str(error).removesuffix("^")  # which marks a place in the line above it
+        print("error:", " ".join(line.split()), file=sys.stderr)
+        return DEVICE_LOST if isinstance(error, DeviceLostError) else REFUSED
+    except BaseException:  # a library may raise SystemExit or a panic of its own
+        traceback.print_exc()
+        return DEFECT
     return 0

@@ -10,7 +10,6 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.bundle import SemanticClass
-from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.images import ImageMessage
@@ -33,28 +32,25 @@ class Publishers:
         self._classes = classes
 
         self._labels = node.create_lifecycle_publisher(LABEL_TYPE, f"~/{LABELS}", qos.latched())
-        self._made = [self._labels]
-        try:
-            self._images = {topic: self._create(Image, topic.name) for topic in topics}
-            self._messages = {topic: ImageMessage() for topic in topics}
-            self._camera_info = self._create(CameraInfo, CAMERA_INFO)
-        except MagicFuseError:
-            self.destroy()
-            raise
+        self._images = {topic: self._create(Image, topic.name) for topic in topics}
+        self._messages = {topic: ImageMessage() for topic in topics}
+        self._camera_info = self._create(CameraInfo, CAMERA_INFO)
 
     def _create(self, message_type: Any, name: str) -> Any:
         topic = f"~/{name}"
         with qos.checked_overrides(topic):
-            publisher = self._node.create_lifecycle_publisher(
+            return self._node.create_lifecycle_publisher(
                 message_type, topic, qos.images(), qos_overriding_options=qos.OVERRIDABLE
             )
-        self._made.append(publisher)
-        return publisher
 
     def wanted(self) -> list[ImageTopic]:
         """Return the image topics that have a subscriber."""
         images = self._images.items()
         return [topic for topic, publisher in images if publisher.get_subscription_count() > 0]
+
+    def camera_info_wanted(self) -> bool:
+        """Say whether the camera's calibration has a subscriber."""
+        return bool(self._camera_info.get_subscription_count() > 0)
 
     def publish(
         self,
@@ -63,13 +59,12 @@ class Publishers:
         header: Header,
         camera_info: CameraInfo | None,
     ) -> None:
-        """Publish a frame on `topics`, all with the header of its camera image."""
+        """Publish a frame on `topics`, with the header of its camera image, and its camera_info."""
         for topic in topics:
             pixels = topic.pixels(frame, self._classes)
             if pixels is not None:
                 self._images[topic].publish(self._messages[topic].fill(pixels, header))
         if camera_info is not None:
-            camera_info.header = header
             self._camera_info.publish(camera_info)
 
     def publish_labels(self) -> None:
@@ -79,5 +74,5 @@ class Publishers:
 
     def destroy(self) -> None:
         """Take all topics back."""
-        for publisher in self._made:
+        for publisher in (self._labels, *self._images.values(), self._camera_info):
             self._node.destroy_lifecycle_publisher(publisher)

@@ -27,10 +27,16 @@ OVERRIDABLE = QoSOverridingOptions.with_default_policies()  # history, depth, re
 def camera() -> QoSProfile:
     """Return the default of the subscriptions.
 
-    The node takes every message off at once and keeps the newest, so that what is dropped is
-    counted; a queue of one would drop images unseen.
+    Reliability and durability follow the publisher (see `MatchedSubscription`). The node takes
+    every message off at once and keeps the newest, so that what is dropped is counted; a queue of
+    one would drop images unseen.
     """
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def newest() -> QoSProfile:
+    """Return the default of a subscription of which the newest message is enough."""
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def images() -> QoSProfile:

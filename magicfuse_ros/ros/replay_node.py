@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep, time_ns
 from typing import Any
@@ -25,17 +26,18 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from magicfuse_ros.errors import FrameError, MagicFuseError
-from magicfuse_ros.media.bag import BagSource, RawMessage
-from magicfuse_ros.media.bag_reader import COMPRESSED, header_stamp_ns
+from magicfuse_ros.media.bag import BagSource
+from magicfuse_ros.media.bag_reader import COMPRESSED, RawMessage, header_stamp_ns
 from magicfuse_ros.ros.process import Stop, run
 
 _TICK_S = 0.01  # between two messages of /clock, in real time
 _SETTLE_S = 0.5
+_IMAGES_A_SECOND = 10.0  # between the rounds of a bag with a single image
 _LAST_IMAGE = Duration(seconds=2)
 
 
 class ReplayNode(Node):
-    """Ends after the last image, and prints what was sent as JSON."""
+    """Prints as JSON what a listener must know, before the play, and what was sent, after it."""
 
     def __init__(self) -> None:
         super().__init__("replay_node")
@@ -64,7 +66,7 @@ class ReplayNode(Node):
                 to wait for does not come.
         """
         rate, loop = self._value("rate"), self._value("loop")
-        if rate <= 0:
+        if not 0 < rate < inf:
             raise MagicFuseError(f"rate is {rate}; expected more than 0")
         if loop < 0:
             raise MagicFuseError(f"loop is {loop}; expected 0 (without end) or more")
@@ -75,13 +77,19 @@ class ReplayNode(Node):
             duration_s=self._value("duration") or None,
         )
         publishers = self._make_publishers(source)
+        transport = "compressed" if source.msgtype == COMPRESSED else "raw"
+        # Arguments of fuse.launch.py; replay.launch.py starts it with them.
+        camera = {"image": source.base_topic, "image_transport": transport}
+        print(json.dumps(camera), flush=True)
         self._wait(publishers[source.topic], stop)
         # A line each: what was sent must be known also after a signal.
         with open(self._value("published") or "/dev/null", "w", buffering=1) as published:
-            for _ in range(loop) if loop else itertools.count():
+            for number in range(loop) if loop else itertools.count():
+                if number:  # the next image comes as late after the last one as any other
+                    self._rest(1 / (source.frame_rate or _IMAGES_A_SECOND) / rate, stop)
                 for message in self._paced(source, rate, stop):
-                    publishers[message.topic].publish(message.cdr)
-                    if message.topic == source.topic:
+                    publishers[message.channel.topic].publish(message.cdr)
+                    if message.channel.topic == source.topic:
                         self._sent += 1
                         published.write(f"{_stamp(message)} {time_ns()}\n")
                 if stop:
@@ -90,9 +98,15 @@ class ReplayNode(Node):
         report = {
             "sent": self._sent,
             "late_ms": round(1e3 * self._late_s, 1),
+            "missing": source.missing,
             "damaged": [refusal.reason for refusal in source.refused],
         }
         print(json.dumps(report), flush=True)
+
+    def _rest(self, seconds: float, stop: Stop) -> None:
+        end = monotonic() + seconds
+        while not stop and (left := end - monotonic()) > 0:
+            sleep(min(left, _TICK_S))
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value

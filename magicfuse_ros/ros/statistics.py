@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from magicfuse_ros.ros.causes import Causes
+
 WINDOW_S = 10.0
 SILENCE_S = 2.0  # a camera that sent nothing for so long is silent
-_MAX_CAUSES = 8
 _PERCENTILES = (50, 95, 99)
 
 
@@ -29,7 +30,8 @@ class Snapshot:
         idle: images that nobody wanted a result of.
         failed: images that were lost by a defect of the fuser or a publisher.
         reloads: how often the networks were loaded anew, as image after image was lost.
-        refused: images that could not be decoded or fused, by cause.
+        refused: images that could not be decoded or fused, by cause (see `Causes`).
+        last_refusal: why the latest of them was refused; empty for none.
         fps: fused images a second.
         steps: K of the latest frame, 0 before the first.
         age_ms: camera stamp to publication, p50, p95 and p99, of the images with a stamp of the
@@ -49,6 +51,7 @@ class Snapshot:
     failed: int
     reloads: int
     refused: Mapping[str, int]
+    last_refusal: str
     fps: float
     steps: int
     age_ms: Mapping[str, float]
@@ -65,7 +68,7 @@ class Statistics:
         self._start = now
         self._counts: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
+        self._refused = Causes()
         self._frames: deque[tuple[float, float | None, Mapping[str, float]]] = deque()
         self._last_received: float | None = None
         self._unanswered_since: float | None = None
@@ -101,11 +104,10 @@ class Statistics:
         with self._lock:
             self._counts[what] += 1
 
-    def refused(self, cause: str) -> None:
-        """Count a refused image; causes beyond the first few are counted together."""
+    def refused(self, reason: str) -> bool:
+        """Count a refused image; return whether it is to be logged, the first of its cause."""
         with self._lock:
-            known = cause in self._refused or len(self._refused) < _MAX_CAUSES
-            self._refused[cause if known else "other"] += 1
+            return self._refused.add(reason)
 
     def fused(
         self, now: float, age_s: float | None, steps: int, stages_ms: Mapping[str, float]
@@ -135,7 +137,8 @@ class Statistics:
                 idle=self._counts["idle"],
                 failed=self._counts["failed"],
                 reloads=self._counts["reloads"],
-                refused=dict(self._refused),
+                refused=dict(self._refused.counts),
+                last_refusal=self._refused.latest,
                 fps=len(frames) / max(min(WINDOW_S, now - self._start), 1.0),
                 steps=self._steps,
                 age_ms=percentiles(ages),

@@ -8,23 +8,24 @@ from time import monotonic
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.deadline import DeadlineControl
-from magicfuse_ros.errors import FrameError
-from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.errors import DeviceLostError, FrameError
+from magicfuse_ros.fuser import Fuser, Output
+from magicfuse_ros.image_codec import BitDepth
 from magicfuse_ros.input_checks import InputChecks
+from magicfuse_ros.ros.camera_infos import CameraInfos
 from magicfuse_ros.ros.debug_topics import DebugTopics
+from magicfuse_ros.ros.guard import Guard, describe
 from magicfuse_ros.ros.images import Pixels, to_rgb
 from magicfuse_ros.ros.mailbox import Mailbox
 from magicfuse_ros.ros.publishers import Publishers
+from magicfuse_ros.ros.sequence import Sequence
 from magicfuse_ros.ros.statistics import Statistics
 
 _WARN_EVERY_S = 5.0
-# A camera's images may overtake each other by less than this; an older one is of a new beginning,
-# such as a bag that starts again.
-_OUT_OF_ORDER_NS = 500_000_000
 _OTHER_CLOCK_S = 3600.0  # an age beyond it says nothing of the image
 RELOAD_AFTER = 5  # images lost in a row: a defect that stays
 _RELOAD_EVERY_S = 10.0
@@ -34,9 +35,10 @@ class Worker:
     """Takes the newest camera message, never an older one; survives every message.
 
     Attributes:
-        camera_info: the camera's latest, or None.
+        infos: takes the camera's camera_info.
         statistics: counts since the start.
         checks: what the images look like.
+        depth: how many bits the camera's 16-bit images use.
         failure: why no image comes through any more; empty once one does.
     """
 
@@ -49,6 +51,8 @@ class Worker:
         clock: Clock,
         logger: RcutilsLogger,
         thread: Executor,
+        depth: BitDepth | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """Start.
 
@@ -61,10 +65,13 @@ class Worker:
             logger: of the node.
             thread: runs the work. One that outlives the worker, as memory that is free again stays
                 with the thread that had it.
+            depth: how many bits the camera's 16-bit images use; None: found from the images.
+            guard: told where the GPU is lost, which ends the work; None tells nobody.
         """
-        self.camera_info: CameraInfo | None = None
+        self.infos = CameraInfos()
         self.statistics = Statistics(monotonic())
         self.checks = InputChecks()
+        self.depth = depth or BitDepth()
         self.failure = ""
         self._fuser = fuser
         self._publishers = publishers
@@ -72,17 +79,21 @@ class Worker:
         self._control = control
         self._clock = clock
         self._logger = logger
-        self._newest_ns = 0
+        self._guard = guard or Guard(lambda: logger)
+        self._arrivals = Sequence()
+        self._sequence = 0
+        self._newest_ns = 0  # stamp of the latest result of the sequence
         self._lost_in_a_row = 0
         self._next_reload = 0.0
-        self._mailbox: Mailbox[Image | CompressedImage] = Mailbox()
+        self._mailbox: Mailbox[tuple[Image | CompressedImage, int]] = Mailbox()
         self._end = thread.submit(self._work)
 
     def offer(self, message: Image | CompressedImage) -> None:
         """Hand over a camera message; returns at once."""
         now = monotonic()
         self.statistics.received(now)
-        replaced_due = self._mailbox.put(message, self._control.due(now))
+        sequence = self._arrivals.number(_nanoseconds(message.header.stamp))
+        replaced_due = self._mailbox.put((message, sequence), self._control.due(now))
         if replaced_due is not None:
             in_time = replaced_due <= now
             self.statistics.dropped(
@@ -95,41 +106,50 @@ class Worker:
         self._end.result()
 
     def _work(self) -> None:
-        while (message := self._mailbox.get()) is not None:
+        while (item := self._mailbox.get()) is not None:
             try:
-                self._process(message)
+                self._process(*item)
             except FrameError as error:
-                self.statistics.refused(str(error))
-                self._logger.warning(f"image refused: {error}", throttle_duration_sec=_WARN_EVERY_S)
-            except Exception as error:  # a defect costs this frame, not the node
-                self._lose(f"{type(error).__name__}: {error}")
+                if self.statistics.refused(str(error)):
+                    self._logger.warning(f"image refused: {describe(error)} (told once)")
+            except BaseException as error:  # a defect costs this frame, not the node
+                self._lose(describe(error), error)
+            if self._guard.lost:
+                self.failure = describe(self._guard.lost)
+                return
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, error: BaseException) -> None:
+        if isinstance(error, DeviceLostError):
+            self._guard.failed("fusing", error)
         self._lost_in_a_row += 1
         stays = self._lost_in_a_row >= RELOAD_AFTER
         if stays:
             self.failure = f"{self._lost_in_a_row} images in a row were lost: {reason}"
         self.statistics.count("failed")
         self._logger.error(f"image lost: {reason}", throttle_duration_sec=_WARN_EVERY_S)
-        if stays and monotonic() >= self._next_reload:
+        if stays and not self._guard.lost and monotonic() >= self._next_reload:
             self._next_reload = monotonic() + _RELOAD_EVERY_S
             self._reload()
 
     def _reload(self) -> None:
         try:
             self._fuser.reload()
-        except Exception as error:  # the next lost image leads here again
-            self._logger.error(f"the networks cannot be loaded anew: {error}")
+        except DeviceLostError as error:
+            self._guard.failed("loading the networks anew", error)
+        except BaseException as error:  # the next lost image leads here again
+            self._logger.error(f"the networks cannot be loaded anew: {describe(error)}")
         else:
             self.statistics.count("reloads")
             self._logger.warning(f"{self.failure}; the networks were loaded anew")
 
-    def _process(self, message: Image | CompressedImage) -> None:
+    def _process(self, message: Image | CompressedImage, sequence: int) -> None:
         start = monotonic()
         stamp_ns = _nanoseconds(message.header.stamp)
-        if stamp_ns > 0 and 0 <= self._newest_ns - stamp_ns < _OUT_OF_ORDER_NS:
+        if sequence != self._sequence:
+            self._sequence, self._newest_ns = sequence, 0
+        if 0 < stamp_ns <= self._newest_ns:
             raise FrameError("stamp is not newer than the last image's")
-        image = to_rgb(message)
+        image = to_rgb(message, self.depth)
         try:
             self._fuse(image, message.header, stamp_ns, start)
         finally:
@@ -138,15 +158,22 @@ class Worker:
     def _fuse(self, image: Pixels, header: Header, stamp_ns: int, start: float) -> None:
         wanted = self._publishers.wanted()
         restored = [topic for topic in wanted if topic.needs == {"restored"}]
-        plan = self._control.plan(bool(restored))
+        # These say something of a frame, so they make one where nothing else does.
+        info_wanted = self._publishers.camera_info_wanted()
+        beside = info_wanted or self._debug.wanted()
+        plan = self._control.plan(bool(restored) or (beside and not wanted))
         topics = restored if plan.mode == "restore" else wanted
-        if not topics:
+        outputs: frozenset[Output] = frozenset().union(*(topic.needs for topic in topics))
+        if not outputs and beside:
+            outputs = frozenset({"restored" if plan.mode == "restore" else "mag_image"})
+        if not outputs:
             self.statistics.idle()
             return
-        outputs = frozenset().union(*(topic.needs for topic in topics))
         self._fuser.steps = plan.steps
         frame = self._fuser(image, outputs)
-        self._publishers.publish(frame, topics, header, self.camera_info)
+        rows, columns = image.shape[:2]
+        info = self.infos.find(header, rows, columns) if info_wanted else None
+        self._publishers.publish(frame, topics, header, info)
         now, age_s = monotonic(), self._age(stamp_ns)
         self._newest_ns = stamp_ns if stamp_ns > 0 else self._newest_ns
         self.failure, self._lost_in_a_row = "", 0
@@ -155,11 +182,14 @@ class Worker:
         self._debug.publish(age_s, now - start, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
-        """Return seconds since the stamp; None where it is not valid, or of another clock."""
+        """Return seconds since the stamp; None where it is not valid, or of another clock.
+
+        A stamp of the future is of another clock, or this node's own has no /clock.
+        """
         if stamp_ns <= 0:
             return None
         age_s = (self._clock.now().nanoseconds - stamp_ns) * 1e-9
-        return age_s if abs(age_s) < _OTHER_CLOCK_S else None
+        return age_s if 0 <= age_s < _OTHER_CLOCK_S else None
 
 
 def _nanoseconds(stamp: Time) -> int:

@@ -8,11 +8,20 @@ import torch
 from training_process import small_crops
 
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_ros.schedule import ddim_steps
+from magicfuse_training.networks.model import MagicFuse, Streams
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.ablations import ABLATIONS, build, degraded_loss
+from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build, degraded_loss
 from magicfuse_training.stages.distillation import distillation_loss, student_of
 from magicfuse_training.stages.stage import to_device
+
+
+def _alive(network: torch.nn.Module) -> torch.nn.Module:
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network
+
 
 Fuse = Callable[[MagicFuse, torch.Tensor], tuple[torch.Tensor, ...]]
 
@@ -33,30 +42,84 @@ def fuse() -> Fuse:
     return run
 
 
-def test_only_model_ii_ignores_the_thermal_stream(small_preset: Preset, fuse: Fuse) -> None:
+def test_only_the_restoring_stream_alone_ignores_the_thermal_one(
+    small_preset: Preset, fuse: Fuse
+) -> None:
     for name, ablation in ABLATIONS.items():
         torch.manual_seed(0)
         model = ablation.model(small_preset).eval()
         cold, hot = (fuse(model, torch.full((1, 4, 8, 12), v))[0] for v in (0.0, 1.0))
-        assert torch.equal(cold, hot) == (name == "II")
+        assert torch.equal(cold, hot) == (name == "restoring-stream-alone"), name
 
 
-def test_only_model_iii_mixes_at_equal_weights(small_preset: Preset, fuse: Fuse) -> None:
+def test_only_equal_weights_are(small_preset: Preset, fuse: Fuse) -> None:
     for name, ablation in ABLATIONS.items():
         torch.manual_seed(0)
         w = fuse(ablation.model(small_preset).eval(), torch.zeros(1, 4, 8, 12))[3]
-        assert bool((w == 0.5).all()) == (name == "III")
+        assert bool((w == 0.5).all()) == (name == "equal-weights")
 
 
-def test_the_losses_of_models_i_and_iv(small_model: MagicFuse) -> None:
+def test_only_without_estimates_f_does_not_see_them(small_preset: Preset) -> None:
+    torch.manual_seed(0)
+    x0, z, noise, z_seg = (torch.randn(1, c, 8, 12) for c in (4, 4, 8, 11))
+    condition = torch.zeros(1, small_preset.autoencoder.condition_channels, 8, 12)
+    for name, ablation in ABLATIONS.items():
+        network = _alive(ablation.model(small_preset).eval().mkf)
+        here, there = (
+            network(x, x, z, noise, z_seg, torch.ones(1), condition)[1] for x in (x0, 2 * x0)
+        )
+        assert torch.equal(here, there) == (name == "without-estimates"), name
+
+
+def test_fused_afterwards_mixes_the_streams_images_and_differs_from_k_2_on(
+    small_preset: Preset,
+) -> None:
+    model = ABLATIONS["fused-afterwards"].model(small_preset).eval()
+    full = ABLATIONS["full"].model(small_preset).eval()
+    for each in (model, full):
+        torch.manual_seed(1)
+        for parameter in each.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    condition = torch.randn(1, small_preset.autoencoder.condition_channels, 8, 12)
+    tau = torch.ones(1)
+
+    def sampled(net: MagicFuse, count: int) -> Streams:
+        torch.manual_seed(2)
+        streams = net.start(condition)
+        for step in ddim_steps(small_preset.schedule, small_preset.timesteps(count)):
+            streams = net.advance(streams, condition, step, tau)
+        return streams
+
+    with torch.no_grad():
+        for count, same in ((1, True), (3, False)):
+            ours, theirs = sampled(model, count), sampled(full, count)
+            w, ikr, ckg = ours.w, ours.x0_ikr, ours.x0_ckg
+            assert w is not None and ikr is not None and ckg is not None
+            torch.testing.assert_close(ours.x0_mkf, w * ikr + (1 - w) * ckg)
+            assert torch.allclose(ours.x0_mkf, theirs.x0_mkf, atol=1e-4) == same
+    assert "fused-afterwards" not in ablations_of(small_preset), "at K = 1 it is the full model"
+    several = small_preset.model_copy(update={"steps": [3], "default_steps": 3})
+    assert list(ablations_of(several)) == list(ABLATIONS)
+
+
+def test_the_papers_models_are_named() -> None:
+    papers = {a.paper: name for name, a in ABLATIONS.items() if a.paper}
+    assert papers == {
+        "I": "without-estimates",
+        "II": "without-segmentation",
+        "III": "fused-afterwards",
+        "IV": "restoring-stream-alone",
+    }
+
+
+def test_only_without_segmentation_eq_16_is_missing(small_model: MagicFuse) -> None:
     batch = to_device(next(iter(small_crops())), torch.device("cpu"))
     assert set(ABLATIONS["full"].mkf(small_model, batch)) == {"fusion", "segmentation"}
-    assert set(ABLATIONS["IV"].mkf(small_model, batch)) == {"fusion"}
+    assert set(ABLATIONS["without-segmentation"].mkf(small_model, batch)) == {"fusion"}
+    assert {name for name, a in ABLATIONS.items() if a.ikr} == {"without-restoration"}
 
-    assert {name for name, a in ABLATIONS.items() if a.ikr} == {"I"}
 
-
-def test_the_visible_stream_of_model_i_is_taught_the_degraded_image(small_model: MagicFuse) -> None:
+def test_without_restoration_the_degraded_image_is_taught(small_model: MagicFuse) -> None:
     batch = to_device(next(iter(small_crops())), torch.device("cpu"))
 
     def term(clean: torch.Tensor) -> torch.Tensor:
@@ -74,12 +137,12 @@ def test_variants_differ_in_what_they_lack_and_in_nothing_else(small_preset: Pre
     for go_on in (False, True):
         for name, ablation in ABLATIONS.items():
             *before, fusion = ablation.stages(go_on)
-            assert [s.name for s in before] == (["ikr"] if name == "I" else [])
+            assert [s.name for s in before] == (["ikr"] if name == "without-restoration" else [])
             assert all(s.trained == ("ikr",) for s in before), "ckg relies on the shared context"
             assert fusion.trained == ("mkf", "segmentation") and fusion.frozen_statistics == go_on
             preset = build(ablation, small_preset).preset
             assert preset.steps == [small_preset.default_steps]
-            assert preset.tau == (1.0 if name == "IV" else small_preset.tau)
+            assert preset.tau == (1.0 if name == "without-segmentation" else small_preset.tau)
 
 
 def test_a_smaller_ckg_learns_its_teachers_output(small_preset: Preset) -> None:

@@ -66,6 +66,14 @@ def test_flags_say_what_a_scene_can_teach() -> None:
         assert (batch["weight"].amax() > 1) == bool(thermal)
 
 
+def test_an_enlarged_crop_counts_less_as_an_image_to_restore() -> None:
+    sharp = batch_of([1, 0, 0])["sharpness"]
+    assert sharp.shape == (CONFIG.batch,) and (sharp > 0).all() and (sharp <= 1).all()
+    enlarged = replace(CONFIG, scale=(2.0, 2.0))
+    blurred = Crops([[labelled()]], [1.0], enlarged, 0)[range(12)]["sharpness"]
+    assert (blurred < 0.3).all(), "each pixel of the scene fills four or more of the crop"
+
+
 def test_a_night_scene_keeps_its_own_degradation_and_aims_at_its_stand_in() -> None:
     day, night = batch_of([0, 1, 0]), batch_of([0, 0, 1])
     assert (day["clean"] == day["degraded"]).float().mean() < 1

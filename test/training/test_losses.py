@@ -8,11 +8,8 @@ from torch.nn import functional as F
 from training_process import small_crops
 
 from magicfuse_training.data.classes import IGNORE, LOOKALIKE, STATIC
-from magicfuse_training.losses.config import LossConfig
+from magicfuse_training.losses.config import HeatConfig, LossConfig
 from magicfuse_training.losses.image import (
-    AT_NIGHT,
-    GLOW,
-    WARM,
     chroma,
     coarse_l1,
     detail_l1,
@@ -23,12 +20,19 @@ from magicfuse_training.losses.image import (
 )
 from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
 from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.stage import to_device
 from magicfuse_training.stages.stages import ikr_loss
 
 WEIGHTS = torch.ones(11)
 DAY = torch.tensor([True])
 WEIGHED = LossConfig(contrast=1, texture=1, colour=1, class_weights=[])
+NANO = load_preset("nano").losses.heat
+assert NANO is not None
+
+
+def heat(gain: float) -> HeatConfig:
+    return NANO.model_copy(update={"gain": gain})
 
 
 def scores(winner: int, size: int = 4) -> torch.Tensor:
@@ -119,14 +123,14 @@ def test_the_ideal_fused_image_costs_nothing_where_the_visible_is_stronger() -> 
 
 
 def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> None:
-    config = WEIGHED.model_copy(update={"heat": 2.0})
+    config = WEIGHED.model_copy(update={"heat": heat(2.0)})
     visible = torch.tensor([0.6, 0.5, 0.3])[:, None, None].expand(1, 3, 16, 16).clone()
-    thermal = torch.full((1, 1, 16, 16), WARM[True])  # no warmer than streets are
+    thermal = torch.full((1, 1, 16, 16), NANO.warm)  # no warmer than streets are
     assert fusion_loss(visible, visible, thermal, DAY, config) == 0
-    thermal[..., 4:8, 4:8] = WARM[True] + 0.1
+    thermal[..., 4:8, 4:8] = NANO.warm + 0.1
     lit = visible.clone()
     lit[..., 4:8, 4:8] += 0.2  # twice the 0.1 that they are warmer by
-    torch.testing.assert_close(fused_luma(visible, thermal, 2.0, DAY), luma(lit))
+    torch.testing.assert_close(fused_luma(visible, thermal, heat(2.0), DAY), luma(lit))
     assert float(fusion_loss(lit, visible, thermal, DAY, config)) == pytest.approx(0, abs=1e-6)
     assert fusion_loss(visible, visible, thermal, DAY, config) > 0.01
     # As Eq. 15 is published, the same people may not be seen at all.
@@ -136,15 +140,17 @@ def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> 
 def test_heat_keeps_the_shading_of_the_warmest() -> None:
     shades = torch.linspace(0.2, 0.6, 16).expand(1, 3, 16, 16)
     warm = torch.full((1, 1, 16, 16), 0.5)
-    added = fused_luma(shades, warm, 3.0, DAY) - luma(shades)
-    torch.testing.assert_close(added, torch.full_like(added, GLOW))
+    added = fused_luma(shades, warm, heat(3.0), DAY) - luma(shades)
+    torch.testing.assert_close(added, torch.full_like(added, NANO.limit))
 
 
 def test_heat_at_night_tells_more_by_less() -> None:
-    dark, faint = torch.full((1, 3, 4, 4), 0.2), torch.full((1, 1, 4, 4), WARM[False] + 0.01)
-    assert torch.equal(fused_luma(dark, faint, 4.0, DAY), fused_luma(dark, faint * 0, 4.0, DAY))
-    added = fused_luma(dark, faint, 4.0, ~DAY) - luma(dark)
-    torch.testing.assert_close(added, torch.full_like(added, AT_NIGHT * 4.0 * 0.01))
+    dark, faint = torch.full((1, 3, 4, 4), 0.2), torch.full((1, 1, 4, 4), NANO.warm_at_night + 0.01)
+    assert torch.equal(
+        fused_luma(dark, faint, heat(4.0), DAY), fused_luma(dark, faint * 0, heat(4.0), DAY)
+    )
+    added = fused_luma(dark, faint, heat(4.0), ~DAY) - luma(dark)
+    torch.testing.assert_close(added, torch.full_like(added, NANO.at_night * 4.0 * 0.01))
 
 
 def test_sobel_is_the_slope_of_a_ramp() -> None:
@@ -200,7 +206,7 @@ def test_streams_learn_what_the_sampler_asks_of_them(
 
 
 def test_light_where_nobody_is_costs_extra() -> None:
-    weights = WEIGHED.model_copy(update={"heat": 4.0})
+    weights = WEIGHED.model_copy(update={"heat": heat(4.0)})
     visible, thermal = torch.full((1, 3, 32, 32), 0.4), torch.full((1, 1, 32, 32), 0.3)
     people = torch.zeros(1, 1, 32, 32)
     people[..., 8:24, 12:20] = 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from training_process import start_two_of
 from typer.testing import CliRunner
 
 from magicfuse_ros.bundle import Provenance
@@ -27,6 +28,7 @@ def write_pairs(folder: Path) -> None:
         (folder / "pairs" / kind).mkdir(parents=True)
         for i in range(5):
             image = rng.integers(90, 200, (64, 96, 3), np.uint8)
+            image = image if kind == "vi" else image[..., 0]
             cv2.imwrite(str(folder / "pairs" / kind / f"{i}.png"), image)
 
 
@@ -135,6 +137,7 @@ def test_int8_graphs_are_made_of_the_run_s_bundle(
     """The bundle folder is written last, by what makes them."""
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(make, "quantize_command", lambda *given: asked.append(given))
+    monkeypatch.setattr(make, "check_frames", lambda data: None)
     recipe = write_recipe(folder, [steps(0, "mkf")], int8={"minimum_db": 33})
     monkeypatch.setattr(make, "find_spec", lambda name: None)
     code, output = follow(recipe)
@@ -176,3 +179,59 @@ def test_what_keeps_the_bundle_of_a_commit_away_is_named(
     monkeypatch.setenv("PATH", "")
     with pytest.raises(TrainingError, match="needs git, which is not installed"):
         write(commit, "engines/small")
+
+
+def make_and_count(recipe: Path) -> None:
+    """Follow a recipe; note every export in a file instead of doing it."""
+
+    def note(*_: object) -> None:
+        with (recipe.parent / "exports").open("a") as file:
+            file.write("x")
+
+    make.export_bundle = note
+    torch.set_num_threads(1)
+    code, output = follow(recipe)
+    assert code == 0, output
+
+
+def test_two_processes_export_once(folder: Path) -> None:
+    for process in start_two_of(make_and_count, write_recipe(folder, [steps(1, "autoencoder")])):
+        process.join(120)
+        assert process.exitcode == 0
+    assert (folder / "exports").read_text() == "x"
+    assert (folder / "run" / "recipe.yaml").is_file() and state_of(folder, "autoencoder")
+
+
+def test_what_would_fail_at_the_end_fails_before_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "find_spec", lambda name: object())
+    monkeypatch.setattr(make, "train_stage", lambda *_: pytest.fail("it began"))
+    recipe = write_recipe(folder, [steps(1, "mkf")], int8={"minimum_db": 33})
+    code, output = follow(recipe)
+    assert code == 2 and f"'{folder}/camvid/train/vi' holds no *.jpg" in output
+    (folder / "made").touch()
+    code, output = follow(write_recipe(folder, [steps(1, "mkf")]))
+    assert code == 2 and "made' is a file" in output
+    assert not (folder / "run").exists()
+
+
+def test_a_bundle_of_a_rehearsal_is_called_untrained(folder: Path, exports: Exports) -> None:
+    code, output = follow(write_recipe(folder, [steps(1, "autoencoder")]))
+    assert code == 0 and output.count("stage 'autoencoder' is untrained: it did 1 steps") == 2
+    (folder / "made").mkdir()
+    for name in ("bundle.json", "MODEL_CARD.md"):
+        (folder / "made" / name).touch()
+    assert "replaces the bundle in" in follow(write_recipe(folder, [steps(1, "autoencoder")]))[1]
+
+
+def test_a_damaged_recipe_is_named(folder: Path) -> None:
+    recipe = write_recipe(folder, [steps(0, "mkf")])
+    whole = recipe.read_text()
+    for damage in (b"", whole[:40].encode(), b"\xff\xfe\x00", b"\x89PNG\r\n\x00"):
+        recipe.write_bytes(damage)
+        code, output = follow(recipe)
+        assert code == 2 and output.startswith(f"error: recipe '{recipe}'"), output
+    recipe.write_bytes(whole.encode("utf-16"))
+    (folder / "pairs" / "vi").rename(folder / "pairs" / "visible")
+    assert "holds no folder 'vi' with pictures" in follow(recipe)[1]  # it could be read

@@ -1,6 +1,7 @@
 """The losses of the thermal estimate: its level, how people stand out, and how sure it is."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,16 +9,21 @@ import torch
 from magicfuse_ros.bundle import ThermalUncertainty
 from magicfuse_ros.thermal import standard_deviations
 from magicfuse_training.losses.thermal import (
-    TYPICAL_LEVEL,
     Estimate,
     contrast,
     contrast_loss,
     laplace_nll,
     read_estimate,
-    thermal_loss,
     unseen_loss,
 )
+from magicfuse_training.losses.thermal import thermal_loss as thermal_loss_of
+from magicfuse_training.preset import load_preset
 
+OUTPUT = load_preset("nano").losses.output
+assert OUTPUT is not None
+WEIGHTS = OUTPUT.thermal
+STREET = WEIGHTS.street
+thermal_loss = partial(thermal_loss_of, weights=WEIGHTS)
 DAY, NIGHT = torch.tensor([True]), torch.tensor([False])
 PEOPLE = torch.zeros(1, 1, 64, 64)
 PEOPLE[:, :, 24:40, 24:32] = 1
@@ -32,9 +38,9 @@ def street(people: float, rest: float = 0.12) -> torch.Tensor:
 def test_contrast_is_that_of_people_against_their_surroundings() -> None:
     image = street(people=0.5, rest=0.2)
     image[:, :, :4] = 0.9  # far from them
-    assert float(contrast(image, PEOPLE)) == pytest.approx(0.3, abs=1e-6)
-    assert float(contrast(image, torch.zeros_like(PEOPLE))) == 0
-    assert float(contrast(image, torch.ones_like(PEOPLE))) == 0  # nothing is around them
+    assert float(contrast(image, PEOPLE, STREET)) == pytest.approx(0.3, abs=1e-6)
+    assert float(contrast(image, torch.zeros_like(PEOPLE), STREET)) == 0
+    assert float(contrast(image, torch.ones_like(PEOPLE), STREET)) == 0  # nothing is around them
 
 
 def test_the_contrast_loss_is_over_where_people_stand_out() -> None:
@@ -42,7 +48,7 @@ def test_the_contrast_loss_is_over_where_people_stand_out() -> None:
     both = torch.cat([PEOPLE, torch.zeros_like(PEOPLE)])  # nobody in the second image
 
     def loss(people: float) -> float:
-        return float(contrast_loss(street(people).repeat(2, 1, 1, 1), both, wanted))
+        return float(contrast_loss(street(people).repeat(2, 1, 1, 1), both, wanted, STREET))
 
     assert loss(0.12) > loss(0.2) > 0 == loss(0.5)
 
@@ -63,8 +69,8 @@ def test_missed_people_cost_more_than_a_brighter_street(day: torch.Tensor) -> No
 def test_a_rim_colder_than_a_street_is_no_contrast() -> None:
     wanted = torch.tensor([0.3])
     warm, level, cold = (
-        float(contrast_loss(street(people=0.2, rest=rest), PEOPLE, wanted))
-        for rest in (0.15, TYPICAL_LEVEL, 0.0)
+        float(contrast_loss(street(people=0.2, rest=rest), PEOPLE, wanted, STREET))
+        for rest in (0.15, STREET, 0.0)
     )
     assert cold == pytest.approx(level) and 0 < level < warm
 
@@ -152,12 +158,12 @@ def test_a_quarter_of_the_errors_lies_below_what_is_surely_warmer() -> None:
 
 def test_an_estimate_that_nothing_checks_lights_up_people_alone() -> None:
     def loss(people: float) -> float:
-        return float(unseen_loss(street(people, rest=TYPICAL_LEVEL), PEOPLE))
+        return float(unseen_loss(street(people, rest=STREET), PEOPLE, WEIGHTS))
 
-    band = street(people=0.3, rest=TYPICAL_LEVEL)
+    band = street(people=0.3, rest=STREET)
     band[:, :, 20:44] = 0.3  # all that stands where people are: the contrast with the rest is met
-    assert unseen_loss(band, PEOPLE) > loss(0.3) + 0.1
+    assert unseen_loss(band, PEOPLE, WEIGHTS) > loss(0.3) + 0.1
     assert loss(0.3) == pytest.approx(0, abs=1e-6)
     assert loss(0.9) > 0.1  # hotter than people are
     structured = street(people=0.3, rest=0.15)  # within what streets are: walls, engines
-    assert float(unseen_loss(structured, PEOPLE)) == pytest.approx(0, abs=1e-6)
+    assert float(unseen_loss(structured, PEOPLE, WEIGHTS)) == pytest.approx(0, abs=1e-6)

@@ -113,7 +113,9 @@ def test_ablate_leaves_a_table_and_a_plot(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained on one machine and scored on another, from the phase 1 of a bundle."""
-    monkeypatch.setattr(ablate, "ABLATIONS", {k: ABLATIONS[k] for k in ("full", "IV")})
+    some = {k: ABLATIONS[k] for k in ("full", "without-segmentation")}
+    monkeypatch.setattr(ablate, "ABLATIONS", some)
+    monkeypatch.setattr(ablate, "ablations_of", lambda _: some)
     monkeypatch.setattr(ablate, "TAUS", (0.0, 1.0))
     write_data(tmp_path / "data")
     out, bundle = tmp_path / "out", str(trained / "mine")
@@ -125,12 +127,14 @@ def test_ablate_leaves_a_table_and_a_plot(
         checkpoint.unlink()
     invoke(*data, "--only", "score")
     result = json.loads((out / "ablation.json").read_text())
-    assert set(result["models"]) == {"full", "IV"} and set(result["tau"]) == {"0.0", "1.0"}
-    assert result["models"]["IV"]["mIoU clean"] is None
+    beside = {"restored", "restored + clipped heat"}
+    assert set(result["models"]) == {*some, *beside} and set(result["tau"]) == {"0.0", "1.0"}
+    assert result["models"]["without-segmentation"]["mIoU clean"] is None
+    assert result["models"]["full"]["Qabf"] > 0 and result["tau"]["0.0"]["mIoU dark"] is not None
     assert result["models"]["full"]["mIoU clean"] is not None
     assert result["start"] == bundle and result["steps"]["full"] == {"mkf": 0}
     table = (out / "ablation.md").read_text()
-    assert "| IV | semantics |" in table and "person contrast" in table
+    assert "| without-segmentation | II |" in table and "person contrast" in table
     assert cv2.imread(str(out / "ablation.png")) is not None
 
 

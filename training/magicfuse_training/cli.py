@@ -5,13 +5,12 @@ magicfuse-train stage autoencoder --data DATA --minutes 8   then ikr, ckg, mkf, 
 magicfuse-train export --run runs/nano --out engines/nano
 magicfuse-train quantize --bundle engines/nano --data DATA
 magicfuse-train score --bundle engines/nano --data KIND:ROOT --record
+magicfuse-train evaluate --bundle engines/nano --data KIND:ROOT --out report
 """
 
 from __future__ import annotations
 
-import typer
-
-from magicfuse_ros.command_line import OneLineErrors
+from magicfuse_ros.command_line import CommandLine
 from magicfuse_training.commands.ablate import ablate_command
 from magicfuse_training.commands.adapt import adapt_command
 from magicfuse_training.commands.bench_eager import SeveralPrecisions, bench_eager_command
@@ -21,18 +20,16 @@ from magicfuse_training.commands.convert_official import convert_official_comman
 from magicfuse_training.commands.cost import cost_command
 from magicfuse_training.commands.degradations import degradations_command
 from magicfuse_training.commands.distill import distill_command
+from magicfuse_training.commands.evaluate import evaluate_command
 from magicfuse_training.commands.export import export_command
 from magicfuse_training.commands.make import make_command
 from magicfuse_training.commands.quantize import quantize_command
 from magicfuse_training.commands.score import score_command
 from magicfuse_training.commands.stage import stage_command
 
-app = typer.Typer(
+app = CommandLine(
     name="magicfuse-train",
-    cls=OneLineErrors,
     help="Trains, scores and exports MagicFuse bundles.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
 )
 app.command("make")(make_command)
@@ -48,6 +45,7 @@ app.command("export")(export_command)
 app.command("check-export", cls=SeveralNames)(check_export_command)
 app.command("quantize")(quantize_command)
 app.command("score")(score_command)
+app.command("evaluate")(evaluate_command)
 app.command("convert-official")(convert_official_command)
 
 if __name__ == "__main__":

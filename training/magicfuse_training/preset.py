@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -83,7 +84,8 @@ def load_preset(name: str) -> Preset:
     Raises:
         PresetError: naming the file, the key and its place, and the nearest known key.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+    beside = name.endswith((".yaml", ".yml"))
+    path = Path(os.path.expanduser(name)) if beside else PRESETS / f"{name}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in PRESETS.glob("*.yaml"))
         raise PresetError(

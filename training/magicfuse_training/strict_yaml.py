@@ -31,7 +31,7 @@ def load_strict(
         MagicFuseError: of the type `error`, naming the key, its place, and the nearest known key.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_bytes())  # UTF-8, or UTF-16 with its mark
     except OSError as problem:
         raise error(f"{what} cannot be read: {problem.strerror}") from problem
     except (UnicodeDecodeError, yaml.YAMLError) as problem:

@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle, Provenance, write_manifest
@@ -31,7 +30,7 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.checkpoint import write_atomically
+from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
 from magicfuse_training.stages.runner import Budget, train_stage
 
 SETTINGS, RECORD = "settings.json", "adapt.json"
@@ -112,7 +111,7 @@ def adapt(
         stage, model_of(bundle, preset), folder / stage.name, frames, budget, start
     )
     checkpoint = folder / stage.name / "last.pt"
-    seconds = torch.load(checkpoint, map_location="cpu", weights_only=True)["elapsed"]
+    seconds = read_checkpoint(checkpoint, {"elapsed"})["elapsed"]
     selection = kept_selection(data)
     made = _export(
         interpolated(model_of(bundle, preset), trained, config.share),
@@ -224,8 +223,12 @@ def _goes_on(path: Path, settings: str) -> bool:
     """
     if not path.exists():
         return False
+    try:
+        begun = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"'{path}' is damaged: {error}; use another --run") from error
     ours = json.loads(settings)
-    for name, before in json.loads(path.read_text(encoding="utf-8")).items():
+    for name, before in begun.items():
         if (now := ours.get(name)) != before:
             raise TrainingError(
                 f"run '{path.parent}' was started with {name} {before}, and now has {now}; "

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from rich.console import Console
 
 from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.command_line import output_console
+from magicfuse_ros.output_files import check_folder, write_text
 from magicfuse_training.commands.options import (
     DevelopmentData,
     DeviceCropsOption,
@@ -23,11 +24,14 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.metrics.ablation import draw_plot, write_table
 from magicfuse_training.metrics.ablation_scores import score_model, sweep_tau
+from magicfuse_training.metrics.rows import CLIPPED, MAG_IMAGE, RESTORED
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import load_preset
-from magicfuse_training.stages.ablations import ABLATIONS, build
-from magicfuse_training.stages.checkpoint import write_atomically
+from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build
+from magicfuse_training.stages.accelerator import processes
+from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
 from magicfuse_training.stages.runner import Budget, train_stage
+from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.start import load_bundle
 
 TAUS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -53,18 +57,20 @@ def ablate_command(
     seed: int = 0,
 ) -> None:
     """Train phase 2 of every ablated model from the same start, score all, sweep tau."""
+    check_folder(out)  # better now than after hours
     if only != "score":
         start = from_bundle or run / "ckg" / "last.pt"
         if not start.exists():
-            raise typer.BadParameter(f"there is nothing to start from: no {start}")
+            raise TrainingError(f"there is nothing to start from: '{start}' does not exist")
         budget = Budget(minutes, batch=batch, workers=workers, device_crops=device_crops, seed=seed)
         train_models(data, out, start, preset, budget)
-    if only != "train":
+    if only != "train" and processes().is_main_process:
         result = score_models(data, out, every)
-        (out / "ablation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_text(out / "ablation.json", json.dumps(result, indent=2) + "\n")
         write_table(result, out / "ablation.md")
         draw_plot(result, out / "ablation.png")
-        Console().print((out / "ablation.md").read_text(encoding="utf-8"), markup=False)
+        table = (out / "ablation.md").read_text(encoding="utf-8")
+        output_console().print(table, markup=False, soft_wrap=True)
 
 
 def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) -> None:
@@ -82,7 +88,7 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
     go_on = start.is_dir()  # a bundle has trained F and S; after phase 1 they are at the start
     models: dict[str, MagicFuse] = {}
-    for variant, ablation in ABLATIONS.items():
+    for variant, ablation in ablations_of(preset).items():
         torch.manual_seed(budget.seed)
         model = build(ablation, preset)
         _load(model, start)
@@ -90,6 +96,8 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
             folder = out / "models" / variant / stage.name
             model = train_stage(stage, model, folder, sources, budget, str(start), groups)
         models[variant] = model
+    if not processes().is_main_process:
+        return
     # Only now: loaders fork, which inference libraries with their threads do not survive.
     trained, commit = describe(sources), current_commit(Path(__file__).parent)
     steps: dict[str, dict[str, int]] = {}
@@ -104,7 +112,8 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
         "preset": preset.name,
         "start": str(start),
         "minutes": budget.minutes,
-        "batch": budget.batch or CropConfig().batch,
+        "batch": budget.batch or STAGES["mkf"].overridden_by(preset).batch or CropConfig.batch,
+        "k": preset.default_steps,
         "steps": steps,
         "device": _device(),
     }
@@ -114,18 +123,30 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
 def score_models(data: Path, out: Path, every: int) -> dict[str, Any]:
     """Score the bundles that `train_models` left in `out`, on every n-th frame; sweep tau.
 
+    The full model's other images stand beside the models: the restored one alone, and with heat
+    added by a formula.
+
     Raises:
-        TrainingError: if `out` has none.
+        TrainingError: if `out` has none, or one of a name that is not known.
     """
     try:
         trained = json.loads((out / "trained.json").read_text(encoding="utf-8"))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise TrainingError(f"'{out}' holds no trained models: {error}") from error
-    rows = {}
-    for variant, ablation in ABLATIONS.items():
+    rows: dict[str, Any] = {}
+    for variant in trained["steps"]:
+        if variant not in ABLATIONS:
+            raise TrainingError(
+                f"'{out}' holds a model '{variant}'; expected {', '.join(ABLATIONS)}: train again"
+            )
+        ablation = ABLATIONS[variant]
         bundle = Bundle.load(out / "models" / variant / "bundle")
         scores = score_model(bundle, data, every, masks=ablation.semantics)
-        rows[variant] = {"lacks": ablation.lacks} | scores
+        about = {"paper": ablation.paper, "lacks": ablation.lacks}
+        rows[variant] = about | scores[MAG_IMAGE]
+        if variant == "full":
+            about = {"paper": "", "lacks": "F: an image of the full model"}
+            rows |= {row: about | scores[row] for row in (RESTORED, CLIPPED)}
     full = Bundle.load(out / "models" / "full" / "bundle")
     return {**trained, "every": every, "models": rows, "tau": sweep_tau(full, data, every, TAUS)}
 
@@ -138,8 +159,7 @@ def _load(model: MagicFuse, start: Path) -> None:
 
 
 def _checkpoint(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
-    return state
+    return read_checkpoint(folder / "last.pt", {"step", "elapsed"})
 
 
 def _device() -> str:

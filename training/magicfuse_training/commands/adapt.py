@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.command_line import output_console, unclipped
+from magicfuse_ros.output_files import check_folder
 from magicfuse_training.adaptation.check import Figures
 from magicfuse_training.adaptation.run import RECORD, Adaptation, Recording, adapt, publish
 from magicfuse_training.commands.options import BundleFolder, DeviceCropsOption
+from magicfuse_training.commands.stage import check_stage
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.preset import load_preset
+from magicfuse_training.stages.accelerator import processes
 from magicfuse_training.stages.runner import Budget
 
 REFUSED = 1  # exit code; errors have 2
@@ -50,10 +53,16 @@ def adapt_command(
     they are dark or hazy. Exit code 1, and nothing written to OUT, where that made it no better on
     frames that were held out.
     """
+    if processes().num_processes > 1:
+        raise TrainingError("adapt is for one process; expected no launcher of several")
     old = Bundle.load(bundle)
     if out.resolve() == old.root.resolve():
         raise TrainingError(f"out is '{out}', the bundle itself; expected another folder")
     folder = run or Path("runs") / out.name
+    given = input.resolve()
+    if folder.resolve() in (given, *given.parents):
+        raise TrainingError(f"run is '{folder}', which holds the input; expected another folder")
+    check_folder(out)  # better now than after a night
     budget = Budget(
         None if steps is not None else minutes,
         steps,
@@ -62,16 +71,18 @@ def adapt_command(
         device_crops=device_crops,
         seed=seed,
     )
+    trained = load_preset(preset or old.manifest.preset)
+    check_stage(trained, "few_step")
     result = adapt(
-        Recording(input.expanduser(), topic),
+        Recording(input, topic),
         old,
-        load_preset(preset or old.manifest.preset),
+        trained,
         folder,
         budget,
         backend=backend,
     )
-    console = Console()
-    console.print(_table(result.figures))
+    console = output_console()
+    console.print(unclipped(_table(result.figures)))
     if result.misses:
         reasons = "; ".join(result.misses)
         line = f"refused: {reasons}. '{out}' was not written; see {folder / RECORD}"

@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar, cast
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,10 +21,11 @@ from magicfuse_ros.bench.report import Result, summarise
 from magicfuse_ros.bench.rounds import Worker, interleave
 from magicfuse_ros.bench.worker import frame, time_frames
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.command_line import SeveralValues
+from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
 from magicfuse_ros.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.fuser import Fuser, Output
+from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_training.commands.options import BundleFolder
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.eager import EagerBackend
@@ -56,6 +56,8 @@ def bench_eager_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the result here")] = None,
 ) -> None:
     """Time eager torch and the vehicle's runtime in turn, uint8 to uint8, on the same threads."""
+    if json_file:
+        check_file(json_file)  # better now than after minutes
     loaded = Bundle.load(bundle)
     manifest = loaded.manifest
     model = MagicFuse(load_preset(preset or manifest.preset)).eval()
@@ -93,7 +95,7 @@ def bench_eager_command(
                 {**r.model_dump(), "times_faster": round(median / r.median_ms, 3)} for r in results
             ],
         }
-        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(report, indent=2) + "\n")
 
 
 def compare(
@@ -114,7 +116,7 @@ def compare(
                 worker = stack.enter_context(Worker(job))
             except BackendError as error:
                 line = Text(f"skipped {job}: {error}", "yellow")
-                Console().print(line, soft_wrap=True)
+                output_console().print(line, soft_wrap=True)
                 continue
             workers.append(worker)
             turns.append(partial(worker.run, frames))
@@ -131,4 +133,4 @@ def _print(eager_ms: float, results: Sequence[Result]) -> None:
     for r in results:
         faster = f"{eager_ms / r.median_ms:.2f}"
         table.add_row(f"{r.backend} {r.backend_version}", r.precision, f"{r.median_ms:.1f}", faster)
-    Console().print(table)
+    output_console().print(unclipped(table))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from magicfuse_training.data.check import Size, SplitReport, check_split
 from magicfuse_training.data.classes import CLASSES, IGNORE, LOOKALIKE, NOBODY, SETS, STATIC
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.files import STRETCH
 from magicfuse_training.data.layout import PARTS, DataSet
 from magicfuse_training.data.scenes import Scene, read_scene
 from magicfuse_training.preset import load_preset
@@ -65,6 +67,8 @@ def check_data_command(
         targets = {name: _TARGETS[target] for name, target in data.boxes.items()}
         listed = [f"{n:,} x {k} ({targets.get(k, 'unknown')})" for k, n in boxes.most_common()]
         console.print(f"boxes: {', '.join(listed)}")
+    for line in _remarks(reports):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if sheet:
         _write_sheet(data, reports, sheet)
         console.print(f"{sheet} written")
@@ -110,6 +114,21 @@ def _label_table(data: DataSet, reports: list[SplitReport]) -> Table:
             style="red" if target is None else None,
         )
     return table
+
+
+def _remarks(reports: list[SplitReport]) -> Iterator[str]:
+    """Say what a user may not expect, though it is no fault."""
+    if stretched := sum(report.stretched for report in reports):
+        yield (
+            f"thermal: what the levels of {stretched:,} pictures of 16 bits or floats mean, no "
+            "file says: each is stretched between its percentiles "
+            f"{STRETCH[0]:g} and {STRETCH[1]:g}, as if by automatic gain"
+        )
+    for report in reports:
+        if report.left_out:
+            shown = ", ".join(path.as_posix() for path in report.left_out[:_SHOWN])
+            more = ", ..." if len(report.left_out) > _SHOWN else ""
+            yield f"split {report.split}: {len(report.left_out):,} not taken: {shown}{more}"
 
 
 def _print_faults(console: Console, reports: list[SplitReport]) -> int:

@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar, Literal, cast
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import nn
@@ -20,7 +19,7 @@ from torch import nn
 from magicfuse_ros.backends import select
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import NETWORKS, NetworkName
-from magicfuse_ros.command_line import SeveralValues
+from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
 from magicfuse_ros.errors import BackendError
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
@@ -90,7 +89,7 @@ def check_export_command(
         )
     config = load_preset(preset)
     size = {"height": height or config.height, "width": width or config.width}
-    console = Console()
+    console = output_console()
     libraries: list[Backend] = []
     for name in backend or LIBRARIES:
         try:
@@ -112,7 +111,7 @@ def check_export_command(
                 f"{call.seconds:.2f}",
                 f"{call.gigabytes:.2f}",
             )
-    console.print(table)
+    console.print(unclipped(table))
     if wrong:
         limit = f"{TOLERANCE:.0e}" if precision == "float32" else f"{HALF_DB:.0f} dB"
         raise ExportError(f"{', '.join(wrong)}: beyond the limit of {limit}")

@@ -6,18 +6,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from magicfuse_ros.bundle import Provenance, sha256
+from magicfuse_ros.command_line import output_console, unclipped
+from magicfuse_ros.output_files import check_folder, write_text
 from magicfuse_training.data.mix import Trained
 from magicfuse_training.export.bundle import current_commit, export_bundle
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.official.files import OfficialFiles, load_official
 from magicfuse_training.official.verify import Comparison, compare
+from magicfuse_training.stages.checkpoint import save_atomically
 from magicfuse_training.stages.runner import record_data
 
 
@@ -45,6 +47,7 @@ def convert_official_command(
     for name, size in (("height", height), ("width", width)):
         if size % 4:
             raise typer.BadParameter(f"{name} is {size}; expected a multiple of 4")
+    check_folder(out)
     files = OfficialFiles(autoencoder, ikr, ckg, mkf)
     model = load_official(files, ikr_heads, ckg_heads)
     model.preset = model.preset.model_copy(update={"height": height, "width": width})
@@ -58,7 +61,7 @@ def convert_official_command(
         _write_run(model, _provenance(files), out)
     else:
         export_bundle(model, out, _provenance(files))
-    Console().print(f"{out} written")
+    output_console().print(Text(f"{out} written"), soft_wrap=True)
 
 
 def _print(results: list[Comparison]) -> None:
@@ -66,17 +69,17 @@ def _print(results: list[Comparison]) -> None:
     for result in results:
         style = None if result.fits else "red"
         table.add_row(result.array, f"{result.error:.1e}", f"{result.limit:.0e}", style=style)
-    Console().print(table)
+    output_console().print(unclipped(table))
 
 
 def _write_run(model: MagicFuse, made: Provenance, folder: Path) -> None:
     """Write what a finished `mkf` stage leaves, and the preset that it belongs to."""
     stage = folder / "mkf"
     stage.mkdir(parents=True, exist_ok=True)
-    torch.save({"ema": model.state_dict(), "elapsed": 0.0}, stage / "last.pt")
+    save_atomically({"ema": model.state_dict(), "elapsed": 0.0}, stage / "last.pt")
     record_data(stage, Trained(made.data, made.weights_license))
     preset = yaml.safe_dump(model.preset.model_dump(mode="json"), sort_keys=False)
-    (folder / "preset.yaml").write_text(preset, encoding="utf-8")
+    write_text(folder / "preset.yaml", preset)
 
 
 def _provenance(files: OfficialFiles) -> Provenance:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
+from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_training.networks.cost import gflop_per_call, parameters, shapes_only
 from magicfuse_training.preset import load_preset
 
@@ -22,7 +22,7 @@ def cost_command(preset: str = "nano") -> None:
         frame = sum(g * (k if n in ("ikr", "ckg", "mkf") else 1) for n, g in calls.items())
         shipped = " (default)" if k == config.default_steps else ""
         table.add_row(f"frame, K = {k}{shipped}", f"{parameters(model):,}", f"{frame:.2f}")
-    Console().print(table)
-    Console().print(
-        "A frame is MagImg and the mask; each further decoded image is one decoder call."
-    )
+    console = output_console()
+    console.print(unclipped(table))
+    line = "A frame is MagImg and the mask; each further decoded image is one decoder call."
+    console.print(line, soft_wrap=True)

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
+from rich.text import Text
 
+from magicfuse_ros.command_line import output_console
 from magicfuse_ros.errors import FrameError, MediaError
 from magicfuse_ros.image_codec import Image, decode_file
 from magicfuse_ros.media.contact_sheet import contact_sheet
 from magicfuse_ros.media.degradations import DEGRADATIONS, degrade
 from magicfuse_ros.media.png import write_png
+from magicfuse_ros.output_files import check_file
 
 STRENGTHS = (0.0, 0.5, 1.0)
 COMBINATIONS = ("dark+rain", "haze+motion+jpeg", "fog+defocus")
@@ -25,7 +27,11 @@ def degradations_command(
     seed: int = 0,
 ) -> None:
     """Draw every kind of degradation, and some combinations, at three strengths."""
+    if out.resolve() in [path.resolve() for path in images]:
+        raise MediaError(f"out is '{out}', one of the pictures; expected another file")
     pictures = [(path, _read(path)) for path in images]
+    if out.parent.is_dir():
+        check_file(out)
     rows: list[tuple[str, list[Image]]] = []
     for kind in (*(k for k in DEGRADATIONS if k != "clean"), *COMBINATIONS):
         for path, picture in pictures:
@@ -36,7 +42,8 @@ def degradations_command(
     titles = ("clean", *(f"strength {s:g}" for s in STRENGTHS))
     heading = f"Degradations, seed {seed}"
     write_png(out, contact_sheet(rows, titles, heading=heading))
-    Console().print(f"{out} written: {len(rows)} rows, {len(titles)} columns")
+    line = f"{out} written: {len(rows)} rows, {len(titles)} columns"
+    output_console().print(Text(line), soft_wrap=True)
 
 
 def _read(path: Path) -> Image:

@@ -10,6 +10,7 @@ import typer
 
 from magicfuse_training.commands.options import Data, load_averaged, newest_checkpoint
 from magicfuse_training.data.mix import Source
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.distillation import distillation_loss, student_of
@@ -36,7 +37,9 @@ def distill_command(
     sources = [Source.parse(text) for text in data]
     checkpoint = newest_checkpoint(teacher)
     if checkpoint is None:
-        raise typer.BadParameter(f"teacher '{teacher}' has no checkpoint")
+        raise TrainingError(
+            f"teacher '{teacher}' has no checkpoint; expected {teacher}/STAGE/last.pt"
+        )
     large = MagicFuse(load_preset(teacher_preset))
     load_averaged(large, checkpoint)
     torch.manual_seed(seed)

@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
+from magicfuse_ros.command_line import output_console
+from magicfuse_ros.output_files import check_folder
 from magicfuse_training.commands.options import (
     RunFolder,
     load_averaged,
     minutes_of,
     newest_checkpoint,
+    tell_replaced,
 )
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import load_preset
+from magicfuse_training.stages.run_folder import untrained
 from magicfuse_training.stages.runner import recorded_data
 
 
@@ -31,11 +36,16 @@ def export_command(
     """Export the averaged weights of a run's last stage as a bundle, checked against eager."""
     checkpoint = newest_checkpoint(run)
     if checkpoint is None:
-        raise typer.BadParameter(f"run '{run}' has no checkpoint; expected {run}/STAGE/last.pt")
+        raise TrainingError(f"run '{run}' has no checkpoint; expected {run}/STAGE/last.pt")
+    check_folder(out)
     model = MagicFuse(load_preset(preset))
     load_averaged(model, checkpoint)
     trained = recorded_data(checkpoint.parent)
     commit = current_commit(Path(__file__).parent)
     made = provenance(minutes_of(run), commit, trained.data, trained.terms)
+    console = output_console()
+    tell_replaced(out, console)
     export_bundle(model, out, made, precision)
-    Console().print(f"{out} written from {checkpoint}")
+    console.print(Text(f"{out} written from {checkpoint}"), soft_wrap=True)
+    if warning := untrained(checkpoint.parent):
+        console.print(Text(warning, "yellow"), soft_wrap=True)

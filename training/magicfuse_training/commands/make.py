@@ -11,6 +11,7 @@ folder is written last.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,16 +20,19 @@ from typing import Annotated
 import torch
 import typer
 import yaml
-from rich.console import Console
+from rich.text import Text
 
 from magicfuse_ros.bundle import Bundle, Provenance, sha256
+from magicfuse_ros.command_line import output_console
+from magicfuse_ros.output_files import check_folder
 from magicfuse_training.commands.options import (
     DeviceCropsOption,
     RunFolder,
     load_averaged,
     minutes_of,
+    tell_replaced,
 )
-from magicfuse_training.commands.quantize import quantize_command
+from magicfuse_training.commands.quantize import check_frames, quantize_command
 from magicfuse_training.commands.stage import check_stage, check_training
 from magicfuse_training.data.mix import Source, describe, load_groups
 from magicfuse_training.errors import ExportError, TrainingError
@@ -36,10 +40,11 @@ from magicfuse_training.export.bundle import current_commit, export_bundle, prov
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.recipe import Recipe, StageRun, load_recipe
-from magicfuse_training.stages.average import averaged_weights, weighted_mean
-from magicfuse_training.stages.checkpoint import write_atomically
+from magicfuse_training.stages.accelerator import processes
+from magicfuse_training.stages.average import weighted_mean
+from magicfuse_training.stages.checkpoint import averaged_weights, write_atomically
 from magicfuse_training.stages.optimizer import StageOverrides
-from magicfuse_training.stages.run_folder import flat
+from magicfuse_training.stages.run_folder import flat, read_yaml, untrained
 from magicfuse_training.stages.runner import Budget, train_stage
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.start import (
@@ -59,10 +64,13 @@ def make_command(
     workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
     device_crops: DeviceCropsOption = False,
 ) -> None:
-    """Train all stages of a recipe and export the bundle; goes on where it was killed."""
+    """Train all stages of a recipe and export the bundle; goes on where it was killed.
+
+    Of several processes all train, and the first alone exports.
+    """
     plan = load_recipe(recipe).scaled(scale)
     beside = plan.preset.endswith((".yaml", ".yml"))
-    name = str(recipe.parent / plan.preset) if beside else plan.preset
+    name = str(recipe.parent / os.path.expanduser(plan.preset)) if beside else plan.preset
     preset = load_preset(name)
     check_training(preset, name)
     for part in plan.stages:
@@ -70,11 +78,19 @@ def make_command(
     if plan.int8 and not find_spec("nncf"):
         raise ExportError("int8 needs nncf: pip install 'magicfuse-training[quantize]'")
     sources = [_source(text, data) for text in plan.data]
-    _open(run, plan)
-    if plan.start:
-        inside = recipe.absolute().parent
-        write_bundle_of_commit(plan.start.commit, plan.start.bundle, inside, run / "start")
+    if plan.int8:
+        check_frames(data)  # better now than after hours
+    check_folder(out)
+    ours = processes()
+    if ours.is_main_process:
+        _open(run, plan)
+        if plan.start:
+            inside = recipe.absolute().parent
+            write_bundle_of_commit(plan.start.commit, plan.start.bundle, inside, run / "start")
+    ours.wait_for_everyone()
     _train(plan, preset, sources, run, Budget(workers=workers, device_crops=device_crops))
+    if not processes().is_main_process:
+        return
 
     model = MagicFuse(preset)
     if plan.average:
@@ -88,6 +104,8 @@ def make_command(
         model.load_state_dict(weighted_mean(states, average.weights, average.networks))
     else:
         load_averaged(model, run / plan.stages[-1].folder / "last.pt")
+    console = output_console()
+    tell_replaced(out, console)
     scaled = "" if scale == 1 else f", budgets x {scale:g}"
     made = _provenance(plan, sources, run, f"{recipe.name}, SHA-256 {sha256(recipe)}{scaled}")
     if plan.int8:
@@ -95,7 +113,11 @@ def make_command(
         quantize_command(run / "bundle", data, out, plan.int8.minimum_db)
     else:
         export_bundle(model, out, made)
-    Console().print(f"try: magicfuse run IMAGE --bundle {out} --out result", soft_wrap=True)
+    for part in plan.stages:
+        if warning := untrained(run / part.folder):
+            console.print(Text(warning, "yellow"), soft_wrap=True)
+    line = f"try: magicfuse run IMAGE --bundle {out} --out result"
+    console.print(Text(line), soft_wrap=True)
 
 
 def _open(run: Path, plan: Recipe) -> None:
@@ -110,7 +132,7 @@ def _open(run: Path, plan: Recipe) -> None:
         if not path.is_file():
             raise TrainingError(f"'{run}' holds stages of no recipe; use another --run")
         new = dict(flat(ours))
-        for key, before in flat(yaml.safe_load(path.read_text(encoding="utf-8"))):
+        for key, before in flat(read_yaml(path)):
             if (now := new.get(key, "not set")) != before:
                 raise TrainingError(
                     f"run '{run}' was begun with {key} {before}, and now has {now}; "
@@ -147,6 +169,7 @@ def _train(plan: Recipe, preset: Preset, sources: list[Source], run: Path, commo
 def _source(text: str, data: Path) -> Source:
     """Read "KIND:FOLDER", the folder as seen from `data`."""
     kind, colon, folder = text.partition(":")
+    folder = os.path.expanduser(folder)
     return Source.parse(f"{kind}:{data / folder}" if colon and folder else text)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
+from rich.console import Console
+from rich.text import Text
 
+from magicfuse_ros.bundle import MANIFEST
 from magicfuse_training.data.datasets import DATASETS
 from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.stages.checkpoint import averaged_weights, load_weights, read_checkpoint
 from magicfuse_training.stages.stages import STAGES
 
 RunFolder = Annotated[Path, typer.Option("--run", help="folder of checkpoints and logs")]
@@ -38,17 +41,29 @@ def newest_checkpoint(run: Path, before: str | None = None) -> Path | None:
     return next((p for p in paths if p.exists()), None)
 
 
+def tell_replaced(out: Path, console: Console) -> None:
+    """Say that a bundle folder holds a bundle already, which is about to be replaced."""
+    if not (out / MANIFEST).is_file():
+        return
+    card = out / "MODEL_CARD.md"
+    note = f"; '{card}' tells of the old one until score --record" if card.is_file() else ""
+    console.print(Text(f"replaces the bundle in '{out}'{note}", "yellow"), soft_wrap=True)
+
+
 def load_averaged(model: MagicFuse, checkpoint: Path) -> None:
-    """Load a checkpoint's averaged weights."""
-    state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["ema"])
+    """Load a checkpoint's averaged weights.
+
+    Raises:
+        TrainingError: where it is damaged, no checkpoint, or one of another preset.
+    """
+    load_weights(model, averaged_weights(checkpoint), checkpoint)
 
 
 def minutes_of(run: Path, names: Sequence[str] = ORDER) -> dict[str, float]:
     """Return how long each stage of a run was trained, of those named."""
     paths = {name: run / name / "last.pt" for name in names}
     return {
-        name: round(torch.load(path, map_location="cpu", weights_only=True)["elapsed"] / 60, 1)
+        name: round(read_checkpoint(path, {"elapsed"})["elapsed"] / 60, 1)
         for name, path in paths.items()
         if path.exists()
     }

@@ -6,15 +6,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros.bundle import Bundle, NetworkName
+from magicfuse_ros.command_line import output_console, unclipped
+from magicfuse_ros.output_files import check_folder
 from magicfuse_training.commands.options import BundleFolder, DevelopmentData
+from magicfuse_training.data.errors import DataError
 from magicfuse_training.errors import ExportError
 
 MINIMUM_DB = 36.0
+FRAMES = {  # that graphs are calibrated on, and measured on
+    "camvid/train/vi": "*.jpg",
+    "msrs/train/vi": "*N.jpg",
+    "camvid/val/vi": "*.jpg",
+    "msrs/dev/vi": "*.jpg",
+}
 
 
 def quantize_command(
@@ -35,7 +43,9 @@ def quantize_command(
         raise ExportError(
             f"quantize needs {error.name}: pip install 'magicfuse-training[quantize]'"
         ) from error
-    console = Console()
+    check_frames(data)
+    check_folder(out or bundle)
+    console = output_console()
     loaded = Bundle.load(bundle)
 
     def tell(name: NetworkName, result: Guarded) -> None:
@@ -58,8 +68,22 @@ def quantize_command(
         cells = (f"{loss.agreement_percent:.2f}", _loss(loss.psnr_loss_db), _loss(loss.miou_loss))
         images = (f"{loss.mag_image_db:.1f}", f"{loss.thermal_db:.1f}")
         table.add_row(where, str(loss.frames), *cells, *images)
-    console.print(table)
+    console.print(unclipped(table))
     console.print(Text(f"written to {out or bundle}"), soft_wrap=True)
+
+
+def check_frames(data: Path) -> None:
+    """Check that a folder has the frames that graphs are calibrated on, and measured on.
+
+    Raises:
+        DataError: naming the first folder that lacks some.
+    """
+    for folder, pattern in FRAMES.items():
+        if next((data / folder).glob(pattern), None) is None:
+            raise DataError(
+                f"'{data / folder}' holds no {pattern}; int8 graphs are made and measured with the "
+                f"frames of repacked camvid/ and msrs/, which are expected in '{data}'"
+            )
 
 
 def _loss(value: float | None) -> str:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from magicfuse_ros.backends import choose, select
-from magicfuse_ros.bundle import Bundle, write_manifest
+from magicfuse_ros.bundle import MANIFEST, Bundle, write_manifest
+from magicfuse_ros.command_line import INTERRUPTED, output_console
 from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_training.commands.options import BundleFolder, Data
 from magicfuse_training.data.mix import Source
 from magicfuse_training.metrics.bootstrap import PERCENT, RESAMPLES
-from magicfuse_training.metrics.score import as_json, score_sets, without_details
+from magicfuse_training.metrics.score import (
+    as_json,
+    open_sets,
+    score_set,
+    short_suite,
+    without_details,
+)
 from magicfuse_training.metrics.table import print_scores, read_card, write_into_card
 
 
@@ -35,18 +43,52 @@ def score_command(
     """Score a bundle on held-out data through the vehicle's own runtime.
 
     Each set is scored on its split val, dev or test, by day clean, dark and hazy, and by night: all
-    that its labels, boxes and thermal images allow.
+    that its labels, boxes and thermal images allow. It is what a model card shows; `evaluate`
+    measures the same and more, beside other methods, and writes a report.
+
+    Ctrl-C leaves the scores of the sets that are done, and records none; the exit code is 130.
     """
+    if json_file:
+        check_file(json_file)  # better now than after minutes
     loaded = Bundle.load(bundle)
     sources = [Source.parse(text) for text in data]
     card = loaded.root / "MODEL_CARD.md"
     if record:
-        read_card(card)  # better now than after minutes
+        read_card(card)
+        for path in (card, loaded.root / MANIFEST):
+            check_file(path)
     fuser = Fuser(loaded, select(backend, precision=precision), steps=steps)
     names = [c.name for c in loaded.manifest.classes]
-    scores: dict[str, Any] = {
-        "bundle": loaded.manifest.name,
-        "fingerprint": loaded.fingerprint,
+    suite = short_suite(fuser, names)
+    scores = no_scores(loaded, fuser, backend, precision, every)
+    sets = open_sets(sources, names, every)
+    try:
+        for name, frames in sets.items():
+            scores["sets"][name] = score_set(fuser, suite, frames, name)
+    except KeyboardInterrupt:
+        scores["stopped"] = "interrupted"
+    print_scores(scores)
+    if json_file:
+        write_text(json_file, json.dumps(as_json(scores), indent=2) + "\n")
+    if "stopped" in scores:
+        line = f"interrupted: {len(scores['sets'])} of {len(sets)} sets are scored"
+        output_console().print(Text(line, "red"), soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
+    if record:
+        old = loaded.manifest
+        short = as_json(without_details(scores))
+        new = old.provenance.model_copy(update={"scores": short})
+        write_into_card(scores, card)
+        write_manifest(loaded.root, old.model_copy(update={"provenance": new}))
+
+
+def no_scores(
+    bundle: Bundle, fuser: Fuser, backend: str, precision: Precision, every: int
+) -> dict[str, Any]:
+    """Return scores of no set yet: what is scored, and how."""
+    return {
+        "bundle": bundle.manifest.name,
+        "fingerprint": bundle.fingerprint,
         "backend": choose(backend, precision).used,
         "precision": precision,
         "steps": fuser.steps,
@@ -54,16 +96,5 @@ def score_command(
         "every": every,
         "intervals": f"[value, low, high]: percentiles {PERCENT[0]} and {PERCENT[1]} of "
         f"{RESAMPLES} resamples of frames",
-        "sets": score_sets(fuser, names, sources, every),
+        "sets": {},
     }
-    print_scores(scores)
-    if json_file:
-        partial = json_file.with_suffix(".partial")
-        partial.write_text(json.dumps(as_json(scores), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, json_file)
-    if record:
-        old = loaded.manifest
-        short = as_json(without_details(scores))
-        new = old.provenance.model_copy(update={"scores": short})
-        write_into_card(scores, card)
-        write_manifest(loaded.root, old.model_copy(update={"provenance": new}))

@@ -90,8 +90,14 @@ def check_stage(preset: Preset, name: str) -> None:
     """Check that a stage trains something that a preset has.
 
     Raises:
-        TrainingError: for `one_step`, where it has no K = 1.
+        TrainingError: for `one_step`, where it has no K = 1; for that and `few_step`, where it has
+            no losses for them.
     """
+    if name in ("one_step", "few_step") and preset.losses.output is None:
+        raise TrainingError(
+            f"stage '{name}' trains what the sampler puts out; preset '{preset.name}' has no "
+            "losses.output for it"
+        )
     if name == "one_step" and 1 not in preset.steps:
         raise TrainingError(
             f"stage 'one_step' trains K = 1; preset '{preset.name}' has K = {preset.steps}"

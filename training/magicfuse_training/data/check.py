@@ -6,12 +6,20 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 
+from magicfuse_training.data.classes import PROJECT, U8, LabelMap
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.files import read_label, read_objects
+from magicfuse_training.data.files import (
+    read_label,
+    read_objects,
+    read_picture,
+    rgb_of,
+    thermal_of,
+)
 from magicfuse_training.data.layout import PARTS, DataSet, Part, Record
 
 Size = tuple[int, int]  # width, height
@@ -29,6 +37,8 @@ class SplitReport:
         depths: how many thermal images have which bit depth.
         labels: pixels of every label id.
         boxes: boxes of every name.
+        stretched: how many thermal images were stretched, see `read_thermal`.
+        left_out: files and folders that no part takes.
         faults: for every kind of fault, the files or scenes that have it.
         sound: the scenes without a fault.
     """
@@ -39,6 +49,8 @@ class SplitReport:
     depths: Counter[str] = field(default_factory=Counter)
     labels: Counter[int] = field(default_factory=Counter)
     boxes: Counter[str] = field(default_factory=Counter)
+    stretched: int = 0
+    left_out: list[Path] = field(default_factory=list)
     faults: dict[str, list[str]] = field(default_factory=dict)
     sound: list[Record] = field(default_factory=list)
 
@@ -56,7 +68,9 @@ def check_split(
         DataError: for an unknown split, or a split whose files cannot even be listed.
     """
     index = data.index(root, split)
+    left_out = data.left_out(root, split)
     report = SplitReport(split, {part: len(files) for part, files in index.files.items()})
+    report.left_out = [path.relative_to(root) for path in left_out]
     for part in PARTS:
         for name in index.missing.get(part, ()):
             report.fault(f"{part} missing", data.expected(part, split, [name]))
@@ -79,7 +93,7 @@ def _check_scene(report: SplitReport, data: DataSet, root: Path, files: dict[Par
         shown = path.relative_to(root).as_posix()
         try:
             # An empty text file of boxes is how YOLO says that there is none.
-            if path.stat().st_size == 0 and path.suffix != ".txt":
+            if path.stat().st_size == 0 and path.suffix.lower() != ".txt":
                 report.fault("empty", shown)
             elif part == "boxes":
                 width, height = sizes.get("visible", (1, 1))
@@ -87,16 +101,22 @@ def _check_scene(report: SplitReport, data: DataSet, root: Path, files: dict[Par
                 report.boxes.update(names)
                 for name in sorted(set(names) - set(data.boxes)):
                     report.fault("unknown box name", f"{name} in {shown}")
-            else:
-                size, depth = _decode(path)
-                sizes[part] = size
-                report.sizes.setdefault(part, Counter())[size] += 1
-                if part == "thermal":
-                    report.depths[depth] += 1
-                    if data.thermal_in_alpha and depth != _FOUR_CHANNELS:
-                        report.fault("no fourth channel", shown)
+            elif part in ("label", "coarse", "teacher"):
+                labels = data.labels if part == "label" else PROJECT
+                assert labels is not None, f"{data.kind} has label files and no label map"
+                ids = read_label(path, labels)
+                sizes[part] = _size(ids)
                 if part == "label":
-                    _count_labels(report, data, path, shown)
+                    _count_labels(report, labels, ids, shown)
+            else:
+                picture = read_picture(path)
+                sizes[part] = _size(picture)
+                if part == "visible":
+                    rgb_of(picture, path)
+                else:
+                    _check_thermal(report, data, picture, path, shown)
+            if part in sizes:
+                report.sizes.setdefault(part, Counter())[sizes[part]] += 1
         except DataError as error:
             report.fault("unreadable", str(error).replace(str(path), shown))
     shapes = {part: size[0] / size[1] for part, size in sizes.items()}
@@ -109,26 +129,25 @@ def _check_scene(report: SplitReport, data: DataSet, root: Path, files: dict[Par
     return sum(map(len, report.faults.values())) == before
 
 
-_FOUR_CHANNELS = "8 bit, 4 channels"
-_DEPTHS = {"1": "1 bit", "L": "8 bit", "P": "8 bit, palette", "RGB": "8 bit, 3 channels",
-           "RGBA": _FOUR_CHANNELS, "I": "32 bit", "F": "32 bit float"}  # fmt: skip
+def _size(picture: npt.NDArray[Any]) -> Size:
+    return int(picture.shape[1]), int(picture.shape[0])
 
 
-def _decode(path: Path) -> tuple[Size, str]:
-    """Decode all of an image, which OpenCV does without an error for one that is cut short."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            depth = "16 bit" if image.mode.startswith("I;16") else _DEPTHS.get(image.mode)
-            return image.size, depth or image.mode
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"'{path}': {error}") from error
+def _check_thermal(
+    report: SplitReport, data: DataSet, picture: npt.NDArray[Any], path: Path, shown: str
+) -> None:
+    bits = {"uint8": "8 bit", "uint16": "16 bit"}.get(picture.dtype.name, "32 bit float")
+    channels = "" if picture.ndim == 2 else f", {picture.shape[2]} channels"
+    report.depths[bits + channels] += 1
+    if data.thermal_in_alpha and picture.shape[2:] != (4,):
+        report.fault("no fourth channel", shown)
+        return
+    _, stretched = thermal_of(picture, path, data.thermal_in_alpha)
+    report.stretched += stretched
 
 
-def _count_labels(report: SplitReport, data: DataSet, path: Path, shown: str) -> None:
-    assert data.labels is not None, f"{data.kind} has label files and no label map"
-    ids = read_label(path, data.labels)
+def _count_labels(report: SplitReport, labels: LabelMap, ids: U8, shown: str) -> None:
     counts = np.bincount(ids.reshape(-1))
     report.labels.update({int(i): int(counts[i]) for i in np.flatnonzero(counts)})
-    for unknown in data.labels.unknown(ids):
+    for unknown in labels.unknown(ids):
         report.fault("unknown label id", f"{unknown} in {shown}")

@@ -65,8 +65,9 @@ class Crops(Dataset[Batch]):
 
     `crops[range(24, 36)]` is a batch of samples 24 to 35: `degraded`, `clean` (B, 3, H, W) uint8;
     `thermal` (B, 1, H, W) uint8; `label`, `teacher` (B, H, W) int64; `has_clean` (B,) float32, 1
-    or the lower weight of a stand-in; `has_thermal` (B,) float32, 0 or 1; `weight` (B, 1, H, W)
-    float32 for the thermal.
+    or the lower weight of a stand-in; `has_thermal` (B,) float32, 0 or 1; `sharpness` (B,) float32
+    in (0, 1], the weight of the clean image as one to restore; `weight` (B, 1, H, W) float32 for
+    the thermal.
     """
 
     def __init__(
@@ -101,9 +102,9 @@ class Crops(Dataset[Batch]):
         config = self.config
         group = self.groups[int(rng.choice(len(self.groups), p=self.probabilities))]
         scene = group[int(rng.integers(len(group)))]
-        crop, rows = self._cut(scene, rng)
+        crop, rows, sharpness = self._cut(scene, rng)
         if rng.random() < config.mixed:
-            other, _ = self._cut(group[int(rng.integers(len(group)))], rng)
+            other, *_ = self._cut(group[int(rng.integers(len(group)))], rng)
             part = self._pasted_part(rng)
             for name, image in crop.items():
                 image[part] = other[name][part]
@@ -131,10 +132,17 @@ class Crops(Dataset[Batch]):
             "weight": weight[None],
             "has_clean": np.float32(has_clean),
             "has_thermal": np.float32(scene.thermal is not None),
+            "sharpness": np.float32(sharpness),
         }
 
-    def _cut(self, scene: Scene, rng: np.random.Generator) -> tuple[Arrays, tuple[float, float]]:
-        """Cut a random part out of a scene's images; also return the rows that it shows."""
+    def _cut(
+        self, scene: Scene, rng: np.random.Generator
+    ) -> tuple[Arrays, tuple[float, float], float]:
+        """Cut a random part out of a scene's images.
+
+        Also return the rows that it shows, and how sharp it is: scene pixels to one of the crop's,
+        at most 1. What was enlarged is no model of a restored image.
+        """
         config = self.config
         height, width = scene.visible.shape[:2]
         near = rng.random() < NEAR
@@ -172,7 +180,8 @@ class Crops(Dataset[Batch]):
             "teacher": teacher if scene.teacher is None else cut(scene.teacher, cv2.INTER_NEAREST),
             "people": cut(people, cv2.INTER_NEAREST),
         }
-        return crop, (y / height, (y + h) / height)
+        sharpness = min(1.0, h * w / (config.height * config.width))
+        return crop, (y / height, (y + h) / height), sharpness
 
     def _corner(
         self, scene: Scene, h: int, w: int, near: bool, rng: np.random.Generator

@@ -22,7 +22,8 @@ def _always(name: str) -> bool:
 
 
 def _ends_in_n(name: str) -> bool:
-    return name.endswith("N")
+    """Tell a night of MFNet or MSRS, of which MFNet's lists have mirrored copies: 00001N_flip."""
+    return name.removesuffix("_flip").endswith("N")
 
 
 _ROADSCENE_NIGHT = (

@@ -8,7 +8,9 @@ the same number of crops of each group.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -40,13 +42,38 @@ from magicfuse_training.data.crops import (
     Crops,
     rare_place,
 )
+from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import Scene
 
 Numbers = npt.NDArray[np.float64]
 Range = tuple[float, float]
 KERNEL = 17  # pixels: holds the longest motion and the widest defocus that are drawn
 PLACES = 8  # of rare classes that are kept of a scene
+PLANES = 10  # bytes of a scene for each pixel
 POOLS = (8, 16)  # cells that pools of light of any number of cells are brought to
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes are free on a device; what nobody tells is taken for enough."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        (kilobytes,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return int(kilobytes) * 1024
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
+def _check_room(count: int, size: Sequence[int], device: torch.device) -> None:
+    """Check that a device can hold scenes of a size (rows, columns)."""
+    each = PLANES * size[0] * size[1]
+    if (free := free_memory(device)) < count * each:
+        raise DataError(
+            f"--device-crops needs {count * each / 1e9:.1f} GB on {device} for {count} scenes of "
+            f"{size[0]}x{size[1]}, and {free / 1e9:.1f} GB are free: expected at most "
+            f"{free // each} scenes; give less --data, or leave --device-crops out"
+        )
 
 
 class DeviceCrops(Crops):
@@ -60,6 +87,14 @@ class DeviceCrops(Crops):
         seed: int,
         device: torch.device,
     ) -> None:
+        """Read all scenes into the device's memory.
+
+        Raises:
+            DataError: where it cannot hold them.
+        """
+        first = next(group[0] for group in groups if len(group))
+        count = sum(map(len, groups))
+        _check_room(count, first.label.shape, device)  # before reading them, which takes long
         super().__init__(groups, group_weights, config, seed)
         self.device = device
         scenes = [scene for group in groups for scene in group]
@@ -75,7 +110,8 @@ class DeviceCrops(Crops):
         self.places = [[place for place in some if place] for some in drawn]
         # (N, 10, H, W): visible, target, thermal, label, teacher, people. A scene that is clean is
         # its own target, but one gather for all is worth the memory.
-        self.images = torch.zeros((len(scenes), 10, *self.canvas), dtype=torch.uint8, device=device)
+        _check_room(count, self.canvas, device)
+        self.images = torch.zeros((count, PLANES, *self.canvas), dtype=torch.uint8, device=device)
         for i, scene in enumerate(scenes):
             height, width = scene.label.shape
             self.images[i, :, :height, :width] = torch.from_numpy(_planes(scene))
@@ -88,11 +124,11 @@ class DeviceCrops(Crops):
         group = np.repeat(np.arange(len(self.groups)), self._counts(count))
         first, size = self.starts[group], np.diff(self.starts)[group]
         scene = first + rng.integers(size)
-        images, rows = self._cut_all(scene, rng)
+        images, rows, sharpness = self._cut_all(scene, rng)
         mixed = np.nonzero(rng.random(count) < config.mixed)[0]
         if len(mixed):
             at = self._index(mixed)
-            other, _ = self._cut_all(first[mixed] + rng.integers(size[mixed]), rng)
+            other, *_ = self._cut_all(first[mixed] + rng.integers(size[mixed]), rng)
             images[at] = torch.where(self._pasted(len(mixed), rng), other, images[at])
         clean = self.clean[scene]
         dressed = np.nonzero(clean & (rng.random(count) < DARK_CLOTHES))[0]
@@ -112,6 +148,7 @@ class DeviceCrops(Crops):
             "weight": weight,
             "has_clean": self._to(np.where(clean, 1.0, config.night_weight)),
             "has_thermal": self._to(self.paired[scene]),
+            "sharpness": self._to(sharpness),
         }
 
     def _counts(self, total: int) -> npt.NDArray[np.int64]:
@@ -132,8 +169,11 @@ class DeviceCrops(Crops):
 
     def _cut_all(
         self, scene: npt.NDArray[np.int64], rng: np.random.Generator
-    ) -> tuple[Tensor, Numbers]:
-        """Cut crops with new light out of scenes; return (B, 10, h, w) in [0, 1] and their rows."""
+    ) -> tuple[Tensor, Numbers, Numbers]:
+        """Cut crops with new light out of scenes.
+
+        Return them (B, 10, h, w) in [0, 1], their rows, and how sharp they are: see `Crops`.
+        """
         config, count = self.config, len(scene)
         height, width = self.sizes[scene].T
         near = rng.random(count) < NEAR
@@ -178,7 +218,8 @@ class DeviceCrops(Crops):
         exact = F.grid_sample(images[:, 7:], grid, mode="nearest", align_corners=False)
         light = self._jitter(smooth[:, :6], self.clean[scene], rng)
         rows = np.stack([y / height, (y + h) / height], 1)
-        return torch.cat([light, smooth[:, 6:], exact], 1), rows
+        sharpness = np.minimum(1.0, h * w / (config.height * config.width))
+        return torch.cat([light, smooth[:, 6:], exact], 1), rows, sharpness
 
     def _jitter(
         self, pair: Tensor, clean: npt.NDArray[np.bool_], rng: np.random.Generator

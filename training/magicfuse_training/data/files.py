@@ -2,61 +2,128 @@
 
 from __future__ import annotations
 
+import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
+from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec import decode_picture, png, to_rgb
+from magicfuse_ros.image_codec.bit_depth import scaled
 from magicfuse_training.data.classes import U8, LabelMap
 from magicfuse_training.data.errors import DataError
 
 Boxes = npt.NDArray[np.float32]
+STRETCH = (1.0, 99.0)  # percentiles of a thermal picture of more than 8 bits: black and white
+_GRAY_SPREAD = 12  # of 255 between the channels: JPEG's own colours of a gray picture are less
+_COLORED_SHARE = 0.02  # of the pixels: a logo or a scale at the edge is less
 
 cv2.setNumThreads(0)  # its thread pool does not survive the fork of a data loader's worker
 
 
+def read_picture(path: Path) -> npt.NDArray[Any]:
+    """Read a picture as `magicfuse run` does; see `decode_picture`.
+
+    Raises:
+        DataError: if it is missing, cut or damaged, or no picture.
+    """
+    try:
+        return decode_picture(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
+    except FrameError as error:
+        raise DataError(f"'{path}': {error}") from error
+
+
 def read_image(path: Path, gray: bool = False) -> U8:
-    """Read an image as RGB (or gray) uint8, without a fourth channel or the low byte of 16 bits.
+    """Read a picture as RGB (or gray) uint8, upright, without a fourth channel.
 
     Raises:
-        DataError: if it is missing or cannot be decoded.
+        DataError: if it is missing, cut or damaged, or no picture.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f"'{path}' is missing or is no image")
-    return np.asarray(image if gray else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return rgb_of(read_picture(path), path, gray)
 
 
-def read_fourth_channel(path: Path) -> U8:
-    """Read the fourth channel of an image, (H, W) uint8: where MFNet keeps the thermal image.
+def rgb_of(picture: npt.NDArray[Any], path: Path, gray: bool = False) -> U8:
+    """Return what `read_picture` read as RGB (or gray) uint8.
 
     Raises:
-        DataError: if it is missing, cannot be decoded, or does not have four channels.
+        DataError: naming the file, for a float picture that is not 0 to 1.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise DataError(f"'{path}' is missing or is no image")
-    if image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
-        raise DataError(f"'{path}' is {image.dtype} {image.shape}; expected uint8 (H, W, 4)")
-    return np.ascontiguousarray(image[..., 3])
+    try:
+        image = to_rgb(picture)
+    except FrameError as error:
+        raise DataError(f"'{path}': {error}") from error
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) if gray else image
+
+
+def read_thermal(path: Path, in_alpha: bool = False) -> tuple[U8, bool]:
+    """Read a thermal picture as gray levels, (H, W) uint8, and whether they were stretched.
+
+    What 16 bits and floats mean, counts of a sensor or a temperature, no file says. They are
+    stretched between two percentiles of each picture, as a camera with automatic gain does: then
+    their level says nothing, only what is warmer than what is in the picture.
+
+    Args:
+        path: the file.
+        in_alpha: the thermal picture is the fourth channel, as MFNet keeps it.
+
+    Raises:
+        DataError: if it is missing, cut or damaged, a colour picture, or has no fourth channel.
+    """
+    return thermal_of(read_picture(path), path, in_alpha)
+
+
+def thermal_of(picture: npt.NDArray[Any], path: Path, in_alpha: bool = False) -> tuple[U8, bool]:
+    """Return what `read_picture` read of a thermal picture; see `read_thermal`."""
+    if in_alpha:
+        if picture.dtype != np.uint8 or picture.shape[2:] != (4,):
+            raise DataError(
+                f"'{path}' is {picture.dtype} {picture.shape}; expected uint8 (H, W, 4)"
+            )
+        return np.ascontiguousarray(picture[..., 3]), False
+    if picture.ndim == 3:
+        colors = picture[..., :3].astype(np.float32)
+        spread = (colors.max(2) - colors.min(2)) / (1 if picture.dtype == np.uint8 else 256)
+        if (share := float((spread > _GRAY_SPREAD).mean())) > _COLORED_SHARE:
+            raise DataError(
+                f"thermal picture '{path}' is in colours ({share:.0%} of its pixels); expected "
+                "gray, as the colours of a palette do not get brighter with the temperature"
+            )
+        picture = cv2.cvtColor(np.ascontiguousarray(picture[..., :3]), cv2.COLOR_RGB2GRAY)
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture), False
+    values = picture[np.isfinite(picture)]
+    if not values.size:
+        raise DataError(f"thermal picture '{path}' holds no number")
+    low, high = np.percentile(values, STRETCH)
+    return scaled(np.nan_to_num(picture, nan=low), float(low), float(high)), True
 
 
 def read_label(path: Path, labels: LabelMap) -> U8:
-    """Read a label image as the set's own ids, (H, W) uint8.
+    """Read a label image, upright, as the set's own ids, (H, W) uint8.
 
     Pillow reads it and not OpenCV, which turns the indices of a palette PNG into gray levels.
 
     Raises:
-        DataError: if it cannot be read, or holds colours where ids are expected.
+        DataError: if it cannot be read, is a JPEG, or holds colours where ids are expected.
     """
     try:
-        with Image.open(path) as file:
-            pixels = np.asarray(file.convert("RGB") if labels.colors else file)
-    except (OSError, SyntaxError, ValueError) as error:
+        data = path.read_bytes()
+        if data.startswith(png.MAGIC):
+            png.check(data)
+        with Image.open(io.BytesIO(data)) as file:
+            if file.format == "JPEG":
+                raise DataError(f"label '{path}' is a JPEG, which changes ids; expected a PNG")
+            upright = ImageOps.exif_transpose(file)
+            pixels = np.asarray(upright.convert("RGB") if labels.colors else upright)
+    except (OSError, SyntaxError, ValueError, FrameError) as error:
         raise DataError(f"label '{path}' is missing or damaged: {error}") from error
     if labels.colors:
         return labels.from_colors(pixels, path)
@@ -79,7 +146,7 @@ def read_objects(path: Path, height: int, width: int) -> tuple[list[str], Boxes]
         DataError: if the file is missing or is not of the format of its suffix.
     """
     try:
-        if path.suffix == ".xml":
+        if path.suffix.lower() == ".xml":
             return _read_xml(path)
         return _read_yolo(path, height, width)
     except OSError as error:

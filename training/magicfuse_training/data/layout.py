@@ -2,7 +2,8 @@
 
 A path is a template like "leftImg8bit/{split}/{city}/{name}_leftImg8bit.png". Fields in braces
 match one folder or file name (or a part of it); a scene is known by its fields other than the
-split, joined by "/". A template that ends in ".*" takes any picture suffix.
+split, joined by "/". A template that ends in ".*" takes any picture suffix. File names are taken in
+upper and lower case alike: a camera's .JPG is a .jpg.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Literal, get_args
 from magicfuse_ros.media.pictures import PICTURE_SUFFIXES
 from magicfuse_training.data.classes import BoxMap, LabelMap
 from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.scene_list import read_scene_list
 
 Part = Literal["visible", "thermal", "label", "coarse", "teacher", "boxes"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -114,6 +116,13 @@ class DataSet:
             DataError: for an unknown split, a missing list of scenes, or a scene with two files.
         """
         known = self.splits_in(root)
+        if not known:
+            inside = PurePosixPath(self.templates["visible"]).relative_to("{split}")
+            raise DataError(
+                f"'{root}' holds no folder '{inside.parent}' with pictures, neither itself nor in "
+                f"one folder a split; expected '{root / inside}' or '{root / 'train' / inside}', "
+                f"as a data set of the kind {self.kind} has it"
+            )
         if split not in known:
             raise DataError(
                 f"split is '{split}'; '{root}' as {self.kind} has {', '.join(known) or 'none'}"
@@ -124,24 +133,42 @@ class DataSet:
         orphans: dict[Part, list[str]] = {}
         files: dict[Part, dict[str, Path]] = {}
         for part, there in found.items():
-            if part in self.optional | self.partial and not there:
+            may_lack = part in self.optional | self.partial
+            if may_lack and not there and not self._beside(root, split, part):
                 continue
             files[part] = {name: there[name] for name in names if name in there}
             lacking = [name for name in names if name not in there]
-            missing[part] = [] if part in self.partial else lacking
+            missing[part] = [] if part in self.partial and there else lacking
             # A part that keeps all splits in one folder holds files of the other splits as well.
             if ("{split}" in self.templates[part]) == ("{split}" in self.templates["visible"]):
                 alone = there.keys() - found["visible"].keys()
                 orphans[part] = sorted(filter(self._pattern(split).match, alone))
         return Index(names, files, missing, orphans)
 
+    def left_out(self, root: Path, split: str) -> list[Path]:
+        """Return files and folders that lie where a split has its files, and belong to no part."""
+        found = [find_files(root, template, split) for template in self.templates.values()]
+        taken = {path for files in found for path in files.values()}
+        beside = {path for part in self.templates for path in self._beside(root, split, part)}
+        if not self.splits:  # the user's own folders: a misspelt one is easily overlooked
+            known = {PurePosixPath(t).parts[1] for t in self.templates.values()}
+            others = set() if split != "." else set(self.splits_in(root))
+            beside |= {
+                path
+                for path in _visible(root / split)
+                if path.is_dir() and path.name not in known | others
+            }
+        return sorted(beside - taken)
+
+    def _beside(self, root: Path, split: str, part: Part) -> list[Path]:
+        """Return all that lies in the folders of a part."""
+        template = self.templates[part].replace("{split}", split)
+        folder = re.sub(r"{\w+}", "*", str(PurePosixPath(template).parent))
+        return [path for found in root.glob(folder) for path in _visible(found)]
+
     def _names(self, root: Path, split: str, visible: Mapping[str, Path]) -> list[str]:
         if self.list_file is not None:
-            path = root / self.list_file.format(split=split)
-            try:
-                return path.read_text(encoding="utf-8").split()
-            except OSError as error:
-                raise DataError(f"list of scenes '{path}': {error.strerror}") from error
+            return read_scene_list(root / self.list_file.format(split=split))
         return sorted(filter(self._pattern(split).match, visible))
 
     def _pattern(self, split: str) -> re.Pattern[str]:
@@ -155,9 +182,10 @@ class DataSet:
         """
         index = self.index(root, split)
         if not index.names:
+            of_split = "" if split in (".", "all") else f" of split '{split}'"
+            expected = PurePosixPath(self.templates["visible"].replace("{split}", split))
             raise DataError(
-                f"'{root}' holds no scene of split '{split}' of {self.kind}; "
-                f"expected {self.templates['visible'].replace('{split}', split)}"
+                f"'{root}' holds no picture{of_split} of the kind {self.kind}; expected {expected}"
             )
         for part, names in index.missing.items():
             if names:
@@ -178,6 +206,12 @@ class DataSet:
         return ", ".join(shown) + (", ..." if len(names) > _SHOWN else "")
 
 
+def _visible(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
 def find_files(root: Path, template: str, split: str) -> dict[str, Path]:
     """Return the files of a template for one split, by the names of their scenes.
 
@@ -191,12 +225,14 @@ def find_files(root: Path, template: str, split: str) -> dict[str, Path]:
         pattern = pattern.removesuffix(re.escape(".*")) + f"(?:{suffixes})"
     expression = re.compile(pattern, re.IGNORECASE)
     found: dict[str, Path] = {}
-    for file in root.glob(re.sub(r"{\w+}", "*", path)):
+    *folders, name = re.sub(r"{\w+}", "*", path).split("/")
+    any_case = re.sub("[a-zA-Z]", lambda c: f"[{c[0].lower()}{c[0].upper()}]", name)
+    for file in root.glob("/".join([*folders, any_case])):
         match = expression.fullmatch(file.relative_to(root).as_posix())
         if match is None or file.name.startswith("."):
             continue
-        name = "/".join(match.groups())
-        if name in found:
-            raise DataError(f"'{file}' and '{found[name].name}' are of the same scene")
-        found[name] = file
+        scene = "/".join(match.groups())
+        if scene in found:
+            raise DataError(f"'{file}' and '{found[scene].name}' are of the same scene")
+        found[scene] = file
     return found

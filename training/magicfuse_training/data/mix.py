@@ -8,6 +8,7 @@ twenty times as often.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ class Source:
                 f"with KIND one of {', '.join(DATASETS)}"
             )
         dataset(kind)
-        return cls(kind, Path(root).expanduser())
+        return cls(kind, Path(os.path.expanduser(root)))
 
     @property
     def training_split(self) -> str:

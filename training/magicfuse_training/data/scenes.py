@@ -28,10 +28,10 @@ from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import (
     Boxes,
     read_boxes,
-    read_fourth_channel,
     read_image,
     read_label,
     read_objects,
+    read_thermal,
 )
 from magicfuse_training.data.layout import DataSet, Record
 from magicfuse_training.data.night import night_reference
@@ -52,9 +52,9 @@ class Scene:
     `clean` is false for real night images: they are degraded, and no clean image of them exists;
     `target` is then a stand-in (`night_reference`), else the visible image itself. `label` is all
     IGNORE where the set has no labels; `teacher` is what another network says, None where it says
-    nothing. The thermal image of a camera with automatic gain is brought to the level and gain
-    that thermal images have in MSRS (`usual_gain`). `people` holds boxes (N, 4) as x0, y0, x1, y1
-    in pixels; where the set has no boxes they are those of the label.
+    nothing. A thermal image of a camera with automatic gain, or of more than 8 bits, is brought to
+    the level and gain that thermal images have in MSRS (`usual_gain`). `people` holds boxes (N, 4)
+    as x0, y0, x1, y1 in pixels; where the set has no boxes they are those of the label.
     """
 
     name: str
@@ -131,9 +131,9 @@ def read_scene(
     clean = not _is_night(data, record.name, original)
     thermal = None
     if record.thermal is not None:
-        read = read_fourth_channel if data.thermal_in_alpha else _read_gray
-        thermal = _resize(_squared(read(record.thermal), data), size)
-        thermal = usual_gain(thermal) if data.auto_gain else thermal
+        stored, stretched = read_thermal(record.thermal, data.thermal_in_alpha)
+        thermal = _resize(_squared(stored, data), size)
+        thermal = usual_gain(thermal) if data.auto_gain or stretched else thermal
     label = np.full(size, IGNORE, np.uint8)
     if record.label is not None and data.labels is not None:
         label = _read_classes(record.label, data, data.labels, size, names)
@@ -145,9 +145,9 @@ def read_scene(
         teacher = _read_classes(record.teacher, data, PROJECT, size, names)
         teacher = consistent(teacher, label)
     if record.boxes is not None:
-        stored = (int(original.shape[0]), int(original.shape[1]))
-        people = people_in(record.boxes, data.boxes, *stored)
-        people = people * np.array([size[1] / stored[1], size[0] / stored[0]] * 2, np.float32)
+        full = (int(original.shape[0]), int(original.shape[1]))
+        people = people_in(record.boxes, data.boxes, *full)
+        people = people * np.array([size[1] / full[1], size[0] / full[0]] * 2, np.float32)
     else:
         seen = label if teacher is None else np.where(label < len(CLASSES), label, teacher)
         people = people_labelled(np.asarray(seen, np.uint8), names)
@@ -196,10 +196,6 @@ def _is_night(data: DataSet, name: str, image: U8) -> bool:
         return data.night(name)
     upper = cv2.cvtColor(image[: max(1, image.shape[0] // 3)], cv2.COLOR_RGB2GRAY)
     return float(upper.mean()) < data.night
-
-
-def _read_gray(path: Path) -> U8:
-    return read_image(path, gray=True)
 
 
 def people_in(path: Path, names: BoxMap, height: int, width: int) -> Boxes:

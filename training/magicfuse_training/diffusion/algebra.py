@@ -49,7 +49,7 @@ def fuse(
     ckg: tuple[Tensor, Tensor],
     abar: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Mix the streams' noise by w (Eq. 12) and return (eps, x0) of the fused stream.
+    """Mix the streams' noise by w (Eq. 8) and return (eps, x0) of the fused stream.
 
     `ikr` and `ckg` are (eps, x0) pairs. With `epsilon`, eps_f = w eps_ikr + (1 - w) eps_ckg. With
     `v` the velocities are mixed instead: wherever the streams share z the two give the same x0, and

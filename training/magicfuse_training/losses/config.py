@@ -1,26 +1,113 @@
-"""How much each loss of the second phase counts: part of a preset."""
+"""What the losses are made of, and how much each part counts: part of a preset.
+
+What has no default says why in the preset, beside its value. What is left out is as published.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class LossConfig(BaseModel):
-    """Weights of Eq. 15 and Eq. 16."""
+class DayNight(NamedTuple):
+    """A weight by day, and one at night."""
 
+    day: float
+    night: float
+
+
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class HeatConfig(_Strict):
+    """What a fused image gains by heat, in the place of Eq. 15's larger of visible and thermal.
+
+    The luma gains `gain` times what the thermal estimate has above a street's, where the head finds
+    people: see `losses.image.fused_luma`.
+    """
+
+    gain: float = Field(gt=0, description="luma for each unit of thermal above a street's")
+    at_night: float = Field(gt=0, description="times the gain by day")
+    warm: float = Field(ge=0, description="what streets are no warmer than by day, 0 to 1")
+    warm_at_night: float = Field(ge=0, description="the same at night")
+    limit: float = Field(gt=0, description="of the luma that is gained")
+    weight: float = Field(ge=0, description="of a pixel, for each unit of luma that it gains")
+    false_light: float = Field(ge=0, description="weight of light where none is due")
+    slack: float = Field(ge=0, description="luma over the target that is no false light")
+    unlit: float = Field(ge=0, le=1, description="probability of people up to which nothing is lit")
+    lit: float = Field(ge=0, le=1, description="from which all is lit; both at the middle tau")
+    middle_tau: float = Field(ge=0, lt=1, description="that unlit and lit are of")
+    taus: tuple[float, float] = Field(description="that training draws tau from")
+
+
+class ThermalLossConfig(_Strict):
+    """The loss of the decoded thermal estimate, see `losses.thermal`; levels are 0 to 1.
+
+    absolute, squared, edges   of the error everywhere
+    people, contrast           of the squared error on people, of the contrast that they fall short
+                               of: by day, and at night
+    lookalikes, few            of the squared error on what looks like people; pixels of them in a
+                               batch that together count no more than so many
+    enough                     share of a real contrast that is enough
+    scale                      of the likelihood that teaches how sure the estimate is
+    street                     level of a street off people
+    hottest, cool              without a thermal image: people are no hotter; what is not warm is no
+                               warmer than `cool`
+    unseen_contrast, unseen    without a thermal image: the contrast that people should have, and
+                               the weight of what they fall short of it
+    warmer, excess             weights of what is warmer than `cool`, and of the squared excess over
+                               it and over `hottest`
+    """
+
+    absolute: float = Field(ge=0)
+    squared: float = Field(ge=0)
+    edges: float = Field(ge=0)
+    people: DayNight
+    contrast: DayNight
+    lookalikes: float = Field(ge=0)
+    few: float = Field(gt=0)
+    enough: float = Field(gt=0, le=1)
+    scale: float = Field(ge=0)
+    street: float = Field(ge=0)
+    hottest: float = Field(gt=0)
+    cool: float = Field(ge=0)
+    unseen_contrast: float = Field(ge=0)
+    unseen: float = Field(ge=0)
+    warmer: float = Field(ge=0)
+    excess: float = Field(ge=0)
+
+
+class OutputLossConfig(_Strict):
+    """The losses of the stages `one_step` and `few_step`, on what the sampler puts out."""
+
+    restored: float = Field(ge=0, description="of L1, of gradients, and of means over 16 pixels")
+    chroma: float = Field(ge=0, description="of the L1 of Cb and Cr of the restored image")
+    segmentation: float = Field(ge=0, description="of Eq. 16 beside Eq. 15")
+    thermal: ThermalLossConfig
+
+
+class LossConfig(_Strict):
+    """Eq. 7, Eq. 15 and Eq. 16 and, if a preset has them, what is trained beyond them."""
+
+    on_grid: float = Field(
+        0.0, ge=0, le=1, description="of the draws of t in Eq. 7 on the levels of the step grids"
+    )
+    weigh_people: bool = Field(
+        False, description="whether Eq. 7 of the thermal stream counts people by the crops' weights"
+    )
     contrast: float = Field(ge=0, description="L1 of luma to the larger of visible and thermal")
     texture: float = Field(ge=0, description="L1 of Sobel / 4 to the larger of the two")
-    heat: float = Field(
-        0.0,
-        ge=0,
-        description="luma that a fused image gains for each unit of thermal over a street's, up "
-        "to 0.3 and three times of it at night, in the place of the larger of the two; 0: Eq. 15 "
-        "as published",
-    )
     colour: float = Field(ge=0, description="L1 of Cb plus L1 of Cr to the visible image's")
+    heat: HeatConfig | None = Field(None, description="None: Eq. 15 as published")
     class_weights: list[float] = Field(description="of the cross entropy, by class id")
     dice: float = Field(0.0, ge=0, description="of the soft Dice loss, for small and rare classes")
     teacher: float = Field(0.0, ge=0, description="of the cross entropy to another network's masks")
     state: float = Field(0.0, ge=0, description="of the cross entropy of z_seg itself")
+    latent_noise: float = Field(
+        0.05, ge=0, description="sd of noise on the autoencoder's latents: no stream hits them"
+    )
+    output: OutputLossConfig | None = Field(
+        None, description="of one_step and few_step; None: the preset has no such stages"
+    )

@@ -6,14 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magicfuse_training.losses.config import LossConfig
+from magicfuse_training.losses.config import HeatConfig, LossConfig
 
-WARM = {True: 0.09, False: 0.075}  # of thermal estimates: warmer than streets by day, at night
-AT_NIGHT = 3.0  # times the heat by day: an estimate of people is fainter there
-GLOW = 0.3  # luma that heat adds at most: people keep their shading
-LIFTED = 20.0  # weight of a pixel for its heat: people are a few pixels
-FALSE_LIGHT = 12.0  # weight of light where none is due
-SLACK = 0.01  # luma that a fused image may exceed its target by
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
 
@@ -81,24 +75,29 @@ def _gradient_l1(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def fused_luma(
-    visible: Tensor, thermal: Tensor, heat: float, day: Tensor, people: Tensor | float = 1.0
+    visible: Tensor,
+    thermal: Tensor,
+    heat: HeatConfig | None,
+    day: Tensor,
+    people: Tensor | float = 1.0,
 ) -> Tensor:
     """Return the luma (B, 1, H, W) that a fused image should have, in [0, 1].
 
-    The larger of visible and thermal (Eq. 15, `heat` 0) leaves most people as they are: in thermal
-    images they are seldom brighter than a street by day, or restored from night, is in visible
-    ones. With `heat` the thermal above a street's is added, `GLOW` at most, as far as there are
-    `people` (B, 1, H, W), in [0, 1]. `visible` is (B, 3, H, W), `thermal` (B, 1, H, W), `day` (B,)
-    bool.
+    The larger of visible and thermal (Eq. 15, `heat` None) leaves most people as they are: in
+    thermal images they are seldom brighter than a street by day, or restored from night, is in
+    visible ones. With `heat` the thermal above a street's is added, `heat.limit` at most, as far as
+    there are `people` (B, 1, H, W), in [0, 1]. `visible` is (B, 3, H, W), `thermal` (B, 1, H, W),
+    `day` (B,) bool.
     """
     y = luma(visible)
-    if not heat:
+    if heat is None:
         return torch.maximum(y, thermal)
     warm, times = (
         torch.where(day, by_day, at_night)[:, None, None, None]
-        for by_day, at_night in ((WARM[True], WARM[False]), (1.0, AT_NIGHT))
+        for by_day, at_night in ((heat.warm, heat.warm_at_night), (1.0, heat.at_night))
     )
-    return (y + people * (times * heat * (thermal - warm)).clamp(0, GLOW)).clamp(max=1)
+    gained = (times * heat.gain * (thermal - warm)).clamp(0, heat.limit)
+    return (y + people * gained).clamp(max=1)
 
 
 def fusion_loss(
@@ -115,12 +114,12 @@ def fusion_loss(
     the two, or with `weights.heat` the visible image with heat, see `fused_luma`; light where none
     is due then costs extra.
     """
-    y, y_visible = luma(fused), luma(visible)
-    target = fused_luma(visible, thermal, weights.heat, day, people)
-    if weights.heat:
+    heat, y, y_visible = weights.heat, luma(fused), luma(visible)
+    target = fused_luma(visible, thermal, heat, day, people)
+    if heat is not None:
         edges = sobel(target)
-        strong = 1 + LIFTED * (target - y_visible).relu()
-        false = FALSE_LIGHT * F.relu(y - target - SLACK).mean()
+        strong = 1 + heat.weight * (target - y_visible).relu()
+        false = heat.false_light * F.relu(y - target - heat.slack).mean()
     else:
         edges = torch.maximum(sobel(y_visible), sobel(thermal))
         strong, false = torch.ones_like(y), y.new_zeros(())

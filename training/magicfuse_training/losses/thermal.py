@@ -13,21 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magicfuse_ros.bundle import ThermalUncertainty
+from magicfuse_training.losses.config import ThermalLossConfig
 from magicfuse_training.losses.image import edge_l1, luma
 
-TYPICAL_CONTRAST = 0.155  # of a person in MSRS train against the surroundings
-TYPICAL_LEVEL = 0.075  # of a street by day, off people
-WARMEST = 0.45  # of people in MSRS train: what the hottest tenth of a box exceeds, in the median
-COOL = 0.2  # what a tenth of all pixels exceeds in thermal images of MSRS train
 _RING = 4  # pixels around people that they are compared with: at half of an image's size, 8
-_ON_LOOKALIKES = 6.0  # weight of the squared error on them: they are seldom seen in training
-_FEW = 300.0  # pixels of them in a batch that together count no more than these would
-_ENOUGH = 0.9  # of a real contrast; a push for all of it lights up what only looks like people
-# Weights of the squared error on people and of their contrast, by day and at night, when most of
-# them cannot be seen and a push for what cannot be known lights up whatever might be one.
-_ON_PEOPLE = (18.0, 5.0)
-_ON_CONTRAST = (8.0, 3.0)
-_ON_SCALE = 0.5  # of the likelihood that teaches how sure the estimate is
 
 
 class Estimate(NamedTuple):
@@ -61,7 +50,12 @@ def read_estimate(image: Tensor, coding: ThermalUncertainty | None) -> Estimate:
 
 
 def thermal_loss(
-    estimate: Estimate, thermal: Tensor, weight: Tensor, lookalike: Tensor, day: Tensor
+    estimate: Estimate,
+    thermal: Tensor,
+    weight: Tensor,
+    lookalike: Tensor,
+    day: Tensor,
+    weights: ThermalLossConfig,
 ) -> Tensor:
     """Return the loss against a real thermal image, a scalar.
 
@@ -76,23 +70,25 @@ def thermal_loss(
         weight: (B, 1, H, W), over 1 on people.
         lookalike: (B, 1, H, W) bool, what looks like people and is not.
         day: (B,) bool.
+        weights: of the parts.
     """
     people = (weight > 1).float()
-    on_people, on_contrast = (
-        torch.where(day, by_day, at_night) for by_day, at_night in (_ON_PEOPLE, _ON_CONTRAST)
-    )
+    on_people, on_contrast = (torch.where(day, *w) for w in (weights.people, weights.contrast))
     on_people = on_people[:, None, None, None]
     error = estimate.mean - thermal
+    wanted = weights.enough * contrast(thermal, people, weights.street)
     loss = (
-        12 * error.abs().mean()
-        + 100 * error.square().mean()
-        + 2 * edge_l1(estimate.mean, thermal, weight)
+        weights.absolute * error.abs().mean()
+        + weights.squared * error.square().mean()
+        + weights.edges * edge_l1(estimate.mean, thermal, weight)
         + (on_people * error.square() * people).sum() / people.sum().clamp_min(1.0)
-        + _ON_LOOKALIKES * (error.square() * lookalike).sum() / lookalike.sum().clamp_min(_FEW)
-        + contrast_loss(estimate.mean, people, contrast(thermal, people), on_contrast)
+        + weights.lookalikes
+        * (error.square() * lookalike).sum()
+        / lookalike.sum().clamp_min(weights.few)
+        + contrast_loss(estimate.mean, people, wanted, weights.street, on_contrast)
     )
     if estimate.scale is not None:
-        loss = loss + _ON_SCALE * laplace_nll(error.detach(), estimate.scale)
+        loss = loss + weights.scale * laplace_nll(error.detach(), estimate.scale)
     return loss
 
 
@@ -104,41 +100,47 @@ def laplace_nll(error: Tensor, scale: Tensor) -> Tensor:
     return (error.abs() / scale + scale.log()).mean()
 
 
-def contrast(image: Tensor, people: Tensor) -> Tensor:
+def contrast(image: Tensor, people: Tensor, street: float) -> Tensor:
     """Return mean over people minus mean of a ring around them, (B,); 0 where there is nobody.
 
-    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1. A ring that is colder than a street
+    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1. A ring that is colder than a `street`
     counts as a street: it would do as well as warmer people, and be seen as a rim.
     """
     ring = F.max_pool2d(people, 2 * _RING + 1, 1, _RING) - people
     inside, around = (
         (values * region).sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp_min(1.0)
-        for values, region in ((image, people), (image.clamp_min(TYPICAL_LEVEL), ring))
+        for values, region in ((image, people), (image.clamp_min(street), ring))
     )
     known = (people.sum((1, 2, 3)) > 0) & (ring.sum((1, 2, 3)) > 0)
     return torch.where(known, inside - around, torch.zeros_like(inside))
 
 
 def contrast_loss(
-    estimate: Tensor, people: Tensor, wanted: Tensor, weight: Tensor | float = 1.0
+    estimate: Tensor,
+    people: Tensor,
+    wanted: Tensor,
+    street: float,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
-    """Return by how much people fall short of 0.9 of a contrast, mean over images that show some.
+    """Return by how much people fall short of a contrast, mean over images that show some.
 
-    `estimate` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1, `wanted` and `weight` (B,); the
-    result is a scalar.
+    `estimate` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1, `wanted` and `weight` (B,); `street`
+    as for `contrast`; the result is a scalar.
     """
-    short = weight * F.relu(_ENOUGH * wanted - contrast(estimate, people))
+    short = weight * F.relu(wanted - contrast(estimate, people, street))
     seen = (people.sum((1, 2, 3)) > 0).float()
     return (short * seen).sum() / seen.sum().clamp_min(1.0)
 
 
-def unseen_loss(estimate: Tensor, warm: Tensor) -> Tensor:
+def unseen_loss(estimate: Tensor, warm: Tensor, weights: ThermalLossConfig) -> Tensor:
     """Return the loss of an estimate that there is no thermal image for, a scalar.
 
     A contrast alone can be had by lighting up whatever stands where people often are. So what is
     not warm is no warmer than most of a street, and nothing is hotter than people are. `estimate`
     is (B, 1, H, W); `warm` (B, 1, H, W), 1 on people, riders and cars, and where unlabelled.
     """
-    warmer = F.relu(estimate - COOL) * (1 - warm)
-    over = F.relu(estimate - WARMEST)
-    return 4 * warmer.mean() + 30 * (warmer.square() + over.square()).mean()
+    warmer = F.relu(estimate - weights.cool) * (1 - warm)
+    over = F.relu(estimate - weights.hottest)
+    return (
+        weights.warmer * warmer.mean() + weights.excess * (warmer.square() + over.square()).mean()
+    )

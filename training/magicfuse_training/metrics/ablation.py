@@ -10,11 +10,12 @@ import matplotlib as mpl
 mpl.use("Agg")  # there may be no display
 from matplotlib import pyplot as plt
 
-IMAGE_METRICS = ("EN", "SD", "SF", "VIF", "person contrast", "PSNR dark")
-METRICS = (*IMAGE_METRICS, "mIoU clean", "mIoU dark")
+from magicfuse_training.metrics.ablation_scores import IMAGE_METRICS, MASK_METRICS
+
+METRICS = (*IMAGE_METRICS, *MASK_METRICS)
 _UNITS = {"PSNR dark": "dB", "mIoU dark": "%"}
 _BARS = ("PSNR dark", "person contrast", "VIF", "mIoU dark")
-_LINES = ("PSNR dark", "person contrast", "VIF")
+_LINES = ("PSNR dark", "person contrast", "mIoU dark")
 
 
 def write_table(result: dict[str, Any], path: Path) -> None:
@@ -22,13 +23,20 @@ def write_table(result: dict[str, Any], path: Path) -> None:
     crops = result["steps"]["full"]["mkf"] * result["batch"]
     lines = [
         f"Preset `{result['preset']}`, all from `{result['start']}`, {result['minutes']:g} "
-        f"minutes a stage and model on {result['device']} ({crops:,} crops for the full model). "
-        f"MagImg on MSRS dev, `PSNR dark` and masks on CamVid val, one frame in {result['every']}.",
+        f"minutes a stage and model on {result['device']} ({crops:,} crops for the full model), "
+        f"K = {result['k']}. Images on MSRS dev, against the visible and the thermal image; "
+        f"`PSNR dark` and masks on CamVid val; one frame in {result['every']}.",
         "",
     ]
-    lines += _table(["model", "lacks"], result["models"], METRICS)
+    lines += _table(["model", "paper", "lacks"], result["models"], METRICS)
     lines += ["", "The full model at other tau:", ""]
-    lines += _table(["tau"], result["tau"], IMAGE_METRICS)
+    lines += _table(["tau"], result["tau"], METRICS)
+    if result["k"] == 1:
+        lines += [
+            "",
+            "At K = 1 the paper's Model III, which fuses after the diffusion, is the full model, "
+            "and masks do not depend on tau.",
+        ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -42,27 +50,29 @@ def _table(heading: list[str], rows: dict[str, Any], metrics: tuple[str, ...]) -
 
 def draw_plot(result: dict[str, Any], path: Path) -> None:
     """Draw a bar for each model and a line over tau, one column a metric, as PNG."""
-    figure, axes = plt.subplots(2, len(_BARS), figsize=(13, 6.5), layout="constrained")
+    figure, axes = plt.subplots(2, len(_BARS), figsize=(14, 9), layout="constrained")
     models, sweep = result["models"], result["tau"]
     for axis, metric in zip(axes[0], _BARS, strict=True):
         values = [models[name][metric] for name in models]
         bars = axis.bar(list(models), [v or 0.0 for v in values], color="0.65")
         bars[0].set_color("tab:orange")
+        axis.tick_params("x", rotation=90)
         axis.bar_label(bars, ["none" if v is None else f"{v:.3g}" for v in values], size=9)
         axis.set_title(" ".join([metric, *[f"({u})" for u in [_UNITS.get(metric)] if u]]))
         axis.margins(y=0.15)
     for axis, metric in zip(axes[1], _LINES, strict=False):
-        values = [sweep[tau][metric] for tau in sweep]
+        values = [sweep[tau][metric] or 0.0 for tau in sweep]
         axis.plot([float(tau) for tau in sweep], values, "o-", color="tab:orange")
         axis.set_xlabel("tau")
         axis.grid(alpha=0.3)
         middle, reach = (max(values) + min(values)) / 2, 0.05 * max(map(abs, values))
         reach = max(reach, (max(values) - min(values)) * 0.6)
+        reach = reach or 1.0
         axis.set_ylim(middle - reach, middle + reach)  # noise must not look like a trend
     axes[0, 0].set_ylabel("model")
     axes[1, 0].set_ylabel("full model")
     axes[1, -1].axis("off")
-    lacks = "\n".join(f"{name:<5} lacks {row['lacks']}" for name, row in models.items())
-    axes[1, -1].text(0, 0.9, lacks, va="top", family="monospace")
+    lacks = "\n".join(f"{name} lacks {row['lacks']}" for name, row in models.items())
+    axes[1, -1].text(0, 0.9, lacks, va="top", size=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)

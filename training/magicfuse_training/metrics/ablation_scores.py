@@ -1,13 +1,13 @@
 """Scores of an ablated model, through the vehicle's own runtime.
 
-The columns of MagImg are means over MSRS dev (see `fusion`), those of the masks are over CamVid val
-(see `score`). `PSNR dark` is that of MagImg of a darkened CamVid frame against the clean frame, in
-dB: how much of the scene comes back.
+The columns of images are means over MSRS dev, frames by day and at night as they are (see
+`rows.Rows`). `PSNR dark` is of darkened CamVid val frames against the clean ones, in dB: how much
+of the scene comes back. Those of the masks are over CamVid val (see `score`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,23 @@ from rich.progress import track
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.media.degradations import Degradation
 from magicfuse_training.data.mix import Source
-from magicfuse_training.data.scenes import read_image
 from magicfuse_training.metrics.bootstrap import Figure
-from magicfuse_training.metrics.frames import Frames, given
-from magicfuse_training.metrics.fusion import score_fusion
-from magicfuse_training.metrics.images import psnr
-from magicfuse_training.metrics.restoration import degraded
+from magicfuse_training.metrics.frames import Frames, Measure
+from magicfuse_training.metrics.restoration import Condition, degraded
+from magicfuse_training.metrics.rows import MAG_IMAGE, Rows, usual_heat
 from magicfuse_training.metrics.segmentation import Segmentation
 
 Scores = dict[str, float | None]
 
+IMAGE_METRICS = (
+    "EN", "SD", "SF", "SSIM", "MI", "Qabf", "PSNR", "VIF", "person contrast", "PSNR dark",
+)  # fmt: skip
+MASK_METRICS = ("mIoU clean", "mIoU dark")
+_DARK = "PSNR to clean"  # as `Rows` names it
 
-def score_model(bundle: Bundle, data: Path, every: int, masks: bool) -> Scores:
+
+def score_model(bundle: Bundle, data: Path, every: int, masks: bool) -> dict[str, Scores]:
     """Score a bundle on every n-th frame of MSRS dev and CamVid val.
 
     Args:
@@ -37,49 +40,73 @@ def score_model(bundle: Bundle, data: Path, every: int, masks: bool) -> Scores:
         data: folder of repacked camvid and msrs.
         every: n.
         masks: whether the model's masks mean anything; otherwise their scores are None.
+
+    Returns:
+        The scores of MagImg and of the images beside it, by row (see `Rows`); masks are MagImg's.
     """
     fuser = Fuser(bundle, select("auto"))
-    scores = _score_images(fuser, data, every) | {"mIoU clean": None, "mIoU dark": None}
+    camvid, msrs = (_frames(bundle, data / name, every) for name in ("camvid", "msrs"))
+    rows = _score_images(fuser, bundle, msrs, camvid)
+    none: Scores = dict.fromkeys(MASK_METRICS)
+    scores = {name: row | none for name, row in rows.items()}
     if masks:
-        names = [c.name for c in bundle.manifest.classes]
-        camvid = Frames(Source("camvid-repacked", data / "camvid"), names, every)
-        scores |= _score_masks(fuser, camvid, names)
+        scores[MAG_IMAGE] |= _score_masks(fuser, bundle, camvid)
     return scores
 
 
 def sweep_tau(bundle: Bundle, data: Path, every: int, taus: Iterable[float]) -> dict[str, Scores]:
-    """Score MagImg at several tau, by tau; masks of a single step do not depend on it."""
+    """Score MagImg and masks at several tau, by tau.
+
+    At K = 1 masks do not depend on it: M of Eq. 11 is taken from the state just updated.
+    """
     fuser = Fuser(bundle, select("auto"))
+    camvid, msrs = (_frames(bundle, data / name, every) for name in ("camvid", "msrs"))
+    masks: Scores = {}
     sweep: dict[str, Scores] = {}
     for tau in taus:
         fuser.tau = tau
-        sweep[str(tau)] = _score_images(fuser, data, every)
+        if not masks or fuser.steps > 1:
+            masks = _score_masks(fuser, bundle, camvid)
+        sweep[str(tau)] = _score_images(fuser, bundle, msrs, camvid)[MAG_IMAGE] | masks
     return sweep
 
 
-def _score_images(fuser: Fuser, data: Path, every: int) -> Scores:
-    folder = data / "msrs" / "dev"
-    stems = [p.stem for p in sorted((folder / "vi").glob("*.jpg"))][::every]
-    scores: Scores = {**score_fusion(fuser, folder, stems)}
-    return scores | {"PSNR dark": _psnr_of_darkened(fuser, data / "camvid" / "val" / "vi", every)}
+def _frames(bundle: Bundle, root: Path, every: int) -> Frames:
+    names = [c.name for c in bundle.manifest.classes]
+    return Frames(Source(f"{root.name}-repacked", root), names, every)
 
 
-def _score_masks(fuser: Fuser, frames: Frames, names: Sequence[str]) -> Scores:
-    conditions: tuple[Degradation, ...] = ("clean", "dark")
-    measures = {kind: Segmentation(names) for kind in conditions}
-    for frame in track(frames, description="CamVid val, masks"):
-        for kind, measure in measures.items():
-            image = degraded(frame.visible, kind, frame.index)
+def _score_images(fuser: Fuser, bundle: Bundle, msrs: Frames, camvid: Frames) -> dict[str, Scores]:
+    images, dark = (Rows(bundle.manifest, usual_heat()) for _ in range(2))
+    _measure(fuser, msrs, "clean", [images])
+    _measure(fuser, camvid, "dark", [dark])
+    there = images.figures()
+    for row, figures in dark.figures().items():
+        there[row]["PSNR dark"] = figures[_DARK]
+    return {
+        row: {name: _number(figures.get(name)) for name in IMAGE_METRICS}
+        for row, figures in there.items()
+    }
+
+
+def _score_masks(fuser: Fuser, bundle: Bundle, camvid: Frames) -> Scores:
+    scores: Scores = {}
+    conditions: tuple[Condition, ...] = ("clean", "dark")
+    for name, kind in zip(MASK_METRICS, conditions, strict=True):
+        measure = Segmentation([c.name for c in bundle.manifest.classes])
+        _measure(fuser, camvid, kind, [measure])
+        figure = measure.scores().get("miou_percent")
+        scores[name] = _number(figure) if isinstance(figure, Figure) else None
+    return scores
+
+
+def _measure(fuser: Fuser, frames: Frames, kind: Condition, measures: list[Measure]) -> None:
+    """Measure every frame of a set; those by day under a condition, those at night as they are."""
+    for frame in track(frames, description=f"{frames.data.kind}, {kind}"):
+        image = frame.visible if frame.night else degraded(frame.visible, kind, frame.index)
+        for measure in measures:
             measure.add(frame, image, fuser(image, measure.outputs))
-    figures = {kind: measure.scores().get("miou_percent") for kind, measure in measures.items()}
-    return {f"mIoU {k}": f.value if isinstance(f, Figure) else None for k, f in figures.items()}
 
 
-def _psnr_of_darkened(fuser: Fuser, folder: Path, every: int) -> float:
-    values = []
-    paths = sorted(folder.glob("*.jpg"))[::every]
-    for i, path in enumerate(track(paths, description="CamVid val, dark, MagImg")):
-        clean = read_image(path)
-        frame = fuser(degraded(clean, "dark", i), frozenset({"mag_image"}))
-        values.append(psnr(given(frame.mag_image), clean))
-    return float(np.mean(values))
+def _number(figure: Figure | None) -> float | None:
+    return None if figure is None or np.isnan(figure.value) else figure.value

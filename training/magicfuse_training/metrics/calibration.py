@@ -39,6 +39,8 @@ class Calibration:
     """The confidence, on pixels whose class is known; sets of classes and pseudo labels tell none.
 
     ece_percent   see `calibration_error`
+    reliability   by bin of the confidence, from the lowest: how many pixels, their mean confidence,
+                  and the share of them whose class is right, 0 to 1; null without a pixel
     """
 
     outputs: frozenset[Output] = frozenset({"mask", "confidence"})
@@ -60,5 +62,15 @@ class Calibration:
         self._bins.append(bins_of(given(fused.confidence)[known], right))
 
     def scores(self) -> dict[str, object]:
-        """Return the calibration error."""
-        return {"ece_percent": figure_of(self._bins, calibration_error)} if self._bins else {}
+        """Return the calibration error, and what it is made of."""
+        if not self._bins:
+            return {}
+        pixels, right, confidence = np.sum(self._bins, axis=0)
+        return {
+            "ece_percent": figure_of(self._bins, calibration_error),
+            "reliability": {
+                "pixels": pixels.astype(int).tolist(),
+                "confidence": share(confidence, pixels).tolist(),
+                "right": share(right, pixels).tolist(),
+            },
+        }

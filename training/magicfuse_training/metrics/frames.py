@@ -28,7 +28,7 @@ from magicfuse_training.data.classes import (
 )
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.files import read_fourth_channel, read_image, read_label
+from magicfuse_training.data.files import read_image, read_label, read_thermal
 from magicfuse_training.data.layout import DataSet, Record
 from magicfuse_training.data.mix import HELD_OUT, Source
 from magicfuse_training.data.scenes import Scenes, usual_gain
@@ -141,6 +141,14 @@ class Frames:
             self._records[not scenes.is_clean(i)].append(record)
         self._records = {night: some[::every] for night, some in self._records.items()}
 
+    def names_of(self, night: bool) -> list[str]:
+        """Return the names of the frames by day, or by night, in their order."""
+        return [record.name for record in self._records[night]]
+
+    def read(self, index: int, night: bool) -> Frame:
+        """Read one frame by its place among those by day, or by night; raises as iterating."""
+        return self._read(self._records[night][index], index, night)
+
     def __len__(self) -> int:
         """Return the number of frames."""
         return sum(map(len, self._records.values()))
@@ -152,8 +160,8 @@ class Frames:
             DataError: for a file that is damaged, or a label or box that the set does not define.
         """
         for night, records in self._records.items():
-            for index, record in enumerate(records):
-                yield self._read(record, index, night)
+            for index in range(len(records)):
+                yield self.read(index, night)
 
     def _read(self, record: Record, index: int, night: bool) -> Frame:
         visible = read_image(record.visible)
@@ -161,8 +169,9 @@ class Frames:
         visible = _resize(visible, height, width)
         thermal = usual = None
         if record.thermal is not None:
-            thermal = _resize(_read_thermal(record.thermal, self.data), height, width)
-            usual = usual_gain(thermal) if self.data.auto_gain else thermal
+            levels, stretched = read_thermal(record.thermal, self.data.thermal_in_alpha)
+            thermal = _resize(levels, height, width)
+            usual = usual_gain(thermal) if self.data.auto_gain or stretched else thermal
         label, labels = None, None
         if (found := label_image(self.data, record, night)) is not None:
             path, known, origin = found
@@ -189,10 +198,6 @@ def groups_of(labels: LabelMap) -> dict[int, str]:
     names = {target: name for name, target in labels.classes.values() if target != IGNORE}
     sets = names.keys() & (SETS.keys() - {STATIC, LOOKALIKE})
     return names if 2 * len(sets) > len(names) else {}
-
-
-def _read_thermal(path: Path, data: DataSet) -> U8:
-    return read_fourth_channel(path) if data.thermal_in_alpha else read_image(path, gray=True)
 
 
 def _resize(image: U8, height: int, width: int, nearest: bool = False) -> U8:

@@ -14,6 +14,8 @@ F64 = npt.NDArray[np.float64]
 WHITE = 255.0
 HIGHEST_DB = 60.0  # of identical images, whose PSNR would be infinite
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM: pixels
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM, finest first
+MS_SSIM_SMALLEST = (_WINDOW - 1) * 2 ** (len(_SCALE_WEIGHTS) - 1) + 1  # pixels: 161
 _C1, _C2 = (0.01 * WHITE) ** 2, (0.03 * WHITE) ** 2
 
 
@@ -32,12 +34,45 @@ def ssim(a: U8, b: U8) -> float:
     The mean over pixels of the index of 10.1109/TIP.2003.819861, with its Gaussian window (11 x 11,
     sigma 1.5) and constants; beyond the borders the images are mirrored.
     """
+    luminance, contrast = _similarity(a.astype(np.float64), b.astype(np.float64))
+    return float((luminance * contrast).mean())
+
+
+def ms_ssim(a: U8, b: U8) -> float:
+    """Return the multi-scale structural similarity of two gray images (H, W), 0 to 1.
+
+    Wang, Simoncelli and Bovik, 10.1109/ACSSC.2003.1292216: SSIM's contrast factor at five scales,
+    each half of the one before, and its luminance factor at the last. Windows beyond the borders
+    are left out. NaN for an image with a side below MS_SSIM_SMALLEST.
+    """
+    if min(a.shape) < MS_SSIM_SMALLEST:
+        return float("nan")
     x, y = a.astype(np.float64), b.astype(np.float64)
+    product, border = 1.0, slice(_WINDOW // 2, -(_WINDOW // 2))
+    for scale, weight in enumerate(_SCALE_WEIGHTS):
+        if scale:
+            half = (x.shape[1] // 2, x.shape[0] // 2)
+            x, y = (_halved(image, half) for image in (x, y))
+        luminance, contrast = _similarity(x, y)
+        last = scale == len(_SCALE_WEIGHTS) - 1
+        shown = (luminance * contrast if last else contrast)[border, border]
+        product *= max(float(shown.mean()), 0.0) ** weight
+    return product
+
+
+def _halved(x: F64, size: tuple[int, int]) -> F64:
+    """Return means over 2 x 2 pixels; an odd last row or column is left out."""
+    width, height = size
+    return cast(F64, x[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean((1, 3)))
+
+
+def _similarity(x: F64, y: F64) -> tuple[F64, F64]:
+    """Return SSIM's factors around every pixel, of luminance and of contrast with structure."""
     mean_x, mean_y = local_mean(x), local_mean(y)
     variances = local_mean(x * x) - mean_x**2 + local_mean(y * y) - mean_y**2
     covariance = local_mean(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    return float((luminance * (2 * covariance + _C2) / (variances + _C2)).mean())
+    return luminance, (2 * covariance + _C2) / (variances + _C2)
 
 
 def local_mean(x: F64) -> F64:

@@ -111,6 +111,37 @@ class Light:
         return scores
 
 
+class LightByClass:
+    """What MagImg lights up, by the class that people drew; a pixel is lit as in `Light`.
+
+    lit_percent   by class: the share of all lit pixels that are on it, 0 to 100 %. Sets of classes
+                  and what is not labelled are left out
+    """
+
+    outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Take the bundle's classes."""
+        self._names = list(names)
+        self._lit = np.zeros(len(names), np.int64)
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether people labelled it."""
+        return _drawn(frame)
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Count the lit pixels of one frame."""
+        label = given(frame.label)[is_lit(given(fused.mag_image), given(fused.restored))]
+        self._lit += np.bincount(label, minlength=256)[: len(self._names)]
+
+    def scores(self) -> dict[str, object]:
+        """Return the shares, where anything is lit."""
+        if not (total := int(self._lit.sum())):
+            return {}
+        lit = zip(self._names, self._lit.tolist(), strict=True)
+        return {"lit_percent": {name: 100 * count / total for name, count in lit if count}}
+
+
 class LightCurve:
     """Precision and recall of the light over tau, on every 4th frame by day; see `Light`.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Output
 from magicfuse_training.data.classes import ids_of_people
+from magicfuse_training.metrics.bootstrap import F64, Figure, figure_of, share
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import luma
 from magicfuse_training.metrics.people import area, contrast
@@ -17,6 +18,8 @@ from magicfuse_training.metrics.people import area, contrast
 U8 = npt.NDArray[np.uint8]
 
 FOUND = 0.1  # of a box, called a pedestrian
+_SHOWN = ("visible", "restored", "mag_image")
+_CONTRASTS = ("thermal_estimate", "visible", "mag_image")
 
 
 class People:
@@ -39,14 +42,12 @@ class People:
     def __init__(self, names: Sequence[str]) -> None:
         """Take the bundle's classes."""
         self._ids = ids_of_people(names)
-        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._frames: list[dict[str, float]] = []  # what is summed over frames, by name
 
     def __add__(self, other: People) -> People:
         """Return the scores of both one's frames together."""
         both = People([])
-        for part in (self, other):
-            for key, value in part._sums.items():
-                both._sums[key] += value
+        both._frames = self._frames + other._frames
         return both
 
     def applies(self, frame: Frame) -> bool:
@@ -55,15 +56,14 @@ class People:
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Look at the people of one frame."""
-        boxes, sums = frame.people or [], self._sums
+        boxes, sums = frame.people or [], defaultdict[str, float](float)
         shown = {
             "visible": luma(image),
             "restored": luma(given(fused.restored)),
             "mag_image": luma(given(fused.mag_image)),
         }
-        sums["frames"] += 1
         for name, gray in shown.items():
-            sums[f"luma {name}"] += float(gray.mean())
+            sums[f"luma {name}"] = float(gray.mean())
         shown["thermal_estimate"] = given(fused.thermal_estimate)
         shown["real"] = given(frame.usual)
         for box in boxes:
@@ -74,30 +74,37 @@ class People:
         inside = np.zeros(person.shape, bool)
         for box in frame.anybody:
             inside[area(box)] = True
-        sums["called"] += int(person.sum())
-        sums["called inside"] += int((person & inside).sum())
-        sums["boxes"] += len(boxes)
-        sums["found"] += sum(float(person[area(box)].mean()) >= FOUND for box in boxes)
+        sums["called"] = int(person.sum())
+        sums["called inside"] = int((person & inside).sum())
+        sums["boxes"] = len(boxes)
+        sums["found"] = sum(float(person[area(box)].mean()) >= FOUND for box in boxes)
+        self._frames.append(dict(sums))
 
     def scores(self) -> dict[str, object]:
-        """Return the scores; shares of nothing are 0."""
-        sums = self._sums
-        if not sums["frames"]:
+        """Return the scores; shares of nothing are NaN."""
+        if not self._frames:
             return {}
-        contrasts = ("thermal_estimate", "visible", "mag_image")
-        real = max(sums["contrast real"], 1e-6)
-        inside = 100 * sums["called inside"] / max(sums["called"], 1)
-        found = 100 * sums["found"] / max(sums["boxes"], 1)
-        lumas = ("visible", "restored", "mag_image")
         return {
             "people": {
-                "frames": int(sums["frames"]),
-                "person_contrast": {n: sums[f"contrast {n}"] / real for n in contrasts},
-                "person_contrast_real": sums["contrast real"],
-                "pedestrian_pixels": int(sums["called"]),
-                "pedestrian_pixels_in_person_box_percent": inside,
-                "person_boxes": int(sums["boxes"]),
-                "person_boxes_found_percent": found,
-                "luma": {n: sums[f"luma {n}"] / sums["frames"] for n in lumas},
+                "frames": len(self._frames),
+                "person_contrast": {
+                    name: self._ratio(f"contrast {name}", "contrast real") for name in _CONTRASTS
+                },
+                "person_contrast_real": float(self._column("contrast real").sum()),
+                "pedestrian_pixels": int(self._column("called").sum()),
+                "pedestrian_pixels_in_person_box_percent": self._ratio(
+                    "called inside", "called", 100
+                ),
+                "person_boxes": int(self._column("boxes").sum()),
+                "person_boxes_found_percent": self._ratio("found", "boxes", 100),
+                "luma": {name: float(self._column(f"luma {name}").mean()) for name in _SHOWN},
             }
         }
+
+    def _column(self, name: str) -> F64:
+        return np.array([frame.get(name, 0.0) for frame in self._frames], np.float64)
+
+    def _ratio(self, part: str, whole: str, times: float = 1.0) -> Figure:
+        """Return the ratio of two sums over frames, `times` of it."""
+        rows = np.stack([self._column(part), self._column(whole)], 1)
+        return figure_of(rows, lambda m: times * share(m[:, 0], m[:, 1]))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
-from magicfuse_ros.media.degradations import Degradation, degrade
+from magicfuse_ros.media.degradations import Darkness, Degradation, apply, degrade
 from magicfuse_training.metrics.bootstrap import figure_of
 from magicfuse_training.metrics.frames import Frame, given
-from magicfuse_training.metrics.images import psnr
+from magicfuse_training.metrics.images import luma, ms_ssim, psnr, ssim
 
 U8 = npt.NDArray[np.uint8]
 
-CONDITIONS: tuple[Degradation, ...] = ("clean", "dark", "haze")
+Condition = Degradation | Literal["noise"]
+CONDITIONS: tuple[Condition, ...] = ("clean", "dark", "haze")
+ALL_CONDITIONS: tuple[Condition, ...] = ("clean", "dark", "haze", "rain", "noise")
 STRENGTHS = (0.5, 0.75, 1.0)  # of degradations, in turn: mild to severe, the same in every run
 FLICKER_EVERY = 10  # frames
 
@@ -23,15 +27,22 @@ def strength_of(index: int) -> float:
     return STRENGTHS[index % len(STRENGTHS)]
 
 
-def degraded(clean: U8, kind: Degradation, index: int) -> U8:
-    """Return a clean frame (H, W, 3) under a condition, the same in every run."""
-    return degrade(clean, kind, strength_of(index), np.random.default_rng(index))
+def degraded(clean: U8, kind: Condition, index: int) -> U8:
+    """Return a clean frame (H, W, 3) under a condition, the same in every run.
+
+    "noise" is an exposure 3 to 5 stops too short, which the camera's gain brings back.
+    """
+    strength, rng = strength_of(index), np.random.default_rng(index)
+    if kind != "noise":
+        return degrade(clean, kind, strength, rng)
+    stops = 1 + 4 * strength
+    return apply([Darkness(stops=stops, gain=2.0**stops)], clean, rng)
 
 
 class Restoration:
-    """Images of a frame by day against the clean one; means over frames, in dB, 0 to 60.
+    """Images of a frame by day against the clean one; means over frames.
 
-    psnr_input_db       of what was fused, see `images.psnr`
+    psnr_input_db       of what was fused, dB, 0 to 60: see `images.psnr`
     psnr_restored_db    of the restored image
     psnr_mag_image_db   of MagImg, which shows heat as well
     """
@@ -56,6 +67,34 @@ class Restoration:
         names = ("psnr_input_db", "psnr_restored_db", "psnr_mag_image_db")
         columns = zip(*self._rows, strict=True)
         return {name: figure_of(c) for name, c in zip(names, columns, strict=False)}
+
+
+class Structure:
+    """The luma of what was fused, and of the restored image, against the clean frame's by day.
+
+    ssim_input, ssim_restored         means over frames, -1 to 1: see `images.ssim`
+    ms_ssim_input, ms_ssim_restored   0 to 1; NaN for small frames: see `images.ms_ssim`
+    """
+
+    outputs: frozenset[Output] = frozenset({"restored"})
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[float]] = {}
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether it is clean: by day."""
+        return not frame.night
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Compare both images of one frame with the clean one."""
+        clean = luma(frame.visible)
+        for name, shown in (("input", luma(image)), ("restored", luma(given(fused.restored)))):
+            self._rows.setdefault(f"ssim_{name}", []).append(ssim(shown, clean))
+            self._rows.setdefault(f"ms_ssim_{name}", []).append(ms_ssim(shown, clean))
+
+    def scores(self) -> dict[str, object]:
+        """Return the scores."""
+        return {name: figure_of(values) for name, values in self._rows.items()}
 
 
 class Flicker:
@@ -89,7 +128,7 @@ class Flicker:
         """Return the scores."""
         names = ("flicker_input", "flicker_mag_image")
         columns = zip(*self._rows, strict=True)
-        return {n: float(np.mean(c)) for n, c in zip(names, columns, strict=False)}
+        return {n: figure_of(c) for n, c in zip(names, columns, strict=False)}
 
 
 def _draw(clean: U8, index: int, draw: int) -> U8:

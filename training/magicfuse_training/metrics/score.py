@@ -2,7 +2,8 @@
 
 Every frame is fused once under every condition: those by day as they are ("clean"), darkened
 ("dark") and hazy ("haze"), at strengths in turn and with fixed seeds; those by night as they are
-("night"). What is measured there depends on what is known of a frame:
+("night"). `evaluation` adds conditions and measures to these, and a report. What is measured there
+depends on what is known of a frame:
 
     by day                    `restoration`: PSNR; flicker in the dark
     labels                    `segmentation`; `calibration` of the confidence
@@ -13,7 +14,8 @@ Every frame is fused once under every condition: those by day as they are ("clea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from magicfuse_training.metrics.people_scores import People
 from magicfuse_training.metrics.restoration import (
     CONDITIONS,
     STRENGTHS,
+    Condition,
     Flicker,
     Restoration,
     degraded,
@@ -41,13 +44,16 @@ from magicfuse_training.metrics.restoration import (
 from magicfuse_training.metrics.segmentation import Confusion, Segmentation
 from magicfuse_training.metrics.thermal import Thermal
 
-__all__ = ["CONDITIONS", "STRENGTHS", "Confusion", "as_json", "camvid_label", "psnr", "score_set",
-           "score_sets", "ssim", "without_details"]  # fmt: skip
+__all__ = [
+    "CONDITIONS", "NIGHT", "STRENGTHS", "Confusion", "Suite", "as_json", "basic_measures",
+    "camvid_label", "images_of", "open_sets", "psnr", "score_set", "short_suite", "ssim",
+    "without_details",
+]  # fmt: skip
 
 U8 = npt.NDArray[np.uint8]
 Scores = dict[str, Any]  # names to numbers, figures, or scores
 NIGHT = "night"
-DETAILS = ("iou_percent", "group_percent", "light_by_tau")
+DETAILS = ("iou_percent", "group_percent", "light_by_tau", "reliability", "images", "lit_percent")
 _DIGITS = 4
 
 
@@ -57,22 +63,39 @@ def camvid_label(root: Path, split: str, stem: str, names: Sequence[str]) -> U8:
     return to_classes(CAMVID, read_image(path, gray=True), path, names)
 
 
-def score_sets(
-    fuser: Fuser, names: Sequence[str], sources: Iterable[Source], every: int = 1
-) -> dict[str, Scores]:
-    """Score a bundle on the held-out splits of some sets.
+@dataclass(frozen=True)
+class Suite:
+    """What is measured.
+
+    Attributes:
+        conditions: that frames by day are put under; those by night are always as they are.
+        measures: makes the measures of a set under one of these, or under NIGHT.
+    """
+
+    conditions: tuple[Condition, ...]
+    measures: Callable[[Frames, str], list[Measure]]
+
+
+def short_suite(fuser: Fuser, names: Sequence[str]) -> Suite:
+    """Return what `magicfuse-train score` measures: what a model card shows."""
+
+    def of(frames: Frames, condition: str) -> list[Measure]:
+        some = basic_measures(fuser, names, condition)
+        return [*some, People(names)] if condition in ("clean", NIGHT) else some
+
+    return Suite(CONDITIONS, of)
+
+
+def open_sets(sources: Iterable[Source], names: Sequence[str], every: int = 1) -> dict[str, Frames]:
+    """Find the frames of the held-out splits of some sets, by the set's folder and split.
 
     Args:
-        fuser: of the bundle.
-        names: the bundle's classes.
         sources: the sets.
+        names: the bundle's classes.
         every: n, to take every n-th frame only.
 
-    Returns:
-        By the set's folder and split, what `score_set` returns.
-
     Raises:
-        DataError: as `Frames`; all sets are looked at before the first is scored.
+        DataError: as `Frames`.
     """
     sets: dict[str, Frames] = {}
     for source in sources:
@@ -80,28 +103,25 @@ def score_sets(
         root = source.root.resolve().name
         name = root if frames.split in (".", "all") else f"{root} {frames.split}"
         sets[name if name not in sets else f"{name}, {source.kind} {len(sets) + 1}"] = frames
-    return {name: score_set(fuser, names, frames, name) for name, frames in sets.items()}
+    return sets
 
 
-def score_set(fuser: Fuser, names: Sequence[str], frames: Frames, description: str) -> Scores:
+def score_set(fuser: Fuser, suite: Suite, frames: Frames, description: str) -> Scores:
     """Score a bundle on one set.
 
     Args:
         fuser: of the bundle.
-        names: the bundle's classes.
+        suite: what to measure.
         frames: of the set.
         description: of the set, shown while it is scored.
 
     Returns:
         The set's kind, the scores by condition, and those of people over day and night ("both").
     """
-    people = {condition: People(names) for condition in ("clean", NIGHT)}
-    measures = {c: _measures(c, fuser, names) for c in (*CONDITIONS, NIGHT)}
-    for condition, those in people.items():
-        measures[condition].append(those)
+    measures = {c: suite.measures(frames, c) for c in (*suite.conditions, NIGHT)}
     counts = dict.fromkeys(measures, 0)
     for frame in track(frames, description=description):
-        for condition, image in _images(frame).items():
+        for condition, image in images_of(frame, suite.conditions).items():
             fitting = [measure for measure in measures[condition] if measure.applies(frame)]
             if not fitting:
                 continue
@@ -116,12 +136,17 @@ def score_set(fuser: Fuser, names: Sequence[str], frames: Frames, description: s
             scores[condition] = {"frames": count}
             for measure in measures[condition]:
                 scores[condition] |= measure.scores()
-    if counts["clean"] and counts[NIGHT] and (both := (people["clean"] + people[NIGHT]).scores()):
-        scores["both"] = both
+    if counts["clean"] and counts[NIGHT]:
+        by_day, by_night = (
+            next(m for m in measures[c] if isinstance(m, People)) for c in ("clean", NIGHT)
+        )
+        if both := (by_day + by_night).scores():
+            scores["both"] = both
     return scores
 
 
-def _measures(condition: str, fuser: Fuser, names: Sequence[str]) -> list[Measure]:
+def basic_measures(fuser: Fuser, names: Sequence[str], condition: str) -> list[Measure]:
+    """Return the measures of a set under a condition that both `score` and `evaluate` take."""
     measures: list[Measure] = [
         Segmentation(names),
         Calibration(len(names)),
@@ -136,18 +161,18 @@ def _measures(condition: str, fuser: Fuser, names: Sequence[str]) -> list[Measur
     return measures
 
 
-def _images(frame: Frame) -> dict[str, U8]:
+def images_of(frame: Frame, conditions: Sequence[Condition]) -> dict[str, U8]:
     """Return what is fused of a frame, by condition."""
     if frame.night:
         return {NIGHT: frame.visible}
-    return {kind: degraded(frame.visible, kind, frame.index) for kind in CONDITIONS}
+    return {kind: degraded(frame.visible, kind, frame.index) for kind in conditions}
 
 
 def as_json(scores: Any) -> Any:
     """Return scores as JSON has them: a figure is [value, low, high]; what is NaN is null."""
     if isinstance(scores, dict):
         return {key: as_json(value) for key, value in scores.items()}
-    if isinstance(scores, Figure):
+    if isinstance(scores, list | Figure):
         return [as_json(value) for value in scores]
     if isinstance(scores, float):
         return None if np.isnan(scores) else round(scores, _DIGITS)

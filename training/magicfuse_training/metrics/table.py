@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.metrics.bootstrap import Figure
 
 START, END = "<!-- scores: written by magicfuse-train score --record -->", "<!-- /scores -->"
-CONDITIONS = ("clean", "dark", "haze", "night")
+CONDITIONS = ("clean", "dark", "haze", "rain", "noise", "night")
 BOTH = "both"
 
 Keys = tuple[str, ...]  # keys into the scores of a condition
@@ -32,6 +32,10 @@ MAIN: tuple[Row, ...] = (
     ("PSNR of the input, dB", ("psnr_input_db",), 2),
     ("PSNR of the restored image, dB", ("psnr_restored_db",), 2),
     ("PSNR of MagImg, dB", ("psnr_mag_image_db",), 2),
+    ("SSIM of the input", ("ssim_input",), 3),
+    ("SSIM of the restored image", ("ssim_restored",), 3),
+    ("MS-SSIM of the input", ("ms_ssim_input",), 3),
+    ("MS-SSIM of the restored image", ("ms_ssim_restored",), 3),
     ("light: precision", ("light_precision",), 2),
     ("light: recall", ("light_recall",), 2),
     ("light: precision, pedestrians alone", ("light_precision_pedestrians",), 2),
@@ -70,8 +74,21 @@ DETAILS = (
     ("IoU of {}, %", "iou_percent"),
     ("right in the group {}, %", "group_percent"),
     ("{} called road, %", "called_road_percent"),
+    ("of the light: on {}, %", "lit_percent"),
 )
 CURVE = "light_by_tau"
+IMAGE_DECIMALS = {
+    "EN": 2,
+    "SD": 1,
+    "SF": 1,
+    "SSIM": 3,
+    "MI": 2,
+    "Qabf": 3,
+    "PSNR": 2,
+    "VIF": 3,
+    "PSNR to clean": 2,
+    "person contrast": 2,
+}
 
 NOTES = """\
 - In brackets: the 95 % interval of what other frames like these would give (bootstrap of frames).
@@ -138,6 +155,22 @@ def set_tables(scores: dict[str, Any]) -> list[ScoreTable]:
             table.rows.append([*row, *[by_column.get(place, "") for place in places]])
         tables.append(table)
     return tables
+
+
+def table_of_images(images: dict[str, dict[str, Any]]) -> ScoreTable:
+    """Return a table of images side by side, a row an image: see `rows.Rows`."""
+    there = [m for m in IMAGE_DECIMALS if any(m in row for row in images.values())]
+    rows = [
+        [name, *[_cell(row.get(m), IMAGE_DECIMALS[m]) for m in there]]
+        for name, row in images.items()
+    ]
+    return ScoreTable(["image", *there], rows)
+
+
+def markdown(table: ScoreTable) -> str:
+    """Return a table in Markdown."""
+    lines = [table.headings, ["---"] * len(table.headings), *table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _table(title: str, columns: Sequence[_Column], rows: Iterable[Row]) -> ScoreTable:
@@ -208,15 +241,15 @@ def describe(scores: dict[str, Any]) -> str:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """Print a table for each set."""
-    console = Console()
-    console.print(Text(describe(scores)))
+    console = output_console()
+    console.print(Text(describe(scores)), soft_wrap=True)
     for table in set_tables(scores):
         shown = Table()
         for heading in table.headings:
             shown.add_column(Text(heading))
         for row in table.rows:
             shown.add_row(*map(Text, row))
-        console.print(shown)
+        console.print(unclipped(shown))
 
 
 def read_card(card: Path) -> tuple[str, str]:
@@ -243,8 +276,7 @@ def write_into_card(scores: dict[str, Any], card: Path) -> None:
     before, after = read_card(card)
     parts = [describe(scores)]
     for title, table in card_tables(scores).items():
-        lines = [table.headings, ["---"] * len(table.headings), *table.rows]
-        shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        shown = markdown(table)
         parts += [f"### {title}", shown] if title else [shown, NOTES]
     body = "\n\n".join(parts)
     card.write_text(f"{before}{START}\n\n{body}\n\n{END}{after}", encoding="utf-8")

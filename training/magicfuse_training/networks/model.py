@@ -66,7 +66,7 @@ class MagicFuse(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Do one DDIM step of ikr or ckg; return (eps, x0, z_next). t, abar, abar_next: (B,)."""
         a, b = abar[:, None, None, None], abar_next[:, None, None, None]
-        output = unet(condition, self.visible(z, a), t).float()
+        output = unet(condition, self.seen(z, a), t).float()
         eps, x0 = algebra.split(self.prediction, output, z, a)
         return eps, x0, algebra.ddim(x0, eps, b)
 
@@ -88,19 +88,36 @@ class MagicFuse(nn.Module):
         `FusionNetwork.forward`.
         """
         a, b = abar[:, None, None, None], abar_next[:, None, None, None]
+        w, z_seg = self.weigh(ikr, ckg, z, z_seg, t, a, tau, condition)
+        eps, x0 = algebra.fuse(self.prediction, w, z, ikr, ckg, a)
+        return x0, algebra.ddim(x0, eps, b), z_seg, w
+
+    def weigh(
+        self,
+        ikr: tuple[Tensor, Tensor],
+        ckg: tuple[Tensor, Tensor],
+        z: Tensor,
+        z_seg: Tensor,
+        t: Tensor,
+        a: Tensor,
+        tau: Tensor,
+        condition: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return w, limited where a thermal class is seen, and the next z_seg (Eq. 9 to 11).
+
+        `a` is abar, (B, 1, 1, 1); the rest as for `fuse`.
+        """
         if self.prediction == "v":  # what is mixed (see algebra.fuse), so what F looks at
             mixed = [algebra.velocity(x0, eps, a) for eps, x0 in (ikr, ckg)]
         else:
             mixed = [ikr[0], ckg[0]]
         noise = torch.cat(mixed, dim=1)
-        w, z_seg = self.mkf(ikr[1], ckg[1], self.visible(z, a), noise, z_seg, t, condition)
+        w, z_seg = self.mkf(ikr[1], ckg[1], self.seen(z, a), noise, z_seg, t, condition)
         w, z_seg = w.float(), z_seg.float()
         mask = self.thermal_mask(z_seg)  # of the state just updated, as in the release
-        w = mask * torch.minimum(w, tau[:, None, None, None]) + (1 - mask) * w  # Eq. 11
-        eps, x0 = algebra.fuse(self.prediction, w, z, ikr, ckg, a)
-        return x0, algebra.ddim(x0, eps, b), z_seg, w
+        return mask * torch.minimum(w, tau[:, None, None, None]) + (1 - mask) * w, z_seg  # Eq. 11
 
-    def visible(self, z: Tensor, a: Tensor) -> Tensor:
+    def seen(self, z: Tensor, a: Tensor) -> Tensor:
         """Return what a network sees of z. With `v`: its linear estimate of x0, sqrt(abar) z.
 
         At zero terminal SNR that is nothing, and z_T is nothing but noise: a small network that

@@ -1,16 +1,22 @@
 """What each part of the method is worth: models that lack one of them, trained alike.
 
-full   the method
-I      no restoration: the visible stream learns the degraded image itself
-II     no thermal knowledge: the fused stream mixes the visible stream with itself
-III    no learnt fusion: both streams' noise at equal weights, instead of F's
-IV     no semantics: neither the head's loss (Eq. 16) nor the mask of thermal classes (Eq. 11)
+full                     the method
+without-estimates        F does not see the streams' estimates z~ (Eq. 9). The paper's Model I
+without-segmentation     neither the head's loss (Eq. 16) nor the mask of thermal classes (Eq. 11).
+                         The paper's Model II: w does not depend on the head in any other way
+fused-afterwards         the streams run to their ends, and F mixes their images. The paper's Model
+                         III; for K = 1 that is `full`, so it is left out there
+restoring-stream-alone   the visible stream is mixed with itself: no thermal knowledge. The paper's
+                         Model IV; F still gives the masks
+without-restoration      the visible stream learns the degraded image itself. Ours
+equal-weights            w is 1/2 everywhere: no learnt fusion. Ours
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,8 +33,44 @@ from magicfuse_training.stages.stages import STAGES, fusion_only_loss, mkf_loss
 from magicfuse_training.stages.start import in_small_steps
 
 
-class WithoutThermal(MagicFuse):
-    """Model II: what is mixed is the visible stream, twice."""
+class _WithoutEstimates(FusionNetwork):
+    def forward(
+        self, x0_ikr: Tensor, x0_ckg: Tensor, *rest: Any, **more: Any
+    ) -> tuple[Tensor, Tensor]:
+        return super().forward(torch.zeros_like(x0_ikr), torch.zeros_like(x0_ckg), *rest, **more)
+
+
+class WithoutEstimates(MagicFuse):
+    """F sees z, the streams' noise and the condition, but no estimate of either image."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        self.mkf = _fusion_network(_WithoutEstimates, preset)
+
+
+class FusedAfterwards(MagicFuse):
+    """What is mixed is the streams' images: F is asked at their last step, and sees no fused z."""
+
+    def fuse(
+        self,
+        ikr: tuple[Tensor, Tensor],
+        ckg: tuple[Tensor, Tensor],
+        z: Tensor,
+        z_seg: Tensor,
+        t: Tensor,
+        abar: Tensor,
+        abar_next: Tensor,
+        tau: Tensor,
+        condition: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mix the streams' estimates; z stays as it is. Shapes as in `MagicFuse.fuse`."""
+        a = abar[:, None, None, None]
+        w, z_seg = self.weigh(ikr, ckg, torch.zeros_like(z), z_seg, t, a, tau, condition)
+        return w * ikr[1] + (1 - w) * ckg[1], z, z_seg, w
+
+
+class RestoringStreamAlone(MagicFuse):
+    """What is mixed is the visible stream, twice."""
 
     def fuse(
         self, ikr: tuple[Tensor, Tensor], ckg: tuple[Tensor, Tensor], *rest: Any, **more: Any
@@ -43,21 +85,21 @@ class _EqualWeights(FusionNetwork):
         return torch.full_like(w, 0.5), z_seg
 
 
-class WithoutFusion(MagicFuse):
-    """Model III: w is 1/2 everywhere."""
+class EqualWeights(MagicFuse):
+    """w is 1/2 everywhere."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
-        self.mkf = _EqualWeights(
-            preset.mkf,
-            preset.autoencoder.stream_channels,
-            preset.autoencoder.latent_channels,
-            len(preset.classes),
-        )
+        self.mkf = _fusion_network(_EqualWeights, preset)
+
+
+def _fusion_network(kind: type[FusionNetwork], preset: Preset) -> FusionNetwork:
+    channels = preset.autoencoder.stream_channels, preset.autoencoder.latent_channels
+    return kind(preset.mkf, *channels, len(preset.classes))
 
 
 def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Teach the visible stream of Model I to give the degraded image back, as Algorithm 1 would.
+    """Teach the visible stream to give the degraded image back, as Algorithm 1 would.
 
     At a random step of its own sampler, and in image space: a bundle has no latents of images.
     """
@@ -84,11 +126,13 @@ class Ablation:
     """A variant: its model, what it is trained for, and tau."""
 
     lacks: str
+    paper: str = ""  # the number of the paper's model
     model: type[MagicFuse] = MagicFuse
     ikr: Loss | None = None  # that its visible stream is trained anew with
     mkf: Loss = mkf_loss
     tau: float | None = None  # the preset's, if None
     semantics: bool = True  # whether its masks mean anything
+    of_several_steps: bool = False  # whether it is the full model at K = 1
 
     def stages(self, go_on: bool) -> list[Stage]:
         """Return the stages to train, in order.
@@ -107,11 +151,31 @@ class Ablation:
 
 ABLATIONS = {
     "full": Ablation("nothing"),
-    "I": Ablation("restoration", ikr=degraded_loss),
-    "II": Ablation("thermal knowledge", model=WithoutThermal),
-    "III": Ablation("learnt fusion", model=WithoutFusion),
-    "IV": Ablation("semantics", mkf=fusion_only_loss, tau=1.0, semantics=False),
+    "without-estimates": Ablation("z~ in Eq. 9", paper="I", model=WithoutEstimates),
+    "without-segmentation": Ablation(
+        "Eq. 16, and the mask of Eq. 11",
+        paper="II",
+        mkf=fusion_only_loss,
+        tau=1.0,
+        semantics=False,
+    ),
+    "fused-afterwards": Ablation(
+        "fusion in the diffusion",
+        paper="III",
+        model=FusedAfterwards,
+        mkf=partial(mkf_loss, at_the_end=True),
+        of_several_steps=True,
+    ),
+    "restoring-stream-alone": Ablation("thermal knowledge", paper="IV", model=RestoringStreamAlone),
+    "without-restoration": Ablation("restoration", ikr=degraded_loss),
+    "equal-weights": Ablation("learnt fusion", model=EqualWeights),
 }
+
+
+def ablations_of(preset: Preset) -> dict[str, Ablation]:
+    """Return the variants that differ from each other at a preset's default K."""
+    several = preset.default_steps > 1
+    return {k: a for k, a in ABLATIONS.items() if several or not a.of_several_steps}
 
 
 def build(ablation: Ablation, preset: Preset) -> MagicFuse:

@@ -39,6 +39,11 @@ def fastest_precision() -> MixedPrecision:
     return "bf16" if native and _bf16_speedup() >= _CLEARLY_FASTER else "no"
 
 
+def processes() -> PartialState:
+    """Return which of how many processes this is, and connect them if they are not yet."""
+    return PartialState(cpu=_on_cpu())
+
+
 def make_accelerator(accumulate: int, mixed_precision: MixedPrecision | None) -> Accelerator:
     """Return an accelerator for what `accelerate launch` (or nothing) started.
 
@@ -59,7 +64,7 @@ def make_accelerator(accumulate: int, mixed_precision: MixedPrecision | None) ->
     AcceleratorState._reset_state(reset_partial_state=not connected)
     GradientState._reset_state()
     # All must train in the same precision, and each could measure something else.
-    if PartialState(cpu=_on_cpu()).is_main_process and not mixed_precision:
+    if processes().is_main_process and not mixed_precision:
         mixed_precision = fastest_precision()
     (precision,) = broadcast_object_list([mixed_precision])
     try:

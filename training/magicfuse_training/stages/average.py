@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-
-def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """Return the averaged weights of a checkpoint."""
-    state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]
-    return state
 
 
 def weighted_mean(

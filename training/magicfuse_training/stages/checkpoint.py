@@ -3,38 +3,138 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from magicfuse_training.errors import TrainingError
+from magicfuse_training.networks.model import MagicFuse
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old or the new one whole."""
+    """Write a checkpoint so that a kill at any moment leaves the old or the new one whole.
+
+    Raises:
+        TrainingError: where it cannot be written, as on a full disk; the old one stays.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    try:
+        torch.save(state, partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        reason = _why_not_written(partial, error)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write '{path}': {reason}") from error
+
+
+def _why_not_written(path: Path, error: OSError | RuntimeError) -> str:
+    """Return the system's reason, which torch's writer replaces by a position in the file."""
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(1 << 20))
+    except OSError as cause:
+        return cause.strerror or str(cause)
+    return str(error).partition("\n")[0]
 
 
 def write_atomically(text: str, path: Path) -> None:
-    """Write a text file so that a kill at any moment leaves the old or the new one whole."""
+    """Write a text file so that a kill at any moment leaves the old or the new one whole.
+
+    Raises:
+        TrainingError: where it cannot be written; the old one stays.
+    """
     partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def read_checkpoint(
+    path: Path, keys: Iterable[str] = (), *, mapped: bool = False
+) -> dict[str, Any]:
+    """Read a checkpoint that has at least these keys.
+
+    Args:
+        path: of the file.
+        keys: that it must have.
+        mapped: leave the tensors in the file until they are used: to look at one takes no time.
+
+    Raises:
+        TrainingError: where it cannot be read, is damaged, or is no checkpoint of a stage.
+    """
+    try:
+        size = path.stat().st_size
+        path.open("rb").close()
+    except OSError as error:
+        raise TrainingError(f"cannot read '{path}': {error.strerror}") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # what damaged bytes raise depends on where the damage is
+        raise TrainingError(
+            f"'{path}' is damaged or no checkpoint ({size} bytes); "
+            "put a copy in its place, or delete it to train the stage anew"
+        ) from error
+    if not isinstance(state, dict):
+        raise TrainingError(f"'{path}' holds a {type(state).__name__}, and is no checkpoint")
+    if missing := sorted(set(keys) - state.keys()):
+        raise TrainingError(
+            f"'{path}' is no checkpoint of a stage: it lacks {', '.join(missing)}; "
+            f"it holds {', '.join(map(str, [*state][:5])) or 'nothing'}"
+        )
+    return state
 
 
 def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
     """Read a checkpoint to go on from.
 
     Raises:
-        TrainingError: naming what it lacks, as one of an earlier version does.
+        TrainingError: as `read_checkpoint`; naming what it lacks, as one of an earlier version.
     """
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path, {"ema"})
     if missing := sorted(keys - state.keys()):
         raise TrainingError(
             f"'{path}' lacks {', '.join(missing)}: it can be exported or be the start of the next "
             "stage, but this stage cannot go on from it; to train it again, use another --run"
         )
     return state
+
+
+def load_weights(model: MagicFuse, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load the weights that a checkpoint holds into a model.
+
+    Raises:
+        TrainingError: naming the first weight that is missing, too many, or of another shape.
+    """
+    expected = model.state_dict()
+    for name in expected | dict(weights):
+        ours, theirs = (
+            tuple(state[name].shape) if name in state else "missing"
+            for state in (expected, weights)
+        )
+        if ours != theirs:
+            raise TrainingError(
+                f"'{path}' is of another model than preset '{model.preset.name}': "
+                f"its {name} is {theirs}; expected {ours}"
+            )
+    model.load_state_dict(dict(weights))
+
+
+def averaged_weights(path: Path) -> dict[str, Tensor]:
+    """Return the averaged weights of a checkpoint.
+
+    Raises:
+        TrainingError: as `read_checkpoint`.
+    """
+    weights = read_checkpoint(path, {"ema"})["ema"]
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise TrainingError(f"'{path}' is no checkpoint of a stage: its ema is no set of weights")
+    return weights

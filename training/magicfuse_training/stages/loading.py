@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
+from magicfuse_training.errors import TrainingError
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 def load_parts(
@@ -21,6 +32,10 @@ def load_parts(
     A step's batch is `crops.config.batch` samples that no other step has, cut into equal parts:
     `accumulate` in a row for the first process, as many for the second, and so on. accelerate's
     own loaders are not used: how they cut batches depends on the number of processes.
+
+    Raises:
+        TrainingError: where workers cannot be started.
+        MagicFuseError: what a worker met, as a damaged file of the data.
     """
     batch = crops.config.batch
     size = batch // (accelerator.num_processes * accumulate)
@@ -33,17 +48,98 @@ def load_parts(
     parts = (range(start, start + size) for start in starts)
     if isinstance(crops, DeviceCrops):
         return _ahead(crops, parts)
-    loader: DataLoader[Batch] = DataLoader(
-        crops,
+    pinned = accelerator.device.type == "cuda"
+    if not workers:
+        return (_pinned(crops[part], pinned) for part in parts)
+    return _by_workers(crops, parts, workers, pinned)
+
+
+class _ByPipe(Dataset[Arrays | MagicFuseError]):
+    """Crops as arrays, which go through a pipe.
+
+    Tensors would go through shared memory, of which a container has 64 MB: where it is full,
+    torch's loader waits for ever.
+    """
+
+    def __init__(self, crops: Crops) -> None:
+        self.crops = crops
+
+    def __getitem__(self, part: Sequence[int]) -> Arrays | MagicFuseError:
+        try:
+            return {name: tensor.numpy() for name, tensor in self.crops[part].items()}
+        except MagicFuseError as error:  # torch would make one of the traceback's lines
+            return error
+
+
+def _by_workers(
+    crops: Crops, parts: Iterator[range], workers: int, pinned: bool
+) -> Iterator[Batch]:
+    """Start the workers now; yield what they make."""
+    loader: DataLoader[Arrays | MagicFuseError] = DataLoader(
+        _ByPipe(crops),
         batch_size=None,
         sampler=parts,
         num_workers=workers,
-        prefetch_factor=6 if workers else None,
+        prefetch_factor=6,
         # Workers share the scenes in memory, and end when their process is killed.
-        multiprocessing_context="fork" if workers else None,
-        pin_memory=accelerator.device.type == "cuda",
+        multiprocessing_context="fork",
+        collate_fn=_as_it_is,
+        worker_init_fn=_ignore_interrupts,
     )
-    return iter(loader)
+    try:
+        made = iter(loader)
+    except OSError as error:
+        why = "" if error.errno in (errno.ENOMEM, errno.EAGAIN) else " in /dev/shm"
+        raise TrainingError(
+            f"the {workers} workers that make crops cannot be started: {error.strerror}{why}; "
+            "give --workers 0"
+        ) from error
+    return _received(made, pinned)
+
+
+@contextmanager
+def remedies(workers: int) -> Iterator[None]:
+    """Name the remedy where memory runs out, or a worker dies, which torch tells at any moment.
+
+    Raises:
+        TrainingError: in the place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in reason:
+            raise TrainingError(
+                f"memory is full: {reason}; give a smaller --batch, or less to --device-crops"
+            ) from error
+        if not reason.startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            f"one of the {workers} workers that make crops ended: {reason}; if memory is short, "
+            "give --workers 0"
+        ) from error
+
+
+def _received(made: Iterator[Arrays | MagicFuseError], pinned: bool) -> Iterator[Batch]:
+    for part in made:
+        if isinstance(part, MagicFuseError):
+            raise part
+        tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in part.items()}
+        yield _pinned(tensors, pinned)
+
+
+def _as_it_is(part: Any) -> Any:
+    """Keep torch from making tensors in the worker."""
+    return part
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Leave Ctrl-C, which reaches every process, to the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _pinned(batch: Batch, pinned: bool) -> Batch:
+    return {name: tensor.pin_memory() for name, tensor in batch.items()} if pinned else batch
 
 
 def _ahead(crops: Crops, parts: Iterator[range]) -> Iterator[Batch]:

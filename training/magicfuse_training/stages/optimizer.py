@@ -28,6 +28,19 @@ class AdamWConfig(_Strict):
         return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
+class AdamConfig(_Strict):
+    """Adam (arXiv 1412.6980), as the paper's first phase uses it."""
+
+    kind: Literal["adam"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="added to the gradient, unlike AdamW's")
+    clip_norm: float = Field(1.0, gt=0, description="of all gradients together; .inf: no clipping")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
 class SGDConfig(_Strict):
     """Stochastic gradient descent with momentum, as the paper's second phase uses it."""
 
@@ -61,7 +74,7 @@ class CosineSchedule(_Strict):
 
 
 class StepSchedule(_Strict):
-    """Halved every so many epochs; an epoch is as many crops as there are scenes."""
+    """Halved every so many epochs, an epoch being as many crops as scenes; .inf: constant."""
 
     kind: Literal["step"]
     warmup_steps: int = Field(0, ge=0)
@@ -73,7 +86,7 @@ class StepSchedule(_Strict):
         return float(0.5**halvings) * _warmup(step, self.warmup_steps)
 
 
-OptimizerConfig = Annotated[AdamWConfig | SGDConfig, Field(discriminator="kind")]
+OptimizerConfig = Annotated[AdamWConfig | AdamConfig | SGDConfig, Field(discriminator="kind")]
 ScheduleConfig = Annotated[CosineSchedule | StepSchedule, Field(discriminator="kind")]
 
 
@@ -82,6 +95,7 @@ class StageOverrides(_Strict):
 
     optimizer: OptimizerConfig | None = None
     schedule: ScheduleConfig | None = None
+    batch: int | None = Field(None, ge=1, description="crops a step, if a run does not say")
 
 
 def _warmup(step: int, steps: int) -> float:

@@ -28,7 +28,7 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.accelerator import MixedPrecision
-from magicfuse_training.stages.checkpoint import write_atomically
+from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
 from magicfuse_training.stages.optimizer import OptimizerConfig, ScheduleConfig
 from magicfuse_training.stages.stage import Stage
 
@@ -93,7 +93,7 @@ def recorded_precision(folder: Path) -> MixedPrecision | None:
     path = folder / "config.yaml"
     if not (folder / "last.pt").exists() or not path.is_file():
         return None
-    recorded = dict(flat(yaml.safe_load(path.read_text(encoding="utf-8")))).get("mixed_precision")
+    recorded = dict(flat(read_yaml(path))).get("mixed_precision")
     known: tuple[MixedPrecision, ...] = get_args(MixedPrecision)
     return next((precision for precision in known if precision == recorded), None)
 
@@ -107,7 +107,7 @@ def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
     path = folder / "config.yaml"
     if not path.is_file():
         raise TrainingError(f"'{folder}' holds last.pt but no config.yaml; use another --run")
-    old = dict(flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    old = dict(flat(read_yaml(path)))
     new = dict(flat(config))
     for key in new | old:
         before, now = old.get(key, "not set"), new.get(key, "not set")
@@ -116,7 +116,10 @@ def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
                 f"run '{folder}' was started with {key} {before}, and now has {now}; "
                 "give it as before, or use another --run"
             )
-    known = (folder / "data.tsv").read_text(encoding="utf-8").splitlines()
+    try:
+        known = (folder / "data.tsv").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"'{folder / 'data.tsv'}' cannot be read: {error}") from error
     if changed := sorted(set(known) ^ set(rows)):
         raise TrainingError(
             f"run '{folder}' was started with other data: {changed[0].split()[0]} differs "
@@ -130,6 +133,38 @@ def write_start(folder: Path, config: Config, rows: Sequence[str]) -> None:
     write_atomically("".join(f"{row}\n" for row in rows), folder / "data.tsv")
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one of the YAML files that a run writes.
+
+    Raises:
+        TrainingError: where it cannot be read, or is damaged.
+    """
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise TrainingError(f"cannot read '{path}': {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainingError(f"'{path}' is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise TrainingError(f"'{path}' is damaged: it holds no keys; use another --run")
+    return values
+
+
+def untrained(folder: Path) -> str | None:
+    """Say that a stage was too short for its warm-up; None if it was not, or nobody knows."""
+    path, checkpoint = folder / "config.yaml", folder / "last.pt"
+    if not path.is_file() or not checkpoint.is_file():
+        return None
+    warmup = dict(flat(read_yaml(path))).get("stage.schedule.warmup_steps", 0)
+    steps = read_checkpoint(checkpoint, {"step"})["step"]
+    if steps >= warmup:
+        return None
+    return (
+        f"stage '{folder.name}' is untrained: it did {steps} steps, and its learning rate rises "
+        f"over the first {warmup}; give it a larger budget"
+    )
+
+
 def append_line(path: Path, values: dict[str, Any]) -> None:
     """Append a line of JSON."""
     with path.open("a", encoding="utf-8") as file:
@@ -141,11 +176,11 @@ def drop_lines_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except ValueError:  # cut off by the kill
+        except (ValueError, TypeError, KeyError):  # cut off by the kill
             continue
     write_atomically("".join(f"{line}\n" for line in kept), path)
 

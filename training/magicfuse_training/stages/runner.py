@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 import yaml
 from rich.console import Console
+from rich.text import Text
 
+from magicfuse_ros.output_files import check_folder
 from magicfuse_training.data.classes import CLASSES, ids_of_people
 from magicfuse_training.data.crops import Batch, CropConfig, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
@@ -28,8 +30,8 @@ from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.accelerator import MixedPrecision
-from magicfuse_training.stages.checkpoint import write_atomically
-from magicfuse_training.stages.run_folder import data_rows
+from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
+from magicfuse_training.stages.run_folder import data_rows, read_yaml, untrained
 from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
 
@@ -43,7 +45,7 @@ class Budget:
 
     minutes: float | None = None
     steps: int | None = None
-    batch: int | None = None  # the default of CropConfig, if None
+    batch: int | None = None  # the stage's, if None, or else the default of CropConfig
     accumulate: int = 1
     mixed_precision: MixedPrecision | None = None  # the fastest of this machine, if None
     workers: int = 1
@@ -76,6 +78,9 @@ def train_stage(
             says so.
         DataError: for a set that is incomplete or damaged.
     """
+    check_folder(folder)  # an error now, and not when all data is read
+    if (checkpoint := folder / "last.pt").exists():
+        read_checkpoint(checkpoint, {"ema"}, mapped=True)
     size = model.preset.height, model.preset.width
     trainer = Trainer(
         stage,
@@ -90,7 +95,7 @@ def train_stage(
     groups = groups or load_groups(sources, *size, names)
     if budget.device_crops and tuple(names) == CLASSES:
         groups = [*groups, *made_night(groups, NIGHTS, budget.seed)]
-    crops = crop_config(budget.batch or CropConfig.batch, names)
+    crops = crop_config(budget.batch or trainer.stage.batch or CropConfig.batch, names)
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
@@ -103,7 +108,7 @@ def train_stage(
         if budget.device_crops
         else Crops(scenes, weights, crops, budget.seed)
     )
-    return trainer.run(
+    trained = trainer.run(
         drawn,
         budget.workers,
         validation=(
@@ -112,6 +117,9 @@ def train_stage(
         data=data_rows(s.folder(s.training_split) for s in sources),
         start=start,
     )
+    if writes and (warning := untrained(folder)):
+        Console().print(Text(warning, "yellow"), soft_wrap=True)
+    return trained
 
 
 def crop_config(batch: int, names: Sequence[str]) -> CropConfig:
@@ -136,9 +144,9 @@ def recorded_data(folder: Path) -> Trained:
         TrainingError: if the folder does not tell.
     """
     try:
-        return Trained(**yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8")))
-    except (OSError, TypeError, yaml.YAMLError) as error:
-        raise TrainingError(f"'{folder}': cannot read data.yaml: {error}") from error
+        return Trained(**read_yaml(folder / "data.yaml"))
+    except TypeError as error:
+        raise TrainingError(f"'{folder / 'data.yaml'}' is damaged: {error}") from error
 
 
 def group_weights(stage: Stage, groups: Groups) -> list[float]:

@@ -31,10 +31,11 @@ class Stage:
     condition_weights: tuple[float, float, float]  # how often each of mix.CONDITIONS is drawn
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     schedule: ScheduleConfig = field(default_factory=CosineSchedule)
+    batch: int | None = None  # crops a step, if a run does not say; None: CropConfig's
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
 
     def overridden_by(self, preset: Preset) -> Stage:
-        """Return the stage with the optimizer and the schedule that a preset has for it."""
+        """Return the stage with the optimizer, schedule and batch that a preset has for it."""
         overrides = preset.training.get(self.name)
         if overrides is None:
             return self
@@ -42,6 +43,7 @@ class Stage:
             self,
             optimizer=overrides.optimizer or self.optimizer,
             schedule=overrides.schedule or self.schedule,
+            batch=overrides.batch or self.batch,
         )
 
 

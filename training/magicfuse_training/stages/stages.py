@@ -20,6 +20,7 @@ from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.data.classes import LOOKALIKE, PEOPLE, RIDERS
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra
+from magicfuse_training.losses.config import HeatConfig, ThermalLossConfig
 from magicfuse_training.losses.image import (
     chroma,
     coarse_l1,
@@ -31,7 +32,6 @@ from magicfuse_training.losses.image import (
 )
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.losses.thermal import (
-    TYPICAL_CONTRAST,
     contrast_loss,
     read_estimate,
     thermal_loss,
@@ -40,10 +40,6 @@ from magicfuse_training.losses.thermal import (
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
-
-TAUS = (0.3, 0.9)  # that training draws from
-MIDDLE_TAU = 0.6
-UNLIT, LIT = 0.3, 0.6  # M, at that tau, up to which nothing and from which all is lit up
 
 
 def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
@@ -58,7 +54,7 @@ def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     target = torch.where(as_thermal[:, None, None, None], thermal, clean)
     target = torch.where(as_fused[:, None, None, None], fused.clamp(0, 1), target)
     latent = model.encoder.encode(target).float()
-    latent = latent + 0.05 * torch.randn_like(latent)  # streams will not hit latents exactly
+    latent = latent + model.preset.losses.latent_noise * torch.randn_like(latent)
     _, *details = model.encoder(batch["degraded"])
     image = model.decoder(latent, *details).float()
     weight = torch.where(as_thermal[:, None, None, None], batch["weight"].sqrt(), 1.0)
@@ -68,21 +64,22 @@ def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
 def _diffusion_loss(
     model: MagicFuse, unet: nn.Module, batch: Batch, image: Tensor, weight: Tensor
 ) -> Tensor:
-    """Return Eq. 7: the weighted squared error of the noise, or in its v form of the velocity."""
+    """Return Eq. 7: the weighted squared error of the noise, or in its v form of the velocity.
+
+    t is uniform over all levels, but for `losses.on_grid` of the draws.
+    """
     abar_all = torch.tensor(model.preset.schedule.alphas_cumprod(), dtype=torch.float32)
     with torch.no_grad():
         x0 = model.encoder.encode(image).float()
     condition = model.encoder(batch["degraded"])[0]
-    grid = [
-        t for k in model.preset.steps for t in model.preset.timesteps(k)
-    ]  # half of the draws fall on the levels that the shipped grids visit
+    grid = [t for k in model.preset.steps for t in model.preset.timesteps(k)]
     anywhere = torch.randint(0, len(abar_all), (len(x0),))
     on_grid = torch.tensor(random.choices(grid, k=len(x0)))
-    t = torch.where(torch.rand(len(x0)) < 0.5, on_grid, anywhere)
+    t = torch.where(torch.rand(len(x0)) < model.preset.losses.on_grid, on_grid, anywhere)
     abar = abar_all[t][:, None, None, None]
     eps = torch.randn_like(x0)
     z = algebra.add_noise(x0, eps, abar)
-    output = unet(condition, model.visible(z, abar), t.float()).float()
+    output = unet(condition, model.seen(z, abar), t.float()).float()
     target = eps if model.prediction == "epsilon" else algebra.velocity(x0, eps, abar)
     error = (output - target).square()
     mean: Tensor = (error * weight).sum() / (weight.sum() * x0.shape[1]).clamp_min(1.0)
@@ -97,10 +94,10 @@ def ikr_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
 
 def ckg_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Eq. 7 for the stream that estimates the thermal image: (degraded, thermal)."""
-    weight = (
-        F.avg_pool2d(batch["weight"], model.preset.autoencoder.scale)
-        * batch["has_thermal"][:, None, None, None]
-    )
+    weight = batch["has_thermal"][:, None, None, None]
+    if model.preset.losses.weigh_people:
+        weight = weight * F.avg_pool2d(batch["weight"], model.preset.autoencoder.scale)
+    weight = weight.expand(-1, 1, *_latent_size(model, batch))
     target = batch["thermal"].expand(-1, 3, -1, -1)
     return {"ckg": _diffusion_loss(model, model.ckg, batch, target, weight)}
 
@@ -136,7 +133,9 @@ def _head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) ->
     return loss
 
 
-def _people(model: MagicFuse, logits: Tensor, tau: Tensor, size: torch.Size) -> Tensor:
+def _people(
+    model: MagicFuse, heat: HeatConfig, logits: Tensor, tau: Tensor, size: torch.Size
+) -> Tensor:
     """Return how far MagImg should light up each pixel, (B, 1, H, W) in [0, 1].
 
     Eq. 11 takes M (1 - tau) of the restored image's weight away where w is 1: that is what F can
@@ -146,8 +145,8 @@ def _people(model: MagicFuse, logits: Tensor, tau: Tensor, size: torch.Size) -> 
     with torch.no_grad():
         mask = logits.softmax(1)[:, ids].sum(1, keepdim=True)
         mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
-    taken = mask * (1 - tau[:, None, None, None]) / (1 - MIDDLE_TAU)
-    return ((taken - UNLIT) / (LIT - UNLIT)).clamp(0, 1)
+    taken = mask * (1 - tau[:, None, None, None]) / (1 - heat.middle_tau)
+    return ((taken - heat.unlit) / (heat.lit - heat.unlit)).clamp(0, 1)
 
 
 def _fusion_loss(
@@ -159,37 +158,39 @@ def _fusion_loss(
 ) -> Tensor:
     """Return Eq. 15 of (restored, thermal, fused) decoded images.
 
-    As published, its visible and thermal images are the real ones where there are. With heat they
-    are our own: F cannot know more, and would learn the mean of what it does not know as a cast.
+    Its visible and thermal images are D(z~_psi) and D(z~_phi), what both streams put out (Algorithm
+    1, lines 18 and 19), never the real ones. With heat the thermal one is what the estimate surely
+    has.
     """
     restored, thermal, fused = images
     day = batch["has_clean"] == 1
     visible = restored.detach().clamp(0, 1)
     estimate = read_estimate(thermal.detach(), model.preset.thermal_uncertainty)
     losses = model.preset.losses
-    if not losses.heat:
-        visible = torch.where(day[:, None, None, None], batch["clean"], visible)
-        known = batch["has_thermal"].bool()[:, None, None, None]
-        warm = torch.where(known, batch["thermal"], estimate.mean.clamp(0, 1))
-        return fusion_loss(fused, visible, warm, day, losses)
+    if losses.heat is None:
+        return fusion_loss(fused, visible, estimate.mean.clamp(0, 1), day, losses)
     people: Tensor | float = 1.0
     if model.preset.mkf.thermal_mask == "probability":
-        people = _people(model, logits, tau, fused.shape[-2:])
+        people = _people(model, losses.heat, logits, tau, fused.shape[-2:])
     return fusion_loss(fused, visible, estimate.surely(), day, losses, people)
 
 
 def _draw_tau(model: MagicFuse, count: int) -> Tensor:
     """Return tau for each sample (B,): all that a user may set, where M is a probability."""
-    if model.preset.mkf.thermal_mask == "probability":
-        return torch.empty(count).uniform_(*TAUS)
+    heat = model.preset.losses.heat
+    if heat is not None and model.preset.mkf.thermal_mask == "probability":
+        return torch.empty(count).uniform_(*heat.taus)
     return torch.full((count,), model.preset.tau)
 
 
-def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Algorithm 1: a shared z_T, a random stop step, a gradient at that step only."""
+def mkf_loss(model: MagicFuse, batch: Batch, *, at_the_end: bool = False) -> dict[str, Tensor]:
+    """Algorithm 1: a shared z_T, a random stop step, a gradient at that step only.
+
+    With `at_the_end` the stop step is always the last one.
+    """
     preset = model.preset
     steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
-    stop = random.randrange(len(steps))
+    stop = len(steps) - 1 if at_the_end else random.randrange(len(steps))
     tau = _draw_tau(model, len(batch["degraded"]))
     with torch.no_grad():
         condition, *details = model.encoder(batch["degraded"])
@@ -210,7 +211,7 @@ def mkf_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
 
 
 def fusion_only_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Algorithm 1 without Eq. 16 (ablation: Model IV)."""
+    """Algorithm 1 without Eq. 16: an ablation."""
     terms = mkf_loss(model, batch)
     return {"fusion": terms["fusion"]}
 
@@ -223,6 +224,8 @@ def _of_classes(model: MagicFuse, label: Tensor, names: Sequence[str]) -> Tensor
 
 def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:
     """The task's own losses on the output of a sampler of `count` steps, through all of them."""
+    weights = model.preset.losses.output
+    assert weights is not None, "stages of a preset without it are refused before"
     steps = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
     tau = _draw_tau(model, len(batch["degraded"]))
     condition, *details = model.encoder(batch["degraded"])
@@ -230,27 +233,31 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     for step in steps:
         streams = model.advance(streams, condition, step, tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
-    known = batch["has_clean"][:, None, None, None]
-    restored, thermal = (
-        model.decoder(x0, *details).float() for x0 in (streams.x0_ikr, streams.x0_ckg)
-    )
-    clean = batch["clean"]
+    clean, known = batch["clean"], (batch["has_clean"] * batch["sharpness"])[:, None, None, None]
+    restored = model.decoder(streams.x0_ikr, *details).float()
     logits = _scores(model, streams.z_seg, details)
-    # MagImg is the restored image but for a few pixels: half of the batch tells where they go.
+    # Decoding is half of the cost, and the other two images are smooth, or the restored one but
+    # for a few pixels: half of the batch teaches them enough.
     some = torch.randperm(len(clean))[: (len(clean) + 1) // 2]
-    fused = model.decoder(streams.x0_mkf[some], *(d[some] for d in details)).float()
+    thermal, fused = (
+        model.decoder(x0[some], *(d[some] for d in details)).float()
+        for x0 in (streams.x0_ckg, streams.x0_mkf)
+    )
     shown = {key: value[some] for key, value in batch.items()}
-    images = (restored[some], thermal[some], fused)
+    images = (restored[some], thermal, fused)
     return {
-        "restored": 15 * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
-        + 30 * weighted_l1(chroma(restored), chroma(clean), known),
-        "segmentation": 2 * _head_loss(model, streams.z_seg, logits, batch),
+        "restored": weights.restored
+        * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
+        + weights.chroma * weighted_l1(chroma(restored), chroma(clean), known),
+        "segmentation": weights.segmentation * _head_loss(model, streams.z_seg, logits, batch),
         "fusion": _fusion_loss(model, shown, images, logits[some], tau[some]),
-        **_estimate_losses(model, batch, thermal),
+        **_estimate_losses(model, weights.thermal, shown, thermal),
     }
 
 
-def _estimate_losses(model: MagicFuse, batch: Batch, decoded: Tensor) -> dict[str, Tensor]:
+def _estimate_losses(
+    model: MagicFuse, weights: ThermalLossConfig, batch: Batch, decoded: Tensor
+) -> dict[str, Tensor]:
     """Return the losses of the thermal estimates in decoded images (B, 3, H, W).
 
     A quarter of the pixels is looked at, others every time: thermal images are smooth.
@@ -268,15 +275,17 @@ def _estimate_losses(model: MagicFuse, batch: Batch, decoded: Tensor) -> dict[st
             batch["weight"][paired][..., rows, columns],
             (labels[paired] == LOOKALIKE)[:, None],
             batch["has_clean"][paired] == 1,
+            weights,
         )
     if len(unpaired):  # people are warm, and far more of them have masks than thermal images
         unseen, label = estimate.mean[unpaired], labels[unpaired]
         people = _of_classes(model, label, PEOPLE)
-        wanted = torch.full((len(unpaired),), TYPICAL_CONTRAST)
-        losses["people"] = 5 * contrast_loss(unseen, people.float(), wanted)
+        wanted = torch.full((len(unpaired),), weights.enough * weights.unseen_contrast)
+        short = contrast_loss(unseen, people.float(), wanted, weights.street)
+        losses["people"] = weights.unseen * short
         unknown = (label >= len(model.preset.classes))[:, None]  # or a set that may hold people
         warm = _of_classes(model, label, (*PEOPLE, *RIDERS, "car")) | unknown
-        losses["unseen"] = unseen_loss(unseen, warm.float())
+        losses["unseen"] = unseen_loss(unseen, warm.float(), weights)
     return losses
 
 

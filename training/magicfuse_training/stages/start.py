@@ -28,9 +28,15 @@ def load_bundle(model: MagicFuse, root: Path) -> Bundle:
 
     Raises:
         BundleError: where it does not verify.
-        TrainingError: where it is not of the model's preset.
+        TrainingError: where it is not of the model's preset, or has other classes.
     """
     bundle = Bundle.load(root)
+    theirs = [c.name for c in bundle.manifest.classes]
+    if theirs != (ours := [c.name for c in model.preset.classes]):
+        raise TrainingError(
+            f"bundle '{root}' has the classes {', '.join(theirs)}; expected those of preset "
+            f"'{model.preset.name}': {', '.join(ours)}"
+        )
     try:
         load_weights(model, bundle)
     except ValueError as error:

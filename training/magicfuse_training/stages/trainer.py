@@ -28,7 +28,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,14 @@ import torch
 from accelerate.utils import broadcast
 from torch import nn
 
+from magicfuse_ros.interrupt import Interrupt
 from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages import run_folder
 from magicfuse_training.stages.accelerator import MixedPrecision, make_accelerator
-from magicfuse_training.stages.checkpoint import load_checkpoint, save_atomically
-from magicfuse_training.stages.loading import load_parts
+from magicfuse_training.stages.checkpoint import load_checkpoint, load_weights, save_atomically
+from magicfuse_training.stages.loading import load_parts, remedies
 from magicfuse_training.stages.monitor import Monitor
 from magicfuse_training.stages.randomness import seed_step
 from magicfuse_training.stages.stage import Stage, StageModule, to_device
@@ -152,7 +153,8 @@ class Trainer:
 
         Raises:
             TrainingError: where the folder's run was started with other settings or other data,
-                the batch cannot be cut, or the loss stays without a finite gradient.
+                the batch cannot be cut, a worker dies, or the loss stays without a finite gradient.
+            KeyboardInterrupt: after Ctrl-C, with the checkpoint of the step that was under way.
         """
         if crops.config.batch % self.parts:
             raise TrainingError(
@@ -165,14 +167,32 @@ class Trainer:
         # It forks: before the monitor starts its threads.
         batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
         if not self.accelerator.is_main_process:
-            self._loop(crops, batches, None)
+            with remedies(workers):
+                self._loop(crops, batches, None)
             return self.ema
         shown = None if validation is None else to_device(validation, self.accelerator.device)
-        with Monitor(self.folder, self.stage, self.at.step, shown) as monitor:
-            self._loop(crops, batches, monitor)
+        # Several processes would not stop at the same step: there Ctrl-C does what it always does.
+        hold = self.accelerator.num_processes == 1
+        with (
+            Monitor(self.folder, self.stage, self.at.step, shown) as monitor,
+            Interrupt(hold) as interrupt,
+            remedies(workers),
+        ):
+            self._loop(crops, batches, monitor, lambda: interrupt.asked)
         return self.ema
 
-    def _loop(self, crops: Crops, batches: Iterator[Batch], monitor: Monitor | None) -> None:
+    def _loop(
+        self,
+        crops: Crops,
+        batches: Iterator[Batch],
+        monitor: Monitor | None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train until the budget is spent, or until `stop` says so after a step.
+
+        Raises:
+            KeyboardInterrupt: in the second case, when the checkpoint is written.
+        """
         size = crops.config.batch
         first, begun, speed = self.at.step, time.monotonic(), 0.0
         last = last_log = last_save = last_examined = begun
@@ -194,6 +214,12 @@ class Trainer:
                 continue
             speed = size * (self.at.step - first) / (now - begun)
             monitor.show(self.progress, self.at.step, self.means, self._state(speed))
+            if stop():
+                self.save()
+                raise KeyboardInterrupt(
+                    f"interrupted after step {self.at.step} of stage '{self.stage.name}', which "
+                    f"'{self.checkpoint}' holds; the same command goes on from there"
+                )
             if now - last_log > LOG_EVERY_S:
                 last_log = now
                 monitor.log(self.at.step, self.at.elapsed, self.means, self._state(speed))
@@ -297,8 +323,8 @@ class Trainer:
 
     def _load(self) -> None:
         state = load_checkpoint(self.checkpoint, set(self._checkpoint()))
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
+        load_weights(self.model, state["model"], self.checkpoint)
+        load_weights(self.ema, state["ema"], self.checkpoint)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,164 @@
+"""What the launch files share: their arguments, and how a node is started.
+
+Every launch file takes these arguments, lists them, and passes them on to all that it starts.
+Launch files run in the Python of `ros2`, so they import only ROS and the standard library.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from launch import LaunchContext, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription
+from launch.events.process import ProcessExited
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+PACKAGE = "magicfuse_ros"
+SHARE = Path(__file__).parents[1]
+PROFILE = SHARE / "config" / "fastdds.xml"
+PROFILE_VARIABLE = (
+    "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
+    else "FASTDDS_DEFAULT_PROFILES_FILE"
+)
+RESPAWN_DELAY_S = 2.0
+REFUSED = 1  # exit code of a node that cannot start, for a reason that only the user can change
+
+# Default and description of each argument; what is empty is left to params_file.
+ARGUMENTS = {
+    "image": ("image", "camera topic"),
+    "image_transport": ("", "raw or compressed"),
+    "bundle": ("", "folder of a bundle"),
+    "backend": ("", "auto, tensorrt_rtx, tensorrt, openvino or onnxruntime"),
+    "precision": ("", "auto, fp32, fp16 or int8"),
+    "threads": ("", "CPU threads of a network; 0: all cores"),
+    "params_file": (str(SHARE / "config" / "fuse.yaml"), "file with the parameters of fuse_node"),
+    "namespace": ("", "namespace of the nodes"),
+    "use_sim_time": ("false", "true: the nodes take the time from /clock"),
+    "autostart": (
+        "true",
+        "true: the nodes configure and activate themselves; false: a lifecycle manager does",
+    ),
+    "respawn": ("true", "true: a node that died is started again"),
+    "fastdds_profile": (
+        "false",
+        "true: Fast DDS with the package's profile for images and clouds; or a profile's path",
+    ),
+}
+
+
+def declare(
+    omit: tuple[str, ...] = (), **changes: tuple[str | None, str]
+) -> list[DeclareLaunchArgument]:
+    """Declare the arguments, some of them left out, changed or added.
+
+    Args:
+        omit: names of `ARGUMENTS` that the launch file sets itself.
+        changes: default and description by name; None as the default: the argument is required.
+    """
+    return [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in {**changes, **ARGUMENTS, **changes}.items()
+        if name not in omit
+    ]
+
+
+def value(context: LaunchContext, name: str) -> str:
+    """Return the value of an argument."""
+    return str(LaunchConfiguration(name).perform(context)).strip()
+
+
+def flag(context: LaunchContext, name: str) -> bool:
+    """Return whether an argument is true."""
+    given = value(context, name)
+    if given.lower() not in ("true", "false"):
+        raise RuntimeError(f"{name} is '{given}'; expected true or false")
+    return given.lower() == "true"
+
+
+def number(context: LaunchContext, name: str, kind: type[int] | type[float]) -> int | float:
+    """Return the value of an argument as a number."""
+    given = value(context, name)
+    try:
+        return kind(given)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise RuntimeError(f"{name} is '{given}'; expected {expected}") from None
+
+
+def text(given: str) -> ParameterValue:
+    """Return a string as a parameter's value; launch would make a number of '7'."""
+    return ParameterValue(given, value_type=str)
+
+
+def managed_node(
+    context: LaunchContext,
+    executable: str,
+    params_file: str,
+    parameters: dict[str, Any],
+    remappings: list[tuple[str, str]],
+) -> Node:
+    """Return a lifecycle node.
+
+    A node that dies is started again (respawn). One that refuses its configuration ends the launch:
+    it would refuse it for ever.
+
+    Args:
+        context: with the arguments.
+        executable: of the package; also the node's name.
+        params_file: name of the argument with its parameter file.
+        parameters: further parameters, which go before the file's.
+        remappings: of its topics.
+    """
+    file = Path(value(context, params_file)).expanduser()
+    if not file.is_file():
+        raise RuntimeError(f"{params_file} is '{file}', which is not a file")
+    # The node starts itself: a request from here may get lost after a crash, while DDS still takes
+    # the dead node's service for alive.
+    switches = {name: flag(context, name) for name in ("use_sim_time", "autostart")}
+    return Node(
+        package=PACKAGE,
+        executable=executable,
+        name=executable,
+        namespace=value(context, "namespace"),
+        parameters=[str(file), {**parameters, **switches}],
+        remappings=remappings,
+        additional_env=environment(context),
+        respawn=flag(context, "respawn"),
+        respawn_delay=RESPAWN_DELAY_S,
+        on_exit=_end_if_refused,
+        output="screen",
+    )
+
+
+def _end_if_refused(event: ProcessExited, context: LaunchContext) -> None:
+    if event.returncode == REFUSED and not context.is_shutdown:
+        # Launch logs it, stops all that runs, and ends with a code other than 0.
+        raise RuntimeError(f"{event.process_name} cannot start; its message above says why")
+
+
+def environment(context: LaunchContext) -> dict[str, str]:
+    """Return the environment variables that make a process use the Fast DDS profile."""
+    given = value(context, "fastdds_profile")
+    if given.lower() in ("", "false"):
+        return {}
+    path = PROFILE if given.lower() == "true" else Path(given).expanduser()
+    if not path.is_file():
+        raise RuntimeError(f"fastdds_profile is '{given}'; expected true, false or a file's path")
+    return {PROFILE_VARIABLE: str(path)}
+
+
+def fuse(arguments: dict[str, str]) -> LaunchDescriptionEntity:
+    """Return fuse.launch.py with these arguments, which hold for nothing else."""
+    source = PythonLaunchDescriptionSource(str(SHARE / "launch" / "fuse.launch.py"))
+    include = IncludeLaunchDescription(source, launch_arguments=arguments.items())
+    return GroupAction([include], scoped=True)
+
+
+def passed_on(context: LaunchContext, **changes: str) -> dict[str, str]:
+    """Return the arguments for `fuse`: those of this launch file, some of them changed."""
+    names = [name for name in ARGUMENTS if name not in changes]
+    return {**{name: value(context, name) for name in names}, **changes}

@@ -1,0 +1,222 @@
+"""The CUDA runtime library, libcudart: found, loaded and called with ctypes.
+
+Only calls whose signature is the same in CUDA 12 and 13 are used, so either serves. The first that
+the driver accepts is taken: the system's, that of a toolkit, or that of the wheels
+nvidia-cuda-runtime-cu12 and nvidia-cuda-runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Iterator
+from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
+from pathlib import Path
+from typing import Any
+
+from magicfuse_ros.errors import BackendError, DeviceLostError
+
+MAJORS = (13, 12)
+COPY_TO_DEVICE, COPY_TO_HOST, COPY_ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
+STREAM_NON_BLOCKING = 1
+CAPTURE_THREAD_LOCAL = 1  # cudaStreamCaptureMode
+EVENT_DEFAULT, EVENT_EXTERNAL = 0, 1  # how an event is recorded
+SCHEDULE_BLOCKING_SYNC = 4  # a waiting thread sleeps
+COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76  # cudaDeviceAttr
+
+_SUCCESS = 0
+_INSUFFICIENT_DRIVER = 35
+_NO_DEVICE = 100
+# After these every call fails until the process ends: cudaError's documentation says so of most;
+# an ECC error (214), a destroyed context (709) and an unknown error (999) are no better.
+_LOST = frozenset({214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999})
+
+_TOOLKITS = ("/usr/local/cuda/lib64", "/usr/local/cuda/targets/*/lib", "/usr/local/cuda-*/lib64")
+_OUT = POINTER(c_void_p)
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "cudaDriverGetVersion": (POINTER(c_int),),
+    "cudaRuntimeGetVersion": (POINTER(c_int),),
+    "cudaGetDeviceCount": (POINTER(c_int),),
+    "cudaSetDevice": (c_int,),
+    "cudaSetDeviceFlags": (c_uint,),
+    "cudaDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
+    "cudaMemGetInfo": (POINTER(c_size_t), POINTER(c_size_t)),
+    "cudaMalloc": (_OUT, c_size_t),
+    "cudaFree": (c_void_p,),
+    "cudaHostAlloc": (_OUT, c_size_t, c_uint),
+    "cudaFreeHost": (c_void_p,),
+    "cudaMemcpyAsync": (c_void_p, c_void_p, c_size_t, c_int, c_void_p),
+    "cudaStreamCreateWithFlags": (_OUT, c_uint),
+    "cudaStreamDestroy": (c_void_p,),
+    "cudaStreamSynchronize": (c_void_p,),
+    "cudaStreamBeginCapture": (c_void_p, c_int),
+    "cudaStreamEndCapture": (c_void_p, _OUT),
+    "cudaGraphInstantiateWithFlags": (_OUT, c_void_p, c_ulonglong),
+    "cudaGraphLaunch": (c_void_p, c_void_p),
+    "cudaGraphDestroy": (c_void_p,),
+    "cudaGraphExecDestroy": (c_void_p,),
+    "cudaEventCreateWithFlags": (_OUT, c_uint),
+    "cudaEventDestroy": (c_void_p,),
+    "cudaEventRecordWithFlags": (c_void_p, c_void_p, c_uint),
+    "cudaEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+}
+
+
+class CudaRuntime:
+    """A loaded libcudart.
+
+    Attributes:
+        path: of the library, as it was loaded.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Load the library.
+
+        Raises:
+            OSError: if it is not there or cannot be loaded.
+            AttributeError: if it lacks a function.
+        """
+        self.path = path
+        self._library = ctypes.CDLL(path)
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(self._library, name)
+            function.argtypes, function.restype = arguments, c_int
+        for name in ("cudaGetErrorName", "cudaGetErrorString"):
+            function = getattr(self._library, name)
+            function.argtypes, function.restype = (c_int,), c_char_p
+
+    def status(self, name: str, *arguments: Any) -> int:
+        """Call a function; return its status. For what must not raise, such as giving back."""
+        return int(getattr(self._library, name)(*arguments))
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function.
+
+        Raises:
+            DeviceLostError: if it failed and CUDA is of no use any more in this process.
+            BackendError: if it failed otherwise.
+        """
+        if status := self.status(name, *arguments):
+            message = f"{name}: {self.describe(status)}"
+            raise (DeviceLostError if status in _LOST else BackendError)(message)
+
+    def get(self, name: str, kind: Any, *arguments: Any) -> Any:
+        """Call a function whose first argument is where it puts its result, which is returned.
+
+        Errors: see `call`.
+        """
+        result = kind()
+        self.call(name, ctypes.byref(result), *arguments)
+        return result.value
+
+    def describe(self, status: int) -> str:
+        """Return a status as "cudaErrorNoDevice (100): no CUDA-capable device is detected"."""
+        name, text = (
+            getattr(self._library, f)(status).decode()
+            for f in ("cudaGetErrorName", "cudaGetErrorString")
+        )
+        return f"{name} ({status}): {text}"
+
+    def version(self) -> str:
+        """Return the library's CUDA release, such as "12.6"."""
+        return _release(self.get("cudaRuntimeGetVersion", c_int))
+
+    def driver_version(self) -> str:
+        """Return the latest CUDA release that the driver serves; empty without a driver."""
+        version = self.get("cudaDriverGetVersion", c_int)
+        return _release(version) if version else ""
+
+    def obstacle(self) -> str:
+        """Return why this library finds no GPU to use; empty where it finds one."""
+        count = c_int()
+        status = self.status("cudaGetDeviceCount", ctypes.byref(count))
+        if status == _SUCCESS and count.value:
+            return ""
+        if status == _INSUFFICIENT_DRIVER:
+            if not (driver := self.driver_version()):
+                return (
+                    "no NVIDIA driver is loaded: libcuda.so.1 is missing or of no use here; in a "
+                    "container, start it with the GPU (--gpus all, on a Jetson --runtime nvidia)"
+                )
+            remedy = "update the driver"
+            if not self.version().startswith("12."):
+                remedy += ", or pip install nvidia-cuda-runtime-cu12"
+            return (
+                f"the NVIDIA driver is too old: it serves CUDA {driver}, '{self.path}' is of CUDA "
+                f"{self.version()}; {remedy}"
+            )
+        if status in (_SUCCESS, _NO_DEVICE):
+            return (
+                "the NVIDIA driver sees no GPU: none is there, CUDA_VISIBLE_DEVICES hides it, or a "
+                "container was started without it"
+            )
+        return self.describe(status)
+
+
+_loaded: list[CudaRuntime] = []  # kept for the life of the process
+
+
+def load() -> tuple[CudaRuntime | None, str]:
+    """Return the first libcudart that finds a GPU, or None and what stands in the way.
+
+    The reason is that of the oldest library that was found, as a driver serves it first.
+    """
+    if _loaded:
+        return _loaded[0], ""
+    reason = (
+        "the CUDA runtime is not installed: no libcudart.so.12 or .13 in the library path, in "
+        "/usr/local/cuda or in this Python's packages; pip install nvidia-cuda-runtime-cu12"
+    )
+    found = False
+    for path in _candidates():
+        try:
+            runtime = CudaRuntime(path)
+        except (OSError, AttributeError) as error:
+            if "/" in path and not found:  # a file that is there; bare names are only looked for
+                reason = f"the CUDA runtime '{path}' cannot be used: {error}"
+            continue
+        found = True
+        if not (reason := runtime.obstacle()):
+            _loaded.append(runtime)
+            return runtime, ""
+    return None, reason
+
+
+def device_name(index: int) -> str:
+    """Return a GPU's product name, which only the driver's own library tells without a struct.
+
+    Raises:
+        BackendError: if that fails.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise BackendError(f"the NVIDIA driver's library cannot be loaded: {error}") from error
+    name, device = ctypes.create_string_buffer(256), c_int()
+    status = (
+        driver.cuInit(c_uint(0))
+        or driver.cuDeviceGet(ctypes.byref(device), c_int(index))
+        or driver.cuDeviceGetName(name, c_int(len(name)), device)
+    )
+    if status:
+        raise BackendError(f"the NVIDIA driver does not name its GPU {index}: error {status}")
+    return name.value.decode(errors="replace")
+
+
+def _candidates() -> Iterator[str]:
+    """Yield names and paths to try, each major's from the most particular to the system's."""
+    for major in MAJORS:
+        file = f"libcudart.so.{major}"
+        yield file
+        for folder in _TOOLKITS:
+            yield from map(str, sorted(Path("/").glob(f"{folder[1:]}/{file}")))
+        try:
+            wheels = importlib.util.find_spec("nvidia")
+        except (ImportError, ValueError):
+            wheels = None
+        for root in (wheels and wheels.submodule_search_locations) or ():
+            yield from map(str, sorted(Path(root).glob(f"*/lib/{file}")))
+
+
+def _release(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -1,0 +1,114 @@
+"""What a fault report must name: machine, GPU, system, libraries, ROS; nothing of its owner."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from magicfuse_ros import __version__
+from magicfuse_ros.bench.gpu import find_gpu
+from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
+
+# Module, and the names under which it is distributed.
+_LIBRARIES = {
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "onnx": ("onnx",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13"),
+    "pydantic": ("pydantic",),
+    "av": ("av",),
+    "rosbags": ("rosbags",),
+}
+
+
+def facts() -> dict[str, str]:
+    """Return name and value of each fact, in the order in which they are read best."""
+    gpu, reason = find_gpu()
+    found = {
+        "magicfuse_ros": f"{__version__}, commit {current_commit(Path(__file__).parent)}",
+        "CPU": f"{cpu_name()}, {core_count()} cores, {platform.machine()}",
+        "memory": _memory(),
+        "GPU": reason,
+    }
+    if gpu is not None:
+        found["GPU"] = (
+            f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_mb} MB"
+        )
+        found["driver"] = f"{gpu.driver}, serves CUDA {gpu.driver_cuda}"
+        found["CUDA runtime"] = gpu.runtime
+        found["power mode"] = gpu.power_mode
+        if gpu.module:
+            found["module"] = f"{gpu.module}, {gpu.jetpack}".rstrip(", ")
+    return {
+        **found,
+        "system": f"{_system()}, Linux {platform.release()}",
+        "Python": f"{platform.python_version()}, {'venv' if _in_venv() else 'of the system'}",
+        "numpy": np.__version__,
+        "OpenCV": cv2.__version__,
+        **{module: _version(module, names) for module, names in _LIBRARIES.items()},
+        "ROS": _ros(),
+    }
+
+
+def block(sections: dict[str, list[str]]) -> str:
+    """Return Markdown that can be pasted into an issue: a fenced block of titled lines."""
+    lines = ["```text"]
+    for title, content in sections.items():
+        lines += [title, *(f"  {line}" for line in content)]
+    return "\n".join([*lines, "```"])
+
+
+def aligned(pairs: dict[str, str]) -> list[str]:
+    """Return lines of names and values in two columns."""
+    width = max(map(len, pairs))
+    return [f"{name:<{width}}  {value}" for name, value in pairs.items()]
+
+
+def _version(module: str, distributions: tuple[str, ...]) -> str:
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    # As apt installs some; importing one to ask it could end the process.
+    return "installed, of unknown version" if importlib.util.find_spec(module) else "not installed"
+
+
+def _memory() -> str:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{pages / 2**30:.1f} GiB"
+
+
+def _system() -> str:
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+    except OSError:
+        return "unknown system"
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)
+    return match[1] if match else "unknown system"
+
+
+def _in_venv() -> bool:
+    return sys.prefix != sys.base_prefix
+
+
+def _ros() -> str:
+    distro = os.environ.get("ROS_DISTRO", "")
+    if importlib.util.find_spec("rclpy") is None:
+        return f"{distro}, but rclpy cannot be imported" if distro else "none in this shell"
+    try:
+        from rclpy.utilities import get_rmw_implementation_identifier
+
+        rmw = get_rmw_implementation_identifier()
+    except Exception as error:  # whatever a broken installation raises
+        rmw = f"no rmw ({error})"
+    return f"{distro or 'installed as wheels'}, {rmw}"

@@ -1,0 +1,56 @@
+"""`magicfuse build --check`: runs what was built, and says how far it is from the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from magicfuse_ros import backends
+from magicfuse_ros.bench.facts import aligned, block, facts
+from magicfuse_ros.bench.worker import resident_mb
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.engine_cache import Precision
+from magicfuse_ros.selftest import LIMITS, Row, check, reference_for
+
+
+def check_engines(bundle: Bundle, name: str, precision: Precision) -> bool:
+    """Compare a backend with the CPU and print a report; return whether all is within its limits.
+
+    Raises:
+        MagicFuseError: if the backend cannot run here, an engine cannot be loaded or run, or there
+            is nothing to compare it with.
+    """
+    reference = reference_for(name)
+    backend: Any = backends.select(name, precision=precision)
+    rows = check(bundle, backend, reference)
+    passed = all(row.passed for row in rows)
+    limits = LIMITS[precision]
+    lines = [_line(row) for row in rows]
+    memory = [f"{resident_mb():.0f} MB of this process"]
+    if hasattr(backend, "memory"):
+        free, total = backend.memory()
+        memory.append(f"{(total - free) >> 20} of {total >> 20} MB on the GPU, of all processes")
+    compared = (
+        f"{bundle.manifest.name} ({bundle.fingerprint[:12]}) on {backend.name} {backend.version}, "
+        f"{precision}, against {reference.name} {reference.version}"
+    )
+    sections = {
+        compared: lines,
+        f"limits: {limits.db:.0f} dB, {100 * limits.labels:.1f} % of the labels": [
+            "all within them" if passed else "TOO FAR: " + ", ".join(_failed(rows))
+        ],
+        "memory": memory,
+        "machine": aligned(facts()),
+    }
+    typer.echo(block(sections))
+    return passed
+
+
+def _failed(rows: list[Row]) -> list[str]:
+    return [row.what for row in rows if not row.passed]
+
+
+def _line(row: Row) -> str:
+    labels = "" if row.labels is None else f", {100 * row.labels:.2f} % of the labels"
+    return f"{row.what:<12} {row.ms:8.2f} ms  {row.db:6.1f} dB ({row.worst}){labels}"

@@ -1,0 +1,65 @@
+"""`magicfuse doctor`: says what can run here and what is missing, to a reader or in an issue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from magicfuse_ros import backends
+from magicfuse_ros.bench.facts import aligned, block, facts
+from magicfuse_ros.bench.scene import street
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.errors import BackendError, MagicFuseError
+from magicfuse_ros.fuser import Fuser
+
+FRAMES = 10
+
+
+def doctor_command(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle folder; the default bundle if omitted.")
+    ] = None,
+) -> None:
+    """Look at machine, libraries and engines, and fuse a drawn image; can be pasted into issues.
+
+    Ends with exit code 1 if nothing here can fuse.
+    """
+    sections = {"machine": aligned(facts())}
+    able = False
+    try:
+        loaded = Bundle.load(bundle or default_bundle())
+    except MagicFuseError as error:
+        sections["bundle"] = [f"cannot be used: {error}"]
+    else:
+        sections["bundle"] = [f"{loaded.manifest.name}, fingerprint {loaded.fingerprint[:12]}"]
+        sections["backends"] = aligned(
+            {name: _usable(name, loaded) for name in backends.BACKENDS if name != "auto"}
+        )
+        able, sections["auto"] = _fuse(loaded)
+    typer.echo(block(sections))
+    if not able:
+        raise typer.Exit(1)
+
+
+def _usable(name: str, bundle: Bundle) -> str:
+    """Return whether a backend can run a bundle here, or why it cannot and what would help."""
+    return backends.obstacle(name, bundle) or "can run"
+
+
+def _fuse(bundle: Bundle) -> tuple[bool, list[str]]:
+    """Fuse a drawn image with what `auto` takes; return whether that worked, and what to say."""
+    try:
+        choice = backends.choose("auto", "auto", bundle)
+        backend = backends.select(choice.used, precision=choice.precision)
+        fuser = Fuser(bundle, backend)
+        image = street(bundle.manifest.height, bundle.manifest.width)
+        fuser(image)
+        ms = median(fuser(image).stages_ms["total"] for _ in range(FRAMES))
+    except BackendError as error:
+        return False, [str(error)]
+    line = f"{choice.used} {backend.version} in {choice.precision} on {backend.device}"
+    return True, [f"{line}: a frame of all outputs takes {ms:.1f} ms, K = {fuser.steps}"]

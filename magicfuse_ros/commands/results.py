@@ -1,0 +1,128 @@
+"""The folder of results of `magicfuse run`: kept apart from the inputs, and from older results.
+
+OUT/KIND/FRAME.png    an image for every frame, in a folder for each of `KINDS`
+OUT/contact_sheet.png
+OUT/report.json       names the frames
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from magicfuse_ros.errors import MediaError
+from magicfuse_ros.fuser import OUTPUTS
+from magicfuse_ros.media import Source, open_source
+from magicfuse_ros.media.pictures import (
+    PICTURE_SUFFIXES,
+    PictureSource,
+    left_out,
+    pictures_in,
+)
+from magicfuse_ros.media.several import SeveralSources
+
+KINDS = (*OUTPUTS, "overlay")
+CONTACT_SHEET = "contact_sheet.png"
+REPORT = "report.json"
+_SHOWN = 3
+
+
+def open_inputs(paths: Sequence[Path], topic: str | None, console: Console) -> Source:
+    """Open one or several inputs; the contact sheet of earlier results is no picture to fuse.
+
+    Raises:
+        MediaError: as `open_source`.
+    """
+    if len(paths) == 1:
+        return _open(paths[0], topic, console)
+    return SeveralSources([_open(path, topic, console, one_of_several=True) for path in paths])
+
+
+def _open(path: Path, topic: str | None, console: Console, one_of_several: bool = False) -> Source:
+    if one_of_several and path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not topic:
+        return PictureSource(path, [path])  # as in a folder, one that is empty is refused later
+    source = open_source(path, topic)
+    if not (isinstance(source, PictureSource) and path.is_dir()):
+        return source
+    if others := left_out(path):
+        shown = ", ".join(f"'{other.name}'" for other in others[:_SHOWN])
+        line = f"not taken in '{path}': {shown}{', ...' if len(others) > _SHOWN else ''}"
+        line += f" ({len(others)} in all), which are no pictures"
+        console.print(Text(line, "dim"), soft_wrap=True)
+    pictures = pictures_in(path)
+    others = [picture for picture in pictures if picture.name != CONTACT_SHEET]
+    if len(others) == len(pictures) or read_report(path) is None:
+        return source
+    sheet = path / CONTACT_SHEET
+    if not others:
+        raise MediaError(f"folder '{path}' holds no picture but '{sheet}', which is a result")
+    console.print(Text(f"left out '{sheet}': it is a result", "yellow"), soft_wrap=True)
+    return PictureSource(path, others)
+
+
+def check_apart(inputs: Sequence[Path], out: Path) -> None:
+    """Check that no result would be written among the inputs, or over one of them.
+
+    Raises:
+        MediaError: naming the input and the folder.
+    """
+    folder = out.resolve()
+    results = [folder / name for name in (*KINDS, CONTACT_SHEET, REPORT)]
+    for path in inputs:
+        found = path.resolve()
+        if found == folder and found.is_dir():
+            raise MediaError(
+                f"out is '{out}', the input itself: results would lie among its files; "
+                f"expected another folder, such as '{out / 'fused'}'"
+            )
+        if any(result == found or result in found.parents for result in results):
+            raise MediaError(
+                f"input '{path}' lies where the results in '{out}' go; expected another out"
+            )
+
+
+def remove_earlier(out: Path, console: Console) -> None:
+    """Remove the results of an earlier run, which its report names, and say so.
+
+    Raises:
+        MediaError: if a file cannot be removed.
+    """
+    report = read_report(out)
+    try:
+        if report is not None:
+            names = [str(frame["name"]) for frame in report["frames"]]
+            for kind in KINDS:
+                for name in names:
+                    if Path(name).name == name:  # else it was not written by us
+                        (out / kind / f"{name}.png").unlink(missing_ok=True)
+            for name in (CONTACT_SHEET, REPORT):
+                (out / name).unlink(missing_ok=True)
+            line = f"replaced the results of an earlier run in '{out}', {len(names)} frames"
+            console.print(Text(line, "yellow"), soft_wrap=True)
+        for kind in KINDS:
+            if (out / kind).is_dir() and (others := len(list((out / kind).iterdir()))):
+                line = f"'{out / kind}' holds {others} other files, which stay beside the results"
+                console.print(Text(line, "yellow"), soft_wrap=True)
+    except OSError as error:
+        raise MediaError(f"cannot remove '{error.filename}': {error.strerror}") from error
+
+
+def remove_frame(out: Path, name: str) -> None:
+    """Remove the images of a frame that was not finished: report and images always agree."""
+    for kind in KINDS:
+        (out / kind / f"{name}.png").unlink(missing_ok=True)
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """Return the report of results in a folder; None if there is none, or it is of another kind."""
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        assert all(isinstance(frame["name"], str) for frame in report["frames"])
+        return report if "median_ms" in report else None
+    except (OSError, ValueError, TypeError, KeyError, AssertionError):
+        return None

@@ -1,0 +1,118 @@
+"""Pixels of `sensor_msgs/CompressedImage`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec import jpeg, png
+from magicfuse_ros.image_codec.bit_depth import BitDepth
+from magicfuse_ros.image_codec.pixels import Image, rgb_of_bgr
+from magicfuse_ros.image_codec.raw import ENCODINGS, decode, is_mosaic, is_yuv
+
+COMPRESSED_FORMATS: tuple[str, ...] = ("jpeg", "png")
+MAX_PIXELS = 2**26  # 200 MB as RGB
+_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "mjpeg": "jpeg", "mjpg": "jpeg", "png": "png"}
+
+
+class Format(NamedTuple):
+    """What the `format` of a message says: `ENCODING; CODEC compressed ORDER`.
+
+    Attributes:
+        encoding: of the raw image that was compressed; empty if it is not told.
+        codec: as it is written, in lower case; empty if it is not told.
+        swapped: the file holds blue where others hold red.
+    """
+
+    encoding: str
+    codec: str
+    swapped: bool
+
+
+def parse_format(text: str) -> Format:
+    """Read a format as image_transport and camera drivers write it; every part may be missing."""
+    encoding, _, rest = text.rpartition(";")
+    words = rest.lower().split() or [""]
+    order = words[2] if words[1:2] == ["compressed"] and len(words) > 2 else ""
+    codec = words[0].removeprefix("image/").removeprefix(".")
+    # Coders take BGR, as OpenCV does: whoever gives them RGB gets a file with the two exchanged.
+    return Format(encoding.strip(), codec, order.startswith("rgb"))
+
+
+def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> Image:
+    """Decode the fields of a `sensor_msgs/CompressedImage`.
+
+    Args:
+        format: for example `jpeg` or `rgb8; png compressed bgr8`. Which of the two codecs it is,
+            and whether an empty format is one of them, the data tells.
+        data: any buffer of bytes.
+        depth: of the camera's 16-bit images so far; None judges the image by itself.
+
+    Returns:
+        A new RGB image, HxWx3 uint8, as the sensor sees it: an Exif orientation is not applied,
+        so that it fits the camera_info.
+
+    Raises:
+        FrameError: for another format, for depth or the single channel of a mosaic or YUV image in
+            a JPEG, for data that is damaged or no image, or one of over `MAX_PIXELS`.
+    """
+    told = parse_format(format)
+    if told.codec and told.codec not in _CODECS:
+        raise FrameError(
+            f"compressed format is {format!r}; supported are {', '.join(COMPRESSED_FORMATS)}"
+        )
+    content = np.frombuffer(data, np.uint8).tobytes()
+    if content.startswith(jpeg.MAGIC):
+        header = jpeg.read_header(content)
+        _check_size(header.height, header.width)
+        _check_channels(format, told.encoding, header.channels, lossless=False)
+        rgb, _ = jpeg.decode(content)
+    elif content.startswith(png.MAGIC):
+        _check_size(*png.size(content))
+        pixels = png.decode(content)
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        _check_channels(format, told.encoding, channels, lossless=True)
+        rgb = _png_to_rgb(pixels, told.encoding, depth)
+    elif not content:
+        raise FrameError("image data is empty")
+    else:
+        raise FrameError(f"{len(content)} bytes of image data are damaged: neither JPEG nor PNG")
+    return rgb_of_bgr(rgb) if told.swapped else rgb
+
+
+def _png_to_rgb(pixels: Any, encoding: str, depth: BitDepth | None) -> Image:
+    if is_mosaic(encoding) and pixels.ndim == 2:
+        height, width = pixels.shape
+        bits = 8 * pixels.itemsize
+        name = f"{encoding.rstrip('0123456789')}{bits}"
+        little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
+        return decode(name, height, width, width * bits // 8, 0, little.reshape(-1), depth)
+    if pixels.dtype == np.uint16:
+        pixels = (depth or BitDepth()).to_8_bits(pixels)
+    return rgb_of_bgr(pixels)
+
+
+def _check_size(height: int, width: int) -> None:
+    """Look at the header alone: a few damaged bytes there would make the decoder take gigabytes."""
+    if width * height > MAX_PIXELS:
+        raise FrameError(f"image is {width}x{height}; at most {MAX_PIXELS} pixels are decoded")
+
+
+def _check_channels(format: str, encoding: str, channels: int, lossless: bool) -> None:
+    """Tell a picture from what was squeezed into a gray one."""
+    if not encoding or channels > 1:
+        return
+    if is_mosaic(encoding) and not lossless:
+        raise FrameError(
+            f"compressed format is {format!r}; JPEG spoils the colours of a mosaic: debayer it "
+            "first, for example with image_proc's debayer node"
+        )
+    if is_yuv(encoding):
+        raise FrameError(
+            f"compressed format is {format!r}; its gray file is no picture: let the camera driver "
+            "or image_proc convert it to rgb8 first"
+        )
+    if encoding not in ENCODINGS:
+        raise FrameError(f"compressed format is {format!r}; {encoding!r} is no camera image")

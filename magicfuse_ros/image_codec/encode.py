@@ -1,0 +1,62 @@
+"""RGB images and masks to the fields of a `sensor_msgs/Image`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec.pixels import Image
+
+
+class Encoded(NamedTuple):
+    """The size fields and the data of a `sensor_msgs/Image`.
+
+    `data` is one-dimensional, uint8, C-contiguous and `step * height` long: a buffer that
+    `array.frombytes` takes as it is.
+    """
+
+    height: int
+    width: int
+    step: int
+    data: Image
+
+
+def encode_bgr8(image: Image, out: Image | None = None) -> Encoded:
+    """Encode an RGB image, HxWx3 uint8, as bgr8 without row padding.
+
+    Args:
+        image: not changed.
+        out: as many bytes, one-dimensional and contiguous, to hold the data; None: a new array.
+
+    Raises:
+        FrameError: for another dtype or shape of `image`.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise FrameError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
+    height, width = image.shape[:2]
+    data = np.empty(image.size, np.uint8) if out is None else out
+    cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=data.reshape(image.shape))
+    return Encoded(height, width, 3 * width, data)
+
+
+def encode_mono8(image: Image, out: Image | None = None) -> Encoded:
+    """Encode a gray image or a mask, HxW uint8, as mono8 without row padding (step == width).
+
+    Args:
+        image: not changed.
+        out: as many bytes, one-dimensional and contiguous, to hold the data; None: the data is a
+            view of `image` where that is contiguous.
+
+    Raises:
+        FrameError: for another dtype or shape of `image`.
+    """
+    if image.dtype != np.uint8 or image.ndim != 2 or image.size == 0:
+        raise FrameError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W)")
+    height, width = image.shape
+    if out is None:
+        return Encoded(height, width, width, np.ascontiguousarray(image).reshape(-1))
+    np.copyto(out.reshape(image.shape), image)
+    return Encoded(height, width, width, out)

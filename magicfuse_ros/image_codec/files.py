@@ -1,0 +1,177 @@
+"""Picture files: the one reader of `magicfuse` and of the training package.
+
+JPEG and PNG go through the same decoders as messages do, the others through Pillow, which knows
+the maxval of a PNM and the types of a TIFF. A picture is turned as its Exif orientation says.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import PIL.ImageOps
+import PIL.TiffImagePlugin
+
+from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec import jpeg, png
+from magicfuse_ros.image_codec.bit_depth import BitDepth, scaled
+from magicfuse_ros.image_codec.pixels import Image, converted, decoded_by_opencv
+
+Pixels = npt.NDArray[Any]
+
+_TIFF = (b"II*\0", b"MM\0*")
+_FORMATS = ("BMP", "PPM", "TIFF", "WEBP")
+_MAX_PIXELS = 2**27  # 400 MB as RGB; cameras of telephones have up to 108 million
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of Exif and TIFF
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError)
+
+
+def decode_picture(data: bytes) -> Pixels:
+    """Decode a picture file as it is stored, but upright.
+
+    Returns:
+        uint8, uint16 or float32: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, C-contiguous. A
+        PNM's levels are brought to 8 bits by its maxval, unless that is 65535.
+
+    Raises:
+        FrameError: if the data is empty, no picture, too large, cut or damaged.
+    """
+    if not data:
+        raise FrameError("image data is empty")
+    if data.startswith(jpeg.MAGIC):
+        header = jpeg.read_header(data)
+        _check_size(header.height, header.width)
+        rgb, channels = jpeg.decode(data)
+        pixels: Pixels = rgb[..., 0] if channels == 1 else rgb
+    elif data.startswith(png.MAGIC):
+        _check_size(*png.size(data))
+        pixels = _to_rgb_order(png.decode(data))
+    else:
+        return np.ascontiguousarray(_decode_other(data))
+    return np.ascontiguousarray(_upright(pixels, orientation(data)))
+
+
+def decode_file(data: bytes, depth: BitDepth | None = None) -> Image:
+    """Decode a picture file for the networks.
+
+    Args:
+        data: the file.
+        depth: of the 16-bit pictures of the same camera so far; None judges this one by itself.
+
+    Returns:
+        A new RGB image, upright, HxWx3 uint8, without alpha. A float picture is 0 to 1.
+
+    Raises:
+        FrameError: as `decode_picture`; and for numbers outside of 0 to 1 in a float picture.
+    """
+    return to_rgb(decode_picture(data), depth)
+
+
+def to_rgb(pixels: Pixels, depth: BitDepth | None = None) -> Image:
+    """Bring what `decode_picture` returns to RGB, HxWx3 uint8.
+
+    Raises:
+        FrameError: for numbers outside of 0 to 1 in a float picture.
+    """
+    if pixels.dtype == np.uint16:
+        pixels = (depth or BitDepth()).to_8_bits(pixels)
+    elif pixels.dtype == np.float32:
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0 and high <= 1):  # also where one is not a number
+            raise FrameError(f"float picture has values from {low:g} to {high:g}; expected 0 to 1")
+        pixels = scaled(pixels, 0.0, 1.0)
+    if pixels.ndim == 2:
+        return converted(pixels, cv2.COLOR_GRAY2RGB)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def orientation(data: bytes) -> int:
+    """Return the Exif orientation of a picture file, 1 to 8; 1 where there is none."""
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as file:
+            found = file.getexif().get(_ORIENTATION, 1)
+    except _PILLOW_ERRORS:  # the decoder judges the picture
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _check_size(height: int, width: int) -> None:
+    """Look at the header alone: a small file may say that it holds gigapixels."""
+    if width * height > _MAX_PIXELS:
+        raise FrameError(f"picture is {width}x{height}; at most {_MAX_PIXELS} pixels are decoded")
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo how the camera was held: 2 to 8 are a mirror, a half turn, quarter turns and both."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _decode_other(data: bytes) -> Pixels:
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+            if isinstance(file, PIL.TiffImagePlugin.TiffImageFile):
+                bits = file.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+                if len(bits) > 1 and max(bits) > 8:  # Pillow would take 8 of them
+                    return _decode_tiff(data)
+            return _pillow_pixels(PIL.ImageOps.exif_transpose(file), data)
+    except PIL.UnidentifiedImageError as error:
+        if data.startswith(_TIFF):  # a kind that Pillow does not know, such as floats in colour
+            return _decode_tiff(data)
+        raise FrameError(f"{len(data)} bytes of image data are damaged or no image") from error
+    except _PILLOW_ERRORS as error:
+        raise FrameError(f"{len(data)} bytes of image data are damaged: {error}") from error
+
+
+def _pillow_pixels(file: PIL.Image.Image, data: bytes) -> Pixels:
+    mode = file.mode
+    if mode == "F":
+        return np.asarray(file, np.float32)
+    if mode.startswith("I"):
+        values = np.asarray(file)
+        if values.min() < 0 or values.max() > 65535:
+            raise FrameError(
+                f"picture has values from {values.min()} to {values.max()}; expected 0 to 65535"
+            )
+        maxval = _pnm_maxval(data)
+        if maxval < 65535:  # Pillow has stretched them to 65535
+            return scaled(values, 0, 65535)
+        return values.astype(np.uint16)
+    alpha = mode in ("RGBA", "LA", "PA") or "transparency" in file.info
+    if mode in ("1", "L") and not alpha:
+        return np.asarray(file.convert("L"), np.uint8)
+    return np.asarray(file.convert("RGBA" if alpha else "RGB"), np.uint8)
+
+
+def _pnm_maxval(data: bytes) -> int:
+    """Return the highest level that a PNM declares; 65535 for other formats."""
+    if data[:2] not in (b"P2", b"P3", b"P5", b"P6"):
+        return 65535
+    lines = (line.split(b"#")[0] for line in data[:4096].splitlines())
+    fields = b" ".join(lines).split()
+    return int(fields[3]) if len(fields) > 3 and fields[3].isdigit() else 65535
+
+
+def _decode_tiff(data: bytes) -> Pixels:
+    pixels = decoded_by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        raise FrameError(f"picture is {pixels.dtype}; expected 8 or 16 bits, or 32-bit float")
+    return _to_rgb_order(pixels)
+
+
+def _to_rgb_order(pixels: Pixels) -> Pixels:
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] not in (3, 4):
+        raise FrameError(f"picture has {pixels.shape[2]} channels; expected 1, 3 or 4")
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return pixels[..., order]

@@ -1,0 +1,45 @@
+"""Arrays of one, three or four channels to RGB."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.errors import FrameError
+
+Image = npt.NDArray[np.uint8]
+
+_FROM_BGR = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+
+
+def converted(pixels: Image, code: int) -> Image:
+    """Return what `cv2.cvtColor` makes of the pixels.
+
+    Raises:
+        FrameError: if OpenCV cannot, for example for lack of memory.
+    """
+    try:
+        return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+    except cv2.error as error:
+        raise FrameError(f"the pixels cannot be converted to RGB: {error}") from error
+
+
+def rgb_of_bgr(pixels: Image) -> Image:
+    """Return gray, BGR or BGRA pixels, (H, W) or (H, W, C), as RGB without alpha."""
+    return converted(pixels, _FROM_BGR[1 if pixels.ndim == 2 else pixels.shape[2]])
+
+
+def decoded_by_opencv(data: bytes, flags: int) -> npt.NDArray[np.generic]:
+    """Return what `cv2.imdecode` makes of a file.
+
+    Raises:
+        FrameError: if it makes nothing of it.
+    """
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise FrameError(f"{len(data)} bytes of image data cannot be decoded: {error}") from error
+    if pixels is None:
+        raise FrameError(f"{len(data)} bytes of image data are damaged or no image")
+    return np.asarray(pixels)

@@ -1,0 +1,179 @@
+"""Pixels of `sensor_msgs/Image`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec.bit_depth import BitDepth
+from magicfuse_ros.image_codec.pixels import Image, converted
+
+
+class _Layout(NamedTuple):
+    """Channels of a pixel, bytes of a channel, and OpenCV's conversion of 8 bits to RGB."""
+
+    channels: int
+    bytes: int
+    to_rgb: int | None  # None: it is RGB
+
+
+# OpenCV names a mosaic by its second row from the second column on: its BayerBG is ROS' rggb.
+_MOSAICS = {
+    "bayer_rggb": cv2.COLOR_BayerBG2RGB,
+    "bayer_bggr": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg": cv2.COLOR_BayerGR2RGB,
+    "bayer_grbg": cv2.COLOR_BayerGB2RGB,
+}
+_COLORS = {
+    "rgb": (3, None),
+    "bgr": (3, cv2.COLOR_BGR2RGB),
+    "rgba": (4, cv2.COLOR_RGBA2RGB),
+    "bgra": (4, cv2.COLOR_BGRA2RGB),
+    "mono": (1, cv2.COLOR_GRAY2RGB),
+    **{name: (1, code) for name, code in _MOSAICS.items()},
+}
+_LAYOUTS = {
+    **{f"{name}8": _Layout(channels, 1, code) for name, (channels, code) in _COLORS.items()},
+    **{f"{name}16": _Layout(channels, 2, code) for name, (channels, code) in _COLORS.items()},
+    # No order is told; cv_bridge takes BGR, as OpenCV does.
+    "8UC1": _Layout(1, 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": _Layout(3, 1, cv2.COLOR_BGR2RGB),
+    "8UC4": _Layout(4, 1, cv2.COLOR_BGRA2RGB),
+    "uyvy": _Layout(2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422": _Layout(2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    "yuyv": _Layout(2, 1, cv2.COLOR_YUV2RGB_YUY2),
+    "yuv422_yuy2": _Layout(2, 1, cv2.COLOR_YUV2RGB_YUY2),
+}
+# A plane of Y, then one of U and V by turns (nv21: V and U): how many bytes the second has to one
+# of the first.
+_PLANES = {"nv12": 0.5, "nv21": 0.5, "nv24": 2.0}
+_PLANES_TO_RGB = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+# Y, U, V of BT.601 with Y from 16 to 235, as in the conversions of OpenCV: R, G, B.
+_YUV_TO_RGB = np.array(
+    [
+        [1.164, 0.0, 1.596, -16 * 1.164 - 128 * 1.596],
+        [1.164, -0.391, -0.813, -16 * 1.164 + 128 * (0.391 + 0.813)],
+        [1.164, 2.018, 0.0, -16 * 1.164 - 128 * 2.018],
+    ]
+)
+ENCODINGS: tuple[str, ...] = (*_LAYOUTS, *_PLANES)
+
+
+def is_mosaic(encoding: str) -> bool:
+    """Say whether single pixels of a known encoding have no colour of their own."""
+    return encoding.startswith("bayer_")
+
+
+def is_yuv(encoding: str) -> bool:
+    """Say whether an encoding stores brightness and colour apart."""
+    return encoding.lower().startswith(("yuv", "yuyv", "uyvy", "nv1", "nv2"))
+
+
+def decode(
+    encoding: str,
+    height: int,
+    width: int,
+    step: int,
+    is_bigendian: int,
+    data: Any,
+    depth: BitDepth | None = None,
+) -> Image:
+    """Decode the fields of a `sensor_msgs/Image`.
+
+    Args:
+        encoding: one of `ENCODINGS`.
+        height: rows.
+        width: columns.
+        step: bytes of a row with its padding.
+        is_bigendian: byte order of 16 bits; the other encodings do not have one.
+        data: any buffer of `step * height` bytes; with the second plane of nv12, nv21 and nv24
+            half or twice as much more.
+        depth: of the camera's 16-bit images so far; None judges the image by itself.
+
+    Returns:
+        A new RGB image, HxWx3 uint8; alpha is dropped.
+
+    Raises:
+        FrameError: for another encoding, a size of zero, or a size, step or length that does not
+            fit.
+    """
+    if encoding in _PLANES:
+        return _decode_planes(encoding, height, width, step, data)
+    layout = _LAYOUTS.get(encoding)
+    if layout is None:
+        raise FrameError(
+            f"encoding is {encoding!r}; supported are {', '.join(ENCODINGS)}{_hint(encoding)}"
+        )
+    row = width * layout.channels * layout.bytes
+    rows = _rows(encoding, height, width, step, data, row)
+    if layout.channels == 2 and width % 2:
+        raise FrameError(f"image is {width}x{height}; {encoding} has an even width")
+    if is_mosaic(encoding) and min(height, width) < 2:
+        raise FrameError(f"image is {width}x{height}; {encoding} has at least 2x2 pixels")
+    if layout.bytes == 2:
+        words = np.ascontiguousarray(rows).view(">u2" if is_bigendian else "<u2")
+        rows = (depth or BitDepth()).to_8_bits(words)
+    pixels = rows.reshape(height, width, layout.channels)
+    return pixels.copy() if layout.to_rgb is None else converted(pixels, layout.to_rgb)
+
+
+def _decode_planes(encoding: str, height: int, width: int, step: int, data: Any) -> Image:
+    share = _PLANES[encoding]
+    if share < 1 and (height % 2 or width % 2):
+        raise FrameError(f"image is {width}x{height}; {encoding} has an even width and height")
+    flat = np.frombuffer(data, dtype=np.uint8)
+    whole = round(height * (1 + share))
+    if flat.size == step * height and step * height == width * whole:
+        step = width  # some drivers count the bytes of both planes into the rows of the image
+    planes = _rows(encoding, whole, width, step, flat, width)
+    if encoding in _PLANES_TO_RGB:
+        return converted(np.ascontiguousarray(planes), _PLANES_TO_RGB[encoding])
+    colors = flat.reshape(whole, step)[height:].reshape(height, 2 * step)[:, : 2 * width]
+    yuv = np.dstack([planes[:height], colors.reshape(height, width, 2)])
+    return np.asarray(cv2.transform(yuv, _YUV_TO_RGB), np.uint8)
+
+
+def decode_mask(encoding: str, height: int, width: int, step: int, data: Any) -> Image:
+    """Decode the fields of a `sensor_msgs/Image` that holds class ids.
+
+    Args:
+        encoding: mono8 or 8UC1.
+        height: rows.
+        width: columns.
+        step: bytes of a row with its padding.
+        data: any buffer of `step * height` bytes.
+
+    Returns:
+        HxW uint8; a view of `data` where its rows are not padded.
+
+    Raises:
+        FrameError: for another encoding, a size of zero, or a step or length that does not fit.
+    """
+    if encoding not in ("mono8", "8UC1"):
+        raise FrameError(f"mask has the encoding {encoding!r}; expected mono8 or 8UC1")
+    return _rows(encoding, height, width, step, data, width)
+
+
+def _rows(encoding: str, height: int, width: int, step: int, data: Any, row: int) -> Image:
+    """Return the pixels' bytes, height x row, without padding."""
+    if height < 1 or width < 1:
+        raise FrameError(f"image is {width}x{height}; expected at least 1x1")
+    if step < row:
+        raise FrameError(f"step is {step}; {width} pixels of {encoding} take {row} bytes a row")
+    flat = np.frombuffer(data, dtype=np.uint8)
+    if flat.size != step * height:
+        raise FrameError(
+            f"data is {flat.size} bytes long; step {step} x height {height} is {step * height}"
+        )
+    return flat.reshape(height, step)[:, :row]
+
+
+def _hint(encoding: str) -> str:
+    if encoding in ("16UC1", "32FC1"):
+        return "; this one is for depth: subscribe to the visible camera"
+    if is_yuv(encoding) or encoding.lower().startswith(("bayer", "i420")):
+        return "; let the camera driver or image_proc convert it to rgb8 first"
+    return ""

@@ -1,0 +1,36 @@
+"""Files that are not what their suffix says: a failed download, a pointer, a packed file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from magicfuse_ros.errors import MediaError
+
+_KINDS = (
+    (
+        rb"version https://git-lfs\.github\.com/",
+        "a Git LFS pointer, not the file itself; `git lfs pull` fetches it",
+    ),
+    (rb"(\.\./)*\.git/annex/objects/", "a git-annex pointer; `git annex get` fetches the file"),
+    (
+        rb"<(!doctype|html|head|body|\?xml)",
+        "a web page (or XML); the download failed: fetch it again",
+    ),
+    (rb"#ROSBAG V", "a bag of ROS 1; `rosbags-convert` makes a rosbag2 of it"),
+    (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh\d1AY|\xfd7zXZ", "an archive; unpack it"),
+)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse a file whose first bytes tell that it is something else than images.
+
+    Raises:
+        MediaError: with what it is, and what to do.
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as stream:
+        begin = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+    for pattern, what in _KINDS:
+        if re.match(pattern, begin, re.IGNORECASE):
+            raise MediaError(f"'{path}' is {what}")

@@ -1,0 +1,334 @@
+"""The messages of an MCAP file, also of one that is unfinished, cut, damaged or without an index.
+
+The file is read record by record, so that it needs neither a footer nor an index, and no message
+definition is parsed. A recorder that is killed writes neither footer nor index; the profile
+`fastwrite` of `ros2 bag record` never writes an index, nor does it sort the messages.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterator
+from heapq import heappop, heappush
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from zlib import crc32
+
+import lz4.frame
+
+from magicfuse_ros.errors import MediaError
+from magicfuse_ros.media.zstandard import decompress as decompress_zstd
+
+MAGIC = b"\x89MCAP0\r\n"
+_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 0x02, 0x03, 0x04, 0x05, 0x06
+_MESSAGE_INDEX, _CHUNK_INDEX, _STATISTICS, _DATA_END = 0x07, 0x08, 0x0B, 0x0F
+_RECORD = struct.Struct("<BQ")  # opcode, length of the content
+_MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
+_CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, size, CRC, length of the next text
+_FOOTER_SIZE = 29  # with its opcode and length
+
+
+class Channel(NamedTuple):
+    """A topic with the type of its messages."""
+
+    topic: str
+    msgtype: str
+
+
+class _Record(NamedTuple):
+    opcode: int
+    begin: int  # of the content
+    end: int  # beyond the end of the file where that is cut
+
+
+class _Chunk(NamedTuple):
+    first_ns: int
+    last_ns: int
+    record: _Record
+    counts: Counter[int]
+
+
+class McapFile:
+    """Opens the file and finds its messages.
+
+    Attributes:
+        channels: those with messages in CDR, by their number.
+        counts: messages that were found, by the channel's number.
+        announced: messages that the file says it holds, by the channel's number; estimated where
+            an unfinished file is cut or damaged.
+        start_ns, end_ns: first and last recording time; None where there is no message.
+        damage: what is wrong with the file, in sentences; grows while messages are read.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Scan the file; `name` is what the user calls it.
+
+        Raises:
+            MediaError: if it is no MCAP file.
+        """
+        self.channels: dict[int, Channel] = {}
+        self.damage: list[str] = []
+        self.start_ns: int | None = None
+        self.end_ns: int | None = None
+        self._name = name
+        self._schemas: dict[int, str] = {}
+        self._chunks: list[_Chunk] = []
+        self._single: dict[int, array[int]] = {}  # time, begin, end of messages outside of chunks
+        self._known: set[int] = set()  # channels, also those that are not in CDR
+        self._indexed: list[int] = []  # where the chunks are, as the summary says
+        self._stated: Counter[int] | None = None
+        self._stream = path.open("rb")
+        self._size = os.fstat(self._stream.fileno()).st_size
+        if self._stream.read(len(MAGIC)) != MAGIC:
+            self._stream.close()
+            raise MediaError(f"'{name}' cannot be read as a rosbag2: it is no MCAP file")
+        self._read_summary()
+        self._scan()
+
+    @property
+    def counts(self) -> Counter[int]:
+        """Return how many messages were found, by the channel's number."""
+        found = Counter({channel: len(times) // 3 for channel, times in self._single.items()})
+        for chunk in self._chunks:
+            found.update(chunk.counts)
+        return found
+
+    @property
+    def announced(self) -> Counter[int]:
+        """Return how many messages the file says it holds, by the channel's number."""
+        if self._stated is not None:
+            return self._stated
+        covered = max(1, self._size - self._lost)
+        return Counter({c: round(n * self._size / covered) for c, n in self.counts.items()})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def messages(
+        self, channels: Collection[int], start_ns: int, stop_ns: int
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """Yield channel, recording time and content in the order of time, `stop_ns` excluded."""
+        records = [
+            (chunk.first_ns, chunk.record)
+            for chunk in self._chunks
+            if not chunk.counts.keys().isdisjoint(channels)
+            and chunk.first_ns < stop_ns
+            and chunk.last_ns >= start_ns
+        ]
+        for channel in channels:
+            fields = iter(self._single.get(channel, ()))
+            for time_ns, begin, end in zip(fields, fields, fields, strict=True):
+                if start_ns <= time_ns < stop_ns:
+                    records.append((time_ns, _Record(_MESSAGE, begin, end)))
+        order = count()
+        waiting: list[tuple[int, int, int, bytes]] = []  # read from a chunk, not yet due
+        for time_ns, record in sorted(records):
+            while waiting and waiting[0][0] <= time_ns:
+                due_ns, _, channel, content = heappop(waiting)
+                yield channel, due_ns, content
+            for message_ns, channel, content in self._read(record):
+                if channel in channels and start_ns <= message_ns < stop_ns:
+                    heappush(waiting, (message_ns, next(order), channel, content))
+        while waiting:
+            due_ns, _, channel, content = heappop(waiting)
+            yield channel, due_ns, content
+
+    def _read(self, record: _Record) -> Iterator[tuple[int, int, bytes]]:
+        """Yield time, channel and content of a message, or of all messages of a chunk."""
+        if record.opcode == _MESSAGE:
+            yield _message(self._content(record))
+            return
+        try:
+            chunk = self._decompressed(record)
+        except ValueError as error:
+            self.damage.append(f"the chunk at byte {record.begin} of '{self._name}' {error}")
+            return
+        for inner in _records(BytesIO(chunk), 0, len(chunk)):
+            if inner.opcode == _MESSAGE and inner.end <= len(chunk):
+                yield _message(chunk[inner.begin : inner.end])
+
+    def _content(self, record: _Record) -> bytes:
+        self._stream.seek(record.begin)
+        return self._stream.read(record.end - record.begin)
+
+    def _decompressed(self, record: _Record) -> bytes:
+        """Return the records of a chunk, as far as they are there.
+
+        Raises:
+            ValueError: if the chunk is damaged.
+        """
+        content = self._content(record)
+        try:
+            _, _, size, crc, length = _CHUNK_HEAD.unpack_from(content)
+            compression = content[_CHUNK_HEAD.size :][:length].decode(errors="replace")
+            data = content[_CHUNK_HEAD.size + length + 8 :]
+            if compression == "zstd":
+                data = decompress_zstd(data)
+            elif compression == "lz4":
+                data = lz4.frame.LZ4FrameDecompressor().decompress(data)
+            elif compression:
+                raise ValueError(f"is compressed by {compression!r}; expected zstd or lz4")
+        except (struct.error, RuntimeError, EOFError) as error:
+            raise ValueError(f"is damaged: {error}") from error
+        whole = record.end <= self._size
+        if whole and (len(data) != size or (crc and crc32(data) != crc)):
+            raise ValueError("is damaged: its checksum is wrong")
+        return data
+
+    def _read_summary(self) -> None:
+        """Take channels, statistics and the places of the chunks, if the file was finished."""
+        end = self._size - _FOOTER_SIZE - len(MAGIC)
+        if end < len(MAGIC):
+            return
+        footer = self._content(_Record(_FOOTER, end, self._size))
+        opcode, _, begin = struct.unpack_from("<BQQ", footer)
+        if opcode != _FOOTER or not footer.endswith(MAGIC) or not 0 < begin < end:
+            return
+        for record in _records(self._stream, begin, end):
+            content = self._content(record)
+            try:
+                if record.opcode == _CHUNK_INDEX:
+                    self._indexed.append(int(struct.unpack_from("<Q", content, 16)[0]))
+                elif record.opcode == _STATISTICS:
+                    self._stated = Counter(dict(struct.iter_unpack("<HQ", content[46:])))
+                else:
+                    self._announce(record.opcode, content)
+            except struct.error:
+                continue
+
+    def _announce(self, opcode: int, content: bytes) -> None:
+        """Take a schema or a channel."""
+        if opcode not in (_SCHEMA, _CHANNEL):
+            return
+        (number,) = struct.unpack_from("<H", content)
+        if opcode == _SCHEMA:
+            self._schemas[number] = _text(content, 2)[0]
+            return
+        (schema,) = struct.unpack_from("<H", content, 2)
+        topic, end = _text(content, 4)
+        encoding, _ = _text(content, end)
+        self._known.add(number)
+        if encoding == "cdr":
+            self.channels[number] = Channel(topic, self._schemas.get(schema, ""))
+
+    def _scan(self) -> None:
+        """Find the messages; where the file is damaged, go on at the next chunk that is known."""
+        begin: int | None = len(MAGIC)
+        self._lost = 0  # bytes
+        while begin is not None:
+            at, finished = self._scan_from(begin)
+            if finished:
+                break
+            begin = min((place for place in self._indexed if place > at), default=None)
+            self._lost += (self._size if begin is None else begin) - at
+            if at == self._size:
+                found = f"was not finished: it ends at byte {at} without a footer"
+            elif begin is None:
+                found = f"is cut or damaged at byte {at} of {self._size}"
+            else:
+                found = f"is damaged from byte {at} to {begin} of {self._size}"
+            self.damage.append(f"'{self._name}' {found}")
+        first = [chunk.first_ns for chunk in self._chunks]
+        last = [chunk.last_ns for chunk in self._chunks]
+        single = [time for fields in self._single.values() for time in fields[::3]]
+        self.start_ns = min([*first, *single], default=None)
+        self.end_ns = max([*last, *single], default=None)
+
+    def _scan_from(self, begin: int) -> tuple[int, bool]:
+        """Return where the scan came to an end, and whether the file is meant to end there."""
+        chunk: _Record | None = None
+        index: Counter[int] = Counter()  # of the chunk
+        at = begin
+        for record in _records(self._stream, begin, self._size):
+            if record.end > self._size:
+                if record.opcode != _CHUNK:
+                    break
+                if chunk is not None:
+                    self._add_chunk(chunk, index)
+                chunk, at = record, self._size  # what there is of it
+                break
+            if record.opcode == _MESSAGE_INDEX:
+                content = self._content(record)
+                if len(content) >= 6:
+                    index[struct.unpack_from("<H", content)[0]] += (len(content) - 6) // 16
+            else:
+                if chunk is not None:
+                    self._add_chunk(chunk, index)
+                    chunk, index = None, Counter()
+                if record.opcode in (_DATA_END, _FOOTER):
+                    return at, True
+                if record.opcode == _CHUNK:
+                    chunk = record
+                elif record.opcode == _MESSAGE:
+                    self._add_message(record)
+                else:
+                    self._try_announce(record.opcode, self._content(record))
+            at = record.end
+        if chunk is not None:
+            self._add_chunk(chunk, Counter())  # its index may be cut
+        return at, False
+
+    def _try_announce(self, opcode: int, content: bytes) -> None:
+        try:
+            self._announce(opcode, content)
+        except struct.error:
+            self.damage.append(f"a channel of '{self._name}' is damaged")
+
+    def _add_message(self, record: _Record) -> None:
+        head = self._content(_Record(_MESSAGE, record.begin, record.begin + _MESSAGE_HEAD.size))
+        if record.end - record.begin >= _MESSAGE_HEAD.size:
+            channel, _, time_ns, _ = _MESSAGE_HEAD.unpack(head)
+            fields = self._single.setdefault(channel, array("Q"))
+            fields.extend((time_ns, record.begin, record.end))
+
+    def _add_chunk(self, record: _Record, index: Counter[int]) -> None:
+        """Note a chunk; without an index of its messages they are counted."""
+        try:
+            if not index or not self._known.issuperset(index):
+                chunk = self._decompressed(record)
+                index = Counter()
+                for inner in _records(BytesIO(chunk), 0, len(chunk)):
+                    content = chunk[inner.begin : inner.end]
+                    if inner.opcode != _MESSAGE:
+                        self._try_announce(inner.opcode, content)
+                    elif inner.end <= len(chunk):
+                        index[_message(content)[1]] += 1
+            head = _Record(_CHUNK, record.begin, record.begin + _CHUNK_HEAD.size)
+            first_ns, last_ns, *_ = _CHUNK_HEAD.unpack(self._content(head))
+        except (ValueError, struct.error) as error:
+            self._lost += min(record.end, self._size) - record.begin
+            self.damage.append(f"the chunk at byte {record.begin} of '{self._name}' {error}")
+            return
+        if index:
+            self._chunks.append(_Chunk(first_ns, last_ns, record, index))
+
+
+def _records(stream: BinaryIO, begin: int, end: int) -> Iterator[_Record]:
+    """Yield the records; the last one may be longer than what is there of it."""
+    while begin + _RECORD.size <= end:
+        stream.seek(begin)
+        opcode, length = _RECORD.unpack(stream.read(_RECORD.size))
+        if not opcode:  # no record: zeros are what a file system leaves where power was lost
+            return
+        record = _Record(opcode, begin + _RECORD.size, begin + _RECORD.size + length)
+        yield record
+        begin = record.end
+
+
+def _message(content: bytes) -> tuple[int, int, bytes]:
+    """Return time, channel and content of a message's record."""
+    channel, _, time_ns, _ = _MESSAGE_HEAD.unpack_from(content)
+    return time_ns, channel, content[_MESSAGE_HEAD.size :]
+
+
+def _text(content: bytes, begin: int) -> tuple[str, int]:
+    """Return a text with its length in front, and where it ends."""
+    (length,) = struct.unpack_from("<I", content, begin)
+    begin += 4
+    return content[begin : begin + length].decode(errors="replace"), begin + length

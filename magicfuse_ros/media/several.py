@@ -1,0 +1,69 @@
+"""Several inputs as one source of frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from magicfuse_ros.media.pictures import PictureSource
+from magicfuse_ros.media.source import Frame, Refusal, Source
+
+
+class SeveralSources:
+    """The frames of one source after the other; see `Source`.
+
+    A picture keeps its name, a frame of any other source has that of the source before its own.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        """Take the sources in their order."""
+        self.name = ", ".join(source.name for source in sources)
+        self.frame_rate: float | None = None
+        self.refused: list[Refusal] = []
+        self.missing = 0
+        self._sources = list(sources)
+
+    def __len__(self) -> int:
+        """Return how many frames the sources announce."""
+        return sum(map(len, self._sources))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read one source after the other."""
+        self.refused, self.missing = [], 0
+        names: set[str] = set()
+        for source in self._sources:
+            refused, missing = self.refused, self.missing  # of those before
+            for frame in source:
+                self.refused = [*refused, *_refused(source)]
+                name = frame.name if _is_picture(source) else f"{_stem(source)}_{frame.name}"
+                name = _unused(name, names)
+                names.add(name)
+                yield replace(frame, name=name)
+            self.refused = [*refused, *_refused(source)]
+            self.missing = missing + source.missing
+
+
+def _refused(source: Source) -> list[Refusal]:
+    """Return what a source refused, with the name of the source."""
+    if _is_picture(source):
+        return [Refusal(source.name, r.reason) for r in source.refused]
+    return [Refusal(f"{source.name}: {r.name}", r.reason) for r in source.refused]
+
+
+def _is_picture(source: Source) -> bool:
+    return isinstance(source, PictureSource) and not Path(source.name).is_dir()
+
+
+def _stem(source: Source) -> str:
+    """Return the name of a source's file or folder as a part of a file's name."""
+    return re.sub(r"[^\w.-]", "_", Path(source.name).resolve().stem) or "root"
+
+
+def _unused(name: str, used: set[str]) -> str:
+    unused, count = name, 1
+    while unused in used:
+        count += 1
+        unused = f"{name}_{count}"
+    return unused

@@ -1,0 +1,85 @@
+"""The messages of a SQLite file of a rosbag2."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from magicfuse_ros.errors import MediaError
+from magicfuse_ros.media.mcap_file import Channel
+
+
+class SqliteFile:
+    """Opens the file and counts its messages; see `McapFile`, which has the same attributes."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Open the file; `name` is what the user calls it.
+
+        What a recorder that was killed left in a `-wal` beside it is read, too.
+
+        Raises:
+            MediaError: if it is no such file, or damaged.
+        """
+        self.damage: list[str] = []
+        self._name = name
+        pending = [p for s in ("-wal", "-journal") if _holds_data(p := Path(f"{path}{s}"))]
+        # Without them nothing is written beside the file, not even for a moment.
+        mode = "mode=ro" if pending else "immutable=1"
+        try:
+            self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+            self.channels = {
+                int(number): Channel(str(topic), str(msgtype))
+                for number, topic, msgtype in self._connection.execute(
+                    "SELECT id, name, type FROM topics WHERE serialization_format = 'cdr'"
+                )
+            }
+            counts = "SELECT topic_id, count(*) FROM messages GROUP BY topic_id"
+            self.counts = Counter(dict(self._connection.execute(counts)))
+            self.announced = self.counts
+            limits = "SELECT min(timestamp), max(timestamp) FROM messages"
+            self.start_ns, self.end_ns = self._connection.execute(limits).fetchone()
+        except sqlite3.Error as error:
+            message = f"'{name}' cannot be read as a rosbag2: {error}"
+            if pending:
+                message += (
+                    f"; its recorder was killed and left '{pending[0]}': copy both to a folder "
+                    f"that can be written, and run there: sqlite3 {path.name} .tables"
+                )
+            elif "malformed" in str(error):
+                message += (
+                    f"; it is cut or damaged: sqlite3 {path.name} .recover | sqlite3 mended.db3"
+                )
+            raise MediaError(message) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def messages(
+        self, channels: Collection[int], start_ns: int, stop_ns: int
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """Yield channel, recording time and content in the order of time, `stop_ns` excluded."""
+        places = ",".join("?" * len(channels))
+        select = (
+            f"SELECT id, topic_id, timestamp FROM messages WHERE topic_id IN ({places}) "
+            "AND timestamp >= ? AND timestamp < ? ORDER BY timestamp, id"
+        )
+        fetch = "SELECT data FROM messages WHERE id = ?"
+        # One by one: of a damaged file every message is read that is whole.
+        for number, channel, time_ns in self._connection.execute(
+            select, (*channels, start_ns, stop_ns)
+        ).fetchall():
+            try:
+                (content,) = self._connection.execute(fetch, (number,)).fetchone()
+            except (sqlite3.Error, TypeError) as error:
+                if not self.damage:
+                    where = f"message {number} of '{self._name}'"
+                    self.damage.append(f"{where} and maybe others cannot be read: {error}")
+            else:
+                yield channel, time_ns, bytes(content or b"")
+
+
+def _holds_data(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0

@@ -1,0 +1,92 @@
+"""What the outermost structure of a video file tells: is it whole, and does it have its index?
+
+Only the sizes are looked at that MP4, AVI and Matroska write in front of their parts.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_MATROSKA = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"moof", b"styp")
+
+
+def stated_size(path: Path) -> int | None:
+    """Return how many bytes a whole file would have, None where the format does not tell.
+
+    A file that is being written, or whose recorder was killed, often does not tell either.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        begin = stream.read(12)
+        if begin[4:8] in _BOXES:
+            return max((end for _, end in _boxes(stream, size)), default=None)
+        if begin[:4] == b"RIFF" and begin[8:] == b"AVI ":
+            return _riff_size(stream, size)
+        if begin[:4] == _MATROSKA:
+            return _matroska_size(stream)
+    return None
+
+
+def lacks_index(path: Path) -> bool:
+    """Say whether the file is an MP4 without its index, without which nothing can be decoded."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        if stream.read(8)[4:] not in _BOXES:
+            return False
+        return all(kind != b"moov" for kind, _ in _boxes(stream, size))
+
+
+def _boxes(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the type of every box of the top level, and where it ends."""
+    begin = 0
+    while begin + 8 <= size:
+        stream.seek(begin)
+        length, kind = struct.unpack(">I4s", stream.read(8))
+        if length == 1:
+            length = int.from_bytes(stream.read(8), "big")
+        elif length == 0:  # to the end of the file
+            length = size - begin
+        if length < 8 or (begin and not kind.isascii()):
+            return  # other bytes behind the last box
+        begin += length
+        yield kind, begin
+
+
+def _riff_size(stream: BinaryIO, size: int) -> int:
+    """Return the end of the last RIFF: a file of more than 1 GB has several."""
+    begin = 0
+    while begin + 8 <= size:
+        stream.seek(begin)
+        kind, length = struct.unpack("<4sI", stream.read(8))
+        if kind != b"RIFF" or length in (0, 0xFFFFFFFF):
+            break
+        begin += 8 + length + length % 2
+    return begin
+
+
+def _matroska_size(stream: BinaryIO) -> int | None:
+    stream.seek(4)
+    header = _ebml_size(stream)
+    if header is None:
+        return None
+    stream.seek(header, 1)
+    if stream.read(4) != _SEGMENT:
+        return None
+    length = _ebml_size(stream)
+    return None if length is None else stream.tell() + length
+
+
+def _ebml_size(stream: BinaryIO) -> int | None:
+    """Read a size of 1 to 8 bytes: the zeros at its begin tell how many. All ones: not known."""
+    first = stream.read(1)
+    if not first or not first[0]:
+        return None
+    more = 8 - first[0].bit_length()
+    mask = (1 << (7 * (more + 1))) - 1
+    value = int.from_bytes(first + stream.read(more), "big") & mask
+    return None if value == mask else value

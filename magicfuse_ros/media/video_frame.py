@@ -1,0 +1,48 @@
+"""From a decoded frame to RGB as it is to be seen: upright, with square pixels, in sRGB's range."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from magicfuse_ros.image_codec import Image
+from magicfuse_ros.media.hdr import Transfer, tone_mapped
+
+_SHAPES = Fraction(1, 8), Fraction(8)  # of pixels; beyond them the file is taken to be wrong
+
+
+def to_rgb(frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer | None) -> Image:
+    """Return the image of a frame.
+
+    Args:
+        frame: of any pixel format.
+        pixel_shape: width of a pixel by its height; None: square.
+        transfer: of an HDR video, which is tone-mapped; None of any other.
+
+    Returns:
+        HxWx3 uint8, RGB, C-contiguous.
+    """
+    width = frame.width
+    if pixel_shape and _SHAPES[0] <= pixel_shape <= _SHAPES[1]:
+        width = max(1, int(width * pixel_shape))  # rounded as FFmpeg does
+    form = "rgb24" if transfer is None else "rgb48le"
+    pixels: Any = frame.to_ndarray(format=form, width=width, interpolation="BICUBIC")
+    image = pixels if transfer is None else tone_mapped(pixels, transfer)
+    return np.ascontiguousarray(_upright(image, frame), dtype=np.uint8)
+
+
+def _upright(image: Image, frame: VideoFrame) -> Image:
+    """Turn and mirror an image as its display matrix says: by quarter turns, with x to the right.
+
+    The matrix takes (x, y) of the stored image to (a x + c y, b x + d y).
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

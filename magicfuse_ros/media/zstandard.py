@@ -1,0 +1,46 @@
+"""Zstandard, as bags are compressed with it: by file, by chunk or by message."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# The package comes with rosbags.
+if sys.version_info >= (3, 14):
+    from compression import zstd as zstd
+else:
+    from backports import zstd as zstd
+
+MAGIC = b"\x28\xb5\x2f\xfd"
+_BLOCK = 1 << 20
+
+
+def decompress(data: bytes) -> bytes:
+    """Return the content, of data that are cut: what there is of it.
+
+    Raises:
+        ValueError: if the data are damaged.
+    """
+    try:
+        content = (decompressor := zstd.ZstdDecompressor()).decompress(data)
+        while decompressor.unused_data:  # another frame
+            data = decompressor.unused_data
+            content += (decompressor := zstd.ZstdDecompressor()).decompress(data)
+    except zstd.ZstdError as error:
+        raise ValueError(f"is damaged: {error}") from error
+    return bytes(content)
+
+
+def unpack(path: Path, out: Path) -> None:
+    """Decompress a file; of one that is cut or damaged, what there is up to there."""
+    with path.open("rb") as packed, out.open("wb") as unpacked:
+        decompressor = zstd.ZstdDecompressor()
+        while block := packed.read(_BLOCK):
+            while block:
+                if decompressor.eof:
+                    decompressor = zstd.ZstdDecompressor()
+                try:
+                    unpacked.write(decompressor.decompress(block))
+                except zstd.ZstdError:
+                    return
+                block = decompressor.unused_data if decompressor.eof else b""

@@ -1,0 +1,84 @@
+"""Files and folders that commands write: what cannot be written is refused before the work."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from magicfuse_ros.errors import MediaError
+
+
+def check_file(path: Path) -> None:
+    """Check that a file can be written; nothing is written.
+
+    Raises:
+        MediaError: naming the file and the reason.
+    """
+    if path.is_dir():
+        raise MediaError(f"cannot write '{path}': it is a folder; expected a file")
+    if _is_device(path):
+        return
+    if not path.parent.is_dir():
+        raise MediaError(f"cannot write '{path}': its folder '{path.parent}' does not exist")
+    _try_to_write(path.parent, path)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that files can be written into a folder, or that it can be made; nothing is written.
+
+    Raises:
+        MediaError: naming the folder and the reason.
+    """
+    there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise MediaError(f"cannot make folder '{folder}': '{there}' is a file")
+    _try_to_write(there, folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and check that files can be written into it.
+
+    Raises:
+        MediaError: naming the folder and the reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot make folder '{folder}': {error.strerror}") from error
+    _try_to_write(folder, folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a full disk or a kill leaves the old one, or none, and no part.
+
+    Raises:
+        MediaError: naming the file and the reason.
+    """
+    device = _is_device(path)
+    path = path if device else path.resolve()  # a link stays a link
+    partial = path if device else path.with_name(f"{path.name}.partial")
+    try:
+        try:
+            partial.write_text(text, encoding="utf-8")
+            if not device:
+                os.replace(partial, path)
+        except BaseException:
+            if not device:
+                partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise MediaError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def _is_device(path: Path) -> bool:
+    """Return whether a path is there and no file, as /dev/stdout and pipes are."""
+    return path.exists() and not path.is_file()
+
+
+def _try_to_write(folder: Path, named: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MediaError(f"cannot write '{named}': {error.strerror}") from error

@@ -1,0 +1,51 @@
+"""A timer that ends the process, also while a library hangs and nothing of Python runs."""
+
+from __future__ import annotations
+
+import ctypes
+from time import CLOCK_MONOTONIC
+
+_SIGEV_THREAD = 2
+
+
+class _Event(ctypes.Structure):
+    """The sigevent of Linux: what the timer calls, in a thread of its own, and with what."""
+
+    _fields_ = (
+        ("value", ctypes.c_long),
+        ("signal", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("function", ctypes.c_void_p),
+        ("rest", ctypes.c_byte * 40),
+    )
+
+
+class _Times(ctypes.Structure):
+    """The itimerspec of Linux: the interval and the first time, seconds and nanoseconds each."""
+
+    _fields_ = (
+        ("interval_s", ctypes.c_long),
+        ("interval_ns", ctypes.c_long),
+        ("first_s", ctypes.c_long),
+        ("first_ns", ctypes.c_long),
+    )
+
+
+def exit_after(seconds: float, code: int) -> None:
+    """End this process with an exit code if it still runs then.
+
+    The C library does it. A thread of Python could not: a call into DDS that hangs may hold the
+    interpreter's lock. Nothing is cleaned up then.
+
+    Args:
+        seconds: from now, more than 0.
+        code: the exit code, 0 to 255.
+    """
+    libc = ctypes.CDLL(None)
+    end = ctypes.cast(libc._exit, ctypes.c_void_p)
+    event = _Event(value=code, notify=_SIGEV_THREAD, function=end)
+    times = _Times(first_s=int(seconds), first_ns=int(seconds % 1 * 1e9))
+    timer = ctypes.c_void_p()
+    # A system that has no timer left costs this safety net, not the exit itself.
+    if libc.timer_create(CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
+        libc.timer_settime(timer, 0, ctypes.byref(times), None)

@@ -1,0 +1,89 @@
+"""One guard around all that ROS calls: an exception becomes the node's failure, not its end."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from magicfuse_ros.errors import DeviceLostError, MagicFuseError
+from magicfuse_ros.ros.causes import cause, shortened
+
+
+def describe(error: BaseException) -> str:
+    """Return what an error says; where it is a defect, with its type, file and line."""
+    if isinstance(error, MagicFuseError):
+        return shortened(str(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return shortened(f"{type(error).__name__}: {error}") + place
+
+
+class Guard:
+    """Runs callbacks and keeps what failed, by callback, until it works again.
+
+    Attributes:
+        lost: what only a new process can mend, or None.
+    """
+
+    def __init__(self, get_logger: Callable[[], RcutilsLogger]) -> None:
+        self._get_logger = get_logger
+        self._failures: dict[str, str] = {}
+        self._told: set[tuple[str, str]] = set()
+        self.lost: DeviceLostError | None = None
+
+    @property
+    def failure(self) -> str:
+        """What is wrong now; empty for nothing."""
+        return "; ".join(self._failures.values())
+
+    def failed(self, what: str, error: BaseException) -> str:
+        """Keep an error as the failure of `what`, log it once, and return it in words."""
+        text = describe(error)
+        if isinstance(error, DeviceLostError):
+            self.lost = error
+        self._failures[what] = f"{what} failed: {text}"
+        told = what, cause(text)
+        if told not in self._told:  # a camera's callback may fail 30 times a second
+            self._told.add(told)
+            logger = self._get_logger()
+            logger.error(f"{what} failed: {text}")
+            if not isinstance(error, MagicFuseError):
+                logger.error("".join(traceback.format_exception(error)))
+        return text
+
+    def run(self, what: str, work: Callable[..., object], *arguments: object) -> bool:
+        """Call `work`; return whether it raised nothing.
+
+        BaseException, as a library may raise SystemExit or a panic of its own; a signal raises
+        nothing here (see `process.Stop`).
+        """
+        try:
+            work(*arguments)
+        except BaseException as error:
+            self.failed(what, error)
+            return False
+        self._failures.pop(what, None)
+        return True
+
+    def wrapped(self, what: str, callback: Callable[..., object]) -> Callable[..., Any]:
+        """Return a callback of the same signature that never raises."""
+
+        @wraps(callback)
+        def guarded(*arguments: object) -> None:
+            self.run(what, callback, *arguments)
+
+        return guarded
+
+    def tell_again(self, what: str) -> None:
+        """Log the next failure of `what`, even if it was logged before."""
+        self._told = {told for told in self._told if told[0] != what}
+
+    def reset(self) -> None:
+        """Forget all failures, as a transition that succeeded begins anew."""
+        self._failures.clear()
+        self._told.clear()

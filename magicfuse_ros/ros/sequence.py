@@ -1,0 +1,37 @@
+"""The order of a camera's images, from the stamps of all that arrive."""
+
+from __future__ import annotations
+
+# A camera's images may overtake each other by less than this.
+OUT_OF_ORDER_NS = 500_000_000
+
+
+class Sequence:
+    """Tells where time begins anew. One thread uses it.
+
+    1. A stamp that goes back by `OUT_OF_ORDER_NS` or more begins a new sequence.
+    2. So does the first stamp of the present sequence where it comes again: a bag that is played in
+       a loop, however short. A loop that was joined in the middle is known from its second round.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._first_ns: int | None = None
+        self._newest_ns = 0
+
+    def number(self, stamp_ns: int) -> int:
+        """Return the number of the sequence that an image with this stamp belongs to.
+
+        Args:
+            stamp_ns: of the image that just arrived; 0 or less is no stamp, and has no order.
+        """
+        if stamp_ns <= 0:
+            return self._number
+        first = self._first_ns
+        if first is None or stamp_ns == first or self._newest_ns - stamp_ns >= OUT_OF_ORDER_NS:
+            self._number += 1
+            self._first_ns = self._newest_ns = stamp_ns
+        else:
+            self._first_ns = min(first, stamp_ns)
+            self._newest_ns = max(self._newest_ns, stamp_ns)
+        return self._number

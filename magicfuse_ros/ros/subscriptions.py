@@ -1,0 +1,160 @@
+"""Subscriptions whose QoS fits what is published, and what keeps a topic from being received.
+
+Reliability and durability are what all publishers of the topic offer: a reliable subscription gets
+nothing of a best-effort camera, a volatile one no camera_info that was latched before it was there,
+and large images of a best-effort one get lost. ROS's own override of the reliability rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
+from rclpy.subscription import (  # the second's own module differs by distribution
+    Subscription,
+    SubscriptionEventCallbacks,
+)
+
+from magicfuse_ros.ros import qos
+
+_BY_PUBLISHER = "system_default"  # value of the override's parameter where there is no override
+_OTHERS = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
+
+
+class MatchedSubscription:
+    """A subscription that is made anew where its publishers ask for another QoS."""
+
+    def __init__(
+        self,
+        node: Node,
+        message_type: Any,
+        topic: str,
+        callback: Callable[..., None],
+        make_qos: Callable[[], QoSProfile],
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: that subscribes.
+            message_type: of the topic.
+            topic: resolved, that is, its full name after remapping.
+            callback: takes a message, or a message and what rclpy says of it.
+            make_qos: makes the profile; its reliability and durability are for a topic that nobody
+                publishes yet.
+
+        Raises:
+            MagicFuseError: if a QoS override cannot be used; nothing is subscribed to then.
+        """
+        self.topic = topic
+        self._node = node
+        self._type = message_type
+        self._callback = callback
+        self._make_qos = make_qos
+        self._override = self._read_override()
+        self._subscription = self._subscribe(self._wanted(self._make_qos()))
+
+    def match(self) -> None:
+        """Subscribe anew where the publishers offer something else than before."""
+        present = self._subscription.qos_profile
+        wanted = self._wanted(self._make_qos(), present)
+        if (wanted.reliability, wanted.durability) != (present.reliability, present.durability):
+            before, self._subscription = self._subscription, self._subscribe(wanted)
+            self._node.destroy_subscription(before)
+
+    def published(self) -> bool:
+        """Say whether anybody publishes the topic, in whatever type."""
+        return bool(self._node.count_publishers(self.topic))
+
+    def complaint(self) -> str:
+        """Return in words what keeps messages from coming; empty where nothing does."""
+        found = self._node.get_publishers_info_by_topic(self.topic)
+        if not found:
+            return f"nobody publishes {self.topic}"
+        expected = type_name(self._type)
+        problems = []
+        for publisher in found:
+            name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+            if "UNKNOWN" in name:  # not discovered yet, or no node of ROS
+                name = "somebody"
+            if publisher.topic_type != expected:
+                problem = f"{name} publishes {self.topic} as {publisher.topic_type}, not {expected}"
+            else:
+                mine = self._subscription.qos_profile
+                fit, why = qos_check_compatible(publisher.qos_profile, mine)
+                if fit != QoSCompatibility.ERROR:
+                    continue
+                why = why.replace("ERROR: ", "").strip("; ")
+                problem = f"{name} publishes {self.topic} with a QoS that does not fit: {why}"
+            if problem not in problems:
+                problems.append(problem)
+        return "; ".join(problems)
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _read_override(self) -> ReliabilityPolicy | None:
+        name = f"qos_overrides.{self.topic}.subscription.reliability"
+        with qos.checked_overrides(self.topic):
+            if not self._node.has_parameter(name):
+                descriptor = ParameterDescriptor(
+                    read_only=True,
+                    description=f"reliability for {self.topic}; {_BY_PUBLISHER}: the publisher's",
+                )
+                self._node.declare_parameter(name, _BY_PUBLISHER, descriptor)
+            value = self._node.get_parameter(name).value
+            if value == _BY_PUBLISHER:
+                return None
+            if value not in ("reliable", "best_effort"):
+                raise ValueError(f"reliability is `{value}`; expected reliable or best_effort")
+            return ReliabilityPolicy[value.upper()]
+
+    def _wanted(self, profile: QoSProfile, present: QoSProfile | None = None) -> QoSProfile:
+        offers = [
+            publisher.qos_profile
+            for publisher in self._node.get_publishers_info_by_topic(self.topic)
+            if publisher.topic_type == type_name(self._type)
+        ]
+        if offers:
+            best_effort = any(o.reliability == ReliabilityPolicy.BEST_EFFORT for o in offers)
+            latched = all(o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offers)
+            profile.reliability = ReliabilityPolicy["BEST_EFFORT" if best_effort else "RELIABLE"]
+            profile.durability = DurabilityPolicy["TRANSIENT_LOCAL" if latched else "VOLATILE"]
+        elif present is not None:  # a camera that is away comes back as it was
+            profile.reliability, profile.durability = present.reliability, present.durability
+        if self._override is not None:
+            profile.reliability = self._override
+        return profile
+
+    def _subscribe(self, profile: QoSProfile) -> Subscription:
+        with qos.checked_overrides(self.topic):
+            return self._node.create_subscription(
+                self._type,
+                self.topic,
+                self._callback,
+                profile,
+                qos_overriding_options=_OTHERS,
+                # rclpy's own would warn of a QoS that is about to be matched
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            )
+
+
+def type_name(message_type: Any) -> str:
+    """Return a message class's ROS name, such as sensor_msgs/msg/Image."""
+    package = message_type.__module__.split(".")[0]
+    return f"{package}/msg/{message_type.__name__}"
+
+
+def published_types(node: Node, topic: str) -> set[str]:
+    """Return the types that a topic is published as."""
+    return {publisher.topic_type for publisher in node.get_publishers_info_by_topic(topic)}

@@ -1,0 +1,41 @@
+"""JSON that may come from anywhere, read in bounded time and memory."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MAX_DEPTH = 32  # of lists and objects
+
+
+def parse(text: str) -> Any:
+    """Return what a JSON text says; the caller has checked its length.
+
+    Raises:
+        ValueError: if it is not JSON, nested more than `MAX_DEPTH` deep, or has text that is no
+            Unicode, which nothing could print.
+    """
+    too_deep = ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise too_deep from None
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [item for outer in level for item in _inside(outer)]
+    if level:
+        raise too_deep
+    return value
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        value.encode()  # a UnicodeEncodeError, which is a ValueError, for half of a surrogate pair
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def shortened(text: str, limit: int = 300) -> str:
+    """Return a text that may repeat what was read, cut to what a log line holds."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

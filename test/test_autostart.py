@@ -1,0 +1,68 @@
+"""Nodes that bring themselves to active."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from ros_rig import Rig
+
+# A node that does not wait so long for its next attempt.
+IMPATIENT = """
+from magicfuse_ros.ros import autostart, {node}
+autostart.RETRY_S = 0.3
+{node}.main()
+"""
+
+
+class GroundRig(Rig):
+    name = "/front/ground_cloud_node"
+    config = "ground_cloud.yaml"
+    remappings = ()
+
+
+def impatient(node: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", IMPATIENT.format(node=node))
+
+
+@pytest.mark.fault(
+    "autostart fails, as the bundle or the GPU's driver is not there yet",
+    "ERROR with the reason, and further attempts, every 5 s, until the node is active",
+)
+def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) -> None:
+    late = tmp_path / "late"
+    rig = Rig(tmp_path, command=impatient("fuse_node"), bundle=str(late), autostart=True)
+    try:
+        assert rig.spin_until(lambda: bool(rig.diagnostics)), rig.output()
+        report = rig.next_diagnostics()
+        assert report["level"] == "2" and "is not a folder" in report["message"]
+        rig.wait(1.0)
+        shutil.copytree(tiny_bundle, tmp_path / "copy")
+        (tmp_path / "copy").rename(late)
+        active = "waiting for images"
+        assert rig.spin_until(lambda: active in rig.output()), rig.output()
+        assert rig.state() == "active"
+        assert rig.output().count("configuration failed") == 1  # not every time
+
+        assert rig.transition("deactivate")
+        rig.wait(1.0)
+        assert rig.state() == "inactive"  # what the user does lasts
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+def test_the_ground_node_starts_itself_unless_somebody_else_does(tmp_path: Path) -> None:
+    command = impatient("ground_cloud_node")
+    rig = GroundRig(tmp_path, command=command, use_tf=False, autostart=True)
+    try:
+        assert rig.spin_until(lambda: "waiting for masks" in rig.output()), rig.output()
+        assert rig.state() == "active"
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()

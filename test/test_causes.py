@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from magicfuse_ros.ros.causes import MAX_CAUSES, Causes, cause, shortened
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("34835 bytes of image data are damaged", "# bytes of image data are damaged"),
+        ("mask is 32x48; expected 64x48", "mask is #; expected #"),
+        ("camera is -0.512 m above the ground", "camera is # m above the ground"),
+        ("time 1700000000.125, but the latest is 1.5e-3.", "time #, but the latest is #."),
+        (
+            "encoding is 'bayer_rggb8'; supported: 8UC1",
+            "encoding is 'bayer_rggb8'; supported: 8UC1",
+        ),
+        ("frame 'cam_2' of /cam3/image", "frame 'cam_2' of /cam3/image"),
+    ],
+)
+def test_a_cause_has_no_figures_but_names(text: str, kind: str) -> None:
+    assert cause(text) == kind
+
+
+def test_texts_of_messages_are_cut() -> None:
+    for quote in ("'", '"', "["):
+        text = shortened(f"encoding is {quote}{'x' * 10**6}{quote}; supported are mono8")
+        assert text.endswith("; supported are mono8") and len(text) < 100
+    text = shortened(f"frame '{'y' * 1000}' is not known\n to TF")
+    assert text.endswith("…' is not known to TF") and len(text) < 100
+    assert len(shortened("word " * 1000)) <= 300
+
+
+def test_one_kind_is_one_cause_and_told_once() -> None:
+    causes = Causes()
+    told = [causes.add(f"{length} bytes are damaged") for length in range(100)]
+    assert told == [True] + [False] * 99
+    assert causes.counts == {"# bytes are damaged": 100}
+    assert causes.latest == "99 bytes are damaged"
+
+
+def test_the_table_never_fills_up() -> None:
+    causes = Causes()
+    names = np.random.default_rng(0).permutation(1000)
+    told = sum(causes.add(f"encoding is 'x{name}'") for name in names)
+    assert told < 100
+    assert causes.total == 1000
+    assert len(causes.counts) == MAX_CAUSES + 1
+    causes.add("image is 0x0")
+    causes.add("image is 0x0")
+    assert causes.counts["image is #"] == 2
+    assert len(causes.counts) == MAX_CAUSES + 1
+    assert causes.total == 1002

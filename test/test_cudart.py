@@ -1,0 +1,146 @@
+"""libcudart as it is found, loaded and understood, with libraries that are really compiled."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magicfuse_ros.backends import cudart
+from magicfuse_ros.backends.cuda import missing_device
+from magicfuse_ros.errors import BackendError, DeviceLostError
+
+COMPILER = shutil.which("cc")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+_ANSWERS = """
+#include <stddef.h>
+int cudaDriverGetVersion(int *v) { *v = DRIVER; return 0; }
+int cudaRuntimeGetVersion(int *v) { *v = RUNTIME; return 0; }
+int cudaGetDeviceCount(int *n) { *n = STATUS ? -1 : COUNT; return STATUS; }
+const char *cudaGetErrorName(int s) { return "cudaErrorOfTest"; }
+const char *cudaGetErrorString(int s) { return "what it means"; }
+int cudaMalloc(void **p, size_t n) { *p = (void *)0x7fff12345678; return n > 9 ? (int)n : 0; }
+"""
+
+
+def library(folder: Path, name: str, **answers: int) -> str:
+    """Compile a libcudart that gives these answers; return its path."""
+    answers = {"DRIVER": 12040, "RUNTIME": 12060, "STATUS": 0, "COUNT": 1, **answers}
+    others = set(cudart._SIGNATURES) - {
+        line.split("(")[0].split()[-1] for line in _ANSWERS.split("\n")[2:] if line
+    }
+    source = folder / "cudart.c"
+    source.write_text(
+        _ANSWERS + "".join(f"int {f}(void) {{ return 0; }}\n" for f in sorted(others))
+    )
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = [f"-D{key}={value}" for key, value in answers.items()]
+    command = [str(COMPILER), "-shared", "-fPIC", "-w", *options, "-o", str(path), str(source)]
+    subprocess.run(command, check=True)
+    return str(path)
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that says which libraries there are."""
+
+    def set_paths(*paths: str) -> None:
+        monkeypatch.setattr(cudart, "_loaded", [])
+        monkeypatch.setattr(cudart, "_candidates", lambda: iter(paths))
+
+    return set_paths
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ({"COUNT": 1}, ""),
+        ({"STATUS": 100}, "the NVIDIA driver sees no GPU: none is there, CUDA_VISIBLE_DEVICES"),
+        ({"COUNT": 0}, "the NVIDIA driver sees no GPU"),
+        ({"STATUS": 35, "DRIVER": 0}, "no NVIDIA driver is loaded"),
+        (
+            {"STATUS": 35, "DRIVER": 12060, "RUNTIME": 13000},
+            r"driver is too old: it serves CUDA 12\.6, '.*' is of CUDA 13\.0; update the driver, "
+            "or pip install nvidia-cuda-runtime-cu12$",
+        ),
+        (
+            {"STATUS": 35, "DRIVER": 11040},
+            r"driver is too old: it serves CUDA 11\.4, '.*' is of CUDA 12\.6; update the driver$",
+        ),
+        ({"STATUS": 803}, r"cudaErrorOfTest \(803\): what it means"),
+    ],
+)
+def test_what_is_missing_is_told_apart(
+    tmp_path: Path, found: Any, answers: dict[str, int], reason: str
+) -> None:
+    found(library(tmp_path, "libcudart.so.12", **answers))
+    missing = missing_device()
+    assert re.search(reason, missing) if reason else not missing
+
+
+@needs_compiler
+def test_the_first_library_that_the_driver_serves_is_taken(tmp_path: Path, found: Any) -> None:
+    new = library(tmp_path, "13/libcudart.so.13", STATUS=35, RUNTIME=13000)
+    old = library(tmp_path, "12/libcudart.so.12")
+    found("libcudart.so.99", new, old)
+    runtime, reason = cudart.load()
+    assert runtime is not None and runtime.path == old and reason == ""
+    assert (runtime.version(), runtime.driver_version()) == ("12.6", "12.4")
+    found(new, library(tmp_path, "none/libcudart.so.12", STATUS=100))
+    assert "sees no GPU" in missing_device()  # truer than that the driver is too old for one of two
+
+
+@needs_compiler
+def test_values_are_whole_and_errors_are_named(tmp_path: Path) -> None:
+    runtime = cudart.CudaRuntime(library(tmp_path, "libcudart.so.12"))
+    assert runtime.get("cudaMalloc", ctypes.c_void_p, 8) == 0x7FFF12345678
+    for status, kind in ((35, BackendError), (700, DeviceLostError), (719, DeviceLostError)):
+        with pytest.raises(
+            BackendError, match=rf"cudaMalloc: cudaErrorOfTest \({status}\): what"
+        ) as error:
+            runtime.get("cudaMalloc", ctypes.c_void_p, status)
+        assert type(error.value) is kind
+
+
+def test_no_library_or_a_damaged_one_is_said(tmp_path: Path, found: Any) -> None:
+    found("libcudart.so.99")
+    assert "the CUDA runtime is not installed" in missing_device()
+    assert "pip install nvidia-cuda-runtime-cu12" in missing_device()
+    path = tmp_path / "libcudart.so.12"
+    path.write_bytes(b"no library")
+    found(str(path))
+    assert f"the CUDA runtime '{path}' cannot be used: " in missing_device()
+
+
+def test_libraries_are_looked_for_in_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("cuda_runtime/lib/libcudart.so.12", "cu13/lib/libcudart.so.13"):
+        path = tmp_path / "nvidia" / file
+        path.parent.mkdir(parents=True)
+        path.touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    paths = list(cudart._candidates())
+    assert str(tmp_path / "nvidia/cu13/lib/libcudart.so.13") in paths
+    assert str(tmp_path / "nvidia/cuda_runtime/lib/libcudart.so.12") in paths
+
+
+def test_a_real_library_has_all_functions_and_knows_its_errors() -> None:
+    for path in cudart._candidates():
+        try:
+            runtime = cudart.CudaRuntime(path)
+        except OSError:
+            continue
+        assert int(runtime.version().split(".")[0]) in cudart.MAJORS
+        assert runtime.describe(35).startswith("cudaErrorInsufficientDriver (35): ")
+        names = [runtime.describe(status).split()[0] for status in cudart._LOST]
+        assert all(name.startswith("cudaError") for name in names)
+        return
+    pytest.skip("no libcudart here")

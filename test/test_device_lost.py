@@ -1,0 +1,111 @@
+"""A GPU that failed for good: the node's process ends with a code, and launch starts a new one."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, sleep
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rclpy.clock import Clock, ClockType
+from rclpy.logging import get_logger
+
+from magicfuse_ros.deadline import DeadlineControl
+from magicfuse_ros.errors import BackendError, DeviceLostError, MagicFuseError
+from magicfuse_ros.ros import process
+from magicfuse_ros.ros.guard import Guard
+from magicfuse_ros.ros.worker import RELOAD_AFTER, Worker
+from magicfuse_ros.topics import ImageTopic
+from ros_rig import image
+
+LOST = DeviceLostError("CUDA failed on Orin: cudaStreamSynchronize: cudaErrorIllegalAddress (700)")
+TOPIC = ImageTopic("restored_image", frozenset({"restored"}), lambda frame, _: frame.restored)
+
+
+class Fuser:
+    """Fails with one error in every frame, and with another one when it is loaded anew."""
+
+    steps = 0
+
+    def __init__(self, in_frame: MagicFuseError, on_reload: MagicFuseError | None = None) -> None:
+        self.in_frame, self.on_reload = in_frame, on_reload
+        self.frames = self.reloads = 0
+
+    def __call__(self, pixels: Any, outputs: frozenset[str]) -> Any:
+        self.frames += 1
+        raise self.in_frame
+
+    def reload(self) -> None:
+        self.reloads += 1
+        if self.on_reload:
+            raise self.on_reload
+
+
+def work(fuser: Fuser, guard: Guard, images: int) -> Worker:
+    """Give a worker some images, each after the one before is done; return the worker."""
+    publishers = SimpleNamespace(wanted=lambda: [TOPIC], camera_info_wanted=lambda: False)
+    control = DeadlineControl([2], default_steps=2)
+    with ThreadPoolExecutor(1) as thread:
+        clock = Clock(clock_type=ClockType.SYSTEM_TIME)
+        debug = SimpleNamespace(wanted=lambda: False)
+        logger = get_logger("test")
+        parts: Any = (fuser, publishers, debug, control, clock, logger, thread, None, guard)
+        worker = Worker(*parts)
+        for stamp in range(1, images + 1):
+            worker.offer(image(stamp))
+            end = monotonic() + 30
+            while worker.statistics.snapshot(monotonic()).failed < stamp:
+                assert monotonic() < end
+                sleep(0.002)
+        worker.stop()
+    return worker
+
+
+@pytest.fixture
+def guard() -> Guard:
+    return Guard(lambda: get_logger("test"))
+
+
+def test_a_frame_that_loses_the_gpu_is_the_last(guard: Guard) -> None:
+    fuser = Fuser(LOST)
+    assert "cudaErrorIllegalAddress" in work(fuser, guard, 1).failure
+    assert guard.lost is LOST and fuser.reloads == 0
+
+
+def test_networks_that_cannot_be_loaded_as_the_gpu_is_lost_end_it_too(guard: Guard) -> None:
+    fuser = Fuser(BackendError("network 'mkf.onnx': the GPU did not accept the call"), LOST)
+    work(fuser, guard, RELOAD_AFTER)
+    assert guard.lost is LOST and fuser.reloads == 1
+
+
+def test_other_faults_of_the_gpu_are_borne(guard: Guard) -> None:
+    fuser = Fuser(BackendError("CUDA failed on Orin: cudaMalloc: cudaErrorMemoryAllocation (2)"))
+    work(fuser, guard, RELOAD_AFTER)
+    assert guard.lost is None and fuser.reloads == 1
+
+
+def test_spinning_ends_and_the_process_has_a_code_that_launch_starts_again(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = SimpleNamespace(
+        add_node=lambda node: None,
+        spin_once=lambda timeout_sec: guard.run("configuration", _lose),
+        shutdown=lambda: None,
+    )
+    monkeypatch.setattr(process, "SingleThreadedExecutor", lambda: executor)
+    monkeypatch.setattr("magicfuse_ros.ros.process.rclpy.ok", lambda: True)
+    node: Any = SimpleNamespace(guard=guard)
+    stop: Any = False
+    with pytest.raises(DeviceLostError):
+        process.spin(node, stop)
+    code = process._exit_code(lambda: process.spin(node, stop))
+    assert code == process.DEVICE_LOST
+    assert code not in (0, process.REFUSED), "the launch files end at these"
+
+
+def _lose() -> None:
+    raise LOST

@@ -1,0 +1,240 @@
+"""Bags as recorders leave them, whole or not: what is whole is read, and the rest is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+from bag_files import Definition, in_wal, mcap
+from magicfuse_ros.errors import MediaError
+from magicfuse_ros.media import Source, open_source
+from magicfuse_ros.media.bag import BagSource
+from magicfuse_ros.media.source import mostly_missing
+from magicfuse_ros.media.zstandard import MAGIC as ZSTD
+from magicfuse_ros.media.zstandard import zstd
+from media_files import SECOND, TYPES, Message, header, image_message, picture, write_bag
+
+START = 1_700_000_000 * SECOND
+PERIOD = SECOND // 10
+TOPIC = "/camera/image_raw"
+FORMS = [
+    {},
+    {"chunk": 3},
+    {"chunk": 3, "compression": "zstd"},
+    {"chunk": 3, "compression": "lz4", "index": False},
+]
+
+
+def camera(count: int = 10) -> list[Message]:
+    stamps = [START + i * PERIOD for i in range(count)]
+    return [(TOPIC, t, image_message(picture(seed=i), t)) for i, t in enumerate(stamps)]
+
+
+def check(source: Source, expected: list[int]) -> None:
+    """Read the source twice: it holds these frames of the camera, with their pixels and stamps."""
+    for _ in range(2):
+        frames = list(source)
+        assert [(frame.stamp_ns - START) // PERIOD for frame in frames] == expected
+        for number, frame in zip(expected, frames, strict=True):
+            np.testing.assert_array_equal(frame.image, picture(seed=number))
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_every_form_of_mcap_and_any_order(tmp_path: Path, form: dict[str, object]) -> None:
+    messages = camera()
+    messages[4], messages[5] = messages[5], messages[4]  # within and between chunks
+    messages[0], messages[9] = messages[9], messages[0]
+    messages.insert(3, ("/odometry", START, header(START)))
+    file = tmp_path / "drive.mcap"
+    file.write_bytes(mcap(messages, **form))  # type: ignore[arg-type]
+    source = open_source(file)
+    check(source, list(range(10)))
+    assert (source.refused, source.missing, len(source)) == ([], 0, 10)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_an_mcap_whose_recorder_was_killed(tmp_path: Path, form: dict[str, object]) -> None:
+    file = tmp_path / "drive.mcap"
+    whole = mcap(camera(), footer=False, **form)  # type: ignore[arg-type]
+    file.write_bytes(whole)
+    source = open_source(file)
+    check(source, list(range(10)))
+    assert "drive.mcap' was not finished" in source.refused[0].reason
+    assert (source.refused[0].name, source.missing) == ("000010", 0)
+
+    file.write_bytes(whole[: len(whole) * 3 // 4])
+    source = open_source(file)
+    check(source, list(range(len(list(source)))))
+    assert 6 <= len(list(source)) <= 8
+    (refusal,) = source.refused
+    assert "drive.mcap' " in refusal.reason and " byte " in refusal.reason
+
+
+@pytest.mark.parametrize("compression", ["", "zstd", "lz4"])
+def test_a_chunk_that_is_cut_gives_its_whole_messages(tmp_path: Path, compression: str) -> None:
+    file = tmp_path / "drive.mcap"
+    noise = [np.random.default_rng(i).integers(0, 256, (160, 200, 3), np.uint8) for i in range(4)]
+    messages = [(TOPIC, START + i, image_message(image, 1)) for i, image in enumerate(noise)]
+    whole = mcap(messages, chunk=4, compression=compression)
+    file.write_bytes(whole[: len(whole) * 7 // 8])
+    frames = list(open_source(file))
+    assert len(frames) == 3
+    for image, frame in zip(noise, frames, strict=False):
+        np.testing.assert_array_equal(frame.image, image)
+
+
+@pytest.mark.parametrize("before", [0, 53], ids=["content", "length"])
+def test_damage_inside_costs_one_chunk(tmp_path: Path, before: int) -> None:
+    bag = _compressed(tmp_path / "bag", CompressionMode.STORAGE, StoragePlugin.MCAP, camera(300))
+    (file,) = bag.glob("*.mcap")
+    data = bytearray(file.read_bytes())
+    begin = data.index(ZSTD, data.index(ZSTD) + 1) - before  # of the second chunk
+    data[begin : begin + 4] = b"\xff" * 4
+    file.write_bytes(data)
+    for path in (bag, file):
+        source = open_source(path)
+        stamps = [(frame.stamp_ns - START) // PERIOD for frame in source]
+        (refusal,) = source.refused
+        assert "bag.mcap' is damaged" in refusal.reason
+        assert stamps[0] == 0 and stamps[-1] == 299 and len(stamps) + 1 + source.missing == 300
+
+
+def test_most_of_a_bag_is_lost(tmp_path: Path) -> None:
+    whole = mcap(camera(20))
+    bag = write_bag(tmp_path / "bag", camera(20))
+    bag.joinpath("bag.mcap").write_bytes(whole[: len(whole) // 5])
+    source = open_source(bag)
+    read = list(source)
+    assert (len(source), len(read) + 1 + source.missing) == (20, 20)
+    assert mostly_missing(source, source.missing)
+    file = tmp_path / "file.mcap"  # nobody announces a number, but 4 of 5 parts are unreadable
+    file.write_bytes(whole[: len(whole) // 5] + b"\xff" * (len(whole) * 4 // 5))
+    source = open_source(file)
+    assert len(list(source)) <= 4
+    assert mostly_missing(source, source.missing)
+
+
+def test_definitions_of_other_topics_do_no_harm(tmp_path: Path) -> None:
+    service = b"int64 a\n---\nint64 sum\n"
+    others = [
+        Definition("/add/_service_event", "my/srv/Add_Event", "ros2msg", service),
+        Definition("/broken", "my/msg/Thing", "ros2msg", b"int32 5wrong\n"),
+        Definition("/empty", "my/msg/Empty", "ros2msg", b""),
+        Definition("/log", "foxglove.Log", "jsonschema", b'{"type": "object"}'),
+        Definition("/proto", "foxglove.Grid", "protobuf", b"\xff\xfe\x00\x80"),
+    ]
+    file = tmp_path / "drive.mcap"
+    file.write_bytes(mcap(camera(3), others=others))
+    check(open_source(file), [0, 1, 2])
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_folder_without_metadata(tmp_path: Path, storage: StoragePlugin) -> None:
+    bag = tmp_path / "bag"
+    first = write_bag(tmp_path / "1", camera()[:4], storage)
+    second = write_bag(tmp_path / "2", camera()[4:], storage)
+    bag.mkdir()
+    for number, part in enumerate((second, first)):  # their times tell the order
+        (file,) = (f for f in part.iterdir() if f.suffix != ".yaml")
+        file.rename(bag / f"bag_{number}{file.suffix}")
+    check(open_source(bag), list(range(10)))
+
+
+def test_metadata_of_reindex_and_a_missing_file(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", camera(3))
+    metadata = bag / "metadata.yaml"
+    text = metadata.read_text()
+    metadata.write_text(text.replace("storage_identifier: mcap", 'storage_identifier: ""'))
+    check(open_source(bag), [0, 1, 2])
+    (bag / "bag.mcap").unlink()
+    with pytest.raises(MediaError, match=r"'bag.mcap', which is missing; `ros2 bag reindex"):
+        open_source(bag)
+
+
+def _compressed(
+    path: Path, mode: CompressionMode, storage: StoragePlugin, messages: list[Message]
+) -> Path:
+    writer = Writer(path, version=9, storage_plugin=storage)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        kind = "sensor_msgs/msg/Image"
+        connection = writer.add_connection(TOPIC, kind, typestore=TYPES)
+        for _, time, message in messages:
+            writer.write(connection, time, TYPES.serialize_cdr(message, kind))
+    return path
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_compressed_bags_and_their_files(
+    tmp_path: Path, mode: CompressionMode, storage: StoragePlugin
+) -> None:
+    bag = _compressed(tmp_path / "bag", mode, storage, camera(4))
+    (file,) = (f for f in bag.iterdir() if f.suffix != ".yaml")
+    for path in (bag, file):
+        check(open_source(path), [0, 1, 2, 3])
+    (bag / "metadata.yaml").unlink()
+    check(open_source(bag), [0, 1, 2, 3])
+    if mode == CompressionMode.FILE:
+        file.with_suffix("").write_bytes(zstd.decompress(file.read_bytes()))  # by a player
+        check(open_source(bag), [0, 1, 2, 3])
+
+
+def test_a_sqlite_file_whose_recorder_was_killed(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag 100%", camera(), StoragePlugin.SQLITE3)
+    (file,) = bag.glob("*.db3")
+    in_wal(file, 4)
+    for path in (bag, file):
+        check(open_source(path), list(range(10)))
+    Path(f"{file}-wal").unlink()
+    source = open_source(bag)  # six are left, metadata.yaml announces ten
+    assert (len(list(source)), source.missing) == (6, 4)
+
+
+def test_a_sqlite_file_that_is_cut_or_damaged(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", camera(), StoragePlugin.SQLITE3)
+    (file,) = bag.glob("*.db3")
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(MediaError, match=r"bag\.db3' .* \.recover"):
+        open_source(bag)
+
+
+def test_bags_without_an_image_say_what_they_hold(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "other", [("/odometry", START, header(START))])
+    with pytest.raises(MediaError, match=r"it holds /odometry \(std_msgs/msg/Header\)"):
+        open_source(bag)
+    with pytest.raises(MediaError, match="it is empty"):
+        open_source(write_bag(tmp_path / "empty", []))
+    silent = Writer(tmp_path / "silent", version=9, storage_plugin=StoragePlugin.MCAP)
+    with silent:
+        silent.add_connection(TOPIC, "sensor_msgs/msg/Image", typestore=TYPES)
+    with pytest.raises(MediaError, match=f"nothing was recorded on {TOPIC}"):
+        open_source(tmp_path / "silent")
+
+
+def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    for content, word in [
+        (pointer, "git lfs pull"),
+        (b"\n<!DOCTYPE html><title>404", "web page"),
+        (b"#ROSBAG V2.0\n", "rosbags-convert"),
+        (b"PK\x03\x04....", "archive; unpack it"),
+    ]:
+        for name in ("drive.mcap", "drive.db3", "drive.mp4", "picture.png"):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(MediaError, match=word) as caught:
+                open_source(tmp_path / name)
+            assert name in str(caught.value)
+
+
+def test_messages_of_the_camera_are_raw_cdr(tmp_path: Path) -> None:
+    """What is played into ROS is what was recorded, also of a compressed bag."""
+    messages = camera(3)
+    bag = _compressed(tmp_path / "b", CompressionMode.MESSAGE, StoragePlugin.SQLITE3, messages)
+    played = list(BagSource(bag).raw_messages())
+    kind = "sensor_msgs/msg/Image"
+    assert [m.cdr for m in played] == [bytes(TYPES.serialize_cdr(m, kind)) for _, _, m in messages]

@@ -1,0 +1,249 @@
+"""Videos as cameras and editors make them: the frames are what FFmpeg's own filters show."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.filter import Graph
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magicfuse_ros.errors import MediaError
+from magicfuse_ros.image_codec import Image
+from magicfuse_ros.media import open_source
+from magicfuse_ros.media.hdr import Transfer, tone_mapped
+from magicfuse_ros.media.source import mostly_missing
+from magicfuse_ros.media.video_file import lacks_index, stated_size
+from media_files import SECOND, picture, write_video
+
+# From x, y of the stored image to a x + c y, b x + d y; and FFmpeg's filters that do it.
+VIEWS = {
+    "as it is": ((1, 0, 0, 1), "null"),
+    "mirrored": ((-1, 0, 0, 1), "hflip"),
+    "flipped": ((1, 0, 0, -1), "vflip"),
+    "turned by 180": ((-1, 0, 0, -1), "hflip,vflip"),
+    "turned right": ((0, 1, -1, 0), "transpose=clock"),
+    "turned left": ((0, -1, 1, 0), "transpose=cclock"),
+    "transposed": ((0, 1, 1, 0), "transpose=cclock_flip"),
+    "transposed the other way": ((0, -1, -1, 0), "transpose=clock_flip"),
+}
+
+
+def shown(path: Path, filters: str) -> Image:
+    """The first frame as FFmpeg shows it after these filters."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        graph = Graph()
+        nodes: list[Any] = [graph.add_buffer(template=stream)]
+        for step in (*filters.split(","), "format=rgb24"):
+            nodes.append(graph.add(*step.split("=", 1)))
+        nodes.append(graph.add("buffersink"))
+        for node, following in pairwise(nodes):
+            node.link_to(following)
+        graph.configure()
+        graph.push(next(container.decode(stream)))
+        frame: Any = graph.pull()
+        return np.asarray(frame.to_ndarray(), np.uint8)
+
+
+def first(path: Path) -> Image:
+    return next(iter(open_source(path))).image
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_display_matrix(tmp_path: Path, view: str) -> None:
+    (a, b, c, d), filters = VIEWS[view]
+    path = write_video(tmp_path / "v.mp4", [0])
+    data = bytearray(path.read_bytes())
+    one = 1 << 16
+    at = data.index(struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
+    matrix = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = matrix
+    expected = shown(path, filters)
+    path.write_bytes(data)
+    image = first(path)
+    assert image.shape == expected.shape and image.flags.c_contiguous
+    assert np.abs(image.astype(int) - expected).max() <= 2
+
+
+def encoded(path: Path, image: Any, form: str, codec: str = "ffv1", **options: Any) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=10)
+        stream.height, stream.width = image.shape[:2]
+        stream.pix_fmt = form
+        for name, value in options.items():
+            setattr(stream.codec_context, name, value)
+        kind = "rgb48le" if image.dtype == np.uint16 else "rgb24"
+        frame = av.VideoFrame.from_ndarray(image, format=kind).reformat(format=form)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 1), (4, 3), (8, 9), (16, 15), (2, 1), (1, 2), (64, 45)]),
+    width=st.sampled_from([64, 50, 34]),
+)
+def test_pixels_become_square(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int], width: int
+) -> None:
+    path = tmp_path_factory.mktemp("v") / "v.mp4"
+    encoded(path, picture(48, width), "yuv420p", "mpeg4", sample_aspect_ratio=Fraction(*shape))
+    image = first(path)
+    expected = shown(path, f"setsar={shape[0]}/{shape[1]},scale=iw*sar:ih")
+    assert image.shape == expected.shape == (48, width * shape[0] // shape[1], 3)
+    assert np.abs(image.astype(int) - expected).mean() < 3  # it scales before it converts colours
+
+
+@pytest.mark.parametrize("form", ["yuv422p", "yuv444p10le", "gray", "gray16le", "bgr0"])
+def test_pixel_formats(tmp_path: Path, form: str) -> None:
+    path = encoded(tmp_path / "v.mkv", picture(), form)
+    assert np.abs(first(path).astype(int) - shown(path, "null")).max() <= 1
+
+
+@pytest.mark.parametrize("transfer", list(Transfer))
+def test_hdr_is_tone_mapped_to_what_it_was_made_of(tmp_path: Path, transfer: Transfer) -> None:
+    """A picture of SDR in an HDR video, where its white is the diffuse white of 203 cd/m2."""
+    image = picture(48, 64) // 4 * 3  # light above three quarters of white is pressed
+    light = (image / 255) ** 2.4
+    to_2020 = [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]
+    light = light @ np.array(to_2020).T
+    if transfer == Transfer.PQ:
+        power = (light * 203 / 10_000) ** (2610 / 16384)
+        code = ((107 / 128 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+    else:
+        scene = light * 0.203
+        luminance = scene @ [0.2627, 0.6780, 0.0593]
+        scene = scene * np.maximum(luminance, 1e-9)[..., None] ** (1 / 1.2 - 1)
+        logarithm = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+        code = np.where(scene <= 1 / 12, np.sqrt(3 * scene), logarithm)
+    wide = np.round(code * 65535).astype(np.uint16)
+    assert np.abs(tone_mapped(wide, transfer).astype(int) - image).max() <= 3
+    options: dict[str, Any] = {"color_primaries": 9, "color_trc": int(transfer)}
+    path = encoded(tmp_path / "v.mkv", wide, "gbrp10le", **options)
+    assert np.abs(first(path).astype(int) - image).mean() < 3
+
+
+@settings(max_examples=20, deadline=None)
+@given(level=st.integers(0, 65535), transfer=st.sampled_from(list(Transfer)))
+def test_hdr_gray_stays_gray_and_brighter_stays_brighter(level: int, transfer: Transfer) -> None:
+    pair = np.array([[[level] * 3, [min(65535, level + 600)] * 3]], np.uint16)
+    darker, brighter = tone_mapped(pair, transfer)[0].astype(int)
+    assert np.ptp(darker) <= 1 and np.ptp(brighter) <= 1
+    assert (darker <= brighter).all()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_a_file_that_is_cut(tmp_path: Path, suffix: str, part: float) -> None:
+    path = tmp_path / f"v.{suffix}"
+    write_many(path, 40)
+    whole = [frame.image for frame in open_source(path)]
+    data = path.read_bytes()
+    assert stated_size(path) == len(data)
+    path.write_bytes(data[: int(part * len(data))])
+    source = open_source(path)
+    frames = list(source)
+    assert 0 < len(frames) < 40 * part + 3
+    for expected, frame in zip(whole, frames, strict=False):
+        np.testing.assert_array_equal(frame.image, expected)
+    (refusal,) = source.refused
+    assert refusal.name == f"{len(frames):06d}" and "the file is cut here" in refusal.reason
+    lost = 40 - len(frames)
+    assert source.missing + 1 == (pytest.approx(lost, abs=4) if suffix == "mkv" else lost)
+    assert mostly_missing(source, source.missing) == (part == 0.3)
+
+
+def write_many(path: Path, count: int) -> None:
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream: Any = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.bit_rate, stream.gop_size = 4_000_000, 8
+        for i in range(count):
+            frame = av.VideoFrame.from_ndarray(picture(seed=i), format="rgb24")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_a_frame_that_the_decoder_marks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    write_many(path, 24)
+    with av.open(str(path)) as container:
+        (packet,) = [p for i, p in enumerate(container.demux(video=0)) if i == 11]
+    data = bytearray(path.read_bytes())
+    assert packet.pos is not None
+    middle = packet.pos + packet.size // 2
+    data[middle : middle + packet.size // 4] = bytes(packet.size // 4)
+    path.write_bytes(data)
+    source = open_source(path)
+    frames = list(source)
+    assert "000011" in [refusal.name for refusal in source.refused]
+    assert len(frames) + len(source.refused) == 24 and source.missing == 0
+    assert all(frame.stamp_ns == int(frame.name) * SECOND // 10 for frame in frames)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4", "h264"])
+def test_b_frames_come_in_their_order(tmp_path: Path, suffix: str) -> None:
+    if "libx264" not in av.codecs_available:
+        pytest.skip("PyAV has no libx264")
+    path = tmp_path / f"v.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {"bf": "3", "b-adapt": "0", "crf": "10"}
+        for i in range(12):
+            gray = np.full((48, 64, 3), 20 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
+        container.mux(stream.encode(None))
+    frames = list(open_source(path))
+    assert [round(frame.image.mean() / 20) for frame in frames] == list(range(12))
+    assert [frame.stamp_ns * 25 // SECOND for frame in frames] == list(range(12))
+
+
+def test_recordings_that_were_joined_have_rising_stamps(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.ts", [0, 1, 2, 4])
+    path.write_bytes(2 * path.read_bytes())
+    stamps = [frame.stamp_ns * 10 // SECOND for frame in open_source(path)]
+    assert len(stamps) == 8 and stamps[:4] == [0, 1, 2, 4]
+    assert all(a < b for a, b in pairwise(stamps))
+
+
+def test_a_size_that_changes_on_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "v.mjpeg"
+    small = write_video(tmp_path / "a.mjpeg", [0], "mjpeg").read_bytes()
+    with av.open(str(tmp_path / "b.mjpeg"), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        frame = av.VideoFrame.from_ndarray(picture(64, 96), format="rgb24")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    path.write_bytes(small + (tmp_path / "b.mjpeg").read_bytes())
+    assert [frame.image.shape for frame in open_source(path)] == [(48, 64, 3), (64, 96, 3)]
+
+
+def test_an_mp4_without_its_index_says_so(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", range(5))
+    data = path.read_bytes()
+    assert not lacks_index(path)
+    path.write_bytes(data[: data.index(b"moov") - 4])
+    with pytest.raises(MediaError, match=r"v\.mp4' .* no index \(moov\)"):
+        open_source(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=80), begin=st.sampled_from([b"\0\0\0\x10ftyp", b"RIFF", b"\x1aE"]))
+def test_sizes_of_any_bytes(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, begin: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("v") / "v.mp4"
+    path.write_bytes(begin + data)
+    stated_size(path)
+    lacks_index(path)

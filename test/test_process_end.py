@@ -1,0 +1,138 @@
+"""How a process of a node ends: its exit code, and in what time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from magicfuse_ros.ros import process
+from magicfuse_ros.ros.children import isolate
+from ros_rig import Domain
+
+# A node with the work that argv names; with "hang", its end holds Python's lock for a minute, as
+# Fast DDS has done.
+NODE = """
+import ctypes, sys
+from rclpy.node import Node
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.ros import process
+
+work, end = sys.argv.pop(1), sys.argv.pop(1)
+if end == "hang":
+    process.END_S = 0.5
+
+class Ending(Node):
+    def destroy_node(self):
+        if end == "hang":
+            ctypes.PyDLL(None).sleep(60)
+        if end == "raise":
+            raise RuntimeError("a defect in the end")
+        super().destroy_node()
+
+def do(node, stop):
+    if work == "refuse":
+        raise MagicFuseError("the bag is empty")
+    if work == "raise":
+        raise RuntimeError("a defect")
+    if work == "name":
+        node.create_publisher(__import__("std_msgs.msg").msg.String, "/cam-0/image", 1)
+
+sys.exit(process.run(lambda: Ending("ending"), do))
+"""
+
+
+def ended(folder: Path, work: str, end: str, *arguments: str) -> tuple[int, str]:
+    """Return the exit code of a node and what it printed."""
+    domain = Domain()
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain.number),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOG_DIR": str(folder),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", NODE, work, end, *arguments],
+            capture_output=True, text=True, timeout=50, env=environment,
+        )  # fmt: skip
+    finally:
+        domain.free()
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("work", "end", "code", "printed"),
+    [
+        ("nothing", "clean", 0, ""),
+        ("refuse", "clean", process.REFUSED, "error: the bag is empty"),
+        ("name", "clean", process.REFUSED, "'/cam-0/image'"),
+        ("raise", "clean", process.DEFECT, "RuntimeError: a defect"),
+        ("nothing", "raise", process.DEFECT, "RuntimeError: a defect in the end"),
+    ],
+)
+def test_the_exit_code_says_what_helps(
+    tmp_path: Path, work: str, end: str, code: int, printed: str
+) -> None:
+    found, output = ended(tmp_path, work, end)
+    assert (found, printed in output) == (code, True), output
+    assert ("Traceback" in output) == (code == process.DEFECT)
+
+
+@pytest.mark.fault(
+    "DDS hangs while the node ends", "the process ends within 10 s, with the right exit code"
+)
+@pytest.mark.parametrize(("work", "code"), [("nothing", 0), ("refuse", process.REFUSED)])
+def test_an_end_that_hangs_is_cut_short(tmp_path: Path, work: str, code: int) -> None:
+    assert process.END_S < 10  # the script shortens it
+    began = monotonic()
+    found, output = ended(tmp_path, work, "hang")
+    assert found == code, output
+    assert monotonic() - began < 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-r", "image:=/cam-0/image_raw"], "/cam-0/image_raw"),
+        (["-r", "image:=/cam/image_raw/"], "/cam/image_raw/"),
+        (["-r", "__ns:=/front-camera"], "/front-camera"),
+        (["--params-file", "none.yaml"], "none.yaml"),
+        (["--params-file", "{malformed}"], "malformed.yaml"),
+    ],
+)
+def test_what_ros_cannot_read_is_one_line(tmp_path: Path, arguments: list[str], named: str) -> None:
+    malformed = tmp_path / "malformed.yaml"
+    malformed.write_text("/**:\n  ros__parameters: [1\n")
+    given = [argument.format(malformed=malformed) for argument in arguments]
+    code, output = ended(tmp_path, "nothing", "clean", "--ros-args", *given)
+    assert code == process.REFUSED
+    line = output.strip().splitlines()[-1]
+    assert line.startswith("error: ") and named in line and "Traceback" not in output
+    assert ".c:" not in line  # places in the source of ROS help nobody
+
+
+def test_the_private_domain_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(caller: str) -> int:
+        monkeypatch.setenv("ROS_DOMAIN_ID", caller)
+        isolate(tmp_path)
+        return int(os.environ["ROS_DOMAIN_ID"])
+
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.setenv(name, "")
+    first = chosen("0")
+    assert 1 <= first <= 100
+    assert chosen(str(first)) != first
+    assert chosen(f"0{first}") != first
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 7410 + 250 * first))
+        assert chosen("0") != first

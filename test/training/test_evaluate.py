@@ -1,0 +1,233 @@
+"""The evaluation, from files and other methods' images to a report, and its parts by hand."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_metrics import HUMAN, frame, fused
+from test_score import names_of, write_sets
+from typer.testing import CliRunner
+
+from magicfuse_ros.bundle import Bundle
+from magicfuse_training.cli import app
+from magicfuse_training.data.classes import CLASSES
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.metrics.light import LightByClass
+from magicfuse_training.metrics.peers import Peer, read_fused
+from magicfuse_training.metrics.ranking import Ranking
+from magicfuse_training.metrics.restoration import Structure, degraded
+from magicfuse_training.metrics.rows import (
+    CLIPPED,
+    INPUT,
+    MAG_IMAGE,
+    MEAN,
+    OWN,
+    RESTORED,
+    Rows,
+    clipped_heat,
+    mean_image,
+    usual_heat,
+)
+from magicfuse_training.networks.model import MagicFuse
+
+CONDITIONS = ["clean", "dark", "haze", "rain", "noise"]
+PERSON = CLASSES.index("pedestrian")
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "250"})
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    exported: tuple[MagicFuse, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Return the folder of a report on two sets and of the inputs, which take part as a method."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    write_sets(folder)
+    sets = ("--bundle", exported[1], *names_of(folder, "camvid", "msrs"), "--every", "3")
+    options = ("--backend", "onnxruntime", "--out", folder / "report")
+    code, output = run(*sets, *options, "--inputs", folder / "theirs")
+    assert code == 0 and "13 inputs in" in output, output
+    assert not (folder / "report").exists()
+    code, output = run(*sets, *options, "--fused", f"theirs={folder / 'theirs'}")
+    assert code == 0 and "evaluation.html" in output, output
+    return folder / "report", folder / "theirs"
+
+
+def test_every_condition_is_scored_with_what_is_known(evaluated: tuple[Path, Path]) -> None:
+    sets = json.loads((evaluated[0] / "evaluation.json").read_text())["sets"]
+    assert list(sets) == ["camvid val", "msrs dev"]
+    for condition in CONDITIONS:
+        camvid, msrs = sets["camvid val"][condition], sets["msrs dev"][condition]
+        for scores in (camvid, msrs):
+            assert 0 < scores["ssim_restored"][0] <= 1 and "psnr_restored_db" in scores
+        assert len(camvid["miou_percent"]) == 3 and len(camvid["reliability"]["right"]) == 15
+        assert "people" in msrs and "thermal" in msrs and "Qabf" in msrs["images"][MAG_IMAGE]
+        assert "Qabf" not in camvid["images"][MAG_IMAGE], "it has no thermal images"
+        for images in (camvid["images"], msrs["images"]):
+            assert list(images) == [*OWN, "theirs"]
+            assert images["theirs"] == images[INPUT], "the inputs took part as another method"
+    night = sets["msrs dev"]["night"]
+    assert "PSNR to clean" not in night["images"][MAG_IMAGE] and "ssim_restored" not in night
+    assert night["images"]["theirs"]["EN"] == night["images"][INPUT]["EN"]
+    assert "both" in sets["msrs dev"]
+
+
+def test_the_report_is_one_file_with_plots_and_frames(evaluated: tuple[Path, Path]) -> None:
+    page = (evaluated[0] / "evaluation.html").read_text()
+    assert "http" not in page and page.count("<img") == page.count('src="data:image/')
+    assert page.count("image/jpeg") == 5 + 6, "frames of every condition of both sets"
+    for about in ("by condition", "Reliability", "IoU by class", "Rows of fused images"):
+        assert about in page
+    text = (evaluated[0] / "evaluation.md").read_text()
+    assert "| theirs |" in text and f"| {CLIPPED} |" in text and "nan" not in text
+    assert "### msrs dev, night: images side by side" in text
+
+
+def test_a_method_that_cannot_take_part_is_told(
+    evaluated: tuple[Path, Path], exported: tuple[MagicFuse, Path], tmp_path: Path
+) -> None:
+    write_sets(tmp_path)
+    given = ("--bundle", exported[1], *names_of(tmp_path, "camvid"), "--out", tmp_path / "out")
+    for option, message in (
+        ("theirs", "fused is 'theirs'; expected NAME=DIR"),
+        (f"MagImg={tmp_path}", "'MagImg' is the name of another row"),
+        (f"theirs={tmp_path / 'no'}", "no' does not exist"),
+        (f"theirs={tmp_path}", "holds no fused image of 'theirs'; expected '0.png', or 'dark/"),
+        # the inputs are of every third frame, and all are scored
+        (f"theirs={evaluated[1]}", "3 of the 5 frames of camvid val, clean, are missing: 1, 2, 4"),
+    ):
+        code, output = run(*given, "--fused", option)
+        assert code == 2 and message in output, output
+    assert not (tmp_path / "out").exists()
+    taken = shutil.copytree(evaluated[1], tmp_path / "small")
+    for path in taken.glob("camvid*/clean/*"):
+        cv2.imwrite(str(path), np.zeros((4, 6, 3), np.uint8))
+    code, output = run(*given, "--every", "3", "--fused", f"theirs={taken}")
+    assert code == 2 and "is 6x4; expected 60x40, the size of frame '0'" in output
+
+
+def test_fused_images_without_a_condition_are_of_frames_as_they_are(tmp_path: Path) -> None:
+    peer = Peer("x", tmp_path)
+    assert peer.files("msrs dev", "clean", ["a"]) == {}
+    for place in ("a.png", "dark/a.png", "msrs dev/haze/a.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / place), np.full((16, 16), 7, np.uint8))
+    for condition, place in (
+        ("clean", "a.png"),
+        ("night", "a.png"),
+        ("dark", "dark/a.png"),
+        ("haze", "msrs dev/haze/a.jpg"),
+    ):
+        assert peer.files("msrs dev", condition, ["a"]) == {"a": tmp_path / place}
+    assert peer.files("msrs dev", "rain", ["a"]) == {} == peer.files("other", "haze", ["a"])
+    with pytest.raises(DataError, match="1 of the 2 frames of msrs dev, clean, are missing: b"):
+        peer.files("msrs dev", "clean", ["a", "b"])
+    image = read_fused(tmp_path / "a.png", frame())
+    assert image.shape == (16, 16, 3) and (image == 7).all()
+    half = frame(visible=np.zeros((16, 32, 3), np.uint8))
+    assert read_fused(tmp_path / "a.png", half, width_factor=2).shape == (16, 32, 3)
+
+
+def test_the_rows_beside_mag_image_by_hand() -> None:
+    restored = np.full((2, 2, 3), 100, np.uint8)
+    estimate = np.array([[0, 101], [60, 60]], np.uint8)
+    assert mean_image(restored, estimate)[..., 0].tolist() == [[50, 101], [80, 80]]
+    heat = usual_heat()
+    mask = np.array([[PERSON, PERSON], [PERSON, 3]], np.uint8)
+    outputs = fused(
+        restored=restored,
+        thermal_estimate=np.array([[0, 255], [60, 255]], np.uint8),
+        mask=mask,
+        confidence=np.full((2, 2), 255, np.uint8),
+    )
+    gained = clipped_heat(outputs, heat, [PERSON], night=False)[..., 0].astype(int) - 100
+    warm = heat.gain * (60 / 255 - heat.warm) * 255
+    expected = [[0, heat.limit * 255], [min(warm, heat.limit * 255), 0]]
+    assert np.allclose(gained, expected, atol=0.51), "cold, hottest; warm, and no person"
+    unsure = fused(
+        restored=restored,
+        thermal_estimate=np.full((2, 2), 40, np.uint8),
+        thermal_uncertainty=np.full((2, 2), 20, np.uint8),
+        mask=mask,
+        confidence=np.full((2, 2), round(255 * (heat.unlit + heat.lit) / 2), np.uint8),
+    )
+    lit = clipped_heat(unsure, heat, [PERSON], night=True)[0, 0, 0] - 100
+    surely = 40 / 255 - np.log(2) / np.sqrt(2) * 20 / 255
+    gain = heat.at_night * heat.gain * (surely - heat.warm_at_night)
+    assert lit == pytest.approx(255 * 0.5 * min(gain, heat.limit), abs=1.5), "half sure: half lit"
+
+
+def test_rows_compare_with_the_frame_before_it_was_degraded(
+    exported: tuple[MagicFuse, Path],
+) -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 256, (48, 48, 3), np.uint8)
+    thermal = rng.integers(0, 256, (48, 48), np.uint8)
+    box = (16, 16, 32, 32)
+    known = {"thermal": thermal, "usual": thermal, "people": [box], "anybody": [box]}
+    rows = Rows(Bundle.load(exported[1]).manifest, usual_heat())
+    outputs = fused(
+        restored=clean,
+        mag_image=np.repeat(thermal[..., None], 3, 2),
+        thermal_estimate=thermal,
+        thermal_uncertainty=np.zeros_like(thermal),
+        mask=np.full((48, 48), 3, np.uint8),
+        confidence=np.full((48, 48), 255, np.uint8),
+    )
+    rows.add(frame(visible=clean, **known), clean // 4, outputs)
+    figures = rows.figures()
+    assert figures[RESTORED]["PSNR to clean"].value == 60 > figures[INPUT]["PSNR to clean"].value
+    assert figures[MAG_IMAGE]["person contrast"].value == pytest.approx(1), "it is the real one"
+    assert figures[CLIPPED] == figures[RESTORED], "nobody is called a person"
+    assert figures[MEAN]["PSNR"].value == max(row["PSNR"].value for row in figures.values())
+    by_night = Rows(Bundle.load(exported[1]).manifest, usual_heat())
+    by_night.add(frame(visible=clean, night=True), clean, outputs)
+    assert set(by_night.figures()[MAG_IMAGE]) == {"EN", "SD", "SF"}, "no thermal image, no clean"
+
+
+def test_light_is_told_by_the_class_that_it_lies_on() -> None:
+    label = np.array([[0, 3, 3, PERSON, 255, 240]], np.uint8)
+    restored = np.zeros((1, 6, 3), np.uint8)
+    mag_image = restored + np.array([0, 30, 30, 30, 30, 30], np.uint8)[None, :, None]
+    measure = LightByClass(CLASSES)
+    assert measure.scores() == {} and measure.applies(frame(label))
+    measure.add(frame(label), restored, fused(restored=restored, mag_image=mag_image))
+    shares = measure.scores()["lit_percent"]
+    assert shares == {"road": pytest.approx(200 / 3), "pedestrian": pytest.approx(100 / 3)}
+
+
+def test_frames_are_ranked_by_what_is_known_of_most() -> None:
+    ranking = Ranking(len(CLASSES))
+    image = np.zeros((16, 16, 3), np.uint8)
+    for i, right in enumerate((4, 16, 0, 8)):
+        label = np.full((16, 16), 3, np.uint8)
+        mask = label.copy()
+        mask[right:] = 1
+        known = frame(label, HUMAN, name=f"f{i}", index=i)
+        ranking.add(known, image, fused(mask=mask, restored=image, mag_image=image))
+    ranking.add(frame(name="other"), image, fused(mask=mask, restored=image, mag_image=image))
+    chosen = ranking.chosen()
+    assert [(place, r.name, r.value) for place, r in chosen.items()] == [
+        ("best", "f1", 100), ("median", "f0", 25), ("worst", "f2", 0),
+    ]  # fmt: skip
+    assert not ranking.applies(frame(night=True)) and Ranking(11).chosen() == {}
+
+
+def test_noise_keeps_the_light_and_its_structure_is_what_is_lost() -> None:
+    clean = np.full((170, 180, 3), 120, np.uint8)
+    clean[60:120, 60:120] = 60
+    noisy = degraded(clean, "noise", 2)
+    assert abs(float(noisy.mean()) - float(clean.mean())) < 3 < float(noisy[:50].std())
+    assert (noisy == degraded(clean, "noise", 2)).all(), "the same in every run"
+    measure = Structure()
+    measure.add(frame(visible=clean), noisy, fused(restored=clean))
+    scores = measure.scores()
+    assert scores["ssim_restored"].value == pytest.approx(1)
+    assert scores["ms_ssim_restored"].value == pytest.approx(1)
+    assert scores["ssim_input"].value < 0.9 and scores["ms_ssim_input"].value < 0.999

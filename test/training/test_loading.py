@@ -1,0 +1,117 @@
+"""Crops made by workers: no shared memory, errors in one line, Ctrl-C left to the trainer."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_process import small_crops
+
+from magicfuse_training.data import device_crops
+from magicfuse_training.data.crops import Batch, Crops
+from magicfuse_training.data.device_crops import DeviceCrops
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.preset import Preset
+from magicfuse_training.stages import loading
+from magicfuse_training.stages.accelerator import make_accelerator
+from magicfuse_training.stages.loading import load_parts, remedies
+from magicfuse_training.stages.stages import STAGES
+from magicfuse_training.stages.trainer import Trainer
+
+
+class Faulty(Crops):
+    """Crops that end in their third part."""
+
+    dies = False
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        if indices[0] < 6:
+            return super().__getitem__(indices)
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise DataError("'x.png' is damaged")
+
+
+def faulty(dies: bool) -> Faulty:
+    crops = small_crops()
+    made = Faulty(crops.groups, [1.0, 1.0, 1.0], crops.config, 0)
+    made.dies = dies
+    return made
+
+
+def test_workers_make_the_same_crops_and_none_lies_in_shared_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accelerator = make_accelerator(1, "no")
+
+    def shared(*_: object) -> Any:
+        raise AssertionError("a tensor went through shared memory")
+
+    monkeypatch.setattr(torch.multiprocessing.reductions, "reduce_storage", shared)
+    alone, by_worker = (load_parts(small_crops(), 0, 1, n, accelerator) for n in (0, 1))
+    for _ in range(2):
+        ours, theirs = next(alone), next(by_worker)
+        for name, tensor in ours.items():
+            assert torch.equal(tensor, theirs[name]) and tensor.dtype == theirs[name].dtype
+            assert not theirs[name].is_shared()
+
+
+def test_a_worker_hands_an_error_over_in_one_line() -> None:
+    parts = load_parts(faulty(dies=False), 0, 1, 1, make_accelerator(1, "no"))
+    with pytest.raises(DataError, match=r"^'x.png' is damaged$"):
+        for _ in range(3):
+            next(parts)
+
+
+def test_a_worker_that_dies_is_an_error_with_the_remedy() -> None:
+    parts = load_parts(faulty(dies=True), 0, 1, 1, make_accelerator(1, "no"))
+    words = r"one of the 1 workers .*DataLoader worker .*--workers 0"
+    with pytest.raises(TrainingError, match=words), remedies(1):
+        for _ in range(3):
+            next(parts)
+
+
+def test_workers_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loading.DataLoader, "__iter__", fail)
+    with pytest.raises(TrainingError, match="No space left on device in /dev/shm; give --workers"):
+        load_parts(small_crops(), 0, 1, 1, make_accelerator(1, "no"))
+
+
+def test_scenes_that_a_device_cannot_hold_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_crops, "free_memory", lambda _: 10 * 240 * 320 * 2)
+    crops = small_crops()
+    with pytest.raises(DataError, match=r"for 3 scenes of 240x320, .*: expected at most 2 scenes"):
+        DeviceCrops(crops.groups, [1.0, 1.0, 1.0], crops.config, 0, torch.device("cpu"))
+
+
+def test_memory_that_runs_out_is_an_error_with_the_remedy() -> None:
+    with pytest.raises(TrainingError, match=r"memory is full: CUDA .*--batch"), remedies(0):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+    with pytest.raises(RuntimeError, match="shapes"), remedies(0):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_ctrl_c_keeps_the_step_that_was_under_way(
+    small_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.train_step
+
+    def interrupted(self: Trainer, *arguments: Any, **named: Any) -> dict[str, float]:
+        if self.at.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    trainer = Trainer(STAGES["ikr"], MagicFuse(small_preset), tmp_path, steps=9)
+    with pytest.raises(KeyboardInterrupt, match=r"after step 2 of stage 'ikr', .* goes on from"):
+        trainer.run(small_crops(), 0)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,46 @@
+"""Lists of scenes as people save them: with BOM, as UTF-16, from Windows, with suffixes."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path, PurePosixPath
+
+from magicfuse_ros.media.pictures import PICTURE_SUFFIXES
+from magicfuse_training.data.errors import DataError
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_scene_list(path: Path) -> list[str]:
+    """Return the names of a text file, in its order, each once.
+
+    A name may have a folder before it and a picture's suffix behind it, and a line several of
+    them: an image and its label are one scene.
+
+    Raises:
+        DataError: if the file cannot be read, is no text, or names no scene.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"list of scenes '{path}': {error.strerror}") from error
+    try:
+        text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"list of scenes '{path}' is no text in UTF-8 or UTF-16; "
+            f"byte {error.start} is {data[error.start]:#04x}"
+        ) from error
+    if "\0" in text:
+        raise DataError(f"list of scenes '{path}' is no text: it has zero bytes")
+    names = dict.fromkeys(map(_stem, text.split()))
+    if not names:
+        raise DataError(f"list of scenes '{path}' is empty; expected a name in each line")
+    return list(names)
+
+
+def _stem(word: str) -> str:
+    """Return a name without folder and picture suffix; a dot inside of it stays."""
+    name = PurePosixPath(word.replace("\\", "/")).name
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in PICTURE_SUFFIXES else name

@@ -1,0 +1,108 @@
+"""Fused images of other methods, read from a folder: they take part in an evaluation.
+
+Under a folder the images lie as the evaluation writes its inputs (`--inputs`):
+
+    [SET/]CONDITION/NAME.*   of frames under a condition
+    [SET/]NAME.*             of frames as they are: clean, and at night
+
+SET is the set as the report names it ("msrs dev"), NAME the frame's in its set. Gray or RGB, of the
+frame's size, or of the stored one where a set stores frames at another width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.media.pictures import PICTURE_SUFFIXES
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.files import read_image
+from magicfuse_training.metrics.frames import Frame
+
+U8 = npt.NDArray[np.uint8]
+
+AS_THEY_ARE = ("clean", "night")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another method: its name in tables, and the folder of its fused images."""
+
+    name: str
+    folder: Path
+
+    @classmethod
+    def parse(cls, text: str, taken: Sequence[str] = ()) -> Peer:
+        """Read "NAME=DIR".
+
+        Args:
+            text: the option.
+            taken: names of other rows.
+
+        Raises:
+            DataError: for another form, a name that is taken, or a folder that is not there.
+        """
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder:
+            raise DataError(f"fused is '{text}'; expected NAME=DIR, as in 'TarDAL=out/tardal'")
+        if name in taken:
+            raise DataError(f"fused is '{text}'; '{name}' is the name of another row")
+        peer = cls(name, Path(folder).expanduser())
+        if not peer.folder.is_dir():
+            raise DataError(f"fused is '{text}'; folder '{peer.folder}' does not exist")
+        return peer
+
+    def files(self, set_name: str, condition: str, names: Sequence[str]) -> dict[str, Path]:
+        """Return the images of some frames by name; empty if it has none of them.
+
+        Raises:
+            DataError: if it has some and not all: rows would be means over different frames.
+        """
+        for place in self._places(set_name, condition):
+            found = {name: file for name in names if (file := _picture(place, name))}
+            if missing := [name for name in names if name not in found]:
+                if not found:
+                    continue
+                shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+                raise DataError(
+                    f"fused images of '{self.name}' in '{place}': {len(missing)} of the "
+                    f"{len(names)} frames of {set_name}, {condition}, are missing: {shown}"
+                )
+            return found
+        return {}
+
+    def _places(self, set_name: str, condition: str) -> Iterator[Path]:
+        for base in (self.folder / set_name, self.folder):
+            yield base / condition
+            if condition in AS_THEY_ARE:
+                yield base
+
+
+def _picture(place: Path, name: str) -> Path | None:
+    files = (place / f"{name}{suffix}" for suffix in PICTURE_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def read_fused(path: Path, frame: Frame, width_factor: int = 1) -> U8:
+    """Read a fused image as RGB (H, W, 3), of the frame's size.
+
+    Raises:
+        DataError: if it is damaged, or of neither the frame's nor the stored size.
+    """
+    image = read_image(path)
+    height, width = frame.visible.shape[:2]
+    if image.shape[:2] == (height, width):
+        return image
+    if image.shape[:2] == (height, width // width_factor):
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        return np.asarray(resized, np.uint8)
+    raise DataError(
+        f"'{path}' is {image.shape[1]}x{image.shape[0]}; expected {width}x{height}, the size of "
+        f"frame '{frame.name}'"
+    )

@@ -1,0 +1,185 @@
+"""The plots of an evaluation, as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")  # there may be no display
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from magicfuse_training.metrics.bootstrap import Figure
+from magicfuse_training.metrics.table import CONDITIONS
+
+_COLORS = dict(zip(CONDITIONS, ("C0", "C7", "C8", "C9", "C1", "C4"), strict=True))
+# Title of each panel, and its lines: where they are in the scores of a condition, and their name.
+_Lines = tuple[tuple[tuple[str, ...], str], ...]
+_PANELS: tuple[tuple[str, _Lines], ...] = (
+    (
+        "PSNR to the clean frame, dB",
+        (
+            (("psnr_input_db",), "input"),
+            (("psnr_restored_db",), "restored"),
+            (("psnr_mag_image_db",), "MagImg"),
+        ),
+    ),
+    ("SSIM to the clean frame", ((("ssim_input",), "input"), (("ssim_restored",), "restored"))),
+    ("mIoU, %", ((("miou_percent",), "mask"),)),
+    ("right group, %", ((("right_group_percent",), "mask"),)),
+    ("calibration error, %", ((("ece_percent",), "confidence"),)),
+    (
+        "light on people",
+        ((("light_precision",), "precision"), (("light_recall",), "recall")),
+    ),
+    (
+        "people in boxes",
+        (
+            (("people", "person_boxes_found_percent"), "boxes found, %"),
+            (("people", "pedestrian_pixels_in_person_box_percent"), "pixels in a box, %"),
+        ),
+    ),
+    (
+        "correlation with the real thermal image",
+        (
+            (("thermal", "correlation_estimate"), "estimate"),
+            (("thermal", "correlation_gray_visible"), "gray visible"),
+        ),
+    ),
+)
+ROW_METRICS = ("EN", "SSIM", "MI", "Qabf", "PSNR", "VIF", "person contrast")
+
+
+def plot_conditions(scores: dict[str, Any]) -> bytes | None:
+    """Draw the scores of a set over the conditions, a panel a kind; None without any."""
+    there = [c for c in CONDITIONS if c in scores]
+    shown = [
+        (title, lines)
+        for title, lines in _PANELS
+        if any(_figure(scores[c], keys) for c in there for keys, _ in lines)
+    ]
+    if not shown:
+        return None
+    canvas, axes = _grid(len(shown), 4)
+    for axis, (title, lines) in zip(axes, shown, strict=False):
+        for number, (keys, label) in enumerate(lines):
+            points = [(i, _figure(scores[c], keys)) for i, c in enumerate(there)]
+            known = [(i + 0.12 * (number - (len(lines) - 1) / 2), f) for i, f in points if f]
+            _errorbars(axis, known, label, f"C{number}")
+        axis.set_xticks(range(len(there)), there)
+        axis.set_xlim(-0.5, len(there) - 0.5)
+        axis.set_title(title, size=10)
+        if len(lines) > 1:
+            axis.legend(fontsize=8)
+    return _png(canvas)
+
+
+def plot_reliability(scores: dict[str, Any]) -> bytes | None:
+    """Draw how often the mask is right over its confidence, a line a condition; None without any.
+
+    A dot's area is the share of the pixels that are in its bin.
+    """
+    there = [c for c in CONDITIONS if "reliability" in scores.get(c, {})]
+    if not there:
+        return None
+    canvas, (axis,) = _grid(1, 1, height=4.5)
+    axis.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
+    for condition in there:
+        bins = scores[condition]["reliability"]
+        pixels, x, y = (np.array(bins[k], float) for k in ("pixels", "confidence", "right"))
+        known = pixels > 0
+        error = scores[condition]["ece_percent"].value
+        color = _COLORS[condition]
+        axis.plot(x[known], y[known], color=color, label=f"{condition}: error {error:.1f} %")
+        size = 300 * pixels[known] / pixels.sum()
+        axis.scatter(x[known], y[known], size, color=color, alpha=0.7)
+    axis.set_xlabel("confidence")
+    axis.set_ylabel("share of right pixels")
+    axis.legend(fontsize=8)
+    return _png(canvas)
+
+
+def plot_classes(scores: dict[str, Any]) -> bytes | None:
+    """Draw the IoU of the classes, a dot a condition; None without any."""
+    there = [c for c in CONDITIONS if "iou_percent" in scores.get(c, {})]
+    if not there:
+        return None
+    names = list(dict.fromkeys(n for c in there for n in scores[c]["iou_percent"]))
+    canvas, (axis,) = _grid(1, 1, height=1.5 + 0.28 * len(names))
+    for number, condition in enumerate(there):
+        values = scores[condition]["iou_percent"]
+        rows = [
+            i + 0.1 * (number - (len(there) - 1) / 2) for i, n in enumerate(names) if n in values
+        ]
+        shown = [values[n] for n in names if n in values]
+        axis.plot(shown, rows, "o", color=_COLORS[condition], label=condition, markersize=5)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel("IoU, %")
+    axis.legend(fontsize=8)
+    return _png(canvas)
+
+
+def plot_rows(images: dict[str, dict[str, Figure]]) -> bytes | None:
+    """Draw the rows of fused images under one condition, a panel a metric; None without any."""
+    shown = [m for m in ROW_METRICS if any(_is_known(row.get(m)) for row in images.values())]
+    if not shown:
+        return None
+    names = list(images)
+    canvas, axes = _grid(len(shown), min(len(shown), 4), height=1.2 + 0.3 * len(names))
+    for number, (axis, metric) in enumerate(zip(axes, shown, strict=False)):
+        for i, row in enumerate(names):
+            if _is_known(figure := images[row].get(metric)):
+                assert figure is not None
+                ends = [[figure.value - figure.low], [figure.high - figure.value]]
+                color = "C1" if row == "MagImg" else "C0"
+                axis.errorbar([figure.value], [i], xerr=ends, fmt="o", color=color, capsize=2)
+        first = number % 4 == 0
+        axis.set_yticks(range(len(names)), names if first else [""] * len(names))
+        axis.invert_yaxis()
+        axis.set_title(metric, size=10)
+    return _png(canvas)
+
+
+def _errorbars(axis: Axes, points: Sequence[tuple[float, Figure]], label: str, color: str) -> None:
+    x, values = [p[0] for p in points], [p[1].value for p in points]
+    ends = [[f.value - f.low for _, f in points], [f.high - f.value for _, f in points]]
+    axis.errorbar(x, values, yerr=ends, fmt="o", label=label, color=color, capsize=2)
+
+
+def _figure(scores: dict[str, Any], keys: Sequence[str]) -> Figure | None:
+    found: Any = scores
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if _is_known(found) else None
+
+
+def _is_known(value: object) -> bool:
+    return isinstance(value, Figure) and not np.isnan(value.value)
+
+
+def _grid(count: int, columns: int, height: float = 3.0) -> tuple[Canvas, list[Axes]]:
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    width = 3.4 * columns if columns > 1 else 6.5
+    canvas, axes = plt.subplots(
+        rows, columns, figsize=(width, height * rows), layout="constrained", squeeze=False
+    )
+    flat = list(axes.ravel())
+    for axis in flat:
+        axis.grid(alpha=0.3)
+    for axis in flat[count:]:
+        axis.axis("off")
+    return canvas, flat[:count]
+
+
+def _png(canvas: Canvas) -> bytes:
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", dpi=110)
+    plt.close(canvas)
+    return buffer.getvalue()

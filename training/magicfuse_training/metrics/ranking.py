@@ -1,0 +1,132 @@
+"""The best, the median and the worst frame of a set under a condition, shown side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.fuser import FusedFrame, Fuser, Output
+from magicfuse_ros.media.panels import PanelPage, panel_height, scale_to
+from magicfuse_ros.overlay import overlay
+from magicfuse_training.metrics.frames import Frame, Frames, given
+from magicfuse_training.metrics.fusion import edge_preservation
+from magicfuse_training.metrics.images import luma, psnr
+from magicfuse_training.metrics.restoration import Condition
+from magicfuse_training.metrics.score import images_of
+
+U8 = npt.NDArray[np.uint8]
+
+PLACES = ("best", "median", "worst")
+_PANEL_WIDTH = 236  # pixels
+_QUALITY = 82  # of JPEG
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A frame's place in its set, and what it was ranked by."""
+
+    name: str
+    index: int
+    night: bool
+    by: str
+    value: float
+
+
+class Ranking:
+    """Ranks frames by what is known of them.
+
+    By right pixels where people labelled them, else by Qabf of MagImg where there is a thermal
+    image, else by the PSNR of the restored image.
+    """
+
+    outputs: frozenset[Output] = frozenset({"mask", "restored", "mag_image"})
+
+    def __init__(self, classes: int) -> None:
+        """Take the number of the bundle's classes."""
+        self._classes = classes
+        self._ranked: list[Ranked] = []
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether there is something to rank it by: not at night, if nothing is known."""
+        return self._labelled(frame) or frame.thermal is not None or not frame.night
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Rank one frame."""
+        if self._labelled(frame):
+            label = given(frame.label)
+            known = label < self._classes
+            by, value = (
+                "pixels right, %",
+                100 * float((label == given(fused.mask))[known].mean()),
+            )
+        elif frame.thermal is not None:
+            sources = luma(frame.visible), frame.thermal
+            by, value = "Qabf", edge_preservation(*sources, luma(given(fused.mag_image)))
+        else:
+            by, value = "PSNR of restored, dB", psnr(given(fused.restored), frame.visible)
+        if not np.isnan(value):
+            self._ranked.append(Ranked(frame.name, frame.index, frame.night, by, value))
+
+    def _labelled(self, frame: Frame) -> bool:
+        if frame.labels is None or frame.labels.origin == "pseudo":
+            return False
+        return bool((given(frame.label) < self._classes).any())
+
+    def scores(self) -> dict[str, object]:
+        """Return nothing: it scores none."""
+        return {}
+
+    def chosen(self) -> dict[str, Ranked]:
+        """Return the best, median and worst frame by place, of those ranked as most are."""
+        kinds = [ranked.by for ranked in self._ranked]
+        if not kinds:
+            return {}
+        by = max(dict.fromkeys(kinds), key=kinds.count)
+        order = sorted((r for r in self._ranked if r.by == by), key=lambda r: -r.value)
+        return dict(zip(PLACES, (order[0], order[len(order) // 2], order[-1]), strict=True))
+
+
+def draw_examples(
+    chosen: dict[str, Ranked],
+    frames: Frames,
+    condition: str,
+    conditions: Sequence[Condition],
+    fuser: Fuser,
+    classes: Sequence[SemanticClass],
+) -> bytes:
+    """Fuse the chosen frames once more and return them as one JPEG, a row a frame."""
+    rows: list[list[U8]] = []
+    titles: list[str] = []
+    for ranked in chosen.values():
+        frame = frames.read(ranked.index, ranked.night)
+        image = images_of(frame, conditions)[condition]
+        fused = fuser(image, {"mag_image", "restored", "thermal_estimate", "mask"})
+        shown = {
+            "input": image,
+            "restored": given(fused.restored),
+            "thermal estimate": _rgb(given(fused.thermal_estimate)),
+            "MagImg": given(fused.mag_image),
+            "classes": overlay(image, given(fused.mask), classes),
+        }
+        if frame.thermal is not None:
+            shown["real thermal"] = _rgb(frame.thermal)
+        titles = titles or list(shown)
+        rows.append([shown[title] for title in titles])
+    size = (_PANEL_WIDTH, panel_height(rows[0][0], _PANEL_WIDTH))
+    labels = [
+        f"{place}: {ranked.name}, {ranked.by} {ranked.value:.3g}"
+        for place, ranked in chosen.items()
+    ]
+    page = PanelPage(titles, size, row_labels=labels)
+    sheet = page.render([[scale_to(image, *size) for image in row] for row in rows])
+    bgr = cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+
+
+def _rgb(gray: U8) -> U8:
+    return np.repeat(gray[..., None], 3, axis=2)

@@ -1,0 +1,163 @@
+"""Images side by side, as fused ones: MagImg, what is simpler, and what other methods make."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.bundle import Manifest
+from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.losses.config import HeatConfig
+from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
+from magicfuse_training.metrics.frames import Frame, given
+from magicfuse_training.metrics.fusion import fusion_scores
+from magicfuse_training.metrics.images import luma, psnr
+from magicfuse_training.metrics.peers import read_fused
+from magicfuse_training.metrics.people import contrast
+from magicfuse_training.preset import load_preset
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+
+INPUT, RESTORED, MEAN, CLIPPED, MAG_IMAGE = (
+    "input",
+    "restored",
+    "mean of restored and thermal estimate",
+    "restored + clipped heat",
+    "MagImg",
+)
+OWN = (INPUT, RESTORED, MEAN, CLIPPED, MAG_IMAGE)
+_WHITE = 255
+
+
+def usual_heat() -> HeatConfig:
+    """Return the heat of the row with clipped heat: preset `nano`'s, whatever bundle is scored."""
+    heat = load_preset("nano").losses.heat
+    assert heat is not None
+    return heat
+
+
+def mean_image(restored: U8, estimate: U8) -> U8:
+    """Return the mean of a restored image (H, W, 3) and a thermal estimate (H, W), rounded up."""
+    return np.asarray((restored.astype(np.uint16) + estimate[..., None] + 1) // 2, np.uint8)
+
+
+def clipped_heat(fused: FusedFrame, heat: HeatConfig, thermal: Sequence[int], night: bool) -> U8:
+    """Return the restored image (H, W, 3) with clipped heat: what MagImg is without a network F.
+
+    The formula that F is taught where a preset has heat (`losses.image.fused_luma`), of what the
+    bundle puts out: the luma gains `heat.gain` times what the estimate surely has above a street's,
+    at most `heat.limit`, where the mask calls a class of `thermal`, as far as it is sure of it. At
+    night (`night`) it is `heat.at_night` times as much, above a lower level.
+    """
+    estimate = given(fused.thermal_estimate).astype(np.float32) / _WHITE
+    if fused.thermal_uncertainty is not None:  # a Laplace distribution's scale is its sd / sqrt(2)
+        estimate -= np.log(2) / np.sqrt(2) * fused.thermal_uncertainty.astype(np.float32) / _WHITE
+    warm, times = (heat.warm_at_night, heat.at_night) if night else (heat.warm, 1.0)
+    sure = given(fused.confidence).astype(np.float32) / _WHITE * np.isin(given(fused.mask), thermal)
+    people = ((sure - heat.unlit) / (heat.lit - heat.unlit)).clip(0, 1)
+    gained = people * (times * heat.gain * (estimate - warm)).clip(0, heat.limit)
+    lit = given(fused.restored) + _WHITE * gained[..., None]
+    return np.asarray(lit.clip(0, _WHITE).round(), np.uint8)
+
+
+class Rows:
+    """Scores of images as fused ones, by row: means over frames, with intervals.
+
+    EN, SD, SF        of the image alone: see `fusion`
+    SSIM, MI, Qabf, PSNR, VIF   against the visible frame before any degradation and the thermal
+                      image as its camera gave it, where a set has thermal images: see `fusion`
+    PSNR to clean     by day: against the visible frame before any degradation, dB, 0 to 60
+    person contrast   contrast of people in boxes over that in the real thermal image: see
+                      `people_scores`
+
+    The rows: the input; the restored image; its mean with the thermal estimate; with clipped heat
+    (`clipped_heat`); MagImg; and those of other methods.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        heat: HeatConfig,
+        peers: Mapping[str, Mapping[str, Path]] | None = None,
+        width_factor: int = 1,
+    ) -> None:
+        """Take what the images are made of.
+
+        Args:
+            manifest: the bundle's.
+            heat: of the row with clipped heat.
+            peers: by name of another method, its files by name of the frame: all frames have one.
+            width_factor: as of the data set.
+        """
+        outputs: set[Output] = {"restored", "thermal_estimate", "mag_image", "mask", "confidence"}
+        if manifest.thermal_uncertainty is not None:
+            outputs.add("thermal_uncertainty")
+        self.outputs: frozenset[Output] = frozenset(outputs)
+        self._thermal = [c.id for c in manifest.classes if c.thermal]
+        self._heat, self._peers, self._width_factor = heat, peers or {}, width_factor
+        self._values: dict[str, dict[str, list[float]]] = {}
+        self._contrasts: dict[str, list[tuple[float, float]]] = {}
+
+    def applies(self, frame: Frame) -> bool:
+        """Return whether it has something: every frame does."""
+        return True
+
+    def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
+        """Score all rows of one frame."""
+        clean = luma(frame.visible)
+        sources = None if frame.thermal is None else (clean, frame.thermal)
+        for row, shown in self.images(frame, image, fused).items():
+            gray = luma(shown)
+            scores = fusion_scores(gray, sources)
+            if not frame.night:
+                scores["PSNR to clean"] = psnr(shown, frame.visible)
+            values = self._values.setdefault(row, defaultdict(list))
+            for name, value in scores.items():
+                values[name].append(value)
+            if frame.people is not None:
+                self._contrasts.setdefault(row, []).append(_contrasts(gray, frame))
+
+    def images(self, frame: Frame, image: U8, fused: FusedFrame) -> dict[str, U8]:
+        """Return the images of all rows, (H, W, 3) each."""
+        restored, estimate = given(fused.restored), given(fused.thermal_estimate)
+        own = {
+            INPUT: image,
+            RESTORED: restored,
+            MEAN: mean_image(restored, estimate),
+            CLIPPED: clipped_heat(fused, self._heat, self._thermal, frame.night),
+            MAG_IMAGE: given(fused.mag_image),
+        }
+        return own | {
+            name: read_fused(files[frame.name], frame, self._width_factor)
+            for name, files in self._peers.items()
+        }
+
+    def figures(self) -> dict[str, dict[str, Figure]]:
+        """Return the scores by row."""
+        rows: dict[str, dict[str, Figure]] = {
+            row: {name: figure_of(column) for name, column in values.items()}
+            for row, values in self._values.items()
+        }
+        for row, sums in self._contrasts.items():
+            rows[row]["person contrast"] = figure_of(
+                sums, lambda m: share(m[:, 0], m[:, 1])
+            )
+        return rows
+
+    def scores(self) -> dict[str, object]:
+        """Return the scores by row, if there are any."""
+        rows = self.figures()
+        return {"images": rows} if rows else {}
+
+
+def _contrasts(gray: U8, frame: Frame) -> tuple[float, float]:
+    """Return the summed contrast of the people of a frame, and that in the real thermal image."""
+    boxes, real = frame.people or [], given(frame.usual)
+    pairs = [(contrast(gray, box, boxes), contrast(real, box, boxes)) for box in boxes]
+    known = [(shown, there) for shown, there in pairs if shown is not None and there is not None]
+    return sum(shown for shown, _ in known), sum(there for _, there in known)
