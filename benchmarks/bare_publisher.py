@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float32, Header
 
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.guard import Guard
 from magicfuse_ros.ros.process import run, spin
 
 
@@ -63,6 +64,7 @@ def filled(like: Image, pixels: np.ndarray, header: Header) -> Image:
 def make_node() -> Node:
     """Return the node; its subscription keeps the publisher."""
     node = Node("bare")
+    node.guard = Guard(node.get_logger)  # which `spin` looks at
     BarePublisher(node)
     return node
 

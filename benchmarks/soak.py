@@ -199,7 +199,7 @@ class Soak:
             message.height = message.width = message.step = 0
             del message.data[:]
         else:
-            message.encoding = "bayer_rggb8"
+            message.encoding = "32FC1"
         self._send(message)
 
     def _late(self) -> None:

@@ -48,7 +48,9 @@ class EngineKey(BaseModel):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     magicfuse_ros: str = __version__
-    passes: int = Field(PASSES, description="version of what prepares the ONNX for a build")
+    passes: int = Field(
+        1, description="version of what prepares the ONNX for a build; the first was not recorded"
+    )
 
     @classmethod
     def of(
@@ -64,6 +66,7 @@ class EngineKey(BaseModel):
             precision=precision,
             inputs=spec.inputs,
             outputs=spec.outputs,
+            passes=PASSES,
         )
 
     @property

@@ -187,7 +187,8 @@ class Fuser:
         self(image)
         if self._backend.records:
             steps = self._steps
-            for self.steps in sorted(self._bundle.manifest.step_grids):
+            for count in sorted(self._bundle.manifest.step_grids):
+                self.steps = count
                 for outputs in (self.outputs, *_OFTEN):
                     self(image, outputs)
             self.steps = steps

@@ -6,6 +6,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +133,16 @@ def test_libraries_are_looked_for_in_wheels(
     assert str(tmp_path / "nvidia/cuda_runtime/lib/libcudart.so.12") in paths
 
 
-def test_a_real_library_has_all_functions_and_knows_its_errors() -> None:
+def test_real_libraries_have_all_functions_and_know_their_errors() -> None:
+    runtimes = []
     for path in cudart._candidates():
-        try:
-            runtime = cudart.CudaRuntime(path)
-        except OSError:
-            continue
+        with suppress(OSError):
+            runtimes.append(cudart.CudaRuntime(path))
+    for runtime in runtimes:
         assert int(runtime.version().split(".")[0]) in cudart.MAJORS
         assert runtime.describe(35).startswith("cudaErrorInsufficientDriver (35): ")
-        names = [runtime.describe(status).split()[0] for status in cudart._LOST]
-        assert all(name.startswith("cudaError") for name in names)
-        return
-    pytest.skip("no libcudart here")
+        assert runtime.describe(100).startswith("cudaErrorNoDevice (100): ")
+        known = [runtime.describe(status) for status in cudart._LOST - {226, 721}]  # those are new
+        assert all(text.startswith("cudaError") for text in known)
+    if not runtimes:
+        pytest.skip("no libcudart here")

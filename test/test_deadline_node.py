@@ -203,7 +203,7 @@ def test_images_that_come_in_for_nothing_are_an_error(street: Street) -> None:
 
     def told() -> bool:
         bad = image(size=(48, 64))
-        bad.encoding = "bayer_rggb8"
+        bad.encoding = "32FC1"
         rig.camera.publish(bad)
         rig.wait(0.2)
         return "none came out" in street.report["message"]

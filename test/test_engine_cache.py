@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -68,6 +69,8 @@ def test_what_was_stored_is_found_with_a_manifest_beside_it(cache: EngineCache) 
         ({"version": "1.8.0"}, "stale", "version 1.7.1, now 1.8.0"),
         ({"onnx_sha256": "b" * 64}, "stale", "onnx_sha256 aaaaaaaaaaaa..., now bbbbbbbbbbbb..."),
         ({"magicfuse_ros": "9"}, "stale", "magicfuse_ros .*, now 9"),
+        ({"passes": "1000"}, "stale", "passes 2, now 1000"),
+        ({"device": "sm_89 Orin, Jetson Orin Nano"}, "absent", "now sm_89 Orin, Jetson Orin Nano"),
         ({"precision": "fp32"}, "absent", "in fp32; .* precision fp16, now fp32"),
         ({"device": "sm_120"}, "absent", "for sm_120 .* device sm_89, now sm_120"),
         ({"backend": "tensorrt"}, "absent", "no engine of ckg.onnx was built for sm_89 in fp16$"),
@@ -249,3 +252,23 @@ def test_the_second_of_two_builders_is_told_that_it_waits(cache: EngineCache) ->
                 os._exit(len(waited))
         time.sleep(0.2)
     assert os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]) == 1
+
+
+def test_an_engine_of_a_release_that_did_not_record_its_passes_is_named(
+    cache: EngineCache,
+) -> None:
+    path = cache.path(key_of()).with_suffix(".json")
+    manifest = json.loads(path.read_text())
+    del manifest["key"]["passes"]
+    path.write_text(json.dumps(manifest))
+    assert not cache.has(key_of())
+    assert "passes 1, now 2" in miss(cache, key_of()).reason
+
+
+def test_an_engine_that_is_there_is_known_without_reading_it(cache: EngineCache) -> None:
+    assert cache.has(key_of()) and not cache.has(key_of(precision="fp32"))
+    path = cache.path(key_of())
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not cache.has(key_of())
+    path.unlink()
+    assert not cache.has(key_of())

@@ -141,7 +141,7 @@ def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:
         rig.activate()
         received = rig.subscribe("mag_image")
         bad = image()
-        bad.encoding = "bayer_rggb8"  # makes it log
+        bad.encoding = "32FC1"  # makes it log
         rig.camera.publish(bad)
         rig.camera.publish(image())
         assert rig.spin_until(lambda: bool(received))

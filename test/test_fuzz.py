@@ -94,5 +94,5 @@ def test_a_small_file_of_a_huge_image_is_refused(size: tuple[int, int]) -> None:
     content[start : start + 4] = b"".join(number.to_bytes(2, "big") for number in size)
     message = CompressedImage(format="jpeg")
     message.data.frombytes(bytes(content))
-    with pytest.raises(FrameError, match=r"damaged|9000x9000"):
+    with pytest.raises(FrameError, match=r"damaged|at most \d+ pixels"):
         to_rgb(message)

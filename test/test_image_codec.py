@@ -400,7 +400,7 @@ def test_a_vga_frame_is_quick(encoding: str) -> None:
         start = perf_counter()
         decode(encoding, 480, 640, step, 0, data)
         best = min(best, perf_counter() - start)
-    assert best < 0.02  # a loop over pixels takes a second
+    assert best < 0.1  # a loop over pixels takes a second
 
 
 def test_a_mask_is_read_without_its_padding() -> None:

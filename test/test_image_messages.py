@@ -5,9 +5,11 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec import BitDepth
 from magicfuse_ros.ros.images import ImageMessage, to_message, to_rgb
 
 
@@ -47,3 +49,11 @@ def test_a_new_message_is_nobody_elses() -> None:
 def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(FrameError, match="expected uint8"):
         ImageMessage().fill(np.zeros(shape, np.uint8), Header())
+
+
+def test_a_camera_keeps_its_scale_of_16_bits() -> None:
+    depth = BitDepth()
+    for highest, brightest in ((4000, 250), (400, 25)):
+        message = Image(height=4, width=4, step=8, encoding="mono16")
+        message.data.frombytes(np.full((4, 4), highest, "<u2").tobytes())
+        assert to_rgb(message, depth).max() == brightest

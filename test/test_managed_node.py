@@ -208,7 +208,10 @@ def test_failing_callbacks(
     node.trigger_cleanup()
     (answer,) = node.set_parameters([Parameter("height", value=2.0)])
     assert not answer.successful and "RuntimeError: no memory" in answer.reason
-    assert "setting height failed" in node.guard.failure
+    assert "setting parameters failed" in node.guard.failure
+    node.where = ""
+    (answer,) = node.set_parameters([Parameter("height", value=2.0)])
+    assert answer.successful and node.guard.failure == ""
 
 
 @pytest.mark.parametrize(

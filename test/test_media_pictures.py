@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import open_source
-from magicfuse_ros.media.pictures import natural_key
+from magicfuse_ros.media.pictures import left_out, natural_key
 from magicfuse_ros.media.png import write_png
 from media_files import picture, write_picture
 
@@ -130,3 +131,16 @@ def test_a_png_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     path = tmp_path / "file" / "a.png"
     with pytest.raises(MediaError, match=r"cannot write .*a\.png"):
         write_png(path, picture())
+
+
+def test_what_is_no_picture_is_known(tmp_path: Path) -> None:
+    for name in ("a.JPG", "b10.txt", "b9.heic", ".hidden"):
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "mask").mkdir()
+    assert [path.name for path in left_out(tmp_path)] == ["b9.heic", "b10.txt", "mask"]
+
+
+def test_deep_pictures_of_a_folder_are_on_one_scale(tmp_path: Path) -> None:
+    for name, level in (("1.png", 4000), ("2.png", 400)):
+        cv2.imwrite(str(tmp_path / name), np.full((4, 4), level, np.uint16))
+    assert [frame.image.max() for frame in open_source(tmp_path)] == [250, 25]

@@ -90,7 +90,7 @@ def encoded(path: Path, image: Any, form: str, codec: str = "ffv1", **options: A
 @settings(max_examples=12, deadline=None)
 @given(
     shape=st.sampled_from([(1, 1), (4, 3), (8, 9), (16, 15), (2, 1), (1, 2), (64, 45)]),
-    width=st.sampled_from([64, 50, 34]),
+    width=st.sampled_from([160, 130, 98]),
 )
 def test_pixels_become_square(
     tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int], width: int
@@ -100,7 +100,7 @@ def test_pixels_become_square(
     image = first(path)
     expected = shown(path, f"setsar={shape[0]}/{shape[1]},scale=iw*sar:ih")
     assert image.shape == expected.shape == (48, width * shape[0] // shape[1], 3)
-    assert np.abs(image.astype(int) - expected).mean() < 3  # it scales before it converts colours
+    assert np.abs(image.astype(int) - expected).mean() < 2  # it scales before it converts colours
 
 
 @pytest.mark.parametrize("form", ["yuv422p", "yuv444p10le", "gray", "gray16le", "bgr0"])
@@ -156,7 +156,7 @@ def test_a_file_that_is_cut(tmp_path: Path, suffix: str, part: float) -> None:
     for expected, frame in zip(whole, frames, strict=False):
         np.testing.assert_array_equal(frame.image, expected)
     (refusal,) = source.refused
-    assert refusal.name == f"{len(frames):06d}" and "the file is cut here" in refusal.reason
+    assert refusal.name == f"{len(frames):06d}" and "the file is cut" in refusal.reason
     lost = 40 - len(frames)
     assert source.missing + 1 == (pytest.approx(lost, abs=4) if suffix == "mkv" else lost)
     assert mostly_missing(source, source.missing) == (part == 0.3)

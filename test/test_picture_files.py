@@ -31,7 +31,8 @@ def coded(suffix: str, pixels: np.ndarray) -> bytes:
 def pnm(highest: int, magic: bytes = b"P5") -> bytes:
     levels = (GRAY * highest).round().astype(">u2" if highest > 255 else np.uint8)
     levels = levels if magic == b"P5" else levels[..., None].repeat(3, 2)
-    return b"%b\n# by a camera\n8 6\n%d\n" % (magic, highest) + levels.tobytes()
+    header = b"%b\n# by a camera\n8 6\n%d\n" % (magic, highest)
+    return bytes(header + levels.tobytes())
 
 
 @pytest.mark.parametrize("magic", [b"P5", b"P6"])

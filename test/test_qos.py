@@ -83,6 +83,9 @@ def test_a_wrong_override_is_named(
             assert rig.transition(step)
         assert not rig.transition(transition)
         assert rig.state() == state
+        if state == "unconfigured":  # nothing is left of what was made before the failure
+            labels = f"{rig.name}/segmentation/label_info"
+            assert rig.spin_until(lambda: rig.node.count_publishers(labels) == 0)
         report = rig.next_diagnostics()
         assert report["level"] == "2"
         assert "qos_overrides of" in report["message"] and "`often`" in report["message"]

@@ -37,17 +37,16 @@ def doctor_command(
     else:
         sections["bundle"] = [f"{loaded.manifest.name}, fingerprint {loaded.fingerprint[:12]}"]
         sections["backends"] = aligned(
-            {name: _usable(name, loaded) for name in backends.BACKENDS if name != "auto"}
+            {
+                name: backends.obstacle(name, loaded) or "can run"
+                for name in backends.BACKENDS
+                if name != "auto"
+            }
         )
         able, sections["auto"] = _fuse(loaded)
     typer.echo(block(sections))
     if not able:
         raise typer.Exit(1)
-
-
-def _usable(name: str, bundle: Bundle) -> str:
-    """Return whether a backend can run a bundle here, or why it cannot and what would help."""
-    return backends.obstacle(name, bundle) or "can run"
 
 
 def _fuse(bundle: Bundle) -> tuple[bool, list[str]]:

@@ -41,7 +41,7 @@ def info_command(
         _networks(manifest),
         _cost(loaded),
         _pairs("Sampling", _sampling(manifest)),
-        _pairs("Backends on this machine", _backends()),
+        _pairs("Backends on this machine", _backends(loaded)),
         _classes(manifest),
         _pairs("Quantization", _quantization(manifest)),
         _pairs("Provenance", _provenance(manifest)),
@@ -61,7 +61,7 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
         "root": str(bundle.root),
         "fingerprint": bundle.fingerprint,
         "gflop_of_a_frame": gflop,
-        "backends": _backends(),
+        "backends": _backends(bundle),
         "bundle": bundle.manifest.model_dump(mode="json"),
     }
 
@@ -123,16 +123,15 @@ def _uncertainty(manifest: Manifest) -> str:
     return f"standard deviation, {deviations[0]} to {deviations[-1]} gray levels"
 
 
-def _backends() -> dict[str, str]:
-    """Say of each backend whether it can run here, and which one `auto` takes."""
-    found: dict[str, str] = {}
-    for name in backends.BACKENDS:
-        try:
-            choice = backends.choose(name)
-            found[name] = f"{choice.used} ({choice.why})" if name == "auto" else "can run"
-        except BackendError as error:
-            found[name] = str(error).removeprefix(f"backend '{name}' ").partition("; available")[0]
-    return found
+def _backends(bundle: Bundle) -> dict[str, str]:
+    """Say of each backend whether it can run a bundle here, and which one `auto` takes."""
+    try:
+        choice = backends.choose("auto", "auto", bundle)
+        found = {"auto": f"{choice.used} ({choice.why})"}
+    except BackendError as error:
+        found = {"auto": str(error)}
+    names = (name for name in backends.BACKENDS if name != "auto")
+    return found | {name: backends.obstacle(name, bundle) or "can run" for name in names}
 
 
 def _size(manifest: Manifest) -> tuple[int, int]:

@@ -54,7 +54,9 @@ def draw(
         raise MediaError(f"frame is {frame}; '{source}' has fewer")
     bundle = Bundle.load(default_bundle())
     classes = bundle.manifest.classes
-    fused = Fuser(bundle, select("auto"))(found.image, frozenset({"mag_image", "mask"}))
+    fused = Fuser(bundle, select("auto", bundle=bundle))(
+        found.image, frozenset({"mag_image", "mask"})
+    )
     assert fused.mask is not None and fused.mag_image is not None
 
     rows, columns = fused.mask.shape

@@ -33,8 +33,9 @@ class BitDepth:
         if not self._fixed and values.size:
             highest = int(values.max())
             self.bits = max(self.bits, next(depth for depth in DEPTHS if highest < 1 << depth))
-        scale = values >> max(0, self.bits - 8)
-        return np.asarray(np.minimum(scale, 255) if self._fixed else scale).astype(np.uint8)
+        levels = values >> max(0, self.bits - 8)
+        clipped = np.minimum(levels, 255) if self._fixed and self.bits < 16 else levels
+        return np.asarray(clipped).astype(np.uint8)
 
 
 def scaled(values: npt.NDArray[np.generic], low: float, high: float) -> npt.NDArray[np.uint8]:

@@ -50,6 +50,7 @@ class VideoSource:
             self.frame_rate: float | None = float(rate) if rate else None
             # Not every format tells the number of frames; packets are quick to count.
             self._length = stream.frames or self._count(container, stream)
+            self._about = "" if stream.frames else "about "
         if not self._length:
             raise MediaError(f"video '{self.name}' holds no frame")
 
@@ -63,6 +64,8 @@ class VideoSource:
                     "it has no index (moov), which a camera writes at its end: its recording was "
                     "not finished, or the file is cut; a tool such as untrunc may mend it"
                 )
+            elif self._is_cut:
+                reason += f"; {self._cut}"
             raise MediaError(f"'{self.name}' cannot be read as a video: {reason}") from error
         found = container.streams.best("video")
         if found is None:
@@ -75,6 +78,10 @@ class VideoSource:
     @property
     def _is_cut(self) -> bool:
         return self._size < self._stated_size
+
+    @property
+    def _cut(self) -> str:
+        return f"the file is cut: it has {self._size} of {self._stated_size} bytes"
 
     def _count(self, container: InputContainer, stream: VideoStream) -> int:
         packets = _Packets(container, stream)
@@ -116,7 +123,7 @@ class VideoSource:
     def _tell_cut(self, index: int, lost: int) -> None:
         # A whole file may announce more frames than it has to show: an edit list leaves some out.
         if self._is_cut and lost > 0:
-            reason = f"the file is cut here: it has {self._size} of {self._stated_size} bytes"
+            reason = f"{self._cut}; it announces {self._about}{self._length} frames"
             self.refused.append(Refusal(f"{index:06d}", reason))
             self.missing = lost - 1
 

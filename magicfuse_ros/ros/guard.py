@@ -67,8 +67,12 @@ class Guard:
         except BaseException as error:
             self.failed(what, error)
             return False
-        self._failures.pop(what, None)
+        self.works(what)
         return True
+
+    def works(self, what: str) -> None:
+        """Forget the failure of `what`, if there is one."""
+        self._failures.pop(what, None)
 
     def wrapped(self, what: str, callback: Callable[..., object]) -> Callable[..., Any]:
         """Return a callback of the same signature that never raises."""

@@ -227,8 +227,9 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         except MagicFuseError as error:  # an answer, no failure of the node
             return SetParametersResult(successful=False, reason=str(error))
         except BaseException as error:
-            reason = self.guard.failed(f"setting {', '.join(ours)}", error)
+            reason = self.guard.failed("setting parameters", error)
             return SetParametersResult(successful=False, reason=reason)
+        self.guard.works("setting parameters")
         return SetParametersResult(successful=True)
 
     def _each_second(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol, TypeVar
 
 import rclpy
@@ -26,6 +28,7 @@ DEFECT = os.EX_SOFTWARE
 DEVICE_LOST = os.EX_UNAVAILABLE
 
 END_S = 7.0  # for the end of a process; launch kills after 10 s
+_FAILURE_S = 10.0  # for which a failure of rclpy's is in the diagnostics
 _WAKE_S = 0.2  # Python runs signal handlers between two waits of the executor
 
 N = TypeVar("N", bound=Node)
@@ -68,11 +71,15 @@ def spin(node: Guarded, stop: Stop) -> None:
     """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    failed_s = -math.inf
     while not stop and rclpy.ok():
         try:
             executor.spin_once(timeout_sec=_WAKE_S)
         except BaseException as error:  # of rclpy's own services; the node's callbacks are guarded
             node.guard.failed("serving ROS", error)
+            failed_s = monotonic()
+        if monotonic() - failed_s > _FAILURE_S:
+            node.guard.works("serving ROS")
         if node.guard.lost:
             break
     executor.shutdown()

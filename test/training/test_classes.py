@@ -12,6 +12,8 @@ from magicfuse_training.data.classes import (
     CITYSCAPES,
     CLASSES,
     FMB,
+    FOLDER,
+    IDD_LITE,
     IGNORE,
     LABEL_MAPS,
     MFNET,
@@ -102,5 +104,22 @@ def test_labels_can_be_those_of_the_paper() -> None:
 
 
 def test_labels_of_other_classes_are_refused_by_name() -> None:
-    with pytest.raises(DataError, match="the preset's classes are dog, cat; labels can be mapped"):
+    none = r"label\.png' holds labels of MFNet's .*none of the preset's classes \(dog, cat\) is one"
+    with pytest.raises(DataError, match=none):
         to_classes(MFNET, np.zeros((1, 1), np.uint8), FILE, ["dog", "cat"])
+
+
+def test_classes_of_your_own_may_be_more_and_in_any_order() -> None:
+    names = ["person", *[f"thing {i}" for i in range(12)], "road", "sky", "car"]
+    own = np.array([[0, 5, 13, 15, IGNORE]], np.uint8)
+    assert to_classes(FOLDER, own, FILE, names).tolist() == own.tolist()
+    with pytest.raises(DataError, match=r"label\.png' holds label id 16; the ids of the preset's"):
+        to_classes(FOLDER, np.array([[16]], np.uint8), FILE, names)
+    project = np.array([[ROAD, PEDESTRIAN, BICYCLIST, CAR, STATIC, IGNORE]], np.uint8)
+    expected = [[13, 0, IGNORE, 15, IGNORE, IGNORE]]
+    assert to_classes(PROJECT, project, FILE, names).tolist() == expected
+    group = next(i for i, (_, to) in IDD_LITE.classes.items() if SETS.get(to) == (CAR, BICYCLIST))
+    some = np.array([[group]], np.uint8)
+    assert to_classes(IDD_LITE, some, FILE, ["road", "car"]).tolist() == [[IGNORE]]
+    alike = to_classes(PROJECT, project, FILE, ["pedestrian", "bike"])
+    assert alike.tolist() == [[IGNORE, 0, 1, IGNORE, IGNORE, IGNORE]]

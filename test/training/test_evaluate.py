@@ -11,6 +11,7 @@ from test_metrics import HUMAN, frame, fused
 from test_score import names_of, write_sets
 from typer.testing import CliRunner
 
+import tiny_bundle
 from magicfuse_ros.bundle import Bundle
 from magicfuse_training.cli import app
 from magicfuse_training.data.classes import CLASSES
@@ -31,7 +32,6 @@ from magicfuse_training.metrics.rows import (
     mean_image,
     usual_heat,
 )
-from magicfuse_training.networks.model import MagicFuse
 
 CONDITIONS = ["clean", "dark", "haze", "rain", "noise"]
 PERSON = CLASSES.index("pedestrian")
@@ -43,16 +43,20 @@ def run(*arguments: object) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def evaluated(
-    exported: tuple[MagicFuse, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny bundle whose classes are its own: road, person and sky."""
+    return tiny_bundle.build(tmp_path_factory.mktemp("bundle") / "tiny", tiny_bundle.UNCERTAINTY)
+
+
+@pytest.fixture(scope="module")
+def evaluated(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return the folder of a report on two sets and of the inputs, which take part as a method."""
     folder = tmp_path_factory.mktemp("evaluated")
     write_sets(folder)
-    sets = ("--bundle", exported[1], *names_of(folder, "camvid", "msrs"), "--every", "3")
+    sets = ("--bundle", bundle, *names_of(folder, "camvid", "msrs"), "--every", "3")
     options = ("--backend", "onnxruntime", "--out", folder / "report")
     code, output = run(*sets, *options, "--inputs", folder / "theirs")
-    assert code == 0 and "13 inputs in" in output, output
+    assert code == 0 and "16 inputs in" in output, output
     assert not (folder / "report").exists()
     code, output = run(*sets, *options, "--fused", f"theirs={folder / 'theirs'}")
     assert code == 0 and "evaluation.html" in output, output
@@ -82,7 +86,7 @@ def test_the_report_is_one_file_with_plots_and_frames(evaluated: tuple[Path, Pat
     page = (evaluated[0] / "evaluation.html").read_text()
     assert "http" not in page and page.count("<img") == page.count('src="data:image/')
     assert page.count("image/jpeg") == 5 + 6, "frames of every condition of both sets"
-    for about in ("by condition", "Reliability", "IoU by class", "Rows of fused images"):
+    for about in ("by condition", "Reliability", "IoU by class", "Images side by side"):
         assert about in page
     text = (evaluated[0] / "evaluation.md").read_text()
     assert "| theirs |" in text and f"| {CLIPPED} |" in text and "nan" not in text
@@ -90,10 +94,10 @@ def test_the_report_is_one_file_with_plots_and_frames(evaluated: tuple[Path, Pat
 
 
 def test_a_method_that_cannot_take_part_is_told(
-    evaluated: tuple[Path, Path], exported: tuple[MagicFuse, Path], tmp_path: Path
+    evaluated: tuple[Path, Path], bundle: Path, tmp_path: Path
 ) -> None:
     write_sets(tmp_path)
-    given = ("--bundle", exported[1], *names_of(tmp_path, "camvid"), "--out", tmp_path / "out")
+    given = ("--bundle", bundle, *names_of(tmp_path, "camvid"), "--out", tmp_path / "out")
     for option, message in (
         ("theirs", "fused is 'theirs'; expected NAME=DIR"),
         (f"MagImg={tmp_path}", "'MagImg' is the name of another row"),
@@ -164,20 +168,21 @@ def test_the_rows_beside_mag_image_by_hand() -> None:
 
 
 def test_rows_compare_with_the_frame_before_it_was_degraded(
-    exported: tuple[MagicFuse, Path],
+    bundle: Path,
 ) -> None:
     rng = np.random.default_rng(0)
     clean = rng.integers(0, 256, (48, 48, 3), np.uint8)
-    thermal = rng.integers(0, 256, (48, 48), np.uint8)
+    thermal = rng.integers(0, 100, (48, 48), np.uint8)
+    thermal[16:32, 16:32] += 100  # a person
     box = (16, 16, 32, 32)
     known = {"thermal": thermal, "usual": thermal, "people": [box], "anybody": [box]}
-    rows = Rows(Bundle.load(exported[1]).manifest, usual_heat())
+    rows = Rows(Bundle.load(bundle).manifest, usual_heat())
     outputs = fused(
         restored=clean,
         mag_image=np.repeat(thermal[..., None], 3, 2),
         thermal_estimate=thermal,
         thermal_uncertainty=np.zeros_like(thermal),
-        mask=np.full((48, 48), 3, np.uint8),
+        mask=np.zeros((48, 48), np.uint8),
         confidence=np.full((48, 48), 255, np.uint8),
     )
     rows.add(frame(visible=clean, **known), clean // 4, outputs)
@@ -186,7 +191,7 @@ def test_rows_compare_with_the_frame_before_it_was_degraded(
     assert figures[MAG_IMAGE]["person contrast"].value == pytest.approx(1), "it is the real one"
     assert figures[CLIPPED] == figures[RESTORED], "nobody is called a person"
     assert figures[MEAN]["PSNR"].value == max(row["PSNR"].value for row in figures.values())
-    by_night = Rows(Bundle.load(exported[1]).manifest, usual_heat())
+    by_night = Rows(Bundle.load(bundle).manifest, usual_heat())
     by_night.add(frame(visible=clean, night=True), clean, outputs)
     assert set(by_night.figures()[MAG_IMAGE]) == {"EN", "SD", "SF"}, "no thermal image, no clean"
 
@@ -220,7 +225,7 @@ def test_frames_are_ranked_by_what_is_known_of_most() -> None:
 
 
 def test_noise_keeps_the_light_and_its_structure_is_what_is_lost() -> None:
-    clean = np.full((170, 180, 3), 120, np.uint8)
+    clean = np.full((180, 180, 3), 120, np.uint8)
     clean[60:120, 60:120] = 60
     noisy = degraded(clean, "noise", 2)
     assert abs(float(noisy.mean()) - float(clean.mean())) < 3 < float(noisy[:50].std())

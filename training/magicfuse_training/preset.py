@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from magicfuse_ros.bundle import SemanticClass, ThermalUncertainty, ZSegStart
+from magicfuse_ros.media.degradations import kinds_of
 from magicfuse_ros.schedule import Schedule
 from magicfuse_training.errors import PresetError, did_you_mean
 from magicfuse_training.losses.config import LossConfig
@@ -46,6 +47,9 @@ class Preset(BaseModel):
     z_seg_start: ZSegStart = Field("zeros", description="the segmentation state at the first step")
     classes: list[SemanticClass]
     losses: LossConfig
+    degradations: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {}, description="kinds that degraded crops get beside dark, haze and blur, and how often"
+    )
     training: dict[str, StageOverrides] = Field({}, description="by stage, in place of its own")
 
     @model_validator(mode="after")
@@ -65,6 +69,8 @@ class Preset(BaseModel):
                 "schedule.zero_terminal_snr is true; expected false with prediction epsilon, "
                 "which divides by sqrt(alpha-bar)"
             )
+        for kind in self.degradations:
+            kinds_of(kind)  # one that is not known is an error
         return self
 
     def timesteps(self, count: int) -> list[int]:

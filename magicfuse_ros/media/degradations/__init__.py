@@ -43,6 +43,7 @@ __all__ = [
     "Linear",
     "MotionBlur",
     "Rain",
+    "add_degradation",
     "apply",
     "blur",
     "compress",
@@ -51,6 +52,7 @@ __all__ = [
     "draw",
     "haze",
     "kinds_of",
+    "known_kinds",
     "to_linear",
     "to_srgb",
 ]
@@ -58,7 +60,7 @@ __all__ = [
 Degradation = Literal["clean", "dark", "haze", "blur", "jpeg", "fog", "rain", "motion", "defocus"]
 DEGRADATIONS: tuple[Degradation, ...] = get_args(Degradation)
 
-PHYSICAL_ORDER: tuple[type[Effect], ...] = (
+PHYSICAL_ORDER: list[type[Effect]] = [
     Haze,
     Fog,
     Rain,
@@ -66,7 +68,7 @@ PHYSICAL_ORDER: tuple[type[Effect], ...] = (
     DefocusBlur,
     Darkness,
     Jpeg,
-)
+]
 
 
 def _draw_blur(strength: float, rng: np.random.Generator) -> Effect:
@@ -87,6 +89,33 @@ _DRAW: dict[str, Callable[[float, np.random.Generator], Effect]] = {
 }
 
 
+def known_kinds() -> tuple[str, ...]:
+    """Return the kinds that can be drawn: "clean", those of DEGRADATIONS, and added ones."""
+    return (*DEGRADATIONS, *(name for name in _DRAW if name not in DEGRADATIONS))
+
+
+def add_degradation(name: str, effect: type[Effect], after: type[Effect]) -> None:
+    """Add a kind of your own, for this process: docs/extending.md has an example.
+
+    Args:
+        name: of the kind, to be named alone or in a combination.
+        effect: what it does.
+        after: the effect that light meets before it.
+
+    Raises:
+        ValueError: for a name that is taken or holds a "+", or an `after` that is not known.
+    """
+    if name in known_kinds() or "+" in name or not name:
+        raise ValueError(f"name is {name!r}; expected one without '+' that is not taken")
+    if after not in PHYSICAL_ORDER:
+        raise ValueError(
+            f"after is {after.__name__}; expected one of "
+            f"{', '.join(known.__name__ for known in PHYSICAL_ORDER)}"
+        )
+    PHYSICAL_ORDER.insert(PHYSICAL_ORDER.index(after) + 1, effect)
+    _DRAW[name] = effect.draw
+
+
 def kinds_of(degradation: str) -> list[str]:
     """Split a combination like "dark+rain" into its kinds, in the physical order; clean is [].
 
@@ -95,9 +124,9 @@ def kinds_of(degradation: str) -> list[str]:
     """
     names = degradation.split("+")
     for name in names:
-        if name not in DEGRADATIONS:
+        if name not in (known := known_kinds()):
             raise ValueError(
-                f"degradation is {name!r}; expected one of {', '.join(DEGRADATIONS)}, "
+                f"degradation is {name!r}; expected one of {', '.join(known)}, "
                 "or several joined by +"
             )
     if len(set(names)) < len(names) or ("clean" in names and len(names) > 1):

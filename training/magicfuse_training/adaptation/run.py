@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle, Provenance, write_manifest
 from magicfuse_ros.fuser import Fuser

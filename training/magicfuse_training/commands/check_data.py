@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,17 +16,29 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.image_codec import Image
 from magicfuse_ros.media.contact_sheet import SHEET_ROWS, contact_sheet
 from magicfuse_ros.media.png import write_png
+from magicfuse_ros.output_files import check_file
 from magicfuse_training.data.check import Size, SplitReport, check_split
-from magicfuse_training.data.classes import CLASSES, IGNORE, LOOKALIKE, NOBODY, SETS, STATIC
+from magicfuse_training.data.classes import (
+    CLASSES,
+    FOLDER,
+    IGNORE,
+    LOOKALIKE,
+    MFNET_CLASSES,
+    NOBODY,
+    SETS,
+    STATIC,
+    own_labels,
+)
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import STRETCH
 from magicfuse_training.data.layout import PARTS, DataSet
 from magicfuse_training.data.scenes import Scene, read_scene
-from magicfuse_training.preset import load_preset
+from magicfuse_training.preset import Preset, load_preset
 
 _SHOWN = 3
 _STATIC_COLOR = (30, 60, 60)
@@ -44,9 +57,15 @@ def check_data_command(
     root: Annotated[Path, typer.Argument(help="folder of the data set")],
     split: Annotated[str | None, typer.Option(help="only this one; default: all")] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG of some scenes to write")] = None,
+    preset: Annotated[str, typer.Option(help="whose classes a folder's labels are of")] = "nano",
 ) -> None:
     """Read every file of a data set; exit with 1 if any is missing, damaged or foreign to it."""
-    data = dataset(kind)
+    data, config = dataset(kind), load_preset(preset)
+    names = tuple(c.name for c in config.classes)
+    if data.labels is FOLDER and names not in (CLASSES, MFNET_CLASSES):
+        data = replace(data, labels=own_labels(names))
+    if sheet and sheet.parent.is_dir():
+        check_file(sheet)
     reports = []
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         for name in [split] if split else data.splits_in(root):
@@ -58,20 +77,20 @@ def check_data_command(
             f"'{root}' holds no scene of {kind}; expected {data.templates['visible']} "
             f"({data.source})"
         )
-    console = Console()
-    console.print(_overview(data, reports))
+    console = output_console()
+    console.print(unclipped(_overview(data, reports)))
     if any(report.labels for report in reports):
-        console.print(_label_table(data, reports))
+        console.print(unclipped(_label_table(data, reports)))
     boxes = sum((report.boxes for report in reports), Counter())
     if boxes:
         targets = {name: _TARGETS[target] for name, target in data.boxes.items()}
         listed = [f"{n:,} x {k} ({targets.get(k, 'unknown')})" for k, n in boxes.most_common()]
-        console.print(f"boxes: {', '.join(listed)}")
+        console.print(f"boxes: {', '.join(listed)}", markup=False, soft_wrap=True)
     for line in _remarks(reports):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if sheet:
-        _write_sheet(data, reports, sheet)
-        console.print(f"{sheet} written")
+        _write_sheet(data, config, reports, sheet)
+        console.print(f"{sheet} written", markup=False, soft_wrap=True)
     faults = _print_faults(console, reports)
     if faults:
         raise typer.Exit(1)
@@ -99,6 +118,8 @@ def _range(found: Counter[Size]) -> str:
 
 def _label_table(data: DataSet, reports: list[SplitReport]) -> Table:
     assert data.labels is not None
+    own = data.labels is not dataset(data.kind).labels
+    targets = {t: n for n, t in data.labels.classes.values()} if own else _TARGETS
     table = Table("id", "name", "becomes", title=f"labels: {data.labels.name}")
     for report in reports:
         table.add_column(f"{report.split}, % of pixels", justify="right")
@@ -109,7 +130,7 @@ def _label_table(data: DataSet, reports: list[SplitReport]) -> Table:
         table.add_row(
             str(i),
             name,
-            "unknown" if target is None else _TARGETS[target],
+            "unknown" if target is None else targets[target],
             *(f"{share:.2f}" if share else "-" for share in shares),
             style="red" if target is None else None,
         )
@@ -144,9 +165,9 @@ def _print_faults(console: Console, reports: list[SplitReport]) -> int:
     return total
 
 
-def _write_sheet(data: DataSet, reports: list[SplitReport], path: Path) -> None:
+def _write_sheet(data: DataSet, preset: Preset, reports: list[SplitReport], path: Path) -> None:
     """Write what training gets to see of a few scenes that are spread over all splits."""
-    preset = load_preset("nano")
+    names = [c.name for c in preset.classes]
     palette = np.zeros((256, 3), np.uint8)
     for c in preset.classes:
         palette[c.id] = c.color
@@ -158,7 +179,7 @@ def _write_sheet(data: DataSet, reports: list[SplitReport], path: Path) -> None:
     scenes = []
     for i in chosen:
         split, record = sound[i]
-        scenes.append((split, read_scene(data, record, preset.height, preset.width)))
+        scenes.append((split, read_scene(data, record, preset.height, preset.width, names)))
     parts = {part for report in reports for part in report.counts}
     titles = ["visible, with the boxes of people" if "boxes" in parts else "visible"]
     titles += [part for part in ("thermal", "label") if part in parts]

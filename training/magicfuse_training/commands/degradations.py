@@ -13,7 +13,7 @@ from magicfuse_ros.command_line import output_console
 from magicfuse_ros.errors import FrameError, MediaError
 from magicfuse_ros.image_codec import Image, decode_file
 from magicfuse_ros.media.contact_sheet import contact_sheet
-from magicfuse_ros.media.degradations import DEGRADATIONS, degrade
+from magicfuse_ros.media.degradations import degrade, known_kinds
 from magicfuse_ros.media.png import write_png
 from magicfuse_ros.output_files import check_file
 
@@ -33,7 +33,7 @@ def degradations_command(
     if out.parent.is_dir():
         check_file(out)
     rows: list[tuple[str, list[Image]]] = []
-    for kind in (*(k for k in DEGRADATIONS if k != "clean"), *COMBINATIONS):
+    for kind in (*(k for k in known_kinds() if k != "clean"), *COMBINATIONS):
         for path, picture in pictures:
             # One seed in a row: only the strength differs between its columns.
             made = [degrade(picture, kind, s, np.random.default_rng(seed)) for s in STRENGTHS]

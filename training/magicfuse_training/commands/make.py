@@ -113,9 +113,9 @@ def make_command(
         quantize_command(run / "bundle", data, out, plan.int8.minimum_db)
     else:
         export_bundle(model, out, made)
-    for part in plan.stages:
-        if warning := untrained(run / part.folder):
-            console.print(Text(warning, "yellow"), soft_wrap=True)
+    if short := [part.folder for part in plan.stages if untrained(run / part.folder)]:
+        line = f"the bundle is untrained: {', '.join(short)} ended in the warm-up, see above"
+        console.print(Text(line, "yellow"), soft_wrap=True)
     line = f"try: magicfuse run IMAGE --bundle {out} --out result"
     console.print(Text(line), soft_wrap=True)
 

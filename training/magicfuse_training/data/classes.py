@@ -26,6 +26,7 @@ CLASSES = (
 )  # fmt: skip
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 IGNORE = 255
+MOST_CLASSES = 240  # ids from here on are sets of classes, or IGNORE
 STATIC = 254  # some class that is neither car, pedestrian nor bicyclist; which one is not known
 NOBODY = 252  # anything but a pedestrian
 LOOKALIKE = 253  # as STATIC, and of the shape of a person: what is taken for one at night
@@ -118,6 +119,17 @@ PROJECT = LabelMap(
         IGNORE: ("void", IGNORE),
     },
 )
+
+# What the label images of a user's own folder hold: for a preset with classes of its own, their
+# ids; else the project's.
+FOLDER = LabelMap("the project's classes, in a folder", PROJECT.classes)
+
+
+def own_labels(names: Sequence[str]) -> LabelMap:
+    """Return what a folder's label images hold for a preset with classes of its own."""
+    ids = {i: (name, i) for i, name in enumerate(names)}
+    return LabelMap("the preset's classes", {**ids, IGNORE: ("void", IGNORE)})
+
 
 IDD_LITE = LabelMap(
     "IDD Lite's 7 groups",
@@ -319,7 +331,7 @@ CITYSCAPES = LabelMap(
 )
 
 LABEL_MAPS = (
-    PROJECT, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES, IDD, IDD_LITE,
+    PROJECT, FOLDER, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES, IDD, IDD_LITE,
     PENNFUDAN,
     PENNFUDAN_REPACKED,
 )  # fmt: skip
@@ -332,26 +344,47 @@ def to_classes(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U
         labels: the set's map.
         ids: the label image.
         file: where it came from.
-        names: the preset's classes: the project's, or MFNet's 9. In MFNet's, a road, a sky or a
-            building of another set is unlabelled, as it is in MFNet itself.
+        names: the preset's classes. In MFNet's 9, a road, a sky or a building of another set is
+            unlabelled, as it is in MFNet itself. In classes of your own, those of other sets count
+            by name, and what has no name there is not labelled (IGNORE).
 
     Raises:
-        DataError: for other classes, and as `LabelMap.to_project`.
+        DataError: as `LabelMap.to_project`; if no class of the set has a name in yours.
     """
+    if tuple(names) not in (CLASSES, MFNET_CLASSES):
+        return _to_own(labels, ids, file, names)
     project = labels.to_project(ids, file)
     if tuple(names) == CLASSES:
         return project
-    if tuple(names) != MFNET_CLASSES:
-        raise DataError(
-            f"the preset's classes are {', '.join(names)}; labels can be mapped to "
-            f"{', '.join(CLASSES)}, or to {', '.join(MFNET_CLASSES)}"
-        )
     if labels is MFNET:
         return ids
     lookup = np.zeros(256, np.uint8)
     for source, target in _MFNET_IDS.items():
         lookup[source] = target
     return np.asarray(lookup[project], np.uint8)
+
+
+def _to_own(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U8:
+    """Map to classes of a preset's own: a folder's are theirs already, others go by name."""
+    if labels in (FOLDER, own := own_labels(names)):
+        return own.to_project(ids, file)
+    places = {name: i for i, name in enumerate(names)}
+    alike = {**dict.fromkeys(PEOPLE, PEOPLE), **dict.fromkeys(RIDERS, RIDERS)}
+    becomes = {
+        i: next((places[n] for n in alike.get(name, (name,)) if n in places), IGNORE)
+        for i, name in enumerate(CLASSES)
+    }
+    if set(becomes.values()) == {IGNORE}:
+        raise DataError(
+            f"'{file}' holds labels of {labels.name}; none of the preset's classes "
+            f"({', '.join(names)}) is one of {', '.join(CLASSES)}"
+        )
+    lookup = np.full(256, IGNORE, np.uint8)
+    lookup[list(becomes)] = list(becomes.values())
+    for some, members in SETS.items():  # a set is known where all of it is one class of yours
+        if len(targets := {becomes[i] for i in members}) == 1:
+            lookup[some] = targets.pop()
+    return np.asarray(lookup[labels.to_project(ids, file)], np.uint8)
 
 
 # Names in box files, in lower case. YOLO text has numbers for names.

@@ -101,8 +101,12 @@ def degraded_crop(
     rng: np.random.Generator,
     undegraded: float,
     rows: tuple[float, float],
+    more: Sequence[tuple[str, float]] = (),
 ) -> npt.NDArray[np.uint8]:
-    """Degrade a clean scene by one main cause and at times a second; a night scene seldom."""
+    """Degrade a clean scene by one main cause and at times a second; a night scene seldom.
+
+    `more` are kinds that a degraded crop gets on top, and how often.
+    """
     draw = rng.random()
     if not clean:
         return degrade(image, "dark", 0.0, rng) if draw < CAUSES.dark_night else image
@@ -118,6 +122,9 @@ def degraded_crop(
         image = degrade(image, "haze", strength, rng, rows)
     elif draw < blurred:
         image = blur(image, strength, rng)
+    for kind, share in more:
+        if rng.random() < share:
+            image = degrade(image, kind, rng.random(), rng, rows)
     if rng.random() < CAUSES.compressed or draw > blurred:
         image = compress(image, rng.random())
     return image

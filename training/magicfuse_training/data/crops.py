@@ -12,7 +12,15 @@ import torch
 from torch.utils.data import Dataset
 
 from magicfuse_ros.media.degradations import compress
-from magicfuse_training.data.classes import BICYCLIST, CLASSES, FENCE, IGNORE, PEDESTRIAN, SIGN, U8
+from magicfuse_training.data.classes import (
+    BICYCLIST,
+    FENCE,
+    IGNORE,
+    MOST_CLASSES,
+    PEDESTRIAN,
+    SIGN,
+    U8,
+)
 from magicfuse_training.data.crop_light import (
     CAUSES,
     CLOTHES_GAIN,
@@ -55,6 +63,7 @@ class CropConfig:
     pasted: float = 0.35  # share of night crops that people are put into
     people: tuple[int, ...] = (PEDESTRIAN,)  # their ids in the labels
     rare: tuple[int, ...] = RARE
+    more: tuple[tuple[str, float], ...] = ()  # kinds that degraded crops get on top, and how often
 
 
 class Crops(Dataset[Batch]):
@@ -121,7 +130,9 @@ class Crops(Dataset[Batch]):
                 degraded = compress(degraded, rng.random())
             has_clean = config.night_weight
         else:
-            degraded = degraded_crop(crop["visible"], scene.clean, rng, config.clean, rows)
+            degraded = degraded_crop(
+                crop["visible"], scene.clean, rng, config.clean, rows, config.more
+            )
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
         return {
             "degraded": degraded.transpose(2, 0, 1),
@@ -232,4 +243,4 @@ def rare_place(
 
 def known_classes(label: U8, teacher: U8 | None) -> U8:
     """Return the classes of a label, and those of a teacher where it knows none itself."""
-    return label if teacher is None else np.where(label < len(CLASSES), label, teacher)
+    return label if teacher is None else np.where(label < MOST_CLASSES, label, teacher)

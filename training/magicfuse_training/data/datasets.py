@@ -40,13 +40,14 @@ _ALL = (
     DataSet(
         kind="folder",
         source="your own: vi/, and if you have them ir/ and label/ with the same stems, either in "
-        "the root or in one folder a split; labels are the project's ids (255: not labelled)",
+        "the root or in one folder a split; labels are the ids of the preset's classes "
+        "(255: not labelled)",
         templates={
             "visible": "{split}/vi/{name}.*",
             "thermal": "{split}/ir/{name}.*",
             "label": "{split}/label/{name}.png",
         },
-        labels=classes.PROJECT,
+        labels=classes.FOLDER,
         splits=(),
         optional=frozenset({"thermal", "label"}),
         terms="your own",

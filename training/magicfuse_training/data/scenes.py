@@ -14,6 +14,7 @@ from magicfuse_training.data.classes import (
     CLASSES,
     IGNORE,
     LOOKALIKE,
+    MOST_CLASSES,
     PEDESTRIAN,
     PROJECT,
     SETS,
@@ -149,7 +150,7 @@ def read_scene(
         people = people_in(record.boxes, data.boxes, *full)
         people = people * np.array([size[1] / full[1], size[0] / full[0]] * 2, np.float32)
     else:
-        seen = label if teacher is None else np.where(label < len(CLASSES), label, teacher)
+        seen = label if teacher is None else np.where(label < MOST_CLASSES, label, teacher)
         people = people_labelled(np.asarray(seen, np.uint8), names)
     target = visible if clean else night_reference(visible)
     return Scene(record.name, visible, target, clean, thermal, label, people, teacher)
@@ -171,14 +172,14 @@ def filled(label: U8, coarse: U8) -> U8:
 
     What a sensor's label calls STATIC, and an eye calls a person or a car, is one.
     """
-    unknown = (label >= len(CLASSES)) & (coarse < len(CLASSES)) & (label != LOOKALIKE)
+    unknown = (label >= MOST_CLASSES) & (coarse < MOST_CLASSES) & (label != LOOKALIKE)
     return np.asarray(np.where(unknown, coarse, label), np.uint8)
 
 
 def consistent(teacher: U8, label: U8) -> U8:
     """Return a teacher's label where it adds to a label and does not contradict it, else IGNORE."""
     allowed = np.zeros((256, 256), bool)  # by the label's id, and the teacher's
-    allowed[IGNORE, : len(CLASSES)] = True
+    allowed[IGNORE, :MOST_CLASSES] = True
     for known, classes in SETS.items():
         allowed[known, list(classes)] = True
     return np.asarray(np.where(allowed[label, teacher], teacher, IGNORE), np.uint8)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -91,18 +95,33 @@ def export_bundle(
 
 def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
     """Write one graph as ONNX."""
-    program = torch.onnx.export(
-        graph.eval(),
-        tuple(inputs.values()),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=list(graph.inputs),
-        output_names=list(graph.outputs),
-        optimize=False,  # runtimes fold batch norms; unfolded, a bundle can be trained on
-        verbose=False,
-    )
+    with _quiet():
+        program = torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            optimize=False,  # runtimes fold batch norms; unfolded, a bundle can be trained on
+            verbose=False,
+        )
     assert program is not None
     onnx.save(strip_traces(store_as_half(program.model_proto)), path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporter says of its own insides off the terminal; errors are raised."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def make_half(path: Path) -> None:

@@ -44,7 +44,7 @@ def score_model(bundle: Bundle, data: Path, every: int, masks: bool) -> dict[str
     Returns:
         The scores of MagImg and of the images beside it, by row (see `Rows`); masks are MagImg's.
     """
-    fuser = Fuser(bundle, select("auto"))
+    fuser = Fuser(bundle, select("auto", bundle=bundle))
     camvid, msrs = (_frames(bundle, data / name, every) for name in ("camvid", "msrs"))
     rows = _score_images(fuser, bundle, msrs, camvid)
     none: Scores = dict.fromkeys(MASK_METRICS)
@@ -59,7 +59,7 @@ def sweep_tau(bundle: Bundle, data: Path, every: int, taus: Iterable[float]) -> 
 
     At K = 1 masks do not depend on it: M of Eq. 11 is taken from the state just updated.
     """
-    fuser = Fuser(bundle, select("auto"))
+    fuser = Fuser(bundle, select("auto", bundle=bundle))
     camvid, msrs = (_frames(bundle, data / name, every) for name in ("camvid", "msrs"))
     masks: Scores = {}
     sweep: dict[str, Scores] = {}

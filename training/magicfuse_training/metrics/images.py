@@ -15,7 +15,7 @@ WHITE = 255.0
 HIGHEST_DB = 60.0  # of identical images, whose PSNR would be infinite
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM: pixels
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM, finest first
-MS_SSIM_SMALLEST = (_WINDOW - 1) * 2 ** (len(_SCALE_WEIGHTS) - 1) + 1  # pixels: 161
+MS_SSIM_SMALLEST = _WINDOW * 2 ** (len(_SCALE_WEIGHTS) - 1)  # pixels: 176
 _C1, _C2 = (0.01 * WHITE) ** 2, (0.03 * WHITE) ** 2
 
 

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from magicfuse_training.metrics.bootstrap import Figure
+from magicfuse_training.metrics.images import HIGHEST_DB
 from magicfuse_training.metrics.table import CONDITIONS
 
 _COLORS = dict(zip(CONDITIONS, ("C0", "C7", "C8", "C9", "C1", "C4"), strict=True))
@@ -69,7 +70,11 @@ def plot_conditions(scores: dict[str, Any]) -> bytes | None:
     for axis, (title, lines) in zip(axes, shown, strict=False):
         for number, (keys, label) in enumerate(lines):
             points = [(i, _figure(scores[c], keys)) for i, c in enumerate(there)]
-            known = [(i + 0.12 * (number - (len(lines) - 1) / 2), f) for i, f in points if f]
+            known = [
+                (i + 0.12 * (number - (len(lines) - 1) / 2), f)
+                for i, f in points
+                if f and f.value != HIGHEST_DB  # a frame's PSNR to itself
+            ]
             _errorbars(axis, known, label, f"C{number}")
         axis.set_xticks(range(len(there)), there)
         axis.set_xlim(-0.5, len(there) - 0.5)
@@ -125,31 +130,45 @@ def plot_classes(scores: dict[str, Any]) -> bytes | None:
     return _png(canvas)
 
 
-def plot_rows(images: dict[str, dict[str, Figure]]) -> bytes | None:
-    """Draw the rows of fused images under one condition, a panel a metric; None without any."""
-    shown = [m for m in ROW_METRICS if any(_is_known(row.get(m)) for row in images.values())]
+def plot_rows(scores: dict[str, Any]) -> bytes | None:
+    """Draw images side by side (`rows.Rows`), a panel a metric, a dot a condition; None without."""
+    images = {c: scores[c]["images"] for c in CONDITIONS if "images" in scores.get(c, {})}
+    rows = [row for some in images.values() for row in some.values()]
+    shown = [m for m in ROW_METRICS if any(_is_known(row.get(m)) for row in rows)]
     if not shown:
         return None
-    names = list(images)
-    canvas, axes = _grid(len(shown), min(len(shown), 4), height=1.2 + 0.3 * len(names))
+    names = list(dict.fromkeys(name for some in images.values() for name in some))
+    canvas, axes = _grid(len(shown), 4, height=1.2 + 0.4 * len(names))
     for number, (axis, metric) in enumerate(zip(axes, shown, strict=False)):
-        for i, row in enumerate(names):
-            if _is_known(figure := images[row].get(metric)):
-                assert figure is not None
-                ends = [[figure.value - figure.low], [figure.high - figure.value]]
-                color = "C1" if row == "MagImg" else "C0"
-                axis.errorbar([figure.value], [i], xerr=ends, fmt="o", color=color, capsize=2)
-        first = number % 4 == 0
-        axis.set_yticks(range(len(names)), names if first else [""] * len(names))
+        for place, (condition, some) in enumerate(images.items()):
+            offset = 0.11 * (place - (len(images) - 1) / 2)
+            points = [
+                (i + offset, some[name][metric])
+                for i, name in enumerate(names)
+                if _is_known(some.get(name, {}).get(metric))
+            ]
+            _errorbars(axis, points, condition, _COLORS[condition], sideways=True)
+        axis.set_yticks(range(len(names)), names if number % 4 == 0 else [""] * len(names))
         axis.invert_yaxis()
         axis.set_title(metric, size=10)
+    axes[0].legend(fontsize=7)
     return _png(canvas)
 
 
-def _errorbars(axis: Axes, points: Sequence[tuple[float, Figure]], label: str, color: str) -> None:
-    x, values = [p[0] for p in points], [p[1].value for p in points]
+def _errorbars(
+    axis: Axes,
+    points: Sequence[tuple[float, Figure]],
+    label: str,
+    color: str,
+    sideways: bool = False,
+) -> None:
+    """Draw scores and their intervals at places; `sideways`: places are rows."""
+    places, values = [p[0] for p in points], [p[1].value for p in points]
     ends = [[f.value - f.low for _, f in points], [f.high - f.value for _, f in points]]
-    axis.errorbar(x, values, yerr=ends, fmt="o", label=label, color=color, capsize=2)
+    if sideways:
+        axis.errorbar(values, places, xerr=ends, fmt="o", ms=4, label=label, color=color)
+    else:
+        axis.errorbar(places, values, yerr=ends, fmt="o", label=label, color=color, capsize=2)
 
 
 def _figure(scores: dict[str, Any], keys: Sequence[str]) -> Figure | None:

@@ -119,7 +119,7 @@ def draw_examples(
         rows.append([shown[title] for title in titles])
     size = (_PANEL_WIDTH, panel_height(rows[0][0], _PANEL_WIDTH))
     labels = [
-        f"{place}: {ranked.name}, {ranked.by} {ranked.value:.3g}"
+        f"{place}: {ranked.name} ({ranked.by}: {ranked.value:.3g})"
         for place, ranked in chosen.items()
     ]
     page = PanelPage(titles, size, row_labels=labels)

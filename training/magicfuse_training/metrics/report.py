@@ -76,10 +76,9 @@ def as_html(scores: dict[str, Any], sets: Mapping[str, Evaluated]) -> str:
         body += [_table(table)]
         body += [_picture(plot_reliability(some), "Reliability of the confidence")]
         body += [_picture(plot_classes(some), "IoU by class")]
+        body += [_picture(plot_rows(some), "Images side by side")]
         for condition, images in _images(some).items():
-            body += [f"<h3>{html.escape(condition)}: images side by side</h3>"]
-            body += [_picture(plot_rows(some[condition]["images"]), "Rows of fused images")]
-            body += [_table(images)]
+            body += [f"<h3>{html.escape(condition)}: images side by side</h3>", _table(images)]
         for condition, sheet in sets[name].examples.items():
             body += [f"<h3>{html.escape(condition)}: best, median and worst frame</h3>"]
             body += [_picture(sheet, f"{name}, {condition}", "jpeg")]

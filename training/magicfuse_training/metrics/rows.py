@@ -144,9 +144,7 @@ class Rows:
             for row, values in self._values.items()
         }
         for row, sums in self._contrasts.items():
-            rows[row]["person contrast"] = figure_of(
-                sums, lambda m: share(m[:, 0], m[:, 1])
-            )
+            rows[row]["person contrast"] = figure_of(sums, lambda m: share(m[:, 0], m[:, 1]))
         return rows
 
     def scores(self) -> dict[str, object]:

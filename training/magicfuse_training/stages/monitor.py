@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch.utils.tensorboard import SummaryWriter
 
+from magicfuse_ros.command_line import output_console
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.stages.pictures import draw_pictures
@@ -29,7 +31,8 @@ class Monitor:
             TextColumn("{task.description}"),
             BarColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", table_column=Column(overflow="fold")),
+            console=output_console(),
         )
         self.task = self.bar.add_task(stage.name, total=1.0, status="")
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import yaml
-from rich.console import Console
 from rich.text import Text
 
+from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.data.classes import CLASSES, ids_of_people
 from magicfuse_training.data.crops import Batch, CropConfig, Crops
@@ -95,12 +95,21 @@ def train_stage(
     groups = groups or load_groups(sources, *size, names)
     if budget.device_crops and tuple(names) == CLASSES:
         groups = [*groups, *made_night(groups, NIGHTS, budget.seed)]
-    crops = crop_config(budget.batch or trainer.stage.batch or CropConfig.batch, names)
+    crops = replace(
+        crop_config(budget.batch or trainer.stage.batch or CropConfig.batch, names),
+        more=tuple(model.preset.degradations.items()),
+    )
+    if crops.more and budget.device_crops:
+        raise TrainingError(
+            f"preset '{model.preset.name}' has degradations {', '.join(model.preset.degradations)}, "
+            "which only crops made on the CPU can have; leave out --device-crops"
+        )
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
         record_data(folder, describe(sources))
-        Console().print(f"{stage.name} on {processes}, from {start}", soft_wrap=True)
+        line = f"{stage.name} on {processes}, from {start}"
+        output_console().print(Text(line), soft_wrap=True)
     weights = group_weights(stage, groups)
     scenes = [group.scenes for group in groups]
     drawn = (
@@ -118,7 +127,7 @@ def train_stage(
         start=start,
     )
     if writes and (warning := untrained(folder)):
-        Console().print(Text(warning, "yellow"), soft_wrap=True)
+        output_console().print(Text(warning, "yellow"), soft_wrap=True)
     return trained
 
 

@@ -1,0 +1,163 @@
+"""Training, check-data and `magicfuse run` see the same pixels of a picture, or the same fault."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from dataset_files import COLOR, GRAY, HEIGHT, THERMAL, WIDTH, label, picture
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from magicfuse_ros.image_codec import decode_file
+from magicfuse_training.cli import app
+from magicfuse_training.data.classes import PROJECT
+from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.files import read_image, read_label, read_thermal
+from magicfuse_training.data.scenes import Scene, load
+
+
+def check(root: Path, kind: str = "folder") -> Result:
+    return CliRunner().invoke(app, ["check-data", kind, str(root)])
+
+
+def printed(result: Result) -> str:
+    return " ".join(result.output.split())
+
+
+def scene(root: Path) -> Scene:
+    return load("folder", root, ".", HEIGHT, WIDTH)[0]
+
+
+def turned(path: Path, pixels: np.ndarray) -> Path:
+    """Write pixels as a camera does that was held upright and turned by a quarter."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(np.rot90(pixels).copy()).save(path, exif=exif, quality=95)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".PNG"])
+def test_training_reads_what_run_reads(suffix: str, tmp_path: Path) -> None:
+    for path in (picture(tmp_path / f"plain{suffix}"), turned(tmp_path / f"turned{suffix}", COLOR)):
+        image = read_image(path)
+        np.testing.assert_array_equal(image, decode_file(path.read_bytes()))
+        assert image.shape == COLOR.shape
+        assert np.abs(image.astype(int) - COLOR).mean() < 6
+
+
+def test_every_part_is_turned_as_its_own_file_says(tmp_path: Path) -> None:
+    turned(tmp_path / "vi" / "a.jpg", COLOR)
+    turned(tmp_path / "ir" / "a.png", THERMAL)
+    ids = np.ones((HEIGHT, WIDTH), np.uint8)
+    ids[:5] = 0
+    turned(tmp_path / "label" / "a.png", ids)
+    assert check(tmp_path).exit_code == 0
+    found = scene(tmp_path)
+    np.testing.assert_array_equal(found.thermal, THERMAL)
+    np.testing.assert_array_equal(found.label, ids)
+
+
+def test_a_part_that_fits_the_stored_pixels_only_is_a_fault(tmp_path: Path) -> None:
+    turned(tmp_path / "vi" / "a.jpg", COLOR)
+    picture(tmp_path / "ir" / "a.png", np.rot90(THERMAL).copy())
+    result = check(tmp_path)
+    assert result.exit_code == 1
+    assert "thermal of another aspect ratio" in printed(result)
+
+
+def test_half_a_jpeg_is_refused_and_one_without_its_end_marker_is_read(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    path = picture(tmp_path / "vi" / "a.jpg", noise)
+    data, whole = path.read_bytes(), read_image(path)
+    path.write_bytes(data[:-2])
+    np.testing.assert_array_equal(read_image(path), whole)
+    assert check(tmp_path).exit_code == 0
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"a\.jpg'.*cut"):
+        scene(tmp_path)
+    result = check(tmp_path)
+    assert result.exit_code == 1 and "1 x unreadable 'vi/a.jpg'" in printed(result)
+
+
+def test_thermal_pictures_of_16_bits_are_stretched_and_that_is_said(tmp_path: Path) -> None:
+    kelvin = 29315 + 8 * THERMAL.astype(np.uint16)
+    kelvin[0, 0] = 65535  # a dead pixel does not matter
+    picture(tmp_path / "vi" / "a.png")
+    picture(tmp_path / "ir" / "a.png", kelvin)
+    levels, stretched = read_thermal(tmp_path / "ir" / "a.png")
+    assert stretched and (levels.min(), levels.max()) == (0, 255)
+    assert np.corrcoef(levels.ravel(), THERMAL.ravel())[0, 1] > 0.99
+    found = scene(tmp_path).thermal
+    assert found is not None and len(np.unique(found)) > 40
+    result = check(tmp_path)
+    assert result.exit_code == 0
+    assert "levels of 1 pictures of 16 bits or floats mean, no file says" in printed(result)
+
+
+def test_thermal_pictures_of_floats_are_stretched(tmp_path: Path) -> None:
+    celsius = THERMAL.astype(np.float32) / 10
+    celsius[3, 3] = np.nan
+    path = tmp_path / "a.tiff"
+    Image.fromarray(celsius).save(path)
+    levels, stretched = read_thermal(path)
+    assert stretched and (levels.min(), levels.max()) == (0, 255)
+
+
+def test_thermal_pictures_of_8_bits_are_left_as_they_are(tmp_path: Path) -> None:
+    gray = picture(tmp_path / "gray.png", THERMAL)
+    rgb = picture(tmp_path / "rgb.png", THERMAL[..., None].repeat(3, 2))
+    for path in (gray, rgb):
+        levels, stretched = read_thermal(path)
+        assert not stretched
+        np.testing.assert_array_equal(levels, THERMAL)
+
+
+@pytest.mark.parametrize("palette", [cv2.COLORMAP_JET, cv2.COLORMAP_INFERNO, cv2.COLORMAP_HOT])
+def test_false_colours_are_no_thermal_picture(palette: int, tmp_path: Path) -> None:
+    picture(tmp_path / "vi" / "a.png")
+    picture(tmp_path / "ir" / "a.png", np.asarray(cv2.applyColorMap(GRAY, palette)))
+    result = check(tmp_path)
+    assert result.exit_code == 1 and "thermal picture 'ir/a.png' is in colours" in printed(result)
+    with pytest.raises(DataError, match=r"ir/a\.png' is in colours .*; expected gray"):
+        scene(tmp_path)
+
+
+def test_suffixes_are_taken_in_upper_case(tmp_path: Path) -> None:
+    picture(tmp_path / "vi" / "a.JPG")
+    picture(tmp_path / "ir" / "a.Png", THERMAL)
+    label(tmp_path / "label" / "a.PNG", [1, 2])
+    picture(tmp_path / "ped" / "PNGImages" / "b.PNG")
+    label(tmp_path / "ped" / "PedMasks" / "b_MASK.PNG", [1, 0])
+    found = scene(tmp_path)
+    assert found.thermal is not None and set(np.unique(found.label)) == {1, 2}
+    result = check(tmp_path / "ped", "pennfudan")
+    assert result.exit_code == 0 and "│ 1 " in result.output
+
+
+def test_labels_of_another_suffix_are_a_fault_and_not_left_out(tmp_path: Path) -> None:
+    picture(tmp_path / "vi" / "a.png")
+    label(tmp_path / "label" / "a.jpg", [1, 2])
+    result = check(tmp_path)
+    assert result.exit_code == 1
+    assert "1 x label missing label/a.png" in printed(result)
+    assert "1 not taken: label/a.jpg" in printed(result)
+    with pytest.raises(DataError, match=r"1 label files .* are missing .*label/a\.png"):
+        scene(tmp_path)
+
+
+def test_a_jpeg_under_the_name_of_a_label_is_refused(tmp_path: Path) -> None:
+    label(tmp_path / "a.jpg", [1, 2]).rename(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png' is a JPEG, which changes ids"):
+        read_label(tmp_path / "a.png", PROJECT)
+
+
+def test_what_is_not_taken_is_told_in_one_line(tmp_path: Path) -> None:
+    picture(tmp_path / "vi" / "a.png")
+    (tmp_path / "vi" / "notes.txt").write_text("dusk")
+    (tmp_path / "vi" / ".hidden").write_text("")
+    picture(tmp_path / "thermal" / "a.png", THERMAL)
+    result = check(tmp_path)
+    assert result.exit_code == 0
+    assert "split .: 2 not taken: thermal, vi/notes.txt" in printed(result)
