@@ -6,7 +6,7 @@ import re
 
 MAX_CAUSES = 8
 _MAX_TOLD = 50
-_MAX_QUOTED = 40
+_MAX_QUOTED = 120
 _MAX_TEXT = 300
 _END = 5000  # characters of either end that are looked at: a message's text may be megabytes long
 # A quote after a letter is an apostrophe.
