@@ -280,6 +280,11 @@ class Bundle:
         """Return the ONNX file of a network."""
         return self.root / self.manifest.networks[name].file
 
+    @property
+    def has_int8(self) -> bool:
+        """Whether every network has an int8 graph beside its float32 one."""
+        return all(spec.int8 is not None for spec in self.manifest.networks.values())
+
     def quantized(self) -> Bundle:
         """Return this bundle with the int8 graphs in the place of the float32 ones.
 

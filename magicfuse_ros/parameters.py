@@ -1,4 +1,4 @@
-"""The parameters of the nodes: one schema each for the node, its YAML in `config/` and its page in `docs/`.
+"""The parameters of the nodes: one schema each for the node, its YAML and its page in `docs/`.
 
 `python -m magicfuse_ros.parameters` writes these files anew after a change here.
 """
@@ -38,8 +38,8 @@ class FuseParameters(BaseModel):
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto",
-        description="arithmetic of the networks; auto: fp16 on a GPU, fp32 on a CPU. fp16 on a GPU "
-        "only, int8 on a CPU only, where the bundle has it",
+        description="arithmetic of the networks; auto: fp16 on a GPU, on a CPU int8 if the bundle "
+        "has it and the CPU gains from it, else fp32. fp16 on a GPU only, int8 on a CPU only",
     )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of a network; 0: all cores")
     fit: Fit = Field(

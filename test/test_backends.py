@@ -309,6 +309,20 @@ def test_a_precision_that_nobody_asked_for_is_the_backends_own() -> None:
     assert backends.select("openvino", precision="int8").precision == "int8"
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_openvino_takes_int8_if_bundle_and_cpu_have_it(
+    tiny_bundle: Path, tiny_int8_bundle: Path, monkeypatch: pytest.MonkeyPatch, faster: bool
+) -> None:
+    monkeypatch.setattr(backends, "computes_int8_faster", lambda: faster)
+    with_int8, without = Bundle.load(tiny_int8_bundle), Bundle.load(tiny_bundle)
+    choice = backends.choose("openvino", bundle=with_int8)
+    assert choice.precision == ("int8" if faster else "fp32")
+    assert ("int8" in choice.why) == faster
+    assert backends.choose("openvino", "fp32", with_int8).precision == "fp32"
+    assert backends.choose("openvino", bundle=without).precision == "fp32"
+    assert backends.choose("onnxruntime", bundle=with_int8).precision == "fp32"
+
+
 @pytest.mark.parametrize("name", INSTALLED)
 def test_int8_graphs_are_run_and_come_near_float32(tiny_int8_bundle: Path, name: str) -> None:
     bundle = Bundle.load(tiny_int8_bundle)

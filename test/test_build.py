@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from magicfuse_ros import backends
 from magicfuse_ros.backends import interface
+from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
-from magicfuse_ros.commands import build
 from magicfuse_ros.engine_cache import EngineCache, EngineManifest, Precision
 
 
@@ -45,7 +45,7 @@ class Library:
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     library = Library()
 
-    def builder(name: str, precision: Precision) -> Library:
+    def builder(name: str, precision: Precision, bundle: Bundle) -> Library:
         return library
 
     monkeypatch.setattr(backends, "builder", builder)
@@ -143,7 +143,7 @@ from magicfuse_ros.cli import app
 from test_build import Library
 library = Library()
 library.delay = 0.2
-backends.builder = lambda name, precision: library
+backends.builder = lambda name, precision, bundle: library
 app()
 """
 

@@ -29,7 +29,7 @@ def test_a_place_that_takes_no_files_is_named(tmp_path: Path, check: object) -> 
 def test_a_folder_is_no_file_and_its_folder_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="is a folder"):
         check_file(tmp_path)
-    with pytest.raises(MediaError, match="'.*/no' does not exist"):
+    with pytest.raises(MediaError, match=r"'.*/no' does not exist"):
         check_file(tmp_path / "no" / "x.json")
 
 
@@ -46,7 +46,7 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(MediaError, match="x.json': No space left"):
+        with pytest.raises(MediaError, match=r"x\.json': No space left"):
             write_text(link, "new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
     write_text(link, "new")

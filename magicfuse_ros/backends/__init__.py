@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, cast
 
+from magicfuse_ros.backends.cpu import computes_int8_faster
 from magicfuse_ros.backends.cuda import missing_device
 from magicfuse_ros.backends.interface import Backend, Builder
 from magicfuse_ros.bundle import Bundle
@@ -20,6 +21,7 @@ class _Library:
     builder: str = ""  # module.class; empty where there is nothing to build
     gpu: bool = False
     precisions: tuple[Precision, ...] = ("fp32", "int8")  # the first is its own choice
+    int8_pays: bool = False  # it chooses int8 where the bundle and the CPU allow it
 
 
 # "auto" tries them in this order
@@ -43,6 +45,7 @@ _LIBRARIES = {
         install="pip install openvino",
         backend="OpenVinoBackend",
         builder="openvino.OpenVinoBackend",
+        int8_pays=True,
     ),
     "onnxruntime": _Library(install="pip install onnxruntime", backend="OnnxRuntimeBackend"),
 }
@@ -70,7 +73,7 @@ def choose(
 
     Args:
         name: one of `BACKENDS`.
-        precision: of the networks' arithmetic; auto is fp16 on a GPU and fp32 on a CPU.
+        precision: of the networks' arithmetic; auto: see `resolve`.
         bundle: what is to be run: `auto` passes over a GPU for which its engines were not built.
             None looks at the machine alone.
 
@@ -86,12 +89,12 @@ def choose(
             raise BackendError(
                 f"backend '{name}' {obstacle}; available here: {', '.join(usable) or 'none'}"
             )
-        return Choice(name, name, "asked for", resolve(name, precision))
+        return _chosen(name, name, "asked for", precision, bundle)
     passed_over: list[str] = []
     for candidate in _LIBRARIES:
         if not (obstacle := _obstacle(candidate, precision, bundle)):
             why = "; ".join(["auto", *passed_over])
-            return Choice(name, candidate, why, resolve(candidate, precision))
+            return _chosen(name, candidate, why, precision, bundle)
         passed_over.append(f"{candidate} {obstacle}")
     raise BackendError(f"no inference backend can run here: {'; '.join(passed_over)}")
 
@@ -106,9 +109,26 @@ def on_gpu(name: str) -> bool:
     return _LIBRARIES[name].gpu
 
 
-def resolve(name: str, precision: AskedPrecision) -> Precision:
-    """Return the precision of a backend that is known: what was asked for, or its own choice."""
-    return _LIBRARIES[name].precisions[0] if precision == "auto" else precision
+def resolve(name: str, precision: AskedPrecision, bundle: Bundle | None = None) -> Precision:
+    """Return the precision of a backend that is known: what was asked for, or its own choice.
+
+    That is fp16 on a GPU; int8 in OpenVINO, if the bundle has it and this CPU gains from it; else
+    fp32.
+    """
+    if precision != "auto":
+        return precision
+    library = _LIBRARIES[name]
+    int8 = library.int8_pays and bundle is not None and bundle.has_int8 and computes_int8_faster()
+    return "int8" if int8 else library.precisions[0]
+
+
+def _chosen(
+    asked: str, used: str, why: str, precision: AskedPrecision, bundle: Bundle | None
+) -> Choice:
+    kind = resolve(used, precision, bundle)
+    if precision == "auto" and kind == "int8":
+        why += "; int8, as the bundle has it and this CPU computes it faster"
+    return Choice(asked, used, why, kind)
 
 
 def select(
@@ -138,12 +158,13 @@ def select(
     return cast(Backend, create(*arguments))
 
 
-def builder(name: str, precision: AskedPrecision = "auto") -> Builder:
+def builder(name: str, precision: AskedPrecision = "auto", bundle: Bundle | None = None) -> Builder:
     """Return what builds engines for a backend. The GPU itself may be elsewhere, see `Builder`.
 
     Args:
         name: one of `BUILDERS`.
         precision: see `choose`; the same must be given to `Builder.build`, see `resolve`.
+        bundle: what is to be built.
 
     Raises:
         BackendError: if the backend is not known or not installed, has no engines, or does not
@@ -164,7 +185,7 @@ def builder(name: str, precision: AskedPrecision = "auto") -> Builder:
     try:
         create = getattr(_module(module), class_name)
         return cast(
-            Builder, create() if library.gpu else create(precision=resolve(name, precision))
+            Builder, create() if library.gpu else create(precision=resolve(name, precision, bundle))
         )
     except ImportError as error:  # what only a build needs
         raise BackendError(

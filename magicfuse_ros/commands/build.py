@@ -58,8 +58,9 @@ def build_command(
 ) -> None:
     """Build a bundle's engines for a backend; what is built already and unchanged is kept."""
     loaded = Bundle.load(bundle or default_bundle())
-    builder = backends.builder(backend, cast(AskedPrecision, precision))
-    kind = backends.resolve(backend, cast(AskedPrecision, precision))
+    asked = cast(AskedPrecision, precision)
+    builder = backends.builder(backend, asked, loaded)
+    kind = backends.resolve(backend, asked, loaded)
     graphs = loaded.quantized() if kind == "int8" else loaded
     devices = builder.devices(compute_capability or [])
     cache = EngineCache()

@@ -86,6 +86,7 @@ class Pipeline:
             "backend": f"{backend.name} {backend.version} {backend.device}",
             "backend_asked": self.choice.asked,
             "backend_why": self.choice.why,
+            "precision": self.choice.precision,
             "mode": self.values.mode,
             "tau": f"{self.fuser.tau:.2f}",
         }

@@ -76,9 +76,7 @@ def test_a_checkpoint_of_another_preset_is_named(
     path = tmp_path / "last.pt"
     state = build_model().state_dict()
     torch.save({"ema": {**state, "encoder.new": torch.zeros(1)}}, path)
-    with pytest.raises(
-        TrainingError, match=r"preset 'small': its encoder.new is .1,.; expected m"
-    ):
+    with pytest.raises(TrainingError, match=r"preset 'small': its encoder.new is .1,.; expected m"):
         load_averaged(MagicFuse(small_preset), path)
     name = next(iter(state))
     torch.save({"ema": {**state, name: torch.zeros(7)}}, path)

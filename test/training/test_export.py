@@ -1,5 +1,7 @@
 """Exported graphs: equal to eager, accepted and run by the vehicle's own runtime."""
 
+import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
     STORED_AS_HALF,
+    _quiet,
     export_bundle,
     provenance,
 )
@@ -196,3 +199,15 @@ def test_a_graph_that_differs_from_eager_is_refused(bundle: Bundle) -> None:
     with pytest.raises(ExportError, match="'condition' differs from eager by nan"):
         wrong["condition"][:] = torch.nan
         check_graph(bundle.path("encoder"), {"image": image}, wrong, 1e-3)
+
+
+def test_exports_print_nothing_of_the_library(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with _quiet():
+            warnings.warn("treespec is deprecated", FutureWarning, stacklevel=1)
+            logger.warning("torchvision is not installed")
+        assert not seen and not caplog.records
+        logger.warning("elsewhere it may say so")
+    assert len(caplog.records) == 1

@@ -87,7 +87,7 @@ def test_an_added_degradation_is_one_like_the_others(extended: tuple[Path, Path]
     assert (alone == degrade(gray, "vignette+dark", 1.0, np.random.default_rng(0))).all()
     with pytest.raises(ValueError, match="name is 'vignette'; expected one"):
         add_degradation("vignette", DefocusBlur, after=Jpeg)
-    with pytest.raises(ValueError, match="expected one of clean, dark, .*vignette"):
+    with pytest.raises(ValueError, match=r"expected one of clean, dark, .*vignette"):
         degrade(gray, "vignete", 1.0, np.random.default_rng(0))
 
 

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from magicfuse_training.cli import app
+from magicfuse_training.commands.stage import check_stage
 from magicfuse_training.data.classes import IGNORE, MFNET_CLASSES
 from magicfuse_training.data.crops import Crops
 from magicfuse_training.data.mix import Source, load_groups
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.losses.segmentation import segmentation_loss
 from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
@@ -115,8 +117,12 @@ def test_a_stage_command_trains_on_nine_classes(small_preset: Preset, tmp_path: 
     assert [c["name"] for c in config["preset"]["classes"]] == list(MFNET_CLASSES)
 
 
-def test_a_preset_without_one_step_has_no_such_stage() -> None:
-    result = CliRunner().invoke(
-        app, ["stage", "one_step", "--data", "mfnet:x", "--preset", "paper"]
-    )
-    assert result.exit_code == 2 and "trains K = 1" in result.output
+def test_a_preset_without_one_step_or_few_step_has_no_such_stage() -> None:
+    for stage in ("one_step", "few_step"):
+        result = CliRunner().invoke(app, ["stage", stage, "--data", "mfnet:x", "--preset", "paper"])
+        assert result.exit_code == 2 and "'paper' has no losses.output" in result.output
+    nano = load_preset("nano").model_copy(update={"steps": [2]})
+    with pytest.raises(
+        TrainingError, match=r"'one_step' trains K = 1; preset 'nano' has K = \[2\]"
+    ):
+        check_stage(nano, "one_step")

@@ -58,5 +58,5 @@ def test_a_folder_without_pictures_says_where_they_are_expected(tmp_path: Path) 
     with pytest.raises(DataError, match=f"no folder 'vi' .*'{tmp_path}/vi/.*{tmp_path}/train/vi"):
         folder.records(tmp_path, "train")
     (tmp_path / "vi").mkdir()
-    with pytest.raises(DataError, match=f"'{tmp_path}' holds no picture .*; expected vi/"):
+    with pytest.raises(DataError, match=f"'{tmp_path}' holds no scene of folder; expected vi/"):
         folder.records(tmp_path, ".")

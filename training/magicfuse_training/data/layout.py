@@ -185,7 +185,7 @@ class DataSet:
             of_split = "" if split in (".", "all") else f" of split '{split}'"
             expected = PurePosixPath(self.templates["visible"].replace("{split}", split))
             raise DataError(
-                f"'{root}' holds no picture{of_split} of the kind {self.kind}; expected {expected}"
+                f"'{root}' holds no scene{of_split} of {self.kind}; expected {expected}"
             )
         for part, names in index.missing.items():
             if names:

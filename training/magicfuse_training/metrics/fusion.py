@@ -128,7 +128,7 @@ def _edges(gray: U8) -> tuple[F64, F64]:
 
 
 def _sigmoid(x: F64, height: float, slope: float, middle: float) -> F64:
-    return cast(F64, height / (1 + np.exp(slope * (x - middle))))
+    return height / (1 + np.exp(slope * (x - middle)))
 
 
 def fusion_psnr(a: U8, b: U8, fused: U8) -> float:

@@ -101,8 +101,9 @@ def train_stage(
     )
     if crops.more and budget.device_crops:
         raise TrainingError(
-            f"preset '{model.preset.name}' has degradations {', '.join(model.preset.degradations)}, "
-            "which only crops made on the CPU can have; leave out --device-crops"
+            f"preset '{model.preset.name}' has degradations "
+            f"{', '.join(model.preset.degradations)}, which only crops made on the CPU "
+            "can have; leave out --device-crops"
         )
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:

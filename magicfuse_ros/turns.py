@@ -1,0 +1,238 @@
+"""Cameras take turns at what only one of them can use at a time: the cores, or the GPU.
+
+    term      meaning
+    turn      the time for which one camera's image is in the networks; nobody else's is
+    start     of an image: the time that its camera has used, counted from when others wanted it too
+    due       when the image's result is wanted: arrival + deadline of its camera
+
+    1. A camera whose image is due waits in line. Only when it is first in line does it take the
+       image, so that it gets the newest; it prepares it while another camera has its turn.
+    2. The camera with the lowest start is first, so that none that wants more than its share gets
+       it while others wait: they all get the same time, whatever rate or frame time they have, and
+       what one leaves goes to the rest (start-time fair queueing). Cameras that are not further
+       apart than half a frame count as equal; the earliest due of them is first.
+    3. One that prepares for long holds nobody up: if nobody has a turn, the next may prepare, too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from math import exp
+from time import monotonic
+from typing import Generic, TypeVar
+
+from magicfuse_ros.deadline import Share
+
+K = TypeVar("K")
+
+_EQUAL = 0.5  # of a frame
+_USE_S = 2.0  # over which the use of the turns is averaged
+_ACTIVE = 0.001  # use of a camera that counts
+
+
+@dataclass
+class _Place:
+    start: float
+    due: float
+
+
+class FairOrder(Generic[K]):
+    """Tells who is first in line, from what each of them has used. Knows no clock."""
+
+    def __init__(self) -> None:
+        self._line: dict[K, _Place] = {}
+        self._finished: dict[K, float] = {}
+        self._costs: dict[K, float] = {}
+        self._lowest = 0.0  # start in the line when a turn was taken last
+
+    def enter(self, who: K, due: float) -> None:
+        """Stand in line with an image; `due` in seconds."""
+        self._line[who] = _Place(max(self._lowest, self._finished.get(who, 0.0)), due)
+
+    def first(self, among: Collection[K]) -> K:
+        """Return who of these, all of them in line, is first."""
+        places = self._line
+        lowest = min(places[who].start for who in among)
+        equal = [w for w in among if places[w].start <= lowest + _EQUAL * self._costs.get(w, 0.0)]
+        return min(equal, key=lambda who: places[who].due)
+
+    def begin(self, who: K) -> None:
+        """Take note that the turn of `who` begins."""
+        self._lowest = max(self._lowest, min(place.start for place in self._line.values()))
+
+    def end(self, who: K, seconds: float) -> None:
+        """Take note that the turn of `who` has ended after so many seconds."""
+        self._finished[who] = self._line.pop(who).start + seconds
+        self._costs[who] = seconds
+
+    def leave(self, who: K) -> None:
+        """Leave the line without a turn."""
+        self._line.pop(who, None)
+
+    def forget(self, who: K) -> None:
+        """Forget all about one that does not come again."""
+        self._finished.pop(who, None)
+        self._costs.pop(who, None)
+
+
+class _State(Enum):
+    AWAY = auto()
+    IN_LINE = auto()
+    PREPARING = auto()
+    READY = auto()
+    IN_TURN = auto()
+
+
+class Seat:
+    """One camera's place. One thread at a time uses it, but for `wake` and `share`."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.state = _State.AWAY
+        self._use = 0.0  # part of the time, 0 to 1, as of `_used_at`
+        self._used_at = 0.0
+
+    def wait(self, due: float, given_up: Callable[[], bool]) -> bool:
+        """Wait until this camera may take an image and prepare it.
+
+        Args:
+            due: when its result is wanted, seconds of the steady clock.
+            given_up: ends the waiting once it is true; call `wake` then.
+
+        Returns:
+            False if it was given up.
+        """
+        return self._turns.wait(self, due, given_up)
+
+    @contextmanager
+    def turn(self) -> Iterator[float]:
+        """Have the turn within the block, after waiting for it; gives the seconds waited."""
+        waited, began = self._turns.begin(self)
+        try:
+            yield waited
+        finally:
+            self._turns.end(self, began)
+
+    def leave(self) -> None:
+        """Let others prepare, in case the image did not come to its turn."""
+        self._turns.leave(self)
+
+    def wake(self) -> None:
+        """Let `wait` look again whether it was given up."""
+        self._turns.wake()
+
+    def share(self) -> Share:
+        """Return what part of the time this camera may have its turn."""
+        return self._turns.share(self)
+
+    def close(self) -> None:
+        """Give the seat up."""
+        self._turns.remove(self)
+
+    def use(self, now: float) -> float:
+        """Return for what part of the last seconds this camera had its turn."""
+        return self._use * exp((self._used_at - now) / _USE_S)
+
+    def used(self, now: float, seconds: float) -> None:
+        """Take note of a turn."""
+        self._use, self._used_at = self.use(now) + seconds / _USE_S, now
+
+
+class Turns:
+    """The line of the cameras' threads, and the one turn."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._order: FairOrder[Seat] = FairOrder()
+        self._seats: list[Seat] = []
+
+    def seat(self) -> Seat:
+        """Let one more camera take part."""
+        made = Seat(self)
+        with self._changed:
+            self._seats.append(made)
+        return made
+
+    def remove(self, seat: Seat) -> None:
+        """See `Seat.close`."""
+        with self._changed:
+            if seat in self._seats:
+                self._seats.remove(seat)
+            self._order.forget(seat)
+
+    def wait(self, seat: Seat, due: float, given_up: Callable[[], bool]) -> bool:
+        """See `Seat.wait`."""
+        with self._changed:
+            self._order.enter(seat, due)
+            seat.state = _State.IN_LINE
+            self._go_on()
+            while seat.state is _State.IN_LINE and not given_up():
+                self._changed.wait()
+            if not given_up():
+                return True
+            self._leave(seat)
+            return False
+
+    def begin(self, seat: Seat) -> tuple[float, float]:
+        """Wait for the turn; return the seconds waited and when it began."""
+        with self._changed:
+            asked = monotonic()
+            if seat.state is _State.AWAY:
+                self._order.enter(seat, asked)
+            seat.state = _State.READY
+            self._go_on()
+            while seat.state is not _State.IN_TURN:
+                self._changed.wait()
+            began = monotonic()
+            return began - asked, began
+
+    def end(self, seat: Seat, began: float) -> None:
+        """End the turn."""
+        with self._changed:
+            now = monotonic()
+            self._order.end(seat, now - began)
+            seat.used(now, now - began)
+            seat.state = _State.AWAY
+            self._go_on()
+
+    def leave(self, seat: Seat) -> None:
+        """See `Seat.leave`."""
+        with self._changed:
+            if seat.state is not _State.AWAY:
+                self._leave(seat)
+
+    def wake(self) -> None:
+        """See `Seat.wake`."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def share(self, seat: Seat) -> Share:
+        """See `Seat.share`: what the others leave, but at least the same part for each."""
+        now = monotonic()
+        with self._changed:
+            uses = [one.use(now) for one in self._seats if one is not seat]
+        others = [use for use in uses if use > _ACTIVE]
+        return Share(max(1 / (1 + len(others)), 1 - sum(others)), len(others))
+
+    def _leave(self, seat: Seat) -> None:
+        self._order.leave(seat)
+        seat.state = _State.AWAY
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Let those go on whose time has come."""
+        in_turn = any(seat.state is _State.IN_TURN for seat in self._seats)
+        ready = [seat for seat in self._seats if seat.state is _State.READY]
+        if ready and not in_turn:
+            first = self._order.first(ready)
+            self._order.begin(first)
+            first.state, in_turn = _State.IN_TURN, True
+        ahead = any(seat.state in (_State.PREPARING, _State.READY) for seat in self._seats)
+        line = [seat for seat in self._seats if seat.state is _State.IN_LINE]
+        if line and not (in_turn and ahead):
+            self._order.first(line).state = _State.PREPARING
+        self._changed.notify_all()
