@@ -45,6 +45,7 @@ setup(
     entry_points={
         "console_scripts": [
             "fuse_node = magicfuse_ros.ros.fuse_node:main",
+            "fuse_cameras = magicfuse_ros.ros.fuse_cameras:main",
             "ground_cloud_node = magicfuse_ros.ros.ground_cloud_node:main",
             "play_node = magicfuse_ros.ros.play_node:main",
             "replay_node = magicfuse_ros.ros.replay_node:main",

@@ -1,4 +1,4 @@
-"""Starts one fuse_node a camera, each in its camera's namespace, with the cores shared out.
+"""Starts a fuse_node for each camera in its namespace, all in one process that shares the networks.
 
 ros2 launch magicfuse_ros cameras.launch.py cameras:=front,rear
 
@@ -21,19 +21,35 @@ def generate_launch_description() -> LaunchDescription:
     """Declare the arguments."""
     arguments = common.declare(
         cameras=(None, "namespaces of the cameras, such as front,rear"),
+        separate=(
+            "false",
+            "true: a process for each camera, with its own networks and share of the cores",
+        ),
         image=("image_raw", "camera topic in each namespace"),
-        threads=("", "CPU threads of a network; 0: all cores; empty: a node's share of the cores"),
+        threads=(
+            "",
+            "CPU threads of a network; 0: all cores; empty: all cores, or a separate process's "
+            "share of them",
+        ),
         namespace=("", "namespace in front of the cameras'"),
     )
     return LaunchDescription([*arguments, OpaqueFunction(function=cameras)])
 
 
 def cameras(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return a fuse.launch.py for every camera."""
+    """Return fuse_cameras, or a fuse.launch.py for every camera."""
     given = common.value(context, "cameras")
     names = [name.strip() for name in given.split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise RuntimeError(f"cameras is '{given}'; expected different names, such as front,rear")
+    if not common.flag(context, "separate"):
+        parameters = {**common.fuse_parameters(context), "cameras": common.texts(names)}
+        remappings = [("image", common.value(context, "image"))]
+        return [
+            common.managed_node(
+                context, "fuse_cameras", "params_file", parameters, remappings, several=True
+            )
+        ]
     share = max(1, len(os.sched_getaffinity(0)) // len(names))
     threads = common.value(context, "threads") or str(share)
     before = common.value(context, "namespace")

@@ -6,7 +6,7 @@ Launch files run in the Python of `ros2`, so they import only ROS and the standa
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, List  # noqa: UP035 (launch knows the types of typing only)
 
 from launch import LaunchContext, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription
@@ -94,24 +94,43 @@ def text(given: str) -> ParameterValue:
     return ParameterValue(given, value_type=str)
 
 
+def texts(given: list[str]) -> ParameterValue:
+    """Return strings as a parameter's value."""
+    return ParameterValue(given, value_type=List[str])  # noqa: UP006
+
+
+def fuse_parameters(context: LaunchContext) -> dict[str, Any]:
+    """Return those parameters of fuse_node that have an argument of their own and are given."""
+    chosen: dict[str, Any] = {
+        name: text(given)
+        for name in ("bundle", "backend", "precision", "image_transport")
+        if (given := value(context, name))
+    }
+    if value(context, "threads"):
+        chosen["threads"] = number(context, "threads", int)
+    return chosen
+
+
 def managed_node(
     context: LaunchContext,
     executable: str,
     params_file: str,
     parameters: dict[str, Any],
     remappings: list[tuple[str, str]],
+    several: bool = False,
 ) -> Node:
-    """Return a lifecycle node.
+    """Return a lifecycle node, or an executable of several.
 
     A node that dies is started again (respawn). One that refuses its configuration ends the launch:
     it would refuse it for ever.
 
     Args:
         context: with the arguments.
-        executable: of the package; also the node's name.
+        executable: of the package; also the node's name, unless it makes several nodes.
         params_file: name of the argument with its parameter file.
         parameters: further parameters, which go before the file's.
         remappings: of its topics.
+        several: whether the executable makes several nodes, which have names of their own.
     """
     file = Path(value(context, params_file)).expanduser()
     if not file.is_file():
@@ -122,7 +141,7 @@ def managed_node(
     return Node(
         package=PACKAGE,
         executable=executable,
-        name=executable,
+        name=None if several else executable,
         namespace=value(context, "namespace"),
         parameters=[str(file), {**parameters, **switches}],
         remappings=remappings,

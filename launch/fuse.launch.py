@@ -21,12 +21,6 @@ def generate_launch_description() -> LaunchDescription:
 
 def fuse(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the node."""
-    chosen = {
-        name: common.text(value)
-        for name in ("bundle", "backend", "precision", "image_transport")
-        if (value := common.value(context, name))
-    }
-    if common.value(context, "threads"):
-        chosen["threads"] = common.number(context, "threads", int)
+    chosen = common.fuse_parameters(context)
     remappings = [("image", common.value(context, "image"))]
     return [common.managed_node(context, "fuse_node", "params_file", chosen, remappings)]

@@ -19,6 +19,10 @@
        waits; with one above it nothing waits, but frames are lost. Halfway between two strides
        images a second, divided by their age, are the same with both.
 
+    5. Cameras that share the networks have them in turn. What a frame may cost is then the camera's
+       share of the deadline (the part of the time that the others leave, see `Share`), and a stride
+       is the whole number nearest to cost / (share x period).
+
 To choose a rung, the estimate of a cost is the second largest of the latest: one slow frame changes
 nothing, two do. To choose a stride it is their median: a slow frame delays one image, no more.
 Arrivals, not stamps, give the period: a bag that plays faster keeps its stamps, and what arrives
@@ -64,12 +68,30 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a camera may use of networks that it shares with others.
+
+    Attributes:
+        part: of the time, above 0 and up to 1: what the others leave, but no less than each of
+            them gets if all want as much as they can have.
+        others: how many cameras use the networks beside it.
+    """
+
+    part: float = 1.0
+    others: int = 0
+
+    def __str__(self) -> str:
+        cameras = "camera" if self.others == 1 else "cameras"
+        return f"{100 * self.part:.0f} % of the time, beside {self.others} other {cameras}"
+
+
+@dataclass(frozen=True)
 class Status:
     """The control at one moment.
 
     Attributes:
         plan: in force.
-        why: what led to it.
+        why: what led to it, and the camera's share of the time where it has to share.
         period_s: of the camera; None before some images came.
         deadline_s: None as long as neither target_period nor the camera's period is known.
     """
@@ -180,6 +202,7 @@ class DeadlineControl:
         self._since_raise: int | None = None
         self._waiting = 0
         self._begun: float | None = None
+        self._share = Share()
 
     def configure(self, mode: Mode, steps: int, target_period: float) -> None:
         """Take over parameters; the present plan stays where it is allowed by them.
@@ -220,9 +243,15 @@ class DeadlineControl:
             self._begun = now
             return now
 
-    def plan(self, restore_wanted: bool) -> Plan:
-        """Return the plan for a frame; without `restore_wanted`, `auto` has nothing to fall to."""
+    def plan(self, restore_wanted: bool, share: Share | None = None) -> Plan:
+        """Return the plan for a frame.
+
+        Args:
+            restore_wanted: whether `auto` has something to fall back to.
+            share: of the time that this camera may use; None for all of it.
+        """
         with self._lock:
+            self._share = share or Share()
             self._set_rungs(restore_wanted)
             return self._plan
 
@@ -231,7 +260,8 @@ class DeadlineControl:
 
         Args:
             plan: by which it was made.
-            cost_s: from taking its message to its last publication, seconds.
+            cost_s: from taking its message to its last publication, seconds; without the waiting
+                for other cameras.
             stages_ms: as in `FusedFrame`.
         """
         with self._lock:
@@ -254,13 +284,17 @@ class DeadlineControl:
         """Return the plan in force and what led to it."""
         with self._lock:
             period = self._period.seconds
-            return Status(self._plan, self._why, period, self._target or period)
+            why = f"{self._why}; may use {self._share}" if self._share.others else self._why
+            return Status(self._plan, why, period, self._target or period)
 
     def _budget(self) -> float | None:
         period = self._period.seconds
-        if not self._target or period is None:
-            return self._target or period
-        return min(self._target, self._base * period) if self._target > period else self._target
+        budget = self._target or period
+        if budget is None:
+            return None
+        if self._target and period is not None and self._target > period:
+            budget = min(self._target, self._base * period)
+        return self._share.part * budget
 
     def _set_base(self) -> None:
         if not self._target or self._period.seconds is None:
@@ -275,8 +309,9 @@ class DeadlineControl:
         stride = self._base
         if period is not None and len(self._costs.latest) >= FEWEST_COSTS:
             cost = self._costs.usual(plan.steps)
-            near = abs(cost / period - plan.stride) <= _NEARER
-            stride = max(self._base, plan.stride if near else round(cost / period))
+            periods = cost / (self._share.part * period)
+            near = abs(periods - plan.stride) <= _NEARER
+            stride = max(self._base, plan.stride if near else round(periods))
             if stride != plan.stride:
                 self._why = (
                     f"{plan.mode} with K = {plan.steps} takes {cost * 1e3:.0f} ms, "
@@ -341,7 +376,9 @@ class DeadlineControl:
         cost = self._predict(mode, steps)
         budget = self._budget() or 0.0
         taken = "an unknown time" if cost is None else f"{cost * 1e3:.0f} ms"
-        return f"{mode} with K = {steps} takes {taken} {link} {budget * 1e3:.0f} ms"
+        return f"{mode} with K = {steps} takes {taken} {link} {budget * 1e3:.0f} ms" + (
+            f", {self._share.part:.0%} of its deadline" if self._share.others else ""
+        )
 
     def _switch(self, plan: Plan, why: str) -> None:
         if (plan.mode, plan.steps) != (self._plan.mode, self._plan.steps):

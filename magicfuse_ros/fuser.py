@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import FrameError, MagicFuseError
 from magicfuse_ros.geometry import FITS, Fit, Geometry
 from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, check_outputs
-from magicfuse_ros.sampler import Sampler
+from magicfuse_ros.sampler import Sample, Sampler
 
 # What is often asked for: what fuse_node publishes, for a viewer, for navigation; mode restore.
 _OFTEN: tuple[tuple[Output, ...], ...] = (
@@ -34,8 +35,9 @@ class FusedFrame:
     All arrays are C-contiguous and belong to the caller. `thermal_estimate` is an estimate from
     the visible image, never a measurement; `thermal_uncertainty` is its standard deviation.
     `stages_ms` always has the keys prepare, encoder, ikr, ckg, mkf, segmentation, decoder, finish,
-    total, in milliseconds, 0 for a stage that did not run. Networks that the backend joins share
-    the time of their call by the library's own profile.
+    total, in milliseconds, 0 for a stage that did not run; where cameras share networks also
+    waiting, until the frame's turn came. Networks that the backend joins share the time of their
+    call by the library's own profile.
     """
 
     mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
@@ -46,6 +48,18 @@ class FusedFrame:
     confidence: npt.NDArray[np.uint8] | None  # [H, W], 0 to 255, of the mask's class
     steps: int
     stages_ms: dict[str, float]
+
+
+class Samples(Protocol):
+    """Loaded networks: a `Sampler`, or one that cameras share."""
+
+    def sample(
+        self, image: npt.NDArray[np.uint8], outputs: frozenset[Output], steps: int, tau: float
+    ) -> Sample:
+        """See `Sampler.sample`."""
+
+    def reloaded(self, bundle: Bundle) -> Samples:
+        """See `Sampler.reloaded`."""
 
 
 class Fuser:
@@ -59,6 +73,7 @@ class Fuser:
         fit: Fit = "letterbox",
         steps: int | None = None,
         tau: float | None = None,
+        sampler: Samples | None = None,
     ) -> None:
         """Load the bundle's networks on a backend.
 
@@ -68,6 +83,7 @@ class Fuser:
             fit: how a frame of another shape than the networks' image is brought to it.
             steps: K, one of the bundle's grids; None takes the bundle's default.
             tau: see `Fuser.tau`; None takes the bundle's default.
+            sampler: the bundle's networks, loaded on the backend; None loads them.
 
         Raises:
             MagicFuseError: if an argument is out of its range, or a network cannot be loaded.
@@ -82,7 +98,7 @@ class Fuser:
         self._steps = 0
         self.steps = manifest.default_steps if steps is None else steps
         self.tau = manifest.tau if tau is None else tau
-        self._sampler = Sampler(bundle, backend)
+        self._sampler: Samples = Sampler(bundle, backend) if sampler is None else sampler
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -174,7 +190,7 @@ class Fuser:
             MagicFuseError: if that fails; the networks stay as they were.
         """
         bundle = Bundle.load(self._bundle.root)
-        self._sampler = Sampler(bundle, self._backend)
+        self._sampler = self._sampler.reloaded(bundle)
         self._bundle = bundle
 
     def warm_up(self) -> None:

@@ -154,6 +154,10 @@ class Sampler:
             first |= self._thermal(thermal, outputs)
         return Sample(**{name: first.get(name) for name in OUTPUTS}, stages_ms=ms)
 
+    def reloaded(self, bundle: Bundle) -> Sampler:
+        """Return the networks of a bundle, loaded anew on the same backend. Errors: as at first."""
+        return Sampler(bundle, self._backend)
+
     def _run(
         self, tensors: Mapping[str, Tensor], outputs: frozenset[Output], frame: _Frame
     ) -> dict[str, npt.NDArray[np.uint8]]:

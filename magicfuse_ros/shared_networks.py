@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -13,11 +12,10 @@ import numpy.typing as npt
 from magicfuse_ros.backends import Choice, select
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.outputs import Output
 from magicfuse_ros.sampler import Sample, Sampler
-from magicfuse_ros.turns import Turns
+from magicfuse_ros.turns import Seat, Turns
 
 # What makes networks the same: all that the bundle says of them, and how they are computed.
 _Key: TypeAlias = tuple[str, str, str, int]
@@ -33,17 +31,18 @@ class _Loaded:
 class SharedNetworks:
     """Loads networks for the first camera that asks for them, and frees them with the last.
 
-    One image at a time is in any of them, see `turns`.
+    Only one image at a time is in any of them (see `turns`): two at once would share the cores, and
+    both would be late.
     """
 
     def __init__(self) -> None:
         self._turns = Turns()
-        self._loading = threading.Lock()  # one at a time; held for seconds
-        self._lock = threading.Lock()  # of what follows
+        self._loading = threading.Lock()  # held for seconds, by one camera at a time
+        self._lock = threading.Lock()  # of what is loaded, and for whom
         self._loaded: dict[_Key, _Loaded] = {}
 
     def lease(self, name: str, bundle: Bundle, choice: Choice, threads: int) -> Lease:
-        """Return the networks of a bundle, warmed up, for one camera.
+        """Return the networks of a bundle, warmed up, for one camera until it frees them.
 
         Args:
             name: of the camera.
@@ -55,31 +54,126 @@ class SharedNetworks:
             MagicFuseError: if the networks cannot be loaded.
         """
         key = (bundle.manifest.model_dump_json(), choice.used, choice.precision, threads)
-        lease = Lease(self, name, key, self._turns)
+        lease = Lease(self, name, key, self._turns.seat())
         try:
             with self._loading:
-                if not self._shared(lease):
-                    self._load(lease, bundle, select(choice.used, threads, choice.precision))
-                    Fuser(bundle, lease.backend, sampler=lease).warm_up()
+                if not self._join(lease, key):
+                    backend = select(choice.used, threads, choice.precision)
+                    self._load(lease, key, bundle, backend)
+                    Fuser(bundle, backend, sampler=lease).warm_up()
         except BaseException:
             lease.free()
             raise
         return lease
 
     def reload(self, lease: Lease, bundle: Bundle) -> None:
-        """Load the networks anew for all who use the same, unless another one has done so already.
+        """Load networks anew for all who use them, unless another one has just done so.
 
-        Where the bundle has changed on the disk, the new one is for this camera alone.
+        If another bundle is on the disk by now, only this camera gets it.
 
         Raises:
             MagicFuseError: if that fails; the networks stay as they were.
         """
         with self._loading:
-            used = lease.loaded
-            if used.sampler is not lease.failed:
-                return
-            manifest = bundle.manifest.model_dump_json()
-            if manifest != lease.key[0]:
-                other = (manifest, *lease.key[1:])
-                ...
-            self._load(lease, bundle, used.backend)
+            loaded = lease.loaded
+            key = (bundle.manifest.model_dump_json(), *lease.key[1:])
+            if key != lease.key:
+                if not self._join(lease, key):
+                    self._load(lease, key, bundle, loaded.backend)
+            elif loaded.sampler is lease.used:
+                loaded.sampler = self._sampler(lease, bundle, loaded.backend)
+
+    def free(self, lease: Lease) -> None:
+        """Free the networks if nobody else uses them."""
+        with self._lock:
+            self._leave(lease)
+
+    def users(self, lease: Lease) -> list[str]:
+        """Return the names of the other cameras that use the same networks."""
+        with self._lock:
+            found = self._loaded.get(lease.key)
+            return [] if found is None else [one.name for one in found.users if one is not lease]
+
+    def _load(self, lease: Lease, key: _Key, bundle: Bundle, backend: Backend) -> None:
+        made = _Loaded(backend, self._sampler(lease, bundle, backend))
+        with self._lock:
+            self._loaded[key] = made
+        self._join(lease, key)
+
+    def _join(self, lease: Lease, key: _Key) -> bool:
+        with self._lock:
+            found = self._loaded.get(key)
+            if found is None:
+                return False
+            self._leave(lease)
+            lease.key, lease.loaded = key, found
+            found.users.append(lease)
+            return True
+
+    def _leave(self, lease: Lease) -> None:
+        found = self._loaded.get(lease.key)
+        if found is None or lease not in found.users:
+            return
+        found.users.remove(lease)
+        if not found.users:
+            del self._loaded[lease.key]
+
+    def _sampler(self, lease: Lease, bundle: Bundle, backend: Backend) -> Sampler:
+        if not backend.records:
+            return Sampler(bundle, backend)  # on a CPU, while others go on
+        with lease.seat.turn():
+            return Sampler(bundle, backend)
+
+
+class Lease:
+    """The networks for one camera; a `Samples` that waits for its turn.
+
+    Attributes:
+        name: of the camera.
+        seat: of the camera among those that take turns.
+        key: what the networks are.
+        loaded: the networks, while they are leased.
+        used: by the latest image.
+    """
+
+    loaded: _Loaded
+
+    def __init__(self, shared: SharedNetworks, name: str, key: _Key, seat: Seat) -> None:
+        self.name = name
+        self.key = key
+        self.seat = seat
+        self.used: Sampler | None = None
+        self._shared = shared
+
+    @property
+    def backend(self) -> Backend:
+        """What the networks run on."""
+        return self.loaded.backend
+
+    def sample(
+        self, image: npt.NDArray[np.uint8], outputs: frozenset[Output], steps: int, tau: float
+    ) -> Sample:
+        """Sample one image in this camera's turn; see `Sampler.sample`.
+
+        `stages_ms` has `waiting`, too: the milliseconds until the turn came.
+        """
+        with self.seat.turn() as waited:
+            self.used = self.loaded.sampler
+            sample = self.used.sample(image, outputs, steps, tau)
+        sample.stages_ms["waiting"] = 1e3 * waited
+        return sample
+
+    def reloaded(self, bundle: Bundle) -> Lease:
+        """Return this, with the networks loaded anew. Errors: see `SharedNetworks.reload`."""
+        self._shared.reload(self, bundle)
+        return self
+
+    def others(self) -> list[str]:
+        """Return the names of the other cameras that use the same networks."""
+        return self._shared.users(self)
+
+    def free(self) -> None:
+        """End the use of the networks; a second time does nothing."""
+        self._shared.free(self)
+        self.used = None
+        self.seat.close()

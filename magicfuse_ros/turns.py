@@ -1,17 +1,17 @@
 """Cameras take turns at what only one of them can use at a time: the cores, or the GPU.
 
-    term      meaning
-    turn      the time for which one camera's image is in the networks; nobody else's is
-    start     of an image: the time that its camera has used, counted from when others wanted it too
-    due       when the image's result is wanted: arrival + deadline of its camera
+term      meaning
+turn      the time for which one camera's image is in the networks; nobody else's is
+start     of an image: the time that its camera has used, counted from when others wanted it too
+due       when the image's result is wanted: arrival + deadline of its camera
 
-    1. A camera whose image is due waits in line. Only when it is first in line does it take the
-       image, so that it gets the newest; it prepares it while another camera has its turn.
-    2. The camera with the lowest start is first, so that none that wants more than its share gets
-       it while others wait: they all get the same time, whatever rate or frame time they have, and
-       what one leaves goes to the rest (start-time fair queueing). Cameras that are not further
-       apart than half a frame count as equal; the earliest due of them is first.
-    3. One that prepares for long holds nobody up: if nobody has a turn, the next may prepare, too.
+1. A camera whose image is due waits in line. Only when it is first in line does it take the
+   image, so that it gets the newest; it prepares it while another camera has its turn.
+2. The camera with the lowest start is first, so that none that wants more than its share gets
+   it while others wait: they all get the same time, whatever rate or frame time they have, and
+   what one leaves goes to the rest (start-time fair queueing). Cameras that are not further
+   apart than half a frame count as equal; the earliest due of them is first.
+3. One that prepares for long holds nobody up: if nobody has a turn, the next may prepare, too.
 """
 
 from __future__ import annotations

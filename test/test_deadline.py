@@ -20,6 +20,7 @@ from magicfuse_ros.deadline import (
     DeadlineControl,
     Mode,
     Plan,
+    Share,
 )
 from magicfuse_ros.errors import MagicFuseError
 
@@ -40,6 +41,7 @@ class Drive:
         self.period = period
         self.now = 0.0
         self.restore_wanted = True
+        self.share = Share()
         self.plans: list[Plan] = []
         self.begun: list[int] = []  # numbers of the images
         self.costs: list[float] = []
@@ -50,7 +52,7 @@ class Drive:
         self._number += 1
         if self.control.due(self.now) > self.now:
             return False
-        plan = self.control.plan(self.restore_wanted)
+        plan = self.control.plan(self.restore_wanted, self.share)
         fixed, ikr, rest = (value * slower for value in ms)
         rest = 0.0 if plan.mode == "restore" else rest
         stages = {"encoder": fixed / 2, "ikr": ikr * plan.steps, "mkf": rest * plan.steps}
@@ -333,3 +335,35 @@ def test_no_more_steps_than_the_bundles_default_unless_they_are_asked_for() -> N
         drive.control.configure("fuse", steps, 0.0)
         drive.frames(2 * SETTLED, (1.0, 1.0, 1.0))
         assert drive.plan.steps == expected
+
+
+def test_a_camera_beside_others_plans_by_its_share_of_the_time() -> None:
+    drive = Drive(mode="fuse")
+    ms = (10.0, 5.0, 5.0)  # 50 ms with K = 4, 30 with 2, 20 with 1
+    drive.share = Share(0.4, others=3)
+    drive.frames(SETTLED, ms)
+    assert drive.plan == Plan("fuse", 2, stride=1)
+    why = "fuse with K = 4 takes 50 ms but has 40 ms, 40% of its deadline"
+    assert drive.control.status().why == f"{why}; may use 40 % of the time, beside 3 other cameras"
+    drive.share = Share(0.1, others=3)
+    drive.frames(SETTLED, ms)
+    assert drive.plan == Plan("fuse", 1, stride=2)  # a turn comes every other period
+    drive.share = Share()
+    drive.frames(SETTLED, ms)
+    assert drive.plan == Plan("fuse", 4, stride=1)
+    assert "other cameras" not in drive.control.status().why
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.4, 2.0, 4.0])
+def test_cameras_that_leave_each_other_more_or_less_settle(slower: float) -> None:
+    """Two cameras of which one can have K = 4, or both K = 2, or both do not fit."""
+    drives = [Drive(mode="fuse"), Drive(mode="fuse", period=0.107)]
+    uses = [0.0, 0.0]
+    for _ in range(4 * MOST_PATIENCE):
+        for i, drive in enumerate(drives):
+            drive.share = Share(max(0.5, 1 - uses[1 - i]), others=1)
+            if drive.image((10.0, 5.0, 7.5), slower):  # 60 ms, 35, 22.5
+                uses[i] += 0.05 * (drive.costs[-1] / drive.period - uses[i])
+    for drive in drives:
+        assert changes(drive.plans) <= 30
+        assert changes(drive.plans[-MOST_PATIENCE:]) == 0

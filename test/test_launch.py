@@ -97,7 +97,7 @@ def launched(folder: Path, file: str, *arguments: str, **codes: str) -> Launched
     for path in (records, bin, index):
         path.mkdir(parents=True)
     (index / "magicfuse_ros").touch()
-    for name in ("fuse_node", "ground_cloud_node", "replay_node"):
+    for name in ("fuse_node", "fuse_cameras", "ground_cloud_node", "replay_node"):
         (bin / name).write_text(STAND_IN.format(python=sys.executable))
         (bin / name).chmod(0o755)
     prefixes = [str(folder), *filter(None, [os.environ.get("AMENT_PREFIX_PATH"), sys.prefix])]
@@ -160,7 +160,7 @@ def test_every_launch_file_lists_its_arguments(file: str) -> None:
         ("navigation.launch.py", [], {"/robot/fuse_node", "/robot/ground_cloud_node"}),
         (
             "cameras.launch.py",
-            ["cameras:=front,rear"],
+            ["cameras:=front,rear", "separate:=true"],
             {"/robot/front/fuse_node", "/robot/rear/fuse_node"},
         ),
         ("replay.launch.py", ["bag:=7"], {"/robot/fuse_node", "/robot/replay_node"}),
@@ -191,6 +191,20 @@ def test_arguments_hold_for_all_that_is_started(
         if node.name == "fuse_node":
             assert (node.parameters["bundle"], node.parameters["threads"]) == ("8", 3)
             assert node.parameters["backend"] == "onnxruntime"
+
+
+@needs_launch
+def test_cameras_share_a_process_and_all_arguments(tmp_path: Path) -> None:
+    arguments = ["cameras:=front, rear", "namespace:=robot", "bundle:=8", "autostart:=false"]
+    arguments += ["respawn:=false"]
+    done = launched(tmp_path, "cameras.launch.py", *arguments)
+    assert done.code == 0, done.output
+    (node,) = done.started
+    # No name: it would be that of every node.
+    assert (node.name, rules(node)) == ("fuse_cameras", {"__ns": "/robot", "image": "image_raw"})
+    assert node.parameters["cameras"] == ["front", "rear"]
+    assert (node.parameters["bundle"], node.parameters["autostart"]) == ("8", False)
+    assert node.parameters["threads"] == 0  # all cores for whoever has the turn
 
 
 @needs_launch
@@ -235,12 +249,13 @@ def test_a_node_that_refuses_its_configuration_ends_the_launch(
         ("fuse.launch.py", "autostart:=maybe", "autostart is 'maybe'"),
         ("fuse.launch.py", "threads:=two", "threads is 'two'"),
         ("cameras.launch.py", "cameras:=a,a", "cameras is 'a,a'"),
+        ("cameras.launch.py", "cameras:=a separate:=no", "separate is 'no'"),
     ],
 )
 def test_a_wrong_argument_ends_the_launch(
     tmp_path: Path, file: str, argument: str, expected: str
 ) -> None:
-    done = launched(tmp_path, file, argument)
+    done = launched(tmp_path, file, *argument.split())
     assert done.code == 1, done.output
     assert expected in done.output
     assert not done.started

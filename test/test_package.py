@@ -79,7 +79,8 @@ def test_colcon_builds_what_launch_starts(tmp_path: Path, tiny_bundle: Path) -> 
     (modules,) = prefix.glob("lib/python*/site-packages")
     environment = {"PYTHONPATH": str(modules), "AMENT_PREFIX_PATH": str(prefix)}
     command = (str(prefix / "lib" / "magicfuse_ros" / "fuse_node"),)
-    for name in ("magicfuse", "fuse_node", "ground_cloud_node", "play_node", "replay_node"):
+    nodes = ("fuse_node", "fuse_cameras", "ground_cloud_node", "play_node", "replay_node")
+    for name in ("magicfuse", *nodes):
         assert os.access(prefix / "lib" / "magicfuse_ros" / name, os.X_OK)  # ros2 run's place
     rig = Rig(tmp_path, environment, command)
     try:

@@ -22,6 +22,7 @@ from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_ros.ros.worker import RELOAD_AFTER, Worker
 from magicfuse_ros.topics import ImageTopic
+from magicfuse_ros.turns import Seat, Turns
 from ros_rig import image
 
 TOPIC = ImageTopic("restored_image", frozenset({"restored"}), lambda frame, _: frame.restored)
@@ -79,15 +80,32 @@ class FakeDebug:
         pass
 
 
+class InTurn(FakeFuser):
+    """Has a turn for each frame, as shared networks do."""
+
+    def __init__(self, seat: Seat) -> None:
+        super().__init__()
+        self._seat = seat
+
+    def __call__(self, pixels: Any, outputs: frozenset[str]) -> FusedFrame:
+        with self._seat.turn() as waited:
+            frame = super().__call__(pixels, outputs)
+        frame.stages_ms["waiting"] = 1e3 * waited
+        return frame
+
+
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, seat: Seat | None = None) -> None:
         self.fuser, self.publishers, self.debug = FakeFuser(), FakePublishers(), FakeDebug()
         clock = Clock(clock_type=ClockType.SYSTEM_TIME)
         self.control = control = DeadlineControl([2], default_steps=2)
         self.thread = ThreadPoolExecutor(max_workers=1)
         logger = get_logger("test")
         parts: Any = (self.fuser, self.publishers, self.debug, control, clock, logger, self.thread)
-        self.worker = Worker(*parts)
+        if seat is not None:
+            self.fuser = InTurn(seat)
+            parts = (self.fuser, *parts[1:])
+        self.worker = Worker(*parts, seat=seat)
 
     def counts(self) -> dict[str, int]:
         snapshot = self.worker.statistics.snapshot(monotonic())
@@ -298,3 +316,47 @@ def test_a_defect_is_reported_with_its_place(bench: Bench) -> None:
         bench.worker.offer(image(stamp=number))
         wait_for(partial(bench.has_failed, number))
     assert "SystemExit: of a library (test_worker.py:" in bench.worker.failure
+
+
+@pytest.fixture
+def benches() -> Any:
+    """Three cameras that share networks; the image of the first is in them, the second is next."""
+    turns = Turns()
+    made = [Bench(turns.seat()) for _ in range(3)]
+    for number, bench in enumerate(made[:2]):
+        bench.worker.offer(image(stamp=1))
+        wait_for(lambda: len(made[0].fuser.asked) == 1 or number == 1)  # noqa: B023
+    yield made
+    for bench in made:
+        bench.stop()
+
+
+def test_with_the_turn_comes_the_newest_image(benches: list[Bench]) -> None:
+    first, second, third = benches
+    for stamp in (1, 2, 3):
+        third.worker.offer(image(stamp))
+    first.fuser.go.release()
+    wait_for(lambda: len(second.fuser.asked) == 1)
+    second.fuser.go.release()
+    wait_for(lambda: len(third.fuser.asked) == 1)
+    third.fuser.go.release()
+    wait_for(lambda: third.publishers.stamps == [3])
+    assert third.counts()["dropped"] == 2
+
+
+def test_a_camera_that_waits_in_line_can_be_stopped(benches: list[Bench]) -> None:
+    _, _, third = benches
+    third.worker.offer(image())
+    third.worker.stop()
+    assert third.fuser.asked == []
+
+
+def test_the_waiting_for_others_is_no_cost_of_a_frame(benches: list[Bench]) -> None:
+    first, second, _ = benches
+    sleep(0.3)
+    costs: list[float] = []
+    second.control.done = lambda plan, cost_s, stages: costs.append(cost_s)  # type: ignore
+    first.fuser.go.release()
+    second.fuser.go.release()
+    wait_for(lambda: bool(costs))
+    assert costs[0] < 0.2

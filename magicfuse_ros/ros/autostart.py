@@ -7,13 +7,13 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 
 from magicfuse_ros.ros.managed_node import ManagedNode
-from magicfuse_ros.ros.process import Stop, spin
+from magicfuse_ros.ros.process import Stopping, spin
 
 RETRY_S = 5.0
 
 
-def serve(node: ManagedNode[Any], stop: Stop) -> None:
-    """Bring the node to active if `autostart` says so, and serve it until a signal comes."""
+def serve(node: ManagedNode[Any], stop: Stopping) -> None:
+    """Bring the node to active if `autostart` says so, and serve it until it is to stop."""
     if node.get_parameter("autostart").value:
         Autostart(node).attempt()
     spin(node, stop)

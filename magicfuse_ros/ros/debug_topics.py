@@ -11,7 +11,7 @@ from std_msgs.msg import Float32
 
 from magicfuse_ros.bundle import NETWORKS
 
-STAGES = ("prepare", *NETWORKS, "finish", "total")
+STAGES = ("prepare", "waiting", *NETWORKS, "finish", "total")
 NAMES = ("age_ms", "cost_ms", "steps", *(f"stage_ms/{stage}" for stage in STAGES))
 
 

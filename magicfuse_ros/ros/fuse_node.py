@@ -9,6 +9,7 @@ cleanup     take the topics back, free the networks
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
@@ -24,22 +25,30 @@ from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.pipeline import Pipeline
 from magicfuse_ros.ros.process import run
 from magicfuse_ros.ros.worker import Worker
+from magicfuse_ros.shared_networks import SharedNetworks
 
 
 class FuseNode(ManagedNode[FuseParameters]):
     """See the README for its topics and parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedNetworks | None = None, arguments: Sequence[str] = ()) -> None:
+        """Start unconfigured.
+
+        Args:
+            shared: networks of the cameras in this process; None: there is no other camera.
+            arguments: see `ManagedNode`.
+        """
+        self._shared = shared or SharedNetworks()
         self._pipeline: Pipeline | None = None
         self._worker: Worker | None = None
         self._camera: Camera | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fuse")
-        super().__init__("fuse_node", FuseParameters)
+        super().__init__("fuse_node", FuseParameters, arguments)
         self._diagnostics = Diagnostics(self.get_fully_qualified_name())
 
     def configure(self, values: FuseParameters) -> None:
         """Load bundle and networks, and advertise. Errors: see `Pipeline.build`."""
-        self._pipeline = Pipeline.build(self, values)
+        self._pipeline = Pipeline.build(self, values, self._shared)
 
     def activate(self) -> None:
         """Start the worker and subscribe.
@@ -60,6 +69,7 @@ class FuseNode(ManagedNode[FuseParameters]):
             self._thread,
             BitDepth(pipeline.values.image_bits),
             self.guard,
+            pipeline.networks.seat,
         )
         self._camera = Camera(self, pipeline.values, self._worker)
         self.get_logger().info(f"waiting for images on {image_topic(self, pipeline.values)}")

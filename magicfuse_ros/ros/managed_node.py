@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Generic
 
@@ -38,9 +38,17 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         retrying: nobody waits for the next transition, so that one reason is told only once.
     """
 
-    def __init__(self, name: str, schema: type[Schema]) -> None:
+    def __init__(self, name: str, schema: type[Schema], arguments: Sequence[str] = ()) -> None:
+        """Start unconfigured.
+
+        Args:
+            name: of the node.
+            schema: of its parameters.
+            arguments: for this node of several in a process, such as `--ros-args -r __ns:=/front`;
+                they go before those of the process.
+        """
         self.guard = Guard(self.get_logger)  # first: the node subscribes to /clock while it is made
-        super().__init__(name)
+        super().__init__(name, cli_args=list(arguments))
         self._schema = schema
         self.retrying = False
         self._subscribed: list[MatchedSubscription] = []

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
 
-from magicfuse_ros.backends import Choice, choose, select
-from magicfuse_ros.backends.interface import Backend
+from magicfuse_ros.backends import Choice, choose
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle_path import default_bundle
 from magicfuse_ros.deadline import DeadlineControl
@@ -15,6 +14,7 @@ from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.parameters import FuseParameters
 from magicfuse_ros.ros.debug_topics import DebugTopics
 from magicfuse_ros.ros.publishers import Publishers
+from magicfuse_ros.shared_networks import Lease, SharedNetworks
 from magicfuse_ros.topics import image_topics
 
 
@@ -24,7 +24,7 @@ class Pipeline:
 
     values: FuseParameters
     bundle: Bundle
-    backend: Backend
+    networks: Lease
     choice: Choice
     fuser: Fuser
     publishers: Publishers
@@ -32,27 +32,37 @@ class Pipeline:
     control: DeadlineControl
 
     @classmethod
-    def build(cls, node: LifecycleNode, values: FuseParameters) -> Pipeline:
-        """Load and verify the bundle, load its networks, warm up, advertise the topics.
+    def build(cls, node: LifecycleNode, values: FuseParameters, shared: SharedNetworks) -> Pipeline:
+        """Load and verify the bundle, load its networks unless `shared` has them, advertise.
 
         Raises:
             MagicFuseError: if the bundle or the backend cannot be used, or a value is refused.
         """
         bundle = Bundle.load(values.bundle or default_bundle())
         choice = choose(values.backend, values.precision, bundle)
-        backend = select(choice.used, values.threads, choice.precision)
-        node.get_logger().info(
-            f"loading '{bundle.root}' on {backend.name} {backend.version} ({backend.device}); "
-            f"backend '{choice.asked}' was asked for, {choice}"
-        )
         manifest = bundle.manifest
         control = DeadlineControl(manifest.step_grids, manifest.default_steps)
         control.configure(values.mode, values.steps, values.target_period)
-        fuser = Fuser(bundle, backend, fit=values.fit, tau=values.chosen_tau)
-        fuser.warm_up()
-        publishers = Publishers(node, image_topics(fuser.outputs), manifest.classes)
-        debug = DebugTopics(node)
-        return cls(values, bundle, backend, choice, fuser, publishers, debug, control)
+        logger = node.get_logger()
+        logger.info(
+            f"loading '{bundle.root}'; backend '{choice.asked}' was asked for, {choice} "
+            f"({choice.precision})"
+        )
+        networks = shared.lease(node.get_fully_qualified_name(), bundle, choice, values.threads)
+        try:
+            backend, others = networks.backend, ", ".join(networks.others())
+            logger.info(
+                f"networks are ready on {backend.name} {backend.version} ({backend.device})"
+                + (f", shared with {others}" if others else "")
+            )
+            tau = values.chosen_tau
+            fuser = Fuser(bundle, backend, fit=values.fit, tau=tau, sampler=networks)
+            publishers = Publishers(node, image_topics(fuser.outputs), manifest.classes)
+            debug = DebugTopics(node)
+        except BaseException:
+            networks.free()
+            raise
+        return cls(values, bundle, networks, choice, fuser, publishers, debug, control)
 
     def apply(self, values: FuseParameters) -> None:
         """Take over the live parameters.
@@ -74,18 +84,20 @@ class Pipeline:
         return f"mode is restore, in which nothing comes on {names}" if names else ""
 
     def destroy(self) -> None:
-        """Take the topics back."""
+        """Take the topics back, and free the networks unless others use them."""
+        self.networks.free()
         self.publishers.destroy()
         self.debug.destroy()
 
     def settings(self) -> dict[str, str]:
         """Return what is in use, for the diagnostics."""
-        backend = self.backend
+        backend = self.networks.backend
         return {
             "bundle": str(self.bundle.root),
             "backend": f"{backend.name} {backend.version} {backend.device}",
             "backend_asked": self.choice.asked,
             "backend_why": self.choice.why,
+            "networks_shared_with": ", ".join(self.networks.others()),
             "precision": self.choice.precision,
             "mode": self.values.mode,
             "tau": f"{self.fuser.tau:.2f}",

@@ -15,7 +15,6 @@ from typing import Protocol, TypeVar
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from magicfuse_ros.errors import DeviceLostError, MagicFuseError
@@ -31,7 +30,15 @@ END_S = 7.0  # for the end of a process; launch kills after 10 s
 _FAILURE_S = 10.0  # for which a failure of rclpy's is in the diagnostics
 _WAKE_S = 0.2  # Python runs signal handlers between two waits of the executor
 
-N = TypeVar("N", bound=Node)
+
+class Endable(Protocol):
+    """A node, or several."""
+
+    def destroy_node(self) -> None:
+        """End all that it does."""
+
+
+N = TypeVar("N", bound=Endable)
 
 
 class Stop:
@@ -63,8 +70,15 @@ class Guarded(Protocol):
     guard: Guard
 
 
-def spin(node: Guarded, stop: Stop) -> None:
-    """Serve a node until a signal comes, whatever its callbacks raise.
+class Stopping(Protocol):
+    """A `Stop`, or another reason to end."""
+
+    def __bool__(self) -> bool:
+        """Return whether it is time to end."""
+
+
+def spin(node: Guarded, stop: Stopping) -> None:
+    """Serve a node until it is to stop, whatever its callbacks raise.
 
     Raises:
         DeviceLostError: if the node cannot work any more in this process.

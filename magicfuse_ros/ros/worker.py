@@ -24,6 +24,7 @@ from magicfuse_ros.ros.mailbox import Mailbox
 from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.ros.sequence import Sequence
 from magicfuse_ros.ros.statistics import Statistics
+from magicfuse_ros.turns import Seat, Turns
 
 _WARN_EVERY_S = 5.0
 _OTHER_CLOCK_S = 3600.0  # an age beyond it says nothing of the image
@@ -53,6 +54,7 @@ class Worker:
         thread: Executor,
         depth: BitDepth | None = None,
         guard: Guard | None = None,
+        seat: Seat | None = None,
     ) -> None:
         """Start.
 
@@ -67,6 +69,7 @@ class Worker:
                 with the thread that had it.
             depth: how many bits the camera's 16-bit images use; None: found from the images.
             guard: told where the GPU is lost, which ends the work; None tells nobody.
+            seat: among the cameras that share the fuser's networks; None: there are no others.
         """
         self.infos = CameraInfos()
         self.statistics = Statistics(monotonic())
@@ -80,6 +83,7 @@ class Worker:
         self._clock = clock
         self._logger = logger
         self._guard = guard or Guard(lambda: logger)
+        self._seat = seat or Turns().seat()
         self._arrivals = Sequence()
         self._sequence = 0
         self._newest_ns = 0  # stamp of the latest result of the sequence
@@ -103,10 +107,11 @@ class Worker:
     def stop(self) -> None:
         """Finish the frame in work, and leave the thread."""
         self._mailbox.close()
+        self._seat.wake()
         self._end.result()
 
     def _work(self) -> None:
-        while (item := self._mailbox.get()) is not None:
+        while (item := self._mailbox.get(self._wait)) is not None:
             try:
                 self._process(*item)
             except FrameError as error:
@@ -114,9 +119,15 @@ class Worker:
                     self._logger.warning(f"image refused: {describe(error)} (told once)")
             except BaseException as error:  # a defect costs this frame, not the node
                 self._lose(describe(error), error)
+            finally:
+                self._seat.leave()
             if self._guard.lost:
                 self.failure = describe(self._guard.lost)
                 return
+
+    def _wait(self, due: float) -> None:
+        deadline_s = self._control.status().deadline_s or 0.0
+        self._seat.wait(due + deadline_s, lambda: self._mailbox.closed)
 
     def _lose(self, reason: str, error: BaseException) -> None:
         if isinstance(error, DeviceLostError):
@@ -132,6 +143,7 @@ class Worker:
             self._reload()
 
     def _reload(self) -> None:
+        self._seat.leave()  # it may take seconds
         try:
             self._fuser.reload()
         except DeviceLostError as error:
@@ -161,7 +173,8 @@ class Worker:
         # These say something of a frame, so they make one where nothing else does.
         info_wanted = self._publishers.camera_info_wanted()
         beside = info_wanted or self._debug.wanted()
-        plan = self._control.plan(bool(restored) or (beside and not wanted))
+        restore_wanted = bool(restored) or (beside and not wanted)
+        plan = self._control.plan(restore_wanted, self._seat.share())
         topics = restored if plan.mode == "restore" else wanted
         outputs: frozenset[Output] = frozenset().union(*(topic.needs for topic in topics))
         if not outputs and beside:
@@ -175,11 +188,12 @@ class Worker:
         info = self.infos.find(header, rows, columns) if info_wanted else None
         self._publishers.publish(frame, topics, header, info)
         now, age_s = monotonic(), self._age(stamp_ns)
+        cost_s = now - start - 1e-3 * frame.stages_ms.get("waiting", 0.0)
         self._newest_ns = stamp_ns if stamp_ns > 0 else self._newest_ns
         self.failure, self._lost_in_a_row = "", 0
-        self._control.done(plan, now - start, frame.stages_ms)
+        self._control.done(plan, cost_s, frame.stages_ms)
         self.statistics.fused(now, age_s, frame.steps, frame.stages_ms)
-        self._debug.publish(age_s, now - start, frame.steps, frame.stages_ms)
+        self._debug.publish(age_s, cost_s, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
         """Return seconds since the stamp; None where it is not valid, or of another clock.

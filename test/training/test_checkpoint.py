@@ -20,6 +20,7 @@ from magicfuse_training.stages.checkpoint import (
 )
 from magicfuse_training.stages.run_folder import check_unchanged, read_yaml, untrained
 from magicfuse_training.stages.stages import STAGES
+from magicfuse_training.stages.start import load_bundle
 from magicfuse_training.stages.trainer import Trainer
 
 
@@ -82,6 +83,12 @@ def test_a_checkpoint_of_another_preset_is_named(
     torch.save({"ema": {**state, name: torch.zeros(7)}}, path)
     with pytest.raises(TrainingError, match=f"its {name} is .7,.; expected"):
         load_averaged(MagicFuse(small_preset), path)
+
+
+def test_a_bundle_with_other_classes_is_no_start(small_preset: Preset, tiny_bundle: Path) -> None:
+    words = f"'{tiny_bundle}' has the classes road, person, sky; expected those of preset 'small'"
+    with pytest.raises(TrainingError, match=words):
+        load_bundle(MagicFuse(small_preset), tiny_bundle)
 
 
 def test_a_full_disk_keeps_the_old_file_and_is_named(

@@ -186,7 +186,7 @@ def test_the_guard_keeps_a_layer_in_float32_that_int8_costs_too_much(tmp_path: P
 
 def test_data_without_frames_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     code, output = quantize("--bundle", tiny_bundle, "--data", tmp_path)
-    assert code == 2 and "camvid/train/vi' holds too few *.jpg" in output
+    assert code == 2 and "camvid/train/vi' holds no *.jpg" in output
 
 
 def test_a_layer_that_sees_no_more_than_the_start_of_sampling_stays_float32() -> None:

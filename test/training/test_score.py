@@ -14,6 +14,7 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.cli import app
+from magicfuse_training.commands import score as score_command
 from magicfuse_training.data.classes import CLASSES, MFNET_CLASSES
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.mix import Source
@@ -277,3 +278,25 @@ def test_tables_leave_out_what_is_not_known_and_json_has_null() -> None:
     assert card_tables(scores)[""].headings == ["", "a val, clean", "a val, night"]
     assert as_json(day)["miou_percent"] == [58.62, 55.1, 61.04]
     assert as_json(day)["light_precision"] == [None, None, None]
+
+
+def test_ctrl_c_leaves_the_scores_of_the_sets_that_are_done(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_one(fuser: Fuser, suite: object, frames: object, name: str) -> dict[str, object]:
+        if name == "second":
+            raise KeyboardInterrupt
+        return {"kind": "folder", "clean": {"frames": 1, "psnr_restored_db": 30.0}}
+
+    monkeypatch.setattr(score_command, "score_set", of_one)
+    monkeypatch.setattr(score_command, "open_sets", lambda *_: {"first": None, "second": None})
+    path = tmp_path / "scores.json"
+    arguments = ["score", "--bundle", str(tiny_bundle), "--data", "folder:x", "--json"]
+    result = CliRunner().invoke(app, [*arguments, str(path)])
+    assert result.exit_code == 130 and "1 of 2 sets are scored" in result.output, result.output
+    scores = json.loads(path.read_text())
+    assert list(scores["sets"]) == ["first"] and scores["stopped"] == "interrupted"
+
+    monkeypatch.setattr(score_command, "score_set", lambda *_: pytest.fail("it began"))
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path)])
+    assert result.exit_code == 2 and "is a folder; expected a file" in result.output

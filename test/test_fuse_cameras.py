@@ -1,0 +1,184 @@
+"""Two cameras in one process, over DDS, on networks that take 20 ms longer than they would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import Image
+
+from ros_rig import RELIABLE, Rig, image
+
+FRONT, REAR = "/front/fuse_node", "/rear/fuse_node"
+# fuse_cameras that writes a letter for each time that the networks are loaded.
+SCRIPT = """
+import os, time
+from magicfuse_ros import shared_networks
+from magicfuse_ros.ros import fuse_cameras
+
+class Slow(shared_networks.Sampler):
+    def __init__(self, *arguments):
+        with open(os.environ["LOADS"], "a") as file:
+            file.write("x")
+        super().__init__(*arguments)
+
+    def sample(self, *arguments):
+        time.sleep(0.02)
+        return super().sample(*arguments)
+
+shared_networks.Sampler = Slow
+fuse_cameras.main()
+"""
+
+
+class TwoCameras(Rig):
+    """Both nodes, and a camera of each. Whatever asks a node asks the one of `name`."""
+
+    # By their full names, as the process has them all.
+    remappings = ("/front/image:=/camera/image_raw", "/rear/image:=image_raw")
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        script = folder / "cameras.py"
+        script.write_text(SCRIPT)
+        self.loads = folder / "loads"
+        self.reports: dict[str, dict[str, str]] = {}
+        cameras = ["/front", "/rear"]
+        environment = {"LOADS": str(self.loads), "OMP_NUM_THREADS": "1"}
+        command = (sys.executable, str(script))
+        super().__init__(folder, environment, command, bundle=str(bundle), cameras=cameras)
+        self.rear_camera = self.node.create_publisher(Image, "/rear/image_raw", RELIABLE)
+        self._of_node = {self.name: self._clients}
+
+    def at(self, name: str) -> TwoCameras:
+        self.name = name
+        self._clients: dict[str, Any] = self._of_node.setdefault(name, {})
+        return self
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        (status,) = array.status
+        if status.hardware_id == self.name:
+            super()._on_diagnostics(array)
+
+    def drive(self, seconds: float, rear: Image | None = None, times: int = 20) -> None:
+        """Send 10 images a second to the front, and `times` as many of `rear` to the rear."""
+        period = 0.1 / times
+        start = monotonic()
+        for number in range(round(seconds / period)):
+            if number % times == 0:
+                self.camera.publish(self.stamped(image()))
+            if rear is not None:
+                self.rear_camera.publish(self.stamped(rear))
+            self.wait(start + (number + 1) * period - monotonic())
+
+    def stamped(self, message: Image) -> Image:
+        message.header.stamp = self.node.get_clock().now().to_msg()
+        return message
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[TwoCameras]:
+    made = TwoCameras(tmp_path_factory.mktemp("cameras"), tiny_bundle)
+    try:
+        made.at(FRONT).activate_for(made.camera)
+        made.at(REAR).activate_for(made.rear_camera)
+        yield made
+        assert made.end() == 0, made.output()
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def cameras(shared: TwoCameras) -> Iterator[TwoCameras]:
+    yield shared
+    for name in (FRONT, REAR):
+        shared.at(name).unsubscribe_all()
+
+
+def test_both_are_fused_with_one_copy_of_the_networks(cameras: TwoCameras) -> None:
+    front = cameras.at(FRONT).subscribe("mag_image")
+    rear = cameras.at(REAR).subscribe("segmentation/mask")
+    cameras.camera.publish(image(stamp=1))
+    cameras.rear_camera.publish(image(stamp=2, size=(48, 64)))
+    assert cameras.spin_until(lambda: bool(front and rear)), cameras.output()
+    assert (front[0].header.stamp.sec, front[0].width) == (1, 96)
+    assert (rear[0].header.stamp.sec, rear[0].width) == (2, 64)
+    assert cameras.loads.read_text() == "x"
+    assert cameras.at(FRONT).next_diagnostics()["networks_shared_with"] == REAR
+
+
+def test_one_starts_anew_while_the_other_goes_on(cameras: TwoCameras) -> None:
+    cameras.at(FRONT).subscribe("mag_image")
+    before = cameras.counts()
+    rear = cameras.at(REAR)
+    for label in ("deactivate", "cleanup"):
+        assert rear.transition(label), rear.output()
+        cameras.drive(0.2)
+    assert rear.set(fit="stretch").successful and rear.set(threads=1).successful
+    assert rear.transition("configure")
+    assert rear.set(tau=1.0).successful
+    cameras.drive(0.2)
+    assert rear.transition("activate")
+    assert cameras.spin_until(lambda: cameras.rear_camera.get_subscription_count() > 0)
+    rear.sync()
+    assert rear.next_diagnostics()["tau"] == "1.00"
+    assert rear.next_diagnostics()["networks_shared_with"] == ""  # with threads of its own
+    assert cameras.loads.read_text() == "xx"
+    images = rear.subscribe("mag_image")
+    rear.rear_camera.publish(rear.stamped(image()))
+    assert cameras.spin_until(lambda: bool(images)), cameras.output()
+    new = cameras.at(FRONT).new_counts(before)
+    assert new["received"] == new["fused"] == 6, cameras.output()
+    assert cameras.next_diagnostics()["tau"] == "0.40"
+
+
+def test_a_flood_gets_what_the_other_leaves(cameras: TwoCameras) -> None:
+    cameras.at(REAR).subscribe("mag_image")
+    before_rear = cameras.counts()
+    cameras.at(FRONT).subscribe("mag_image")
+    before = cameras.counts()
+    cameras.drive(2.0, rear=image())
+    why = cameras.next_diagnostics()["plan_why"]
+    front, rear = cameras.new_counts(before), cameras.at(REAR).new_counts(before_rear)
+    assert front["fused"] >= 0.9 * front["received"] == pytest.approx(18), (front, rear)
+    assert front["fused"] < rear["fused"] < 0.5 * rear["received"], (front, rear)
+    assert why.endswith("% of the time, beside 1 other camera"), why
+
+
+def test_garbage_harms_only_its_own_camera(cameras: TwoCameras) -> None:
+    garbage = image()
+    garbage.encoding = "garbage"
+    before_rear = cameras.at(REAR).counts()
+    cameras.at(FRONT).subscribe("mag_image")
+    before = cameras.counts()
+    cameras.drive(1.0, rear=garbage, times=10)
+    front, rear = cameras.new_counts(before), cameras.at(REAR).new_counts(before_rear)
+    assert front["fused"] >= 0.9 * front["received"] == pytest.approx(9), (front, rear)
+    assert rear["refused"] > 0 and rear["failed"] == rear["fused"] == 0, rear
+    assert cameras.state() == "active"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "cameras is ['']; expected different namespaces"),
+        (["-p", "cameras:=[front, front]"], "cameras is ['front', 'front']"),
+        (["-p", "cameras:=[front, 7th]"], "error: camera /7th: "),
+        (["-p", "cameras:=[front, rear]", "-p", "steps:=-1"], "error: camera /front: "),
+    ],
+)
+def test_a_wrong_parameter_refuses_the_start(arguments: list[str], expected: str) -> None:
+    command = [sys.executable, "-m", "magicfuse_ros.ros.fuse_cameras", "--ros-args", *arguments]
+    environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 1, done.stderr
+    assert expected in done.stderr

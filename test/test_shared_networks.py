@@ -1,0 +1,138 @@
+"""One copy of the networks for several cameras: loaded once, freed with the last, loaded anew."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from magicfuse_ros import shared_networks
+from magicfuse_ros.backends import Choice, select
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.errors import BackendError, MagicFuseError
+from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.sampler import Sampler
+from magicfuse_ros.shared_networks import Lease, SharedNetworks
+from tiny_bundle import UNCERTAINTY, build
+
+CHOICE = Choice("openvino", "openvino", "asked for")
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+
+
+class Garage:
+    """Shared networks whose loads are counted, and can be made to fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
+        self.shared, self.bundle = SharedNetworks(), Bundle.load(bundle)
+        self.loads = 0
+        self.error: Exception | None = None
+
+        def load(*arguments: Any) -> Sampler:
+            self.loads += 1
+            if self.error is not None:
+                raise self.error
+            return Sampler(*arguments)
+
+        monkeypatch.setattr(shared_networks, "Sampler", load)
+
+    def lease(self, name: str, choice: Choice = CHOICE, threads: int = 1) -> Lease:
+        return self.shared.lease(name, self.bundle, choice, threads)
+
+    def fuser(self, lease: Lease, **values: Any) -> Fuser:
+        return Fuser(self.bundle, lease.backend, sampler=lease, **values)
+
+
+@pytest.fixture
+def garage(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> Garage:
+    return Garage(monkeypatch, tiny_bundle)
+
+
+def test_networks_are_loaded_once_and_freed_with_the_last_camera(garage: Garage) -> None:
+    with ThreadPoolExecutor(3) as threads:  # as the cameras of a process start: all at once
+        front, rear, left = threads.map(garage.lease, ("/front", "/rear", "/left"))
+    assert garage.loads == 1
+    assert sorted(front.others()) == ["/left", "/rear"]
+    networks = weakref.ref(front.loaded.sampler)
+    for lease in (front, rear):
+        lease.free()
+        lease.free()
+        del lease.loaded
+    gc.collect()
+    assert left.others() == [] and networks() is not None
+    left.free()
+    del left.loaded
+    gc.collect()
+    assert networks() is None
+    garage.lease("/front")
+    assert garage.loads == 2
+
+
+def test_networks_that_compute_otherwise_are_not_shared(garage: Garage) -> None:
+    other = Choice("onnxruntime", "onnxruntime", "asked for")
+    leases = [garage.lease("/a"), garage.lease("/b", threads=2), garage.lease("/c", other)]
+    assert garage.loads == 3
+    assert [lease.others() for lease in leases] == [[], [], []]
+
+
+def test_what_a_camera_sets_is_its_own(garage: Garage) -> None:
+    front = garage.fuser(garage.lease("/front"), tau=0.0)
+    rear = garage.fuser(garage.lease("/rear"), tau=1.0, steps=1, fit="stretch")
+    alone = Fuser(garage.bundle, select("openvino", 1), tau=0.0)
+    expected = alone(IMAGE)
+    for _ in range(2):
+        assert rear(IMAGE).steps == 1
+        frame = front(IMAGE)
+        assert frame.steps == expected.steps == 2
+        np.testing.assert_array_equal(frame.mag_image, expected.mag_image)
+    assert frame.stages_ms["waiting"] >= 0
+
+
+def test_networks_loaded_anew_are_for_all_and_loaded_once(garage: Garage) -> None:
+    leases = [garage.lease("/front"), garage.lease("/rear")]
+    front, rear = map(garage.fuser, leases)
+    expected = front(IMAGE).mag_image
+    rear(IMAGE)
+    garage.error = BackendError("no memory is left")
+    with pytest.raises(BackendError, match="no memory"):
+        front.reload()
+    np.testing.assert_array_equal(rear(IMAGE).mag_image, expected)  # as they were
+    garage.error, garage.loads = None, 0
+    front.reload()
+    rear.reload()  # it has failed with the old ones, too
+    assert garage.loads == 1
+    assert leases[0].loaded is leases[1].loaded
+    np.testing.assert_array_equal(rear(IMAGE).mag_image, expected)
+    rear.reload()  # with the new ones
+    assert garage.loads == 2
+
+
+def test_another_bundle_on_the_disk_is_only_for_who_loads_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    garage = Garage(monkeypatch, build(tmp_path / "bundle"))
+    leases = [garage.lease("/front"), garage.lease("/rear")]
+    front, rear = map(garage.fuser, leases)
+    networks = leases[1].loaded
+    shutil.rmtree(tmp_path / "bundle")
+    build(tmp_path / "bundle", UNCERTAINTY)
+    front.reload()
+    assert "thermal_uncertainty" in front.outputs
+    assert front(IMAGE).thermal_uncertainty is not None
+    assert leases[1].loaded is networks and leases[1].others() == leases[0].others() == []
+    assert rear(IMAGE).thermal_uncertainty is None
+
+
+def test_a_load_that_fails_leaves_nothing_behind(garage: Garage) -> None:
+    garage.error = BackendError("the driver is still loading")
+    with pytest.raises(MagicFuseError, match="still loading"):
+        garage.lease("/front")
+    garage.error = None
+    lease = garage.lease("/front")
+    assert (garage.loads, lease.others()) == (2, [])
+    assert garage.fuser(lease)(IMAGE).mag_image is not None

@@ -1,0 +1,239 @@
+"""Cameras in line for the networks: who is first, with a clock of the test's; then with threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+
+import pytest
+
+from magicfuse_ros.turns import FairOrder, Seat, Turns
+
+
+@dataclass
+class Camera:
+    """Sends an image each `period`, whose turn takes `cost`; of two images the newer one waits."""
+
+    period: float
+    cost: float
+    deadline: float = 0.1
+    sent: int = 0
+    ages: list[float] = field(default_factory=list)
+
+    @property
+    def newest(self) -> float:
+        return (self.sent - 1) * self.period
+
+    @property
+    def used(self) -> float:
+        return len(self.ages) * self.cost
+
+
+def drive(seconds: float, **cameras: Camera) -> None:
+    """Let the cameras take turns, in seconds of a clock that stands still between two turns."""
+    order: FairOrder[str] = FairOrder()
+    line: set[str] = set()
+    now = 0.0
+    while now < seconds:
+        for name, camera in cameras.items():
+            while camera.sent * camera.period <= now:
+                camera.sent += 1
+                if name not in line:
+                    order.enter(name, camera.newest + camera.deadline)
+                    line.add(name)
+        if not line:
+            now = min(camera.sent * camera.period for camera in cameras.values())
+            continue
+        first = order.first(line)
+        order.begin(first)
+        line.discard(first)
+        camera = cameras[first]
+        taken = camera.newest
+        now += camera.cost
+        order.end(first, camera.cost)
+        camera.ages.append(now - taken)
+
+
+def test_a_flood_takes_only_what_the_others_leave() -> None:
+    flood = Camera(0.005, 0.021, deadline=0.005)  # whose images are always the most urgent
+    others = [Camera(0.1 + i * 1e-4, 0.021) for i in range(3)]
+    drive(30, flood=flood, a=others[0], b=others[1], c=others[2])
+    for camera in others:
+        assert len(camera.ages) >= camera.sent - 1
+        assert max(camera.ages) <= 4.5 * 0.021  # each of the others goes first once, at most
+    assert flood.used == pytest.approx(30 * (1 - 3 * 0.21), rel=0.05)
+
+
+def test_cameras_that_all_want_more_get_the_same_time() -> None:
+    cameras = {
+        "flood": Camera(0.005, 0.02, deadline=0.005),
+        "fast": Camera(0.03, 0.02, deadline=0.03),
+        "slow network": Camera(0.1, 0.06),
+    }
+    drive(60, **cameras)
+    for name, camera in cameras.items():
+        assert camera.used == pytest.approx(20, rel=0.05), name
+
+
+def test_who_was_away_has_saved_nothing_up() -> None:
+    order: FairOrder[str] = FairOrder()
+    line: set[str] = set()
+    taken = []
+    for turn in range(110):
+        for name in ("busy", "late") if turn >= 100 else ("busy",):
+            if name not in line:
+                order.enter(name, turn)
+                line.add(name)
+        taken.append(order.first(line))
+        order.begin(taken[-1])
+        order.end(taken[-1], 0.02)
+        line.discard(taken[-1])
+    assert taken[100:].count("late") in (5, 6)
+
+
+def test_among_equals_the_earliest_due_is_first() -> None:
+    order: FairOrder[str] = FairOrder()
+    for cost in (0.020, 0.022):  # not the one that happened to be cheaper last time
+        for name in ("a", "b"):
+            order.enter(name, 0.0)
+            order.begin(name)
+            order.end(name, cost if name == "a" else 0.021)
+    order.enter("a", 5.0)
+    order.enter("b", 4.0)
+    assert order.first(["a", "b"]) == "b"
+    order.leave("b")
+    order.enter("b", 6.0)
+    assert order.first(["a", "b"]) == "a"
+
+
+class Thread:
+    """A camera's thread, which goes as far as the test lets it."""
+
+    def __init__(self, turns: Turns, pool: ThreadPoolExecutor, name: str, log: list[str]) -> None:
+        self.seat = turns.seat()
+        self.prepared, self.done = threading.Event(), threading.Event()
+        self.stopped = False
+        self._pool, self._name, self._log = pool, name, log
+
+    def image(self, due: float) -> None:
+        """Begin with an image."""
+        self.end = self._pool.submit(self._work, due)
+
+    def _work(self, due: float) -> None:
+        if not self.seat.wait(due, lambda: self.stopped):
+            self._log.append(f"{self._name} gave up")
+            return
+        self._log.append(f"{self._name} prepares")
+        assert self.prepared.wait(30)
+        with self.seat.turn():
+            self._log.append(f"{self._name} begins")
+            assert self.done.wait(30)
+            self._log.append(f"{self._name} ends")
+
+
+@dataclass
+class Street:
+    cameras: list[Thread]
+    log: list[str]
+
+    def reaches(self, *lines: str) -> bool:
+        end = monotonic() + 30
+        while self.log != list(lines) and monotonic() < end:
+            sleep(0.001)
+        sleep(0.02)  # and nothing more comes
+        return self.log == list(lines)
+
+
+@pytest.fixture
+def street() -> Iterator[Street]:
+    log: list[str] = []
+    with ThreadPoolExecutor(4) as pool:
+        turns = Turns()
+        made = Street([Thread(turns, pool, name, log) for name in "abc"], log)
+        try:
+            yield made
+        finally:
+            for camera in made.cameras:
+                camera.stopped = True
+                camera.prepared.set()
+                camera.done.set()
+                camera.seat.wake()
+
+
+def test_one_prepares_while_another_has_its_turn_and_the_rest_wait(street: Street) -> None:
+    a, b, c = street.cameras
+    a.prepared.set()
+    a.image(due=1)
+    begun = ["a prepares", "a begins"]
+    assert street.reaches(*begun), street.log
+    b.prepared.set()
+    b.image(due=3)
+    assert street.reaches(*begun, "b prepares"), street.log
+    c.prepared.set()
+    c.image(due=2)  # more urgent, but b has its image
+    assert street.reaches(*begun, "b prepares"), street.log
+    a.done.set()
+    c.done.set()
+    then = [*begun, "b prepares", "a ends", "b begins", "c prepares"]
+    assert street.reaches(*then), street.log
+    b.done.set()
+    assert street.reaches(*then, "b ends", "c begins", "c ends"), street.log
+
+
+def test_one_that_prepares_for_ever_holds_nobody_up(street: Street) -> None:
+    a, b, c = street.cameras
+    a.image(due=1)
+    assert street.reaches("a prepares"), street.log
+    for camera in (b, c):
+        camera.prepared.set()
+        camera.done.set()
+        camera.image(due=2)
+        camera.end.result(30)
+    assert street.log[-1] == "c ends"
+
+
+def test_waiting_in_line_can_be_given_up(street: Street) -> None:
+    a, b, c = street.cameras
+    a.prepared.set()
+    a.image(due=1)
+    assert street.reaches("a prepares", "a begins")
+    b.image(due=2)
+    assert street.reaches("a prepares", "a begins", "b prepares")
+    c.image(due=3)
+    c.stopped = True
+    c.seat.wake()
+    c.end.result(30)
+    assert street.log[-1] == "c gave up"
+
+
+def test_a_failure_ends_the_turn_and_a_refused_image_the_preparation() -> None:
+    turns = Turns()
+    failing, refusing, other = (turns.seat() for _ in range(3))
+    assert failing.wait(1.0, lambda: False)
+    with pytest.raises(RuntimeError), failing.turn():
+        raise RuntimeError
+    assert refusing.wait(1.0, lambda: False)
+    refusing.leave()
+    with other.turn() as waited:
+        assert waited < 1
+
+
+def test_a_share_is_what_others_leave_and_no_less_than_an_equal_part() -> None:
+    def used(*parts: float) -> list[Seat]:
+        turns = Turns()
+        seats = [turns.seat() for _ in parts]
+        for seat, part in zip(seats, parts, strict=True):
+            seat.used(monotonic(), part * 2.0)  # of the 2 s over which it is averaged
+        return seats
+
+    alone, silent = used(0.9, 0.0)
+    assert (alone.share().part, alone.share().others) == (1.0, 0)
+    assert silent.share().part == pytest.approx(0.5)  # at worst, it gets as much as the other
+    seats = used(0.2, 0.2, 0.2, 0.2)
+    assert seats[0].share().part == pytest.approx(0.4, abs=0.05)
+    assert seats[0].share().others == 3
+    seats[3].close()
+    assert seats[0].share().part == pytest.approx(0.6, abs=0.05)
