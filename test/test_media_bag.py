@@ -76,6 +76,21 @@ def test_several_topics_are_asked_for(tmp_path: Path) -> None:
         open_source(bag, "/rear")
 
 
+@pytest.mark.parametrize(
+    ("topic", "played"),
+    [
+        ("/camera/image_raw", "/camera/image_raw"),
+        ("/cam-0/image_raw", "/cam_0/image_raw"),
+        ("//2nd cam/image/", "/_2nd_cam/image"),
+    ],
+)
+def test_a_name_that_ros_forbids_is_played_as_one_that_it_allows(
+    tmp_path: Path, topic: str, played: str
+) -> None:
+    source = BagSource(write_bag(tmp_path / "bag", camera(topic, 1)))
+    assert (source.topic, source.played_topic) == (topic, played)
+
+
 def test_a_bag_without_images_is_refused(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", [("/odometry", START, header(START))])
     with pytest.raises(MediaError, match=r"bag' holds no message of sensor_msgs/msg/Image"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,6 +113,15 @@ class BagSource:
     def camera_info_topic(self) -> str:
         """The sibling of the image topic, where cameras publish their calibration."""
         return f"{self.base_topic.rpartition('/')[0]}/camera_info"
+
+    @property
+    def played_topic(self) -> str:
+        """`base_topic` as a name that ROS 2 allows; bags of ROS 1 or other tools may have others.
+
+        A part of a name holds letters, digits and '_', and does not begin with a digit.
+        """
+        parts = [re.sub(r"[^A-Za-z0-9_]", "_", part) for part in self.base_topic.split("/") if part]
+        return "".join(f"/_{part}" if part[0].isdigit() else f"/{part}" for part in parts)
 
     def _choose(self, bag: Bag, topic: str | None) -> str:
         candidates = list(image_topics(bag))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.media.bag import BagSource
@@ -89,8 +90,11 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
         },
         node=live.node,
         node_parameters=parameters,
-        image=source.base_topic,
+        image=source.played_topic,
     )
+    if source.played_topic != source.base_topic:
+        line = f"{source.base_topic} is played as {source.played_topic}, a name that ROS 2 allows"
+        console.print(Text(line), soft_wrap=True)
     played = play_and_record(play, len(source) * live.loop, out, console)
 
     measured = timing(out / "bag", live.node, _published(log / _PUBLISHED))

@@ -3,8 +3,8 @@
 ros2 run magicfuse_ros replay_node --ros-args -p bag:=drive.mcap
 
 Publishes the image topic and the camera_info beside it under the names that they have in the bag
-(a compressed topic under the name that image_transport gives it), and the recording time as
-/clock, for nodes with use_sim_time.
+(a compressed topic under the name that image_transport gives it, a name that ROS 2 forbids with '_'
+for what is forbidden), and the recording time as /clock, for nodes with use_sim_time.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ReplayNode(Node):
         publishers = self._make_publishers(source)
         transport = "compressed" if source.msgtype == COMPRESSED else "raw"
         # Arguments of fuse.launch.py; replay.launch.py starts it with them.
-        camera = {"image": source.base_topic, "image_transport": transport}
+        camera = {"image": source.played_topic, "image_transport": transport}
         print(json.dumps(camera), flush=True)
         self._wait(publishers[source.topic], stop)
         # A line each: what was sent must be known also after a signal.
@@ -114,12 +114,13 @@ class ReplayNode(Node):
     def _make_publishers(self, source: BagSource) -> dict[str, Publisher]:
         camera = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         compressed = source.msgtype == COMPRESSED
-        name = f"{source.base_topic}/compressed" if compressed else source.topic
+        base = source.played_topic
+        name = f"{base}/compressed" if compressed else base
         kind = CompressedImage if compressed else Image
-        info = source.camera_info_topic
+        info = f"{base.rpartition('/')[0]}/camera_info"
         return {
             source.topic: self.create_publisher(kind, name, camera),
-            info: self.create_publisher(CameraInfo, info, camera),
+            source.camera_info_topic: self.create_publisher(CameraInfo, info, camera),
         }
 
     def _wait(self, images: Publisher, stop: Stop) -> None:

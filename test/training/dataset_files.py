@@ -53,7 +53,7 @@ def mfnet(root: Path) -> None:
         label(root / "labels" / f"{name}.png", [1, 2, 3, 0])
     text(root / "train.txt", "00001D\n00002N\n")
     text(root / "val.txt", "00003D\n")
-    text(root / "test.txt", "")
+    text(root / "test.txt", "00003D\n")
 
 
 def msrs(root: Path) -> None:
