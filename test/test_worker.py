@@ -322,11 +322,15 @@ def test_a_defect_is_reported_with_its_place(bench: Bench) -> None:
 def benches() -> Any:
     """Three cameras that share networks; the image of the first is in them, the second is next."""
     turns = Turns()
-    made = [Bench(turns.seat()) for _ in range(3)]
-    for number, bench in enumerate(made[:2]):
-        bench.worker.offer(image(stamp=1))
-        wait_for(lambda: len(made[0].fuser.asked) == 1 or number == 1)  # noqa: B023
+    seats = [turns.seat() for _ in range(3)]
+    made = [Bench(seat) for seat in seats]
+    made[0].worker.offer(image(stamp=1))
+    wait_for(lambda: len(made[0].fuser.asked) == 1)
+    made[1].worker.offer(image(stamp=1))
+    wait_for(lambda: seats[1].state.name == "READY")
     yield made
+    for bench in made:
+        bench.fuser.go.release(100)
     for bench in made:
         bench.stop()
 

@@ -135,7 +135,7 @@ class CudaRuntime:
         if status == _INSUFFICIENT_DRIVER:
             if not (driver := self.driver_version()):
                 return (
-                    "no NVIDIA driver is loaded: libcuda.so.1 is missing or of no use here; in a "
+                    "no NVIDIA driver is loaded: libcuda.so.1 cannot be loaded here; in a "
                     "container, start it with the GPU (--gpus all, on a Jetson --runtime nvidia)"
                 )
             remedy = "update the driver"
