@@ -1,8 +1,9 @@
-"""The least that two image messages cost: a node that does nothing but publish them, and times it.
+"""The minimum cost of two image messages: a node that only publishes them, and times it.
 
-Run by overhead.py. On every message on /bare/go it publishes an image, bgr8, and a mask, mono8, and
-then what that took, in ms. A frame_id of "same" asks for two messages that were made beforehand,
-any other for new ones, filled from arrays that have the pixels in the right order.
+overhead.py runs it. For every message on /bare/go it publishes an image, bgr8, and a mask, mono8,
+and then the time that this took, in ms. A frame_id of "same" asks for two messages that were made
+in advance. Any other frame_id asks for new ones, filled from arrays whose pixels are already in the
+right order.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ def filled(like: Image, pixels: np.ndarray, header: Header) -> Image:
 
 
 def make_node() -> Node:
-    """Return the node; its subscription keeps the publisher."""
+    """Return the node; its subscription keeps the publisher alive."""
     node = Node("bare")
-    node.guard = Guard(node.get_logger)  # which `spin` looks at
+    node.guard = Guard(node.get_logger)  # `spin` checks it
     BarePublisher(node)
     return node
 

@@ -1,4 +1,4 @@
-"""What benchmarks of `fuse_node` share: the node as launch starts it, images, a result's head."""
+"""Common code of the `fuse_node` benchmarks: the node, its images, result headers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @contextmanager
 def fuse_node(name: str, image: str, values: Mapping[str, Any], out: Path) -> Iterator[Process]:
-    """Run a `fuse_node` in a process of its own; it brings itself up to active.
+    """Run a `fuse_node` in a process of its own; it activates itself.
 
     Args:
         name: its full name.
-        image: the topic that it listens to.
+        image: the topic that it subscribes to.
         values: parameters that differ from config/fuse.yaml.
         out: folder for its log and parameter file.
     """
@@ -41,7 +41,7 @@ def fuse_node(name: str, image: str, values: Mapping[str, Any], out: Path) -> It
 
 
 def camera_image(height: int, width: int) -> Image:
-    """Return noise as a bgr8 message; noise keeps the input checks quiet."""
+    """Return noise as a bgr8 message; noise triggers no input check."""
     message = Image(encoding="bgr8", height=height, width=width, step=3 * width)
     pixels = np.random.default_rng(0).integers(0, 256, height * 3 * width, np.uint8)
     message.data.frombytes(pixels)
@@ -49,14 +49,14 @@ def camera_image(height: int, width: int) -> Image:
 
 
 def stamp(message: Image) -> int:
-    """Stamp a message with the time and return it, ns."""
+    """Stamp a message with the current time and return it, ns."""
     now = time_ns()
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, 1_000_000_000)
     return now
 
 
 def head(bundle: Bundle) -> dict[str, Any]:
-    """Return what a result has to be read with: machine, commit, date, bundle."""
+    """Return the context of a result: machine, commit, date, bundle."""
     return {
         "machine": {"cpu": cpu_name(), "cores": core_count()},
         "commit": current_commit(ROOT),

@@ -1,4 +1,4 @@
-"""What `ground_cloud_node` costs: once for a calibration, once for a pose, and for every mask.
+"""Measures the cost of `ground_cloud_node`: per calibration, per pose, and per mask.
 
 python benchmarks/ground_cloud.py
 """
@@ -24,7 +24,7 @@ ROAD, BUILDING, SKY = 0, 1, 2
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> float:
-    """Return the median time of `repeats` calls, after one that does not count."""
+    """Return the median time of `repeats` calls, after one warm-up call."""
     work()
     times = []
     for _ in range(repeats):
@@ -48,7 +48,8 @@ def main() -> None:
             return GroundProjection(rays, pose, max_range=15.0, increment=0.00873)
 
         ground = project()
-        # A street: sky, houses on both sides that come nearer to the border, road between them.
+        # A street: sky, houses on both sides that are closer towards the borders, road between
+        # them.
         mask = np.full((height, width), ROAD, np.uint8)
         mask[: height // 3] = SKY
         for column in range(width):

@@ -1,4 +1,4 @@
-"""Writes the section of docs/real_time.md on what the node adds, from the newest results of a device.
+"""Writes the node section of docs/real_time.md from the newest results of a device.
 
 python benchmarks/node_results.py DEVICE
 
@@ -23,7 +23,7 @@ def newest(device: str) -> dict[str, Any]:
     """Return the result of the last date of overhead, rates and soak."""
     found = {}
     for kind in ("overhead", "rates", "soak"):
-        paths = sorted((HERE / device / "node").glob(f"{kind}-*.json"))  # dates sort as text
+        paths = sorted((HERE / device / "node").glob(f"{kind}-*.json"))  # date strings sort by time
         if not paths:
             sys.exit(f"{HERE / device / 'node'} has no {kind}-DATE.json")
         found[kind] = json.loads(paths[-1].read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def section(results: dict[str, Any]) -> str:
 
 
 def with_section(page: str, device: str, text: str) -> str:
-    """Return a page with the section put between its two markers."""
+    """Return a page with the section inserted between its two markers."""
     before, _, rest = page.partition(BEGIN.split("{")[0])
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN.format(device=device)}\n{text}{END}{after}"

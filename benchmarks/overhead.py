@@ -1,17 +1,17 @@
-"""What the node adds to the fuser, beside what a bare publisher of the same two messages needs.
+"""Compares the node's overhead over the fuser with a bare publisher of the same two messages.
 
 python benchmarks/overhead.py [--frames 200] [--json FILE]
 
-One image at a time goes to `fuse_node`, then two requests to a node that only publishes two
-messages of the same sizes (bare_publisher.py), in turn, so that whatever else the machine does
-meets all. One process sends them and subscribes to MagImg and mask of both nodes, in the same way.
-Times are the senders' own:
+One image at a time goes to `fuse_node`, followed by two requests to a node that only publishes two
+messages of the same sizes (bare_publisher.py). They take turns, so other load on the machine
+affects all of them. One process sends the requests and subscribes to MagImg and mask of both nodes
+in the same way. The senders measure the times:
 
     overhead    ~/debug/cost_ms - ~/debug/stage_ms/total: from taking the camera's message to the
                 end of the last publication, without the fuser: decoding, planning, encoding,
-                publishing. The input checks come after it; they take some 0.2 ms.
-    bare        two new messages filled from arrays and published
-    same        two messages that were made beforehand published, again and again
+                publishing. The input checks run afterwards and take about 0.2 ms.
+    bare        two new messages, filled from arrays and published
+    same        two messages, made in advance and published repeatedly
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from magicfuse_ros.ros.children import Process, end, isolate
 from magicfuse_ros.ros.session import Session
 
 SIZES = {(640, 480): 5.0, (1920, 1080): 20.0}  # width, height: limit of the overhead, ms
-MOST_TIMES = 1.5  # of what the bare publisher needs
+MOST_TIMES = 1.5  # times the bare publisher's time
 WARM_UP = 20  # frames
 START_S, FRAME_S = 120.0, 30.0
 NODE, CAMERA = "/overhead/fuse_node", "/overhead/image_raw"
 COST, TOTAL, BARE = f"{NODE}/debug/cost_ms", f"{NODE}/debug/stage_ms/total", "/bare/cost_ms"
 FROM_NODE = (f"{NODE}/mag_image", f"{NODE}/segmentation/mask", COST, TOTAL)
 FROM_BARE = ("/bare/mag_image", "/bare/mask", BARE)
-TIMES = (COST, TOTAL, BARE)  # of the topics; the others are images
+TIMES = (COST, TOTAL, BARE)  # topics with times; the others carry images
 
 
 @contextmanager
@@ -66,14 +66,14 @@ def bare_publisher(width: int, height: int, log: Path) -> Iterator[Process]:
 
 
 class Turns:
-    """Asks both nodes in turn and takes what they send.
+    """Sends requests to both nodes in turn and receives their messages.
 
     Attributes:
-        arrived: by topic, what its messages say; None for images.
+        arrived: contents of the received messages by topic; None for images.
     """
 
     def __init__(self, session: Session, processes: Sequence[Process]) -> None:
-        """Wait until all know of each other.
+        """Wait until all processes know of each other.
 
         Raises:
             MagicFuseError: if a process does not come up.
@@ -101,16 +101,16 @@ class Turns:
         create = self._session.node.create_subscription
         if topic in TIMES:
             create(Float32, topic, lambda message: values.append(message.data), 10)
-        else:  # raw: to make Python objects of images takes time that no sender has to do with
+        else:  # raw: no sender is to blame for the time that Python objects of images take
             create(Image, topic, lambda _: values.append(None), qos.images(), raw=True)
 
     def fuse(self, image: Image) -> None:
-        """Let `fuse_node` fuse an image, and wait for all that comes of it."""
+        """Let `fuse_node` fuse an image, and wait for all results."""
         stamp(image)
         self._ask(self._camera, image, FROM_NODE)
 
     def publish(self, what: str) -> None:
-        """Let the other one publish "new" messages or the "same"."""
+        """Let the other node publish "new" messages or the "same" ones."""
         self._ask(self._go, Header(frame_id=what), FROM_BARE)
 
     def _ask(self, publisher: Any, message: Any, topics: tuple[str, ...]) -> None:
@@ -167,7 +167,7 @@ def overhead(
     bundle: Annotated[Path | None, typer.Option(help="Bundle folder.")] = None,
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
-    """Measure and print the table; exit code 1 where a limit is not kept."""
+    """Measure and print the table; exit with 1 if a limit is exceeded."""
     out = ROOT / "out" / "overhead"
     (out / "log").mkdir(parents=True, exist_ok=True)
     isolate(out)

@@ -19,7 +19,7 @@ COLORS = {"fp32": "#4878a8", "fp16": "#6a9f58", "int8": "#e07b39"}
 
 
 def main(folder: Path, picture: Path) -> None:
-    """Draw one panel a device."""
+    """Draw one panel per device."""
     reports = newest(folder)
     if not reports:
         sys.exit(f"'{folder}' holds no result; expected DEVICE/DATE.json, see README.md there")
@@ -34,15 +34,15 @@ def main(folder: Path, picture: Path) -> None:
 
 
 def newest(folder: Path) -> dict[str, Report]:
-    """Return the report of the last date of every device that has one."""
+    """Return the latest report of every device that has one."""
     found: dict[str, Report] = {}
-    for path in sorted(folder.glob("*/*.json")):  # dates sort as text
+    for path in sorted(folder.glob("*/*.json")):  # date strings sort in time order
         found[path.parent.name] = Report.model_validate_json(path.read_bytes())
     return found
 
 
 def draw(axes: Axes, report: Report) -> None:
-    """Draw one device's frames a second, with the share of the convolution peak beside them."""
+    """Draw one device's frames per second, next to their share of the convolution peak."""
     machine = report.machine
     for row, r in enumerate(report.results):
         axes.barh(row, r.fps, color=COLORS.get(r.precision, "gray"))

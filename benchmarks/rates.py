@@ -1,19 +1,18 @@
-"""A camera below and above the rate that the fuser sustains: what is lost, and how old results are.
+"""Tests a camera below and above the fuser's rate: lost images, and the age of the results.
 
 python benchmarks/rates.py [--frames 3000] [--json FILE]
 
-One `fuse_node`, 640x480 bgr8, MagImg and mask subscribed to. First the cost of a frame is measured,
-one image at a time; the rates follow from it.
+One `fuse_node` gets 640x480 bgr8 images; MagImg and mask are subscribed to. The cost of a frame is
+measured first, with one image at a time. The rates follow from it.
 
-    below   at 0.6 frames per cost, nothing may be lost: every image must come out
-    above   at 2 images per cost, the newest must be the one that is fused, and the age (camera
-            stamp to publication, ~/debug/age_ms) must be under 2 fuser times
-            (~/debug/stage_ms/total) at p95
+    below   at 0.6 frames per cost, nothing may be lost: every image must be published
+    above   at 2 images per cost, the newest image must be fused, and the age (camera stamp to
+            publication, ~/debug/age_ms) must be under 2 fuser times (~/debug/stage_ms/total) at p95
 
-When a frame was begun is known from the node: stamp + age - cost. If the next image had been sent
-by then, and had arrived, the frame was not the newest. `under way` is what lies between an image's
-stamp and its begin while nothing waits, below; nothing may have been out for longer than the
-longest of these, above.
+The node tells when it started a frame: stamp + age - cost. If the next image was already sent and
+had arrived by then, the frame was not the newest. `under way`, measured below the fuser's rate, is
+the time from an image's stamp to its start while nothing waits. Above that rate, no newer image may
+have been out for longer than the maximum of these times.
 """
 
 from __future__ import annotations
@@ -53,14 +52,14 @@ DEEP = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 @dataclass(frozen=True)
 class Frames:
-    """What one phase saw; the arrays have one entry a fused frame.
+    """The measurements of one phase; the arrays have one entry per fused frame.
 
     Attributes:
         sent: stamps of all images, seconds, rising.
-        stamps: of the fused ones, seconds.
+        stamps: stamps of the fused images, seconds.
         age_ms: stamp to publication.
         cost_ms: from taking the message to publication.
-        fuser_ms: of it, the fuser's.
+        fuser_ms: the fuser's part of it.
     """
 
     sent: np.ndarray
@@ -70,21 +69,21 @@ class Frames:
     fuser_ms: np.ndarray
 
     def waited_ms(self) -> np.ndarray:
-        """Return the time from each fused image's stamp to its begin."""
+        """Return the time from each fused image's stamp to its start."""
         return np.asarray(self.age_ms - self.cost_ms)
 
     def outdated_ms(self) -> np.ndarray:
-        """Return for how long a newer image had been out when each was begun, 0 for none."""
+        """Return how long a newer image had been out at each start, 0 if there was none."""
         following = np.searchsorted(self.sent, self.stamps, side="right")
         newer = np.append(self.sent, np.inf)[following]
         return np.asarray(np.maximum(self.waited_ms() - 1e3 * (newer - self.stamps), 0.0))
 
 
 class Camera:
-    """Sends images and takes what comes of them."""
+    """Sends images and receives the results."""
 
     def __init__(self, session: Session, process: Process) -> None:
-        """Wait until the node listens.
+        """Wait until the node subscribes.
 
         Raises:
             MagicFuseError: if it does not come up.
@@ -115,10 +114,10 @@ class Camera:
         self._stamps.append(seconds * 1_000_000_000 + nanoseconds)
 
     def play(self, frames: int, rate: float | None) -> Frames:
-        """Send so many images at a rate, or each when the last one's result has come, and wait.
+        """Send images at a rate, or each after the previous result, and wait for the results.
 
         Raises:
-            MagicFuseError: if a figure of a frame is missing.
+            MagicFuseError: if a frame lacks a measurement.
         """
         self._stamps.clear()
         for values in self._figures.values():
@@ -141,7 +140,7 @@ class Camera:
         return Frames(*stamps, *figures)
 
     def _wait_for(self, last: int) -> None:
-        """Wait for the result of the image of this stamp; the last one is never skipped."""
+        """Wait for the result of the image with this stamp; the last image is never skipped."""
 
         def there() -> bool:
             counts = {len(self._stamps), *(len(values) for values in self._figures.values())}
@@ -153,7 +152,7 @@ class Camera:
 def judge(
     alone: Frames, below: Frames, above: Frames, rates: tuple[float, float]
 ) -> dict[str, Any]:
-    """Return the figures and whether the promises were kept."""
+    """Return the results and whether the limits were kept."""
     under_way = float(below.waited_ms().max())
     fuser = float(np.median(above.fuser_ms))
     age = quantiles(above.age_ms)
@@ -198,7 +197,7 @@ def rates(
     bundle: Annotated[Path | None, typer.Option(help="Bundle folder.")] = None,
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
-    """Measure and print the figures; exit code 1 where a promise was not kept."""
+    """Measure and print the results; exit with 1 if a limit was exceeded."""
     out = ROOT / "out" / "rates"
     out.mkdir(parents=True, exist_ok=True)
     isolate(out)

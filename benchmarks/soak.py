@@ -1,19 +1,20 @@
-"""Soak: `fuse_node` with a 30 Hz camera and random faults, for as long as wanted.
+"""Soak test: `fuse_node` with a 30 Hz camera and random faults, for any length of time.
 
 make soak MINUTES=30      or: python benchmarks/soak.py --minutes 30 [--seed 1] [--json FILE]
 
-A tiny bundle of real networks keeps up with the camera on two cores, so that the age shows the
-node and not the networks. Faults: the camera pauses, bursts at 200 Hz, sends malformed, late and
-repeated images, changes size and encoding; a subscriber comes and goes; parameters change; the node
-is deactivated and activated, and held up for half a second, so that queues run over. It passes if
+A tiny bundle of real networks keeps up with the camera on two cores, so the age reflects the node
+and not the networks. Faults: the camera pauses, sends bursts at 200 Hz and malformed, late and
+repeated images, and changes size and encoding; a subscriber comes and goes; parameters change; the
+node is deactivated and activated, and paused for half a second, so that queues overflow.
+It passes if
 - the node's memory grows by less than 10 MB after the warm-up (medians of a tenth of the time),
-- no frame comes out twice or out of order,
-- every image sent is published, dropped, refused or lost by DDS, by the node's own counters, none
-  is lost by a defect, and what is counted as fused has come out,
+- no frame is published twice or out of order,
+- every image is published, dropped, refused or lost by DDS according to the node's counters, none
+  is lost by a defect, and every image counted as fused was received,
 - the age, stamp to arrival at a subscriber, is under 3 camera periods for 99 of 100 frames.
-The warm-up goes through all sizes and topics first, and fills all queues with the largest images,
-as DDS keeps the memory of the largest that each queue ever held. Leaves soak.json and soak.png in
-the output folder.
+The warm-up first uses all sizes and topics and fills all queues with the largest images, because
+DDS keeps the memory of the largest image that each queue ever held. The test leaves soak.json and
+soak.png in the output folder.
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ PERIOD_S = 1 / 30
 FAULT_EVERY_S = (1.0, 4.0)
 DRAIN_S = 20.0
 SETTLE_S = 1.0
-MOST_WARM_UP_S = 180.0  # all kinds of faults came several times
+MOST_WARM_UP_S = 180.0  # by then, all kinds of faults have occurred several times
 MAX_GROWTH_MB, MAX_PERIODS = 10.0, 3.0
 SIZES = ((240, 320), (480, 640), (600, 800))
 ENCODINGS = {"bgr8": 3, "rgb8": 3, "mono8": 1}
-# What becomes of an image that was received; whatever else the node counts of them must be 0.
+# Possible outcomes of a received image; all other counters of images must be 0.
 OUTCOMES = ("fused", "dropped", "refused", "idle", "failed")
 
 
 @dataclass
 class Run:
-    """What was seen, for the report."""
+    """The observations, for the report."""
 
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
@@ -76,7 +77,7 @@ class Run:
 
 
 class Soak:
-    """The camera, a subscriber, and whoever does the faults."""
+    """Runs the camera and a subscriber, and causes the faults."""
 
     def __init__(self, session: Session, pid: int, seed: int) -> None:
         self.run = Run()
@@ -99,7 +100,7 @@ class Soak:
         self._start = monotonic()
 
     def work(self, seconds: float) -> None:
-        """Run for a time, then wait for the last image's result."""
+        """Run for some time, then wait for the last image's result."""
         session = self._session
         connected = session.spin_until(lambda: self._camera.get_subscription_count() > 0, DRAIN_S)
         assert connected, "the node does not subscribe"
@@ -118,12 +119,12 @@ class Soak:
                 due = max(due, monotonic())
             if now >= self._silent_until:
                 self._send()
-            due = max(due + PERIOD_S, monotonic() + 0.002)  # late: still take messages
+            due = max(due + PERIOD_S, monotonic() + 0.002)  # late: still receive messages
             session.spin_until(lambda: False, due - monotonic())
         self._account()
 
     def _exercise(self) -> None:
-        """Go through all sizes with both topics, and fill the queues with the largest."""
+        """Use all sizes with both topics, and fill the queues with the largest images."""
         self._subscriber()
         for size in SIZES:
             self._size = size
@@ -181,7 +182,7 @@ class Soak:
             self._session.spin_until(lambda: False, 0.005)
 
     def _hold_up(self) -> None:
-        """Stop the process for half a second: all queues of its DDS fill."""
+        """Stop the process for half a second, so that all its DDS queues fill."""
         self._process.suspend()
         for _ in range(15):
             self._send()
@@ -227,10 +228,10 @@ class Soak:
     def _set_parameters(self) -> None:
         tau = Parameter("tau", value=self._random.random())
         steps = Parameter("steps", value=self._random.choice((0, 1, 2)))
-        self._parameters.set_parameters([tau, steps])  # the answer comes while images go on
+        self._parameters.set_parameters([tau, steps])  # the answer arrives while images are sent
 
     def _lifecycle(self) -> None:
-        """Deactivate and activate: the node's counters begin anew."""
+        """Deactivate and activate: the node's counters restart at 0."""
         self._account()
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
             assert self._session.change_state(NODE, transition, self._process.is_running, DRAIN_S)
@@ -261,7 +262,7 @@ class Soak:
 
 
 def judge(run: Run, seconds: float) -> dict[str, Any]:
-    """Return the figures and whether each of the promises was kept."""
+    """Return the results and whether each limit was kept."""
     warm_up = min(MOST_WARM_UP_S, seconds / 5)
     tenth = (seconds - warm_up) / 10
     early = [mb for at, mb in run.rss if warm_up <= at < warm_up + tenth]
@@ -314,7 +315,7 @@ def soak(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/soak"),
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
-    """Run the soak; exit code 1 where a promise was not kept."""
+    """Run the soak test; exit with 1 if a limit was exceeded."""
     out = out.resolve()
     (out / "log").mkdir(parents=True, exist_ok=True)
     isolate(out)

@@ -1,19 +1,21 @@
-"""A bundle: the networks of one trained model as ONNX files, and `bundle.json` that explains them.
+"""A bundle: the networks of a trained model as ONNX files, and a `bundle.json` that describes them.
 
-A bundle that does not verify is refused with the reason; nothing is guessed. It may come from
-anywhere: every number has a limit, and a network's weights lie in the file whose hash is recorded.
+A bundle that fails verification is rejected with the reason; nothing is guessed. A bundle may come
+from anywhere: every number has a limit, and a network's weights must be in the file whose hash is
+recorded.
 
-A network may have a second file, `int8`: the same inputs and outputs, with the quantised layers
-between QuantizeLinear and DequantizeLinear. Weights are int8, symmetric, one scale for each output
-channel; activations are uint8 with one scale and zero point for each tensor. Either every network
-has one or none has; `quantization` says how they were made and what they cost.
+A network may have a second file, `int8`, with the same inputs and outputs and with its quantised
+layers between QuantizeLinear and DequantizeLinear. Weights are int8, symmetric, with one scale per
+output channel; activations are uint8 with one scale and zero point per tensor. Either every network
+has such a file or none has; `quantization` says how they were made and what accuracy they cost.
 
-Everything random in a frame is drawn once, standard normal, from numpy's `default_rng(seed)`, in
-this order: z_T, the shared start of the three streams; z_seg at the first step, where `z_seg_start`
-is "normal"; the encoder's input `noise`, where its graph has one. So a video does not flicker.
+All random values of a frame are standard normal. They are drawn once from numpy's
+`default_rng(seed)`, in this order: z_T, the shared start of the three streams; z_seg at the first
+step, if `z_seg_start` is "normal"; the encoder's input `noise`, if its graph has one. So a video
+does not flicker.
 
-The decoder's image of the thermal stream is the thermal estimate: its luma, or, where
-`thermal_uncertainty` is there, its red channel, with how sure the estimate is in the blue one.
+The decoder's image of the thermal stream holds the thermal estimate: in its luma or, if the bundle
+has `thermal_uncertainty`, in its red channel, with the certainty of the estimate in the blue one.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ NETWORKS: tuple[NetworkName, ...] = ("encoder", "ikr", "ckg", "mkf", "segmentati
 UNLABELED = 255
 ZSegStart = Literal["zeros", "normal"]
 
-_MAX_MANIFEST = 2**22  # bytes; the bundle of the package has 40 KB
+_MAX_MANIFEST = 2**22  # bytes; the package's own bundle has 40 KB
 _MAX_ONNX = 2**31 - 1  # bytes; protobuf's own limit
 _MAX_SIDE = 2**13  # rows or columns of the networks' image
-_MAX_ELEMENTS = 2**28  # of a tensor: 1 GB as float32
+_MAX_ELEMENTS = 2**28  # in a tensor: 1 GB as float32
 _ONNX = r"^[A-Za-z0-9_.-]+\.onnx$"
 _SHA256 = r"^[0-9a-f]{64}$"
 
@@ -111,7 +113,7 @@ class SemanticClass(_Strict):
 
 
 class Provenance(_Strict):
-    """Where the weights come from and what they were measured to do."""
+    """Where the weights come from, and their measured scores."""
 
     data: list[str]
     weights_license: str
@@ -131,13 +133,13 @@ class Quantization(_Strict):
 
 
 class ThermalUncertainty(_Strict):
-    """How sure the thermal estimate is: the scale b of its Laplace distributed error.
+    """The uncertainty of the thermal estimate: the scale b of its Laplace distributed error.
 
     The blue channel of the decoder's image of the thermal stream holds a code, 0 to 255, for
 
         b = lowest * (highest / lowest) ** (code / 255)
 
-    as a share of the estimate's full range 0 to 1. The red channel holds the estimate.
+    as a fraction of the estimate's full range 0 to 1. The red channel holds the estimate.
     """
 
     lowest: float = Field(gt=0, description="b of code 0")
@@ -221,7 +223,7 @@ class Bundle:
         """Read and verify a bundle folder.
 
         Raises:
-            BundleError: where the folder or a file is missing, `bundle.json` is not valid, or a
+            BundleError: if the folder or a file is missing, `bundle.json` is not valid, or a
                 file's SHA-256 differs from the recorded one. The message names the file.
         """
         root = Path(os.path.expanduser(root))
@@ -286,10 +288,10 @@ class Bundle:
         return all(spec.int8 is not None for spec in self.manifest.networks.values())
 
     def quantized(self) -> Bundle:
-        """Return this bundle with the int8 graphs in the place of the float32 ones.
+        """Return this bundle with int8 graphs instead of the float32 ones.
 
         Raises:
-            BundleError: if it has none. The message names the remedy.
+            BundleError: if it has none. The message says how to get them.
         """
         networks: dict[NetworkName, NetworkSpec] = {}
         for name, spec in self.manifest.networks.items():
@@ -325,11 +327,11 @@ class Bundle:
 
 
 def _check_file(path: Path, limit: int) -> None:
-    """Refuse what would take forever or all memory to read, a pipe or a device for example.
+    """Reject a path that would take forever or all memory to read, such as a pipe or a device.
 
     Raises:
-        OSError: if the path cannot be looked at.
-        BundleError: if it is no file, or longer than `limit` bytes.
+        OSError: if the path cannot be accessed.
+        BundleError: if it is not a file, or is longer than `limit` bytes.
     """
     size = path.stat().st_size
     if not path.is_file():
@@ -339,10 +341,11 @@ def _check_file(path: Path, limit: int) -> None:
 
 
 def _check_weights(path: Path, label: str) -> None:
-    """Refuse a network with weights that no hash covers.
+    """Reject a network with weights that no hash covers.
 
     Raises:
-        BundleError: naming the tensor, or why the file is no ONNX model.
+        BundleError: if it has such weights, naming the tensor; or if the file is not an ONNX
+            model, with the reason.
     """
     try:
         tensor = external_tensor(path)

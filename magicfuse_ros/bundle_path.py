@@ -1,4 +1,4 @@
-"""Where the default bundle and other files of the package lie."""
+"""Finds the default bundle and other files of the package."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SHARE = Path("share", "magicfuse_ros")
 
 
 def share_folders() -> list[Path]:
-    """Return where files of the package may lie, config/ for example.
+    """Return the folders that may hold files of the package, for example config/.
 
-    The source tree, then every prefix of AMENT_PREFIX_PATH, then `sys.prefix`.
+    These are the source tree, then every prefix of AMENT_PREFIX_PATH, then `sys.prefix`.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     source = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ def default_bundle() -> Path:
     """Return the bundle that the package ships, from the first of `share_folders` that has it.
 
     Raises:
-        BundleError: naming the places, if none holds a bundle.
+        BundleError: if no folder holds a bundle; the message names the folders.
     """
     places = [folder / _BUNDLE for folder in share_folders()]
     for place in places:

@@ -1,4 +1,4 @@
-"""From pixels to rays: the camera model that `sensor_msgs/CameraInfo` describes, free of ROS.
+"""From pixels to rays: the camera model that `sensor_msgs/CameraInfo` describes, without ROS.
 
 Frames follow REP 103: in the camera's optical frame x is right, y is down and z is forward.
 """
@@ -17,30 +17,30 @@ from magicfuse_ros.errors import CalibrationError
 
 Array = npt.NDArray[np.float64]
 
-# Numbers of coefficients that OpenCV takes, rising. Drivers write fewer, or zeros behind.
+# Numbers of coefficients that OpenCV accepts, rising. Drivers write fewer, or append zeros.
 _COEFFICIENTS: dict[str, tuple[int, ...]] = {
     "plumb_bob": (4, 5),
     "rational_polynomial": (8, 12, 14),
     "equidistant": (4,),
 }
 DISTORTION_MODELS: tuple[str, ...] = tuple(_COEFFICIENTS)
-# Parts of the names that drivers give to lenses which are no pinhole even with coefficients of 0.
+# Parts of driver names for lenses that are not pinholes even if all coefficients are 0.
 _WIDE = ("fisheye", "equi", "kannala", "kb4", "omni", "mei", "ucm", "double_sphere", "ftheta")
-_BAND = 2**17  # pixels whose rays are computed at once: bounds what the steps in between take
-_ITERATIONS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-4)  # the last in pixels
+_BAND = 2**17  # pixels whose rays are computed at once: limits the memory for intermediate results
+_ITERATIONS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-4)  # last: pixels
 _MISS = 0.1  # pixels
 
 
 class Window(NamedTuple):
-    """The part of the sensor that the driver reads out, as `sensor_msgs/CameraInfo` has it.
+    """The part of the sensor that the driver reads out, as in `sensor_msgs/CameraInfo`.
 
     Attributes:
         x_offset: first column, in pixels of the sensor.
         y_offset: first row.
-        height: rows of the region; all four 0: the whole sensor.
+        height: rows of the region. If the first four are all 0, it is the whole sensor.
         width: columns of the region.
-        binning_x: columns of the sensor that make one of the image; 0 is 1.
-        binning_y: rows.
+        binning_x: sensor columns per image column; 0 means 1.
+        binning_y: sensor rows per image row; 0 means 1.
     """
 
     x_offset: int = 0
@@ -57,12 +57,12 @@ class CameraModel:
 
     Attributes:
         height: rows of its image.
-        width: columns.
+        width: columns of its image.
         matrix: fx, 0, cx, 0, fy, cy, 0, 0, 1, in pixels of the image.
-        model: how the lens distorts; "" for a pinhole.
-        distortion: the model's coefficients, as many as OpenCV takes.
-        rotation: 3x3 by rows, from the camera's optical frame to the frame that `matrix` projects
-            from: the rectification of a stereo camera, else the identity.
+        model: distortion model of the lens; "" for a pinhole.
+        distortion: the model's coefficients, as many as OpenCV accepts.
+        rotation: 3x3 in row order, from the camera's optical frame to the frame that `matrix`
+            projects from: the rectification of a stereo camera, else the identity.
     """
 
     height: int
@@ -86,23 +86,24 @@ class CameraModel:
         rectified: bool = False,
         window: Window = Window(),  # noqa: B008 - immutable
     ) -> CameraModel:
-        """Take the fields of a `sensor_msgs/CameraInfo`.
+        """Make a camera from the fields of a `sensor_msgs/CameraInfo`.
 
-        Sizes and matrices are those of the whole sensor; `window` says which part the image shows.
+        Sizes and matrices describe the whole sensor; `window` says which part the image shows.
 
         Args:
             height: rows of the sensor.
-            width: columns.
+            width: columns of the sensor.
             model: the field `distortion_model`.
             distortion: the field `d`.
-            k: 9 numbers by rows.
-            r: 9 numbers by rows; all zero: the identity.
-            p: 12 numbers by rows.
+            k: 9 numbers in row order.
+            r: 9 numbers in row order; all zero: the identity.
+            p: 12 numbers in row order.
             rectified: the image is rectified, so `p` and `r` describe it, not `k` and `d`.
             window: the fields `roi`, `binning_x` and `binning_y`.
 
         Raises:
-            CalibrationError: if the camera is not calibrated, or in a way that is not known here.
+            CalibrationError: if the camera is not calibrated, or its calibration is of an unknown
+                kind.
         """
         if height < 1 or width < 1:
             raise CalibrationError(f"camera_info is for {width}x{height} pixels; not calibrated?")
@@ -135,8 +136,8 @@ class CameraModel:
         """Return the ray of every pixel.
 
         Returns:
-            [H, W, 3] float64, unit vectors in the optical frame; NaN where no ray in front of the
-            camera is imaged at that pixel, as in the corners of a strongly distorted image.
+            [H, W, 3] float64, unit vectors in the optical frame; NaN for a pixel that no ray in
+            front of the camera reaches, as in the corners of a strongly distorted image.
         """
         found = np.empty((self.height, self.width, 3))
         band = max(1, _BAND // self.width)
@@ -152,11 +153,11 @@ class CameraModel:
         rays = np.ones((pixels.shape[0], 3))
         rays[:, :2] = self._undistort(pixels).reshape(-1, 2)
         if self.model:
-            # The iteration that inverts the distortion may go astray; the model itself tells.
+            # The iteration that inverts the distortion may diverge; projecting back shows it.
             miss = np.abs(self._project(rays) - pixels[:, 0]).max(axis=1)
             rays[~(miss < _MISS)] = np.nan
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-        # Row vectors: multiplying from the right by the rotation applies its inverse.
+        # The rays are row vectors: multiplying by the rotation from the right applies its inverse.
         rays = rays @ np.reshape(self.rotation, (3, 3))
         return np.asarray(rays.reshape(len(rows), self.width, 3))
 
@@ -178,9 +179,9 @@ class CameraModel:
 def _windowed(
     height: int, width: int, matrix: tuple[float, ...], window: Window
 ) -> tuple[int, int, tuple[float, ...]]:
-    """Return rows, columns and matrix of the image that shows a window of the sensor.
+    """Return the rows, columns and matrix of the image that shows a window of the sensor.
 
-    The rule is that of image_geometry's PinholeCameraModel: first the offset, then the binning.
+    As in image_geometry's PinholeCameraModel, the offset comes first, then the binning.
 
     Raises:
         CalibrationError: if the window is not within the sensor, or holds no pixel.
@@ -205,10 +206,10 @@ def _windowed(
 
 
 def _lens(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, ...]]:
-    """Return the model and its coefficients, as many as OpenCV takes; ("", ()) for a pinhole.
+    """Return the model and its coefficients, as many as OpenCV accepts; ("", ()) for a pinhole.
 
     Raises:
-        CalibrationError: if the model is not known, or cannot have these coefficients.
+        CalibrationError: if the model is unknown, or cannot have these coefficients.
     """
     coefficients = tuple(map(float, distortion))
     while coefficients and coefficients[-1] == 0:
@@ -220,7 +221,7 @@ def _lens(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, ..
             f"distortion_model is '{model}'; known are {', '.join(DISTORTION_MODELS)}. "
             "Rectify the image and set rectified"
         )
-    if not coefficients and model != "equidistant":  # which without coefficients is r = f theta
+    if not coefficients and model != "equidistant":  # without coefficients it is r = f theta
         return "", ()
     allowed = _COEFFICIENTS[model]
     if len(coefficients) > allowed[-1] or not np.isfinite(coefficients).all():
@@ -233,10 +234,10 @@ def _lens(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, ..
 
 
 def _rotation(r: Sequence[float]) -> tuple[float, ...]:
-    """Return the rectification; all zero is the identity.
+    """Return the rectification; all zeros mean the identity.
 
     Raises:
-        CalibrationError: if it does not rotate.
+        CalibrationError: if the matrix is not a rotation.
     """
     if not any(r):
         return CameraModel.rotation

@@ -1,4 +1,4 @@
-"""The command line `magicfuse`; every command is a module of its own."""
+"""The command line `magicfuse`; every command has its own module."""
 
 from __future__ import annotations
 

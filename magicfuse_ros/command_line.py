@@ -1,4 +1,4 @@
-"""What the command lines `magicfuse` and `magicfuse-train` share."""
+"""Shared code of the command lines `magicfuse` and `magicfuse-train`."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from typer.core import TyperCommand, TyperGroup
 
 from magicfuse_ros.errors import MagicFuseError
 
-INTERRUPTED = 130  # exit code, as of a shell
-_UNLIMITED = 10_000  # columns of what is no terminal
+INTERRUPTED = 130  # exit code, as in a shell
+_UNLIMITED = 10_000  # columns if the output is not a terminal
 
 
 class CommandLine(typer.Typer):
-    """A command line whose commands take `~` in every path, and fail with one red line."""
+    """A command line whose commands accept `~` in every path and report errors in one red line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cls=OneLineErrors, no_args_is_help=True, add_completion=False, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
-        """Register a command; its paths come to it with `~` expanded."""
+        """Register a command; it gets its paths with `~` expanded."""
         register = super().command(name, **options)
         return lambda function: register(_with_home(function))
 
 
 class OneLineErrors(TyperGroup):
-    """Prints what a user can act on as one red line; defects keep their traceback."""
+    """Prints errors that a user can act on as one red line; bugs keep their traceback."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Let an output that is not UTF-8 show any name: escaped, what it has no letter for."""
+        """Let an output that is not UTF-8 show any name: escape characters that it lacks."""
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")
         return super().main(*args, **kwargs)
@@ -51,7 +51,7 @@ class OneLineErrors(TyperGroup):
         except MagicFuseError as error:
             _print_error(str(error))
             raise typer.Exit(2) from error
-        except OSError as error:  # of a file or a disk, which no defect of ours fills up
+        except OSError as error:  # of a file or a disk; not a bug of ours
             if error.errno is None or error.errno == errno.EPIPE:
                 raise
             name = f"cannot read or write '{error.filename}': " if error.filename else ""
@@ -68,9 +68,9 @@ def _print_error(message: str) -> None:
 
 
 def _with_home(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that gets every path with `~` expanded: shells leave `--out=~/x` as it is.
+    """Return a command that gets every path with `~` expanded: shells do not expand `--out=~/x`.
 
-    A `~name` whose home is not known stays as it is, as in a shell.
+    As in a shell, a `~name` whose home is unknown stays as it is.
     """
 
     def expanded(value: Any) -> Any:
@@ -88,25 +88,25 @@ def _with_home(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def output_console() -> Console:
-    """Return the console for results on stdout: as wide as need be where that is no terminal."""
+    """Return the console for results on stdout: as wide as needed if that is not a terminal."""
     console = Console()
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_UNLIMITED)
 
 
 def unclipped(table: Table) -> Table:
-    """Let a table's cells go on in the next line where a terminal is narrow, and clip none."""
+    """Make a table wrap its cells in a narrow terminal instead of clipping them."""
     for column in table.columns:
         column.overflow = "fold"
     return table
 
 
 class SeveralValues(TyperCommand):
-    """Lets an option have several values: `--backend a b` is `--backend a --backend b`."""
+    """Lets an option take several values: `--backend a b` means `--backend a --backend b`."""
 
-    several: ClassVar[dict[str, str]] = {}  # pattern of a value by the option's name
+    several: ClassVar[dict[str, str]] = {}  # pattern of a value, by option name
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values, which is what typer understands."""
+        """Repeat the option before each of its values, the only form that typer understands."""
         spread: list[str] = []
         option = ""
         for arg in args:

@@ -10,9 +10,10 @@
        from taking the message to the last publication.
     2. A rung fits if its cost is at most `FITS` of the deadline. If the present one does not, the
        best that fits follows at once, the last one where none does.
-    3. Back it goes one rung at a time, where that fits into `RAISES` of the deadline for `patience`
-       frames. `patience` doubles where a raise did not last, so that a wrong estimate (the stages
-       of an asynchronous backend are no true parts) cannot make the plan flap.
+    3. The plan steps back up one rung at a time, once the better rung has fitted into `RAISES` of
+       the deadline for `patience` frames. `patience` doubles if a raise did not last, so that a
+       wrong estimate (the stage times of an asynchronous backend are not true parts) cannot make
+       the plan flap.
     4. Where even the last rung is too slow, images are skipped: the stride is the whole number
        nearest to cost / period. With a stride below cost / period the frames follow each other
        without a rest, and an image waits for up to one period, never longer, as only the newest

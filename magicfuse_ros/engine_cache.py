@@ -1,8 +1,8 @@
-"""Built engines, kept per user: found again only where nothing that they depend on has changed.
+"""Keeps built engines per user and finds them again only if nothing they depend on has changed.
 
-An engine is two files, `<network>-<fingerprint>.engine` and the manifest beside it, `.json`. The
-manifest is written last, so that a build that was killed leaves nothing that could be taken for an
-engine. This module knows of no inference library.
+An engine consists of two files, `<network>-<fingerprint>.engine` and its manifest, `.json`. The
+manifest is written last, so a killed build leaves nothing that looks like an engine. This module
+does not depend on any inference library.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from magicfuse_ros.errors import EngineError
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]  # auto: the backend's own
+AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]  # auto: the backend chooses
 ASKED_PRECISIONS: tuple[AskedPrecision, ...] = ("auto", *PRECISIONS)
-PASSES = 2  # one more with every change of onnx_passes.py, or of a build's settings
+PASSES = 2  # increase it with every change to onnx_passes.py or to the settings of a build
 
 
 class EngineKey(BaseModel):
-    """What an engine depends on. Engines of equal keys are interchangeable."""
+    """Everything an engine depends on. Engines with equal keys are interchangeable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -88,19 +88,19 @@ class EngineManifest(BaseModel):
 
 @dataclass(frozen=True)
 class Hit:
-    """An engine that is what its manifest says, and was built for the asked key."""
+    """An engine that matches its manifest and was built for the requested key."""
 
     engine: bytes
 
 
 @dataclass(frozen=True)
 class Miss:
-    """No engine to use.
+    """No usable engine.
 
     Attributes:
-        reason: for the user.
-        state: damaged where the engine is there, but is not what its manifest says; stale where
-            there is one for this device and precision, of another ONNX file or library.
+        reason: a text for the user.
+        state: damaged if the engine exists but does not match its manifest; stale if there is one
+            for this device and precision, but from another ONNX file or library.
     """
 
     reason: str
@@ -110,7 +110,7 @@ class Miss:
 def cache_folder() -> Path:
     """Return the user's cache folder.
 
-    MAGICFUSE_CACHE names it, else it is `magicfuse` in XDG_CACHE_HOME, or in ~/.cache.
+    MAGICFUSE_CACHE sets it; otherwise it is `magicfuse` in XDG_CACHE_HOME or in ~/.cache.
 
     Raises:
         EngineError: if none of the three is known.
@@ -128,23 +128,23 @@ def cache_folder() -> Path:
 
 
 class EngineCache:
-    """The engines of one folder, which is made when the first one is stored."""
+    """The engines in one folder; storing the first engine creates the folder."""
 
     def __init__(self, root: Path | None = None) -> None:
-        """Use a folder; None takes the user's.
+        """Use a folder; None means the user's cache folder.
 
         Raises:
-            EngineError: if `root` is None and the user's cache folder is not known.
+            EngineError: if `root` is None and the user's cache folder is unknown.
         """
         self.root = (root or cache_folder()) / "engines"
 
     def path(self, key: EngineKey) -> Path:
-        """Return where the engine of a key lies, or would lie."""
+        """Return the path of a key's engine, whether or not it exists."""
         stem = key.network.removesuffix(".onnx")
         return self.root / key.backend / f"{stem}-{key.fingerprint[:16]}.engine"
 
     def lookup(self, key: EngineKey) -> Hit | Miss:
-        """Return the engine of a key, verified byte for byte, or why there is none."""
+        """Return the engine for a key, verified byte for byte, or the reason there is none."""
         path = self.path(key)
         try:
             manifest = _read(path.with_suffix(".json"))
@@ -175,7 +175,7 @@ class EngineCache:
         return Hit(engine)
 
     def has(self, key: EngineKey) -> bool:
-        """Return whether there is an engine of a key, without reading it."""
+        """Return whether there is an engine for a key, without reading it."""
         path = self.path(key)
         try:
             manifest = _read(path.with_suffix(".json"))
@@ -184,10 +184,11 @@ class EngineCache:
             return False
 
     def store(self, key: EngineKey, engine: bytes) -> Path:
-        """Write an engine and its manifest; return the engine's path. Call it in `locked`.
+        """Write an engine and its manifest; return the engine's path. Call it inside `locked`.
 
         Raises:
-            EngineError: if a file cannot be written, such as on a full disk. Nothing is left then.
+            EngineError: if a file cannot be written, for example on a full disk. Nothing is left
+                behind then.
         """
         path = self.path(key)
         manifest = EngineManifest(
@@ -198,7 +199,7 @@ class EngineCache:
         )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for partial in path.parent.glob(f".{path.stem}.*"):  # of a build that was killed
+            for partial in path.parent.glob(f".{path.stem}.*"):  # left by a killed build
                 partial.unlink()
             path.with_suffix(".json").unlink(missing_ok=True)
             write_whole(path, engine)
@@ -210,13 +211,13 @@ class EngineCache:
 
     @contextmanager
     def locked(self, key: EngineKey, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Keep other processes from building the engine of a key meanwhile.
+        """Keep other processes from building the same engine during the block.
 
-        The lock goes with the process, however it ends.
+        The lock is released when the process ends, however it ends.
 
         Args:
-            key: of the engine.
-            on_wait: called once where another process has the lock, before waiting for it.
+            key: the key of the engine.
+            on_wait: called once if another process holds the lock, before waiting for it.
 
         Raises:
             EngineError: if the folder cannot be written.
@@ -236,10 +237,10 @@ class EngineCache:
             try:
                 yield
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a child has the file
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child has the file
 
     def _nearest(self, key: EngineKey) -> Miss:
-        """Say what is different about the most similar engine that is there."""
+        """Say how the most similar existing engine differs."""
         keys = []
         for path in sorted((self.root / key.backend).glob("*.json")):
             try:
@@ -261,10 +262,10 @@ def _read(path: Path) -> EngineManifest:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there completely or not at all, even where the machine loses power.
+    """Write a file completely or not at all, even if the machine loses power.
 
     Raises:
-        OSError: if that fails; a file that was there before still is.
+        OSError: if that fails; a file that existed before is then unchanged.
     """
     handle, partial = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
     try:

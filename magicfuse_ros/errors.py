@@ -1,4 +1,4 @@
-"""The errors that a user can act on; every other exception is a defect of ours."""
+"""The errors that a user can act on; every other exception is a bug of ours."""
 
 
 class MagicFuseError(Exception):
@@ -10,11 +10,11 @@ class BundleError(MagicFuseError):
 
 
 class BackendError(MagicFuseError):
-    """An inference backend that is not installed, not known, or that failed on a network."""
+    """An inference backend that is unknown or not installed, or that failed on a network."""
 
 
 class DeviceLostError(BackendError):
-    """A GPU that failed in a way that only a new process can mend."""
+    """A GPU that failed in a way that only a new process can fix."""
 
 
 class FrameError(MagicFuseError):
@@ -30,4 +30,4 @@ class EngineError(BackendError):
 
 
 class CalibrationError(MagicFuseError):
-    """A camera calibration or pose that no point on the ground can be computed from."""
+    """A camera calibration or pose from which no ground point can be computed."""

@@ -1,4 +1,4 @@
-"""Between an image of any size and the fixed size of the networks, forward and back."""
+"""Maps images of any size to the fixed size of the networks, and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Size = tuple[int, int]  # rows, columns
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where an image of size `source` lies in the network's image of size `network`."""
+    """The place of an image of size `source` in the network's image of size `network`."""
 
     source: Size
     network: Size
@@ -26,7 +26,7 @@ class Geometry:
 
     @classmethod
     def fit(cls, source: Size, network: Size, fit: Fit) -> Geometry:
-        """Place an image: `letterbox` keeps its shape, centred, `stretch` fills the network's."""
+        """Place an image: `letterbox` keeps its shape and centres it; `stretch` fills the input."""
         if fit == "stretch":
             return cls(source, network, 0, 0, network)
         scale = min(network[0] / source[0], network[1] / source[1])
@@ -38,10 +38,10 @@ class Geometry:
     def forward(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Return an image [rows, columns, 3] of size `source` at size `network`, C-contiguous.
 
-        Pads mirror the image, so that the networks see no hard edge. The result is the input
-        itself where nothing is to do.
+        The padding mirrors the image, so that the networks see no hard edge. If there is nothing
+        to do, the result is the input itself.
         """
-        # cv2's area interpolation shifts an image that grows in either direction.
+        # cv2's area interpolation shifts an image that grows in one of its directions.
         shrinks = self.content[0] <= self.source[0] and self.content[1] <= self.source[1]
         resized = _resize(image, self.content, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         if self.content == self.network:
@@ -53,11 +53,11 @@ class Geometry:
         return np.asarray(padded, np.uint8)
 
     def image_back(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return an image of size `network`, colour or gray, at size `source`, by linear."""
+        """Scale a colour or gray image of size `network` to size `source`, linearly."""
         return self._back(image, cv2.INTER_LINEAR)
 
     def labels_back(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return a mask, or values that belong to its pixels, at size `source`, by nearest."""
+        """Scale a mask, or values that go with its pixels, to size `source`, by nearest pixel."""
         return self._back(labels, cv2.INTER_NEAREST_EXACT)
 
     def _back(self, image: npt.NDArray[np.uint8], interpolation: int) -> npt.NDArray[np.uint8]:

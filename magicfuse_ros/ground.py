@@ -1,10 +1,10 @@
-"""A segmentation mask on flat ground: where its pixels lie, and where something blocks the way.
+"""Projects a segmentation mask on flat ground: where its pixels lie, and what blocks the way.
 
 Frames follow REP 103. The ground frame has x forward, y left, z up, and the ground is its plane
-z = 0; the camera's optical frame has x right, y down, z forward. A pixel of the ground is where its
-ray meets the plane. An upright thing is seen in front of ground far behind it, so of its pixels
-only the lowest tell where it stands: seen from above, all pixels of a vertical line lie on one
-bearing from the camera, and its foot is the nearest of them. This holds for every tilt and lens.
+z = 0; the camera's optical frame has x right, y down, z forward. A ground pixel lies at the point
+where its ray meets the plane. An upright object hides ground far behind it, so only its lowest
+pixels show where it stands: seen from above, all pixels of a vertical line lie on one bearing from
+the camera, and its foot is the nearest of them. This holds for every tilt and lens.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Indices = npt.NDArray[np.intp]
 Roles = npt.NDArray[np.uint8]
 
 CLOUD = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("label", "<u4")])
-_WHOLE = np.dtype((np.void, CLOUD.itemsize))  # to move points, not their fields: much faster
+_WHOLE = np.dtype((np.void, CLOUD.itemsize))  # moves points much faster than fields
 IGNORED, GROUND, BLOCKING = 0, 1, 2
-# What is seen up to so much farther than the foot of a thing still counts as its foot: a height of
-# 1 - 1 / 1.05 = 5 % of the camera's.
+# Pixels up to this many times as far away as the foot of an object still count as its foot. That is
+# a height of 1 - 1 / 1.05 = 5 % of the camera's height.
 _FOOT = 1.05
-_LOWEST = 0.01  # metres; a camera nearer to the ground is one whose height is not known
-# Poses that differ by less are one: at 15 m from a camera 1.5 m up, 2 mm on the ground.
+_LOWEST = 0.01  # metres; a camera closer to the ground is one whose height is unknown
+# Poses that differ by less count as equal: 15 m from a camera 1.5 m up, it is 2 mm on the ground.
 _SAME_TURN, _SAME_PLACE = 1e-5, 1e-4  # elements of the rotation; metres
-_BAND = 2**17  # pixels that are projected at once: bounds what the steps in between take
+_BAND = 2**17  # pixels that are projected at once: limits the memory for intermediate results
 _LINK_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
@@ -40,7 +40,7 @@ class CameraPose:
     """Where the camera is.
 
     Attributes:
-        rotation: 3x3 by rows, from the optical frame to the ground frame.
+        rotation: 3x3 in row order, from the optical frame to the ground frame.
         position: x, y, z of the camera in the ground frame, metres.
     """
 
@@ -48,7 +48,7 @@ class CameraPose:
     position: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        """Refuse a camera that is not above the ground.
+        """Reject a camera that is not above the ground.
 
         Raises:
             CalibrationError: if a number is not finite, or z is not 0.01 or more.
@@ -63,7 +63,7 @@ class CameraPose:
 
     @classmethod
     def from_tilt(cls, height: float, pitch: float, roll: float) -> CameraPose:
-        """Put the camera above the origin of the ground frame, looking along its x.
+        """Put the camera above the origin of the ground frame, looking along its x axis.
 
         Args:
             height: above the ground, metres.
@@ -82,7 +82,7 @@ class CameraPose:
     def from_transform(
         cls, translation: tuple[float, float, float], quaternion: tuple[float, float, float, float]
     ) -> CameraPose:
-        """Take TF's transform from the optical frame to the ground frame.
+        """Make a pose from TF's transform from the optical frame to the ground frame.
 
         Args:
             translation: x, y, z, metres.
@@ -107,33 +107,34 @@ class CameraPose:
         return np.reshape(np.array(self.rotation), (3, 3))
 
     def is_close(self, other: CameraPose) -> bool:
-        """Return whether the poses differ by no more than rounding, as of a chain of transforms."""
+        """Return whether the poses differ only by rounding, as from a chain of transforms."""
         turn = np.subtract(self.rotation, other.rotation)
         shift = np.subtract(self.position, other.position)
         return bool(np.abs(turn).max() < _SAME_TURN and np.abs(shift).max() < _SAME_PLACE)
 
     def down(self) -> float:
-        """Return how far the camera looks below the horizon, radians; above it: negative."""
+        """Return how far the camera looks below the horizon, in radians; negative if above it."""
         return -asin(max(-1.0, min(1.0, self.rotation[8])))
 
     def heading(self) -> float:
-        """Return the bearing, in the ground frame, of what is ahead (or up in a bird's view)."""
+        """Return the ground frame's bearing of the view, or of image up if the view is vertical."""
         _, down, forward = self.matrix().T
         ahead = forward if hypot(forward[0], forward[1]) > 1e-3 else -down
         return float(np.arctan2(ahead[1], ahead[0]))
 
 
 def roles(names: Mapping[int, str], ground: Collection[str], passable: Collection[str]) -> Roles:
-    """Return what each class id means for driving.
+    """Return the role of each class id for driving.
 
     Args:
-        names: of the classes, by id 0 to 255.
+        names: class names by id, 0 to 255.
         ground: names of classes that lie on the ground.
-        passable: names of classes that neither are ground nor block, like the sky.
+        passable: names of classes that neither are ground nor block, such as the sky.
 
     Returns:
-        [256] uint8: `GROUND`, `IGNORED` for passable classes and for ids without a name
-        (255: unlabeled), `BLOCKING` for every other class, so that a new class is no free way.
+        [256] uint8: `GROUND` for ground classes, `IGNORED` for passable classes and for ids without
+        a name (255: unlabeled), `BLOCKING` for every other class, so that an unknown class never
+        counts as free.
     """
     table = np.full(256, IGNORED, np.uint8)
     for number, name in names.items():
@@ -144,14 +145,14 @@ def roles(names: Mapping[int, str], ground: Collection[str], passable: Collectio
 
 @dataclass(frozen=True)
 class Scan:
-    """What blocks the way by bearing, as in `sensor_msgs/LaserScan` (REP 117).
+    """The distance of what blocks the way, by bearing, as in `sensor_msgs/LaserScan` (REP 117).
 
     Attributes:
-        angle_min: of the first beam's middle, radians from the x of the ground frame to its y.
-        angle_increment: between two beams, radians.
-        range_max: the largest range that can occur, metres.
+        angle_min: middle of the first beam, in radians from the ground frame's x axis towards y.
+        angle_increment: angle between two beams, in radians.
+        range_max: the largest range that can occur, in metres.
         ranges: [N] float32, N at least 1, metres from the origin of the ground frame; inf: ground
-            is seen and nothing blocks; NaN: neither ground nor a thing is seen.
+            is seen and nothing blocks; NaN: neither ground nor an object is seen.
     """
 
     angle_min: float
@@ -161,13 +162,13 @@ class Scan:
 
     @property
     def angle_max(self) -> float:
-        """Of the last beam's middle, radians."""
+        """The middle of the last beam, in radians."""
         return self.angle_min + (len(self.ranges) - 1) * self.angle_increment
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What of a mask is on the ground: indices into the pixels of its `GroundProjection`."""
+    """The pixels of a mask that are on the ground, as indices into its `GroundProjection`."""
 
     mask: npt.NDArray[np.uint8]
     ground: Indices
@@ -175,7 +176,7 @@ class Seen:
 
 
 class GroundProjection:
-    """The ground points of one camera in one pose; made once, used for many masks."""
+    """The ground points of one camera in one pose, computed once and used for many masks."""
 
     def __init__(
         self, rays: Array, pose: CameraPose, *, max_range: float, increment: float
@@ -183,10 +184,11 @@ class GroundProjection:
         """Find the ground point of every pixel.
 
         Args:
-            rays: [H, W, 3] unit vectors in the optical frame, NaN where there is none.
-            pose: of the camera.
-            max_range: how far from below the camera ground is believed, metres.
-            increment: width of a beam of the scan, radians, about; a circle has a whole number.
+            rays: [H, W, 3] unit vectors in the optical frame; NaN for pixels without a ray.
+            pose: the camera's pose.
+            max_range: largest distance of trusted ground from the point below the camera, metres.
+            increment: approximate width of a beam of the scan, radians; it is adjusted so that a
+                circle has a whole number of beams.
         """
         self.shape: tuple[int, int] = (rays.shape[0], rays.shape[1])
         self._pose, self._max_range = pose, max_range
@@ -198,7 +200,7 @@ class GroundProjection:
             for first in range(0, len(flat), _BAND)
         ]
         pixels, away, points, offset = (np.concatenate(parts) for parts in zip(*bands, strict=True))
-        # From far to near: where several pixels write to one place, the nearest is the last.
+        # Sort from far to near: if several pixels write to one place, the nearest writes last.
         order = np.argsort(-away, kind="stable")
         self._pixels: Indices = pixels[order]
         self._away = away[order].astype(np.float32)
@@ -212,7 +214,7 @@ class GroundProjection:
         self._range_max = max_range + hypot(x, y)
 
     def blindness(self) -> str:
-        """Return why no pixel at all meets the ground; empty where one does."""
+        """Return why no pixel meets the ground; empty if one does."""
         if self._pixels.size:
             return ""
         angle = degrees(self._pose.down())
@@ -223,7 +225,7 @@ class GroundProjection:
         )
 
     def _bins(self, places: Array) -> tuple[Indices, int]:
-        """Return the bin of every place's bearing, counted from the first one, and that one."""
+        """Return the bin of every place's bearing, counted from the first bin, and that bin."""
         bearing = np.arctan2(places[:, 1], places[:, 0]) - self._heading
         bearing = (bearing + pi) % (2 * pi) - pi
         bins = np.floor(bearing / self._increment).astype(np.intp)
@@ -231,14 +233,14 @@ class GroundProjection:
         return bins - first, first
 
     def find(self, mask: npt.NDArray[np.uint8], table: Roles) -> Seen:
-        """Find in a mask what lies and what stands on the ground.
+        """Find the pixels of a mask that lie or stand on the ground.
 
         Args:
             mask: [H, W] uint8 class ids.
             table: from `roles`.
 
         Raises:
-            FrameError: if the mask has another size than the rays.
+            FrameError: if the mask and the rays differ in size.
         """
         if mask.shape != self.shape:
             raise FrameError(
@@ -258,8 +260,8 @@ class GroundProjection:
 
         Returns:
             [H, W] of dtype `CLOUD`: x, y, z in metres in the optical frame, and the class id. x, y
-            and z are NaN where nothing lies or stands on the ground: above the horizon, beyond
-            max_range, sky, unlabeled, and all of an upright thing but its foot.
+            and z are NaN for pixels that are not on the ground: above the horizon, beyond
+            max_range, sky, unlabeled, and all of an upright object except its foot.
         """
         cloud = np.empty(self.shape, CLOUD)
         cloud.view("<f4").fill(np.nan)
@@ -269,7 +271,7 @@ class GroundProjection:
         return cloud
 
     def scan(self, seen: Seen) -> Scan:
-        """Return the nearest thing that blocks, by bearing."""
+        """Return the nearest blocking object by bearing."""
         nearest = np.full(_count(self._beam), np.inf, np.float32)
         np.minimum.at(nearest, self._beam[seen.feet], self._range[seen.feet])
         known = np.isfinite(nearest)
@@ -286,17 +288,18 @@ class GroundProjection:
 def _project(
     rays: Array, first: int, pose: CameraPose, max_range: float
 ) -> tuple[Indices, Array, npt.NDArray[np.void], Array]:
-    """Find what of a band of pixels is on the ground.
+    """Find which pixels of a band are on the ground.
 
     Args:
-        rays: [N, 3] of the band.
-        first: index of its first pixel.
-        pose: of the camera.
-        max_range: how far from below the camera ground is believed, metres.
+        rays: [N, 3], the rays of the band.
+        first: index of the band's first pixel.
+        pose: the camera's pose.
+        max_range: largest distance of trusted ground from the point below the camera, metres.
 
     Returns:
-        Of the M pixels on the ground: index, distance from below the camera, point of dtype
-        `CLOUD` in the optical frame, and x, y from below the camera [M, 2] in the ground frame.
+        For the M pixels on the ground: index; distance from the point below the camera; point of
+        dtype `CLOUD` in the optical frame; and x, y [M, 2] from the point below the camera, in the
+        ground frame.
     """
     directions = rays @ pose.matrix().T
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):

@@ -1,17 +1,17 @@
-"""Is the camera's image fit for use? Cheap checks of black, saturated, frozen and blurred images.
+"""Cheap checks for images that are unfit for use: black, saturated, frozen or blurred.
 
 They look at a fixed number of pixels of the green channel, whatever the size of the image: a coarse
-grid over the whole image and a few full-resolution patches. Every limit is set so that a dark night
-frame, which has few but bright lights, and a smooth one, which has no detail to lose, pass.
+grid over the whole image and a few full-resolution patches. All limits let two hard cases pass: a
+dark night frame, which has few but bright lights, and a smooth one, which has no detail to lose.
 
     black      the brightest 0.1 % are below `BLACK`
     saturated  more than `SATURATED` of the image is at the top of the scale
-    frozen     the grid equals that of the image before, `FROZEN` times in a row; a sensor's noise
-               makes two equal images of a running camera next to impossible
+    frozen     the grid equals that of the image before, `FROZEN` times in a row; because of sensor
+               noise, a running camera almost never delivers two equal images
     blurred    detail is lost everywhere: the mean square difference of pixels 4 apart is more than
                `BLURRED` times that of neighbours, in the sharpest of the patches that have any
-               contrast. It is 1 for noise, about 4 for sharp edges and 16 for a slope. Judged
-               twice a second, as it costs more than the others and does not come and go
+               contrast. It is 1 for noise, about 4 for sharp edges and 16 for a slope. It is
+               checked twice a second, because it costs more than the others and changes slowly
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ FROZEN = 10
 BLURRED = 10.0
 WINDOW_S = 10.0
 SOFTNESS_EVERY_S = 0.5
-SHARE = 0.5  # of the images of the window, before a check warns
+SHARE = 0.5  # of the window's images that must fail before a check warns
 _TOP = 252
 _GRID_PIXELS = 20_000
-_PATCHES = 5  # a side
-_PATCH = 48  # pixels a side
-_LEAST_CONTRAST = 40.0  # square of gray levels, between pixels 4 apart
+_PATCHES = 5  # per side
+_PATCH = 48  # pixels per side
+_LEAST_CONTRAST = 40.0  # squared difference in gray levels between pixels 4 apart
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Of one image.
+    """The statistics of one image.
 
     Attributes:
-        mean: gray level, 0 to 255.
-        brightest: gray level that 0.1 % exceed.
-        saturated: part of the image at the top of the scale, 0 to 1.
-        softness: see `blurred` above, of the image that was judged last; None where that one has no
-            contrast to judge by.
-        repeats: how many images before it were the same, in a row.
+        mean: mean gray level, 0 to 255.
+        brightest: gray level that 0.1 % of the pixels exceed.
+        saturated: fraction of the image at the top of the scale, 0 to 1.
+        softness: see `blurred` above, for the image that was checked last; None if that image has
+            too little contrast.
+        repeats: number of equal images directly before this one.
     """
 
     mean: float
@@ -61,7 +61,7 @@ class Measures:
     repeats: int
 
     def faults(self) -> dict[str, str]:
-        """Return what is wrong, by check, with the figure that tells."""
+        """Return the failed checks, each with the value that shows the fault."""
         found = {}
         if self.brightest < BLACK:
             found["black"] = f"brightest gray level {self.brightest} of 255"
@@ -89,8 +89,8 @@ class InputChecks:
         """Measure an image.
 
         Args:
-            image: [H, W, 3] uint8 RGB, of at least one pixel; not changed.
-            now: seconds of a steady clock.
+            image: [H, W, 3] uint8 RGB with at least one pixel; not changed.
+            now: time in seconds of a steady clock.
         """
         green = image[:, :, 1]
         grid = _grid(green)
@@ -114,7 +114,7 @@ class InputChecks:
         return measures
 
     def latest(self, now: float) -> Measures | None:
-        """Return the measures of the latest image, None where the window is empty."""
+        """Return the measures of the latest image; None if the window is empty."""
         with self._lock:
             self._forget(now)
             return self._window[-1][1] if self._window else None
@@ -127,7 +127,7 @@ class InputChecks:
         sentences = []
         for check in ("black", "saturated", "frozen", "blurred"):
             figures = [found[check] for found in faults if check in found]
-            # Frozen needs no majority: it takes a run of images by itself.
+            # Frozen needs no majority: the check itself covers a run of images.
             if figures and (check == "frozen" and check in faults[-1]):
                 sentences.append(f"images are frozen ({figures[-1]})")
             elif len(figures) > SHARE * len(faults):

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when what is done can be kept."""
+"""Delays Ctrl-C until the finished work can be kept."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 
 class Interrupt:
-    """Notes Ctrl-C inside of a `with` block, and can hold it back until the block looks.
+    """Notes Ctrl-C inside a `with` block, and can hold it back until the block checks for it.
 
-    A second Ctrl-C raises KeyboardInterrupt in any case. Where Ctrl-C is ignored, as in a
-    background job, or in a thread that gets no signals, nothing changes.
+    A second Ctrl-C always raises KeyboardInterrupt. If Ctrl-C is ignored, as in a background job,
+    or if the thread gets no signals, nothing changes.
 
     Attributes:
         asked: whether Ctrl-C came.
     """
 
     def __init__(self, hold: bool) -> None:
-        """Take whether the first Ctrl-C is held back, or raises KeyboardInterrupt as usual."""
+        """Hold back the first Ctrl-C, or let it raise KeyboardInterrupt as usual."""
         self.asked = False
         self._hold = hold
         self._old: Any = None
 
     def __enter__(self) -> Interrupt:
-        """Take the signal's place."""
+        """Install the signal handler."""
         ours = threading.current_thread() is threading.main_thread()
         if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._old = signal.signal(signal.SIGINT, self._note)
@@ -37,7 +37,7 @@ class Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give it back."""
+        """Restore the old signal handler."""
         if self._old is not None:
             signal.signal(signal.SIGINT, self._old)
 

@@ -1,9 +1,9 @@
-"""Whether an ONNX file holds all of its weights itself, told from its bytes.
+"""Checks from its bytes whether an ONNX file holds all of its weights itself.
 
 A tensor may name another file that holds its data. Every library opens such a file, wherever it
-lies, and a hash of the ONNX file says nothing of its content. The vehicle has no `onnx` package, so
-this reads the protobuf encoding itself: fields as key and value, and of messages only those that
-lead to a tensor. Field numbers are those of onnx.proto.
+is, and a hash of the ONNX file does not cover its content. The vehicle has no `onnx` package, so
+this module reads the protobuf encoding itself: fields as key and value, and only the messages that
+lead to a tensor. Field numbers come from onnx.proto.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _INSIDE: dict[str, dict[int, str]] = {
 }  # fmt: skip
 _TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_DEPTH = 100  # of messages, as protobuf has it
+_MAX_DEPTH = 100  # of nested messages, as in protobuf
 _MAX_FIELDS = 2_000_000  # a graph of 10,000 nodes has 200,000
 
 
 class DamagedOnnxError(ValueError):
-    """Bytes that are no ONNX model."""
+    """Bytes that are not an ONNX model."""
 
 
 def external_tensor(path: Path) -> str | None:
-    """Return the name of the first tensor whose data lies in another file; None: there is none.
+    """Return the name of the first tensor whose data is in another file; None if there is none.
 
     Raises:
         OSError: if the file cannot be read.
-        DamagedOnnxError: if it is no ONNX file, or has millions of fields.
+        DamagedOnnxError: if it is not an ONNX file, or has millions of fields.
     """
     with path.open("rb") as file:
         if not path.stat().st_size:
@@ -72,7 +72,7 @@ class _Reader:
         return name if external else None
 
     def _read(self, begin: int, end: int) -> Iterator[tuple[int, int | slice]]:
-        """Yield number and value of each field: an integer, or where its bytes are."""
+        """Yield the number and value of each field: an integer, or the slice of its bytes."""
         while begin < end:
             self._fields += 1
             if self._fields > _MAX_FIELDS:

@@ -1,4 +1,4 @@
-"""Files and folders that commands write: what cannot be written is refused before the work."""
+"""Checks and writes the output files and folders of commands, so that they fail before the work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from magicfuse_ros.errors import MediaError
 
 
 def check_file(path: Path) -> None:
-    """Check that a file can be written; nothing is written.
+    """Check that a file can be written, without writing it.
 
     Raises:
-        MediaError: naming the file and the reason.
+        MediaError: if it cannot; the message names the file and the reason.
     """
     if path.is_dir():
         raise MediaError(f"cannot write '{path}': it is a folder; expected a file")
@@ -25,10 +25,10 @@ def check_file(path: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that files can be written into a folder, or that it can be made; nothing is written.
+    """Check that files can be written into a folder or that it can be made, without writing.
 
     Raises:
-        MediaError: naming the folder and the reason.
+        MediaError: if not; the message names the folder and the reason.
     """
     there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
     if not there.is_dir():
@@ -37,10 +37,10 @@ def check_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and check that files can be written into it.
+    """Make a folder and its parents, and check that files can be written into it.
 
     Raises:
-        MediaError: naming the folder and the reason.
+        MediaError: if not; the message names the folder and the reason.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,10 +50,10 @@ def make_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a full disk or a kill leaves the old one, or none, and no part.
+    """Write a text file as a whole: a full disk or a kill leaves the old file or none, not a part.
 
     Raises:
-        MediaError: naming the file and the reason.
+        MediaError: if that fails; the message names the file and the reason.
     """
     device = _is_device(path)
     path = path if device else path.resolve()  # a link stays a link
@@ -72,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _is_device(path: Path) -> bool:
-    """Return whether a path is there and no file, as /dev/stdout and pipes are."""
+    """Return whether a path exists but is not a regular file, such as /dev/stdout or a pipe."""
     return path.exists() and not path.is_file()
 
 

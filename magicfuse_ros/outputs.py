@@ -1,4 +1,4 @@
-"""What can come out of a frame, which of it a bundle has, and what it costs."""
+"""The outputs of a frame, which of them a bundle has, and what they cost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_outputs(outputs: Collection[Output], manifest: Manifest) -> None:
 
     Raises:
         BundleError: if it lacks one.
-        MagicFuseError: if there is no output of such a name.
+        MagicFuseError: if no output has that name.
     """
     available = available_outputs(manifest)
     for name in sorted(set(outputs).difference(available)):
@@ -47,7 +47,7 @@ def check_outputs(outputs: Collection[Output], manifest: Manifest) -> None:
 
 
 def computed_outputs(outputs: Collection[Output]) -> frozenset[Output]:
-    """Return what the networks make for these outputs.
+    """Return the outputs that the networks compute for these outputs.
 
     `thermal_uncertainty` is read from the decoded image of `thermal_estimate`, so the two share
     one decoder call.
@@ -56,7 +56,7 @@ def computed_outputs(outputs: Collection[Output]) -> frozenset[Output]:
 
 
 def network_calls(outputs: Collection[Output], steps: int) -> dict[NetworkName, int]:
-    """Return how often each network runs for one frame of K = `steps` with these outputs."""
+    """Return how often each network runs for one frame with K = `steps` and these outputs."""
     made = computed_outputs(outputs)
     mkf = bool(made & {"mag_image", "mask", "confidence"})
     return {
@@ -70,6 +70,6 @@ def network_calls(outputs: Collection[Output], steps: int) -> dict[NetworkName, 
 
 
 def frame_gflop(bundle: Bundle, outputs: Collection[Output], steps: int) -> float:
-    """Return the cost in GFLOP of one frame of K = `steps` with these outputs."""
+    """Return the cost in GFLOP of one frame with K = `steps` and these outputs."""
     specs = bundle.manifest.networks
     return sum(specs[n].gflop * calls for n, calls in network_calls(outputs, steps).items())

@@ -1,4 +1,4 @@
-"""Segmentation made visible: classes as colours over an image, and a legend."""
+"""Draws a segmentation: classes as colours over an image, and a legend."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_SCALE = 0.45
 _ROW = 22  # pixels
 _GAP = 6
-_WIDTH = 640  # of an image that the sizes above are for
+_WIDTH = 640  # image width that the sizes above are for
 _OPACITY = 0.75
-_LARGEST_SHARE = 4  # a legend that would cover more than one of so many parts is left out
+_LARGEST_SHARE = 4  # a legend that would cover more than 1/4 of the image is left out
 
 
 def overlay(
@@ -31,7 +31,7 @@ def overlay(
 
     Args:
         image: [H, W, 3] uint8 RGB.
-        mask: [H, W] uint8 class ids; an id without a class (255: unlabeled) leaves the image as is.
+        mask: [H, W] uint8 class ids; an id without a class (255: unlabeled) adds no colour.
         classes: the classes of the bundle.
         alpha: weight of the colour, 0 to 1.
 
@@ -58,10 +58,10 @@ def overlay(
 def with_legend(
     image: npt.NDArray[np.uint8], classes: Sequence[SemanticClass]
 ) -> npt.NDArray[np.uint8]:
-    """Draw the legend over the upper border, where a road scene has the sky.
+    """Draw the legend at the top, over the sky of a road scene.
 
     Args:
-        image: [H, W, 3] uint8 RGB; changed in place. One too small for a readable legend stays.
+        image: [H, W, 3] uint8 RGB; changed in place, unless it is too small for a readable legend.
         classes: the classes of the bundle.
 
     Returns:
@@ -77,7 +77,7 @@ def with_legend(
 
 @lru_cache(maxsize=4)
 def _scaled_legend(classes: tuple[SemanticClass, ...], width: int) -> npt.NDArray[np.uint8]:
-    """Return the legend of an image of that width, its letters as large as in one of 640."""
+    """Return the legend for an image of this width, with letters scaled from a width of 640."""
     scale = max(1.0, width / _WIDTH)
     strip = legend(classes, round(width / scale))
     size = (width, round(strip.shape[0] * scale))

@@ -1,6 +1,6 @@
-"""The parameters of the nodes: one schema each for the node, its YAML and its page in `docs/`.
+"""The parameters of the nodes: one schema per node for its YAML, its docs page and the node itself.
 
-`python -m magicfuse_ros.parameters` writes these files anew after a change here.
+After a change here, `python -m magicfuse_ros.parameters` rewrites these files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TABLE_END = "<!-- /parameters of {node} -->"
 
 
 class FuseParameters(BaseModel):
-    """Values are checked here; whether a bundle has them (steps) is checked by the fuser."""
+    """Checks the parameters of `fuse_node`; the fuser checks if the bundle has them (steps)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -80,12 +80,12 @@ class FuseParameters(BaseModel):
 
     @property
     def chosen_tau(self) -> float | None:
-        """The cap, 0 to 1, or None for the bundle's own."""
+        """The cap, 0 to 1; None means the bundle's own."""
         return self.tau if self.tau >= 0 else None
 
 
 class GroundParameters(BaseModel):
-    """Of `ground_cloud_node`; angles are radians, as everywhere in ROS."""
+    """The parameters of `ground_cloud_node`; angles are in radians, as everywhere in ROS."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -143,7 +143,7 @@ PAGES = {"fuse_node": "topics.md", "ground_cloud_node": "navigation.md"}  # in d
 
 @dataclass(frozen=True)
 class Parameter:
-    """One row of the schema."""
+    """One parameter of the schema."""
 
     name: str
     default: Value
@@ -155,14 +155,14 @@ class Parameter:
 
     @property
     def values(self) -> str:
-        """Say in words what is allowed; empty where everything is."""
+        """Describe the allowed values in words; empty if all are allowed."""
         if self.choices:
             return ", ".join(self.choices)
         return "" if self.minimum is None else f"{self.minimum} to {self.maximum}"
 
 
 def parameters(schema: type[BaseModel] = FuseParameters) -> list[Parameter]:
-    """Return a schema's rows in their order."""
+    """Return a schema's parameters in order."""
     rows = []
     for name, field in schema.model_fields.items():
         bounds: dict[str, int | float] = {}
@@ -185,7 +185,7 @@ def parameters(schema: type[BaseModel] = FuseParameters) -> list[Parameter]:
 
 
 def yaml(node: str = "fuse_node") -> str:
-    """Return the text of a node's file in `config/`: every parameter with default and meaning."""
+    """Return the text of a node's file in `config/`: each parameter with default and meaning."""
     rows = parameters(SCHEMAS[node])
     lines = [f"# Parameters of {node}, read when it is configured."]
     if any(row.live for row in rows):
@@ -209,7 +209,7 @@ def table(node: str = "fuse_node") -> str:
 
 
 def with_table(page: str, node: str) -> str:
-    """Return a page with the node's parameter table put between its two markers.
+    """Return a page with the node's parameter table inserted between its two markers.
 
     Raises:
         ValueError: if a marker is missing.

@@ -1,4 +1,4 @@
-"""The noise schedule and the DDIM grids, in numpy: shared by the vehicle and the training package.
+"""The noise schedule and the DDIM grids in numpy, shared by the vehicle and the training package.
 
     symbol            here            meaning
     T                 train_steps     number of noise levels
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Schedule(BaseModel):
-    """A noise schedule as it is stored in presets and bundles."""
+    """A noise schedule as stored in presets and bundles."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +56,7 @@ class Schedule(BaseModel):
     def leading_timesteps(self, steps: int) -> list[int]:
         """Return K falling time steps that end at 0 (arXiv 2305.08891, "leading").
 
-        The published networks' grid: 960, 920, ... 0 for K = 25.
+        This is the grid of the published networks: 960, 920, ... 0 for K = 25.
 
         Raises:
             ValueError: if `steps` is not in 1 .. T.
@@ -68,7 +68,7 @@ class Schedule(BaseModel):
 
 @dataclass(frozen=True)
 class Step:
-    """One DDIM step, with both of its ends explicit."""
+    """One DDIM step, with both ends explicit."""
 
     t: int
     abar_t: float
@@ -76,7 +76,7 @@ class Step:
 
 
 def ddim_steps(schedule: Schedule, timesteps: list[int]) -> list[Step]:
-    """Pair every time step with the next one; after the last, alpha-bar is 1 (no noise left).
+    """Pair every time step with the next; after the last one alpha-bar is 1 (no noise left).
 
     Raises:
         ValueError: if `timesteps` is empty, not strictly falling, or outside 0 .. T-1.

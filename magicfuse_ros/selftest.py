@@ -1,7 +1,7 @@
-"""Compares a backend with the CPU: every network by itself, then the whole frame.
+"""Compares a backend with the CPU: every network on its own, then the whole frame.
 
-A GPU's engine may load and run and still be wrong: of a driver, of a precision, of a library's
-release that nobody has tried. The reference is the same bundle in float32 on a CPU library.
+A GPU engine may load and run and still give wrong results, because of a driver, a precision or an
+untested library release. The reference is the same bundle in float32 on a CPU library.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a precision must reach.
+    """The requirements for a precision.
 
     Attributes:
-        db: least signal to noise ratio of an output, the signal being the reference's range.
-        labels: least part, 0 to 1, of the pixels that have the reference's class.
+        db: lowest allowed signal-to-noise ratio of an output; the signal is the reference's range.
+        labels: lowest allowed fraction, 0 to 1, of pixels with the reference's class.
     """
 
     db: float
     labels: float
 
 
-# nano on a CPU gives 94 dB in float32, 62 with a half body and 45 in int8; a wrong layer under 30.
+# nano on a CPU reaches 94 dB in float32, 62 with a float16 body and 45 in int8; a wrong layer gives
+# less than 30.
 LIMITS: dict[Precision, Limits] = {
     "fp32": Limits(70, 0.999),
     "fp16": Limits(45, 0.99),
@@ -58,11 +59,11 @@ class Row:
 
     Attributes:
         what: a network, or "frame".
-        db: of the worst output; infinite where all are equal.
-        worst: the name of that output.
-        labels: part of the pixels with the reference's class; None without classes.
-        ms: of a call, in the median.
-        passed: whether both are within the limits.
+        db: decibels of the worst output; infinite if all are equal.
+        worst: name of that output.
+        labels: fraction of pixels with the reference's class; None without classes.
+        ms: median time of a call.
+        passed: whether `db` and `labels` are within the limits.
     """
 
     what: str
@@ -74,7 +75,7 @@ class Row:
 
 
 def reference_for(name: str) -> Backend:
-    """Return a CPU backend in float32 to compare backend `name` with: another library.
+    """Return a float32 CPU backend of another library, as the reference for backend `name`.
 
     Raises:
         BackendError: if none is installed.
@@ -91,7 +92,7 @@ def reference_for(name: str) -> Backend:
 
 
 def check(bundle: Bundle, backend: Backend, reference: Backend) -> list[Row]:
-    """Compare all networks, then a whole frame, on a drawn street.
+    """Compare all networks and then a whole frame on a drawn street.
 
     Raises:
         MagicFuseError: if a network cannot be loaded or run.
@@ -118,7 +119,7 @@ def check(bundle: Bundle, backend: Backend, reference: Backend) -> list[Row]:
 
 
 class _Watched:
-    """A backend that keeps inputs and outputs of the first call of each network."""
+    """A backend that keeps the inputs and outputs of each network's first call."""
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.calls: dict[NetworkName, tuple[Arrays, Arrays]] = {}
@@ -129,7 +130,7 @@ class _Watched:
         return getattr(self._backend, name)
 
     def join(self, *given: object) -> None:
-        """Join nothing: each network is to be seen."""
+        """Join nothing, so that each network can be watched."""
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Load a network, see `Backend.load`."""
@@ -148,7 +149,7 @@ class _Watched:
 
 
 def _call_ms(backend: Backend, network: Network, tensors: Mapping[str, Tensor]) -> float:
-    """Return the time of one call among many; the device may be queueing them."""
+    """Return the time of one call, averaged over many, because the device may queue them."""
     for _ in range(WARM_UP):
         outputs = network(tensors)
     start = backend.stamp()
@@ -170,9 +171,9 @@ def _row(what: str, actual: Arrays, expected: Arrays, ms: float, limits: Limits)
 
 
 def decibels(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Return 20 log10 of the reference's range over the RMS difference; 255 is uint8's range.
+    """Return 20 log10 of the reference's range over the RMS difference; for uint8 the range is 255.
 
-    Minus infinity where something is not finite, infinity where all is equal.
+    Return minus infinity if a value is not finite, and infinity if all values are equal.
     """
     wanted = expected.astype(np.float64)
     difference = actual.astype(np.float64) - wanted

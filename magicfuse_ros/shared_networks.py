@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TypeAlias
 
 import numpy as np
@@ -12,10 +13,13 @@ import numpy.typing as npt
 from magicfuse_ros.backends import Choice, select
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.outputs import Output
 from magicfuse_ros.sampler import Sample, Sampler
 from magicfuse_ros.turns import Seat, Turns
+
+_WORKS_S = 5.0  # since the last result of networks that work
 
 # What makes networks the same: all that the bundle says of them, and how they are computed.
 _Key: TypeAlias = tuple[str, str, str, int]
@@ -69,10 +73,12 @@ class SharedNetworks:
     def reload(self, lease: Lease, bundle: Bundle) -> None:
         """Load networks anew for all who use them, unless another one has just done so.
 
-        If another bundle is on the disk by now, only this camera gets it.
+        If another bundle is on the disk by now, only this camera gets it. A camera that fails for
+        a reason of its own must not take the time of the others again and again: while the networks
+        work for another camera, they are loaded anew only once until they work for this one.
 
         Raises:
-            MagicFuseError: if that fails; the networks stay as they were.
+            MagicFuseError: if that fails, or would be in vain; the networks stay as they were.
         """
         with self._loading:
             loaded = lease.loaded
@@ -81,7 +87,12 @@ class SharedNetworks:
                 if not self._join(lease, key):
                     self._load(lease, key, bundle, loaded.backend)
             elif loaded.sampler is lease.used:
+                with self._lock:
+                    works = [one.name for one in loaded.users if one is not lease and one.works]
+                if works and (lease.reloads or not lease.failed):
+                    raise MagicFuseError(f"they work for {', '.join(works)}")
                 loaded.sampler = self._sampler(lease, bundle, loaded.backend)
+                lease.reloads += 1
 
     def free(self, lease: Lease) -> None:
         """Free the networks if nobody else uses them."""
@@ -134,6 +145,8 @@ class Lease:
         key: what the networks are.
         loaded: the networks, while they are leased.
         used: by the latest image.
+        failed: whether they failed with it.
+        reloads: how often they were loaded anew since they worked for this camera.
     """
 
     loaded: _Loaded
@@ -143,12 +156,21 @@ class Lease:
         self.key = key
         self.seat = seat
         self.used: Sampler | None = None
+        self.failed = False
+        self.reloads = 0
+        self._worked: float | None = None
         self._shared = shared
 
     @property
     def backend(self) -> Backend:
         """What the networks run on."""
         return self.loaded.backend
+
+    @property
+    def works(self) -> bool:
+        """Whether a result came lately, and nothing has failed since."""
+        recent = self._worked is not None and monotonic() - self._worked < _WORKS_S
+        return recent and not self.failed
 
     def sample(
         self, image: npt.NDArray[np.uint8], outputs: frozenset[Output], steps: int, tau: float
@@ -158,8 +180,9 @@ class Lease:
         `stages_ms` has `waiting`, too: the milliseconds until the turn came.
         """
         with self.seat.turn() as waited:
-            self.used = self.loaded.sampler
+            self.used, self.failed = self.loaded.sampler, True
             sample = self.used.sample(image, outputs, steps, tau)
+        self.failed, self.reloads, self._worked = False, 0, monotonic()
         sample.stages_ms["waiting"] = 1e3 * waited
         return sample
 

@@ -1,6 +1,6 @@
-"""The decoded image of the thermal stream: the estimate in it, and how sure the estimate is.
+"""Reads the thermal estimate and its uncertainty from the decoded image of the thermal stream.
 
-The estimate is the luma of that image. Where the bundle has `thermal_uncertainty`, it is the red
+The estimate is the luma of that image. If the bundle has `thermal_uncertainty`, it is the red
 channel, and the blue channel codes the scale of the estimate's error: see `ThermalUncertainty`.
 """
 
@@ -23,20 +23,20 @@ class ThermalReader:
     """Reads the thermal outputs from the decoded image."""
 
     def __init__(self, coding: ThermalUncertainty | None) -> None:
-        """Take how the bundle codes the scale of the error; None: it does not."""
+        """Take the bundle's coding of the error scale; None if it has none."""
         self._deviations = None if coding is None else standard_deviations(coding)
 
     def __call__(
         self, image: npt.NDArray[np.uint8], outputs: Collection[Output]
     ) -> dict[str, npt.NDArray[np.uint8]]:
-        """Return those of `thermal_estimate` and `thermal_uncertainty` that are in `outputs`.
+        """Return `thermal_estimate` and `thermal_uncertainty`, as far as they are in `outputs`.
 
         Args:
             image: [H, W, 3] uint8, as decoded.
-            outputs: with `thermal_uncertainty` only where the bundle has it.
+            outputs: may contain `thermal_uncertainty` only if the bundle has it.
 
         Returns:
-            By output: [H, W] uint8, gray levels 0 to 255.
+            A [H, W] uint8 image per output, gray levels 0 to 255.
         """
         found: dict[str, npt.NDArray[np.uint8]] = {}
         if "thermal_estimate" in outputs:
@@ -44,7 +44,7 @@ class ThermalReader:
             gray = cv2.extractChannel(image, _RED) if coded else _luma(image)
             found["thermal_estimate"] = np.asarray(gray, np.uint8)
         if "thermal_uncertainty" in outputs:
-            assert self._deviations is not None  # `check_outputs` refuses it otherwise
+            assert self._deviations is not None  # `check_outputs` rejects it otherwise
             codes = cv2.extractChannel(image, _BLUE)
             found["thermal_uncertainty"] = np.asarray(cv2.LUT(codes, self._deviations), np.uint8)
         return found

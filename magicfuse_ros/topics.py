@@ -1,4 +1,4 @@
-"""The topics of `fuse_node`: what the node publishes, and what bags of its outputs hold."""
+"""The topics that `fuse_node` publishes and that bags of its outputs hold."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ImageTopic:
     """One image topic.
 
     Attributes:
-        name: below the node's.
-        needs: what of a fused frame it is made of.
-        pixels: makes it, RGB [H, W, 3] or gray [H, W], uint8; the frame must have what it needs.
+        name: name below the node's name.
+        needs: the outputs of a fused frame that it needs.
+        pixels: returns its image, RGB [H, W, 3] or gray [H, W], uint8; the frame must have `needs`.
     """
 
     name: str
@@ -59,5 +59,5 @@ IMAGE_TOPICS = (
 
 
 def image_topics(outputs: Collection[Output]) -> list[ImageTopic]:
-    """Return the image topics that can be made of these outputs."""
+    """Return the image topics that can be made from these outputs."""
     return [topic for topic in IMAGE_TOPICS if topic.needs.issubset(outputs)]

@@ -1,4 +1,4 @@
-"""JSON that may come from anywhere, read in bounded time and memory."""
+"""Parses JSON from untrusted sources in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ MAX_DEPTH = 32  # of lists and objects
 
 
 def parse(text: str) -> Any:
-    """Return what a JSON text says; the caller has checked its length.
+    """Parse a JSON text; the caller must check its length.
 
     Raises:
-        ValueError: if it is not JSON, nested more than `MAX_DEPTH` deep, or has text that is no
-            Unicode, which nothing could print.
+        ValueError: if it is not JSON, is nested more than `MAX_DEPTH` deep, or contains text that
+            is not valid Unicode, which nothing could print.
     """
     too_deep = ValueError(f"it is nested more than {MAX_DEPTH} deep")
     try:
@@ -37,5 +37,5 @@ def _inside(value: Any) -> list[Any]:
 
 
 def shortened(text: str, limit: int = 300) -> str:
-    """Return a text that may repeat what was read, cut to what a log line holds."""
+    """Return a text, which may quote untrusted input, cut to the length of a log line."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,7 +1,7 @@
-"""How the graphs of a bundle fit together, checked before the first frame.
+"""Checks how the graphs of a bundle fit together, before the first frame.
 
-An input that the sampler does not itself provide is the encoder output of that name. The encoder
-may take `noise`, with as many channels at the latent size as its graph wants.
+If the sampler does not provide an input itself, the encoder output of that name does. The encoder
+may take `noise` of the latent size, with as many channels as its graph has.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def latent_shape(manifest: Manifest) -> tuple[int, int, int, int]:
 
 
 def noise_shape(manifest: Manifest) -> tuple[int, int, int, int] | None:
-    """Return the shape [1, N, h, w] of the noise that the encoder takes; None: it takes none."""
+    """Return the shape [1, N, h, w] of the noise that the encoder takes; None if it takes none."""
     for tensor in manifest.networks["encoder"].inputs:
         if tensor.name == "noise":
             channels = tensor.shape[1] if len(tensor.shape) == 4 else 1
@@ -44,11 +44,11 @@ def noise_shape(manifest: Manifest) -> tuple[int, int, int, int] | None:
 
 
 def wire(manifest: Manifest) -> dict[NetworkName, tuple[str, ...]]:
-    """Return the names of each network's inputs, all of which the sampler can supply.
+    """Return the input names of each network; the sampler can supply all of them.
 
     Raises:
-        BundleError: if an input has no supplier, an output that the sampler reads is missing, or
-            a tensor's dtype or shape is not the one that its name stands for.
+        BundleError: if an input has no source, an output that the sampler reads is missing, or a
+            tensor's dtype or shape is not the one expected for its name.
     """
     known = _known_tensors(manifest)
     encoded = {t.name: t for t in manifest.networks["encoder"].outputs}

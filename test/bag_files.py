@@ -1,4 +1,4 @@
-"""Bags in the states in which recorders leave them: MCAP record by record, SQLite with a -wal."""
+"""Bags as recorders leave them: MCAP record by record, SQLite with a -wal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPRESSORS = {"": bytes, "zstd": zstd.compress, "lz4": lz4.frame.compress}
 
 
 class Definition(NamedTuple):
-    """A channel beside those of the messages: nothing is ever recorded on it."""
+    """An extra channel without any messages."""
 
     topic: str
     msgtype: str
@@ -36,15 +36,15 @@ def mcap(
     others: Sequence[Definition] = (),
     footer: bool = True,
 ) -> bytes:
-    """Return an MCAP file with the messages in the order that they are given in.
+    """Return an MCAP file with the messages in the given order.
 
     Args:
         messages: topic, recording time and message.
-        chunk: messages in a chunk; 0: no chunks, as with the profile fastwrite.
-        compression: of the chunks: zstd, lz4 or none.
-        index: whether an index of its messages follows each chunk.
-        others: further channels.
-        footer: whether the recorder came to its end.
+        chunk: messages per chunk; 0: no chunks, as with the profile fastwrite.
+        compression: compression of the chunks: zstd, lz4 or none.
+        index: whether each chunk is followed by an index of its messages.
+        others: extra channels.
+        footer: whether the recorder closed the file.
     """
     messages = list(messages)
     kinds = {topic: message.__msgtype__ for topic, _, message in messages}
@@ -96,7 +96,7 @@ def _text(value: str) -> bytes:
 
 
 def in_wal(file: Path, rows: int) -> None:
-    """Move the last `rows` messages of a .db3 into a -wal beside it, as of a killed recorder."""
+    """Move the last `rows` messages of a .db3 into a -wal beside it, as a killed recorder does."""
     wal = Path(f"{file}-wal")
     writer = sqlite3.connect(file)
     last = "SELECT id, topic_id, timestamp, data FROM messages ORDER BY id DESC LIMIT ?"
@@ -108,6 +108,6 @@ def in_wal(file: Path, rows: int) -> None:
     writer.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", moved)
     writer.commit()
     left = file.read_bytes(), wal.read_bytes()
-    writer.close()  # SQLite tidies up, which a kill would not
+    writer.close()  # SQLite cleans up here; a kill would not
     file.write_bytes(left[0])
     wal.write_bytes(left[1])

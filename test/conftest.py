@@ -10,29 +10,29 @@ from tiny_bundle import UNCERTAINTY, add_int8, build
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what tests start: a shell's background jobs ignore it, and so would they."""
+    """Let Ctrl-C reach the tests' child processes: background jobs of a shell ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _own_engine_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: MonkeyPatch) -> None:
-    """Keep tests off the user's built engines, and off each other's."""
+    """Keep tests from using the user's built engines or each other's."""
     monkeypatch.setenv("MAGICFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny bundle; tests that change it copy it first."""
+    """Folder of the tiny bundle; tests that modify it copy it first."""
     return build(tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_uncertain_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny bundle that has `thermal_uncertainty`; tests that change it copy it."""
+    """Folder of the tiny bundle with `thermal_uncertainty`; tests that modify it copy it first."""
     return build(tmp_path_factory.mktemp("bundles") / "uncertain", UNCERTAINTY)
 
 
 @pytest.fixture(scope="session")
 def tiny_int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny bundle with int8 graphs; tests that change it copy it first."""
+    """Folder of the tiny bundle with int8 graphs; tests that modify it copy it first."""
     return add_int8(build(tmp_path_factory.mktemp("bundles") / "int8"))

@@ -1,7 +1,7 @@
-"""A stand-in for libcudart with the host's memory on both sides, and what tests queue on it.
+"""A stand-in for libcudart with host memory on both sides, and the work that tests queue on it.
 
-Work runs only when the stream is waited for, as late as a GPU may run it; captured work only when
-its graph is launched.
+Work runs only when the stream is synchronised, which is as late as a GPU may run it. Captured work
+runs only when its graph is launched.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ STREAM = 7
 
 
 def copy_on_device(device: Device, target: int, source: int, nbytes: int) -> None:
-    """Queue what stands for a network's work, on a GPU or on what stands in for one."""
+    """Queue a substitute for a network's work, on a GPU or on the stand-in."""
     arguments = (target, source, nbytes, cudart.COPY_ON_DEVICE, device.stream)
     device.call("cudaMemcpyAsync", *arguments)
 
 
 class _Function:
-    """A C function, as ctypes has it: it takes as many arguments as it was declared with."""
+    """A C function as ctypes has it: it checks the declared number of arguments."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -46,7 +46,7 @@ class _Function:
     def __call__(self, *arguments: Any) -> Any:
         assert len(arguments) == len(self.argtypes)
         for argument, kind in zip(arguments, self.argtypes, strict=True):
-            kind.from_param(argument)  # raises where ctypes would
+            kind.from_param(argument)  # raises like ctypes
         return self._function(*arguments)
 
 
@@ -57,10 +57,10 @@ def _set(out: Any, value: Any) -> int:
 
 
 class Library:
-    """As much of libcudart as the package uses. `broken` is the status of every call from then on.
+    """The part of libcudart that the package uses. `broken` becomes the status of every later call.
 
     Attributes:
-        memory: the allocated buffers by their address.
+        memory: the allocated buffers by address.
     """
 
     def __init__(self) -> None:

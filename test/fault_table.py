@@ -1,7 +1,7 @@
-"""The table of faults in docs/faults.md, made from a run of the tests that are marked with `fault`.
+"""Writes the table of faults in docs/faults.md from a run of the tests marked with `fault`.
 
-python test/fault_table.py          runs them and writes the table, if all pass
-python test/fault_table.py --check  runs nothing; fails if the table is not that of the tests
+python test/fault_table.py          runs them and writes the table if all pass
+python test/fault_table.py --check  runs nothing; fails if the table does not match the tests
 
 A test is marked with `@pytest.mark.fault(fault, what the node does)`.
 """
@@ -21,10 +21,10 @@ END = "<!-- /faults -->"
 
 
 class Collector:
-    """A pytest plugin that notes the marked tests.
+    """A pytest plugin that collects the marked tests.
 
     Attributes:
-        rows: (fault, what the node does) and the tests of it, in the order of the tests.
+        rows: (fault, what the node does) and its tests, in the order of the tests.
     """
 
     def __init__(self) -> None:
@@ -47,14 +47,14 @@ class Collector:
 
 
 def with_table(page: str, table: str) -> str:
-    """Return a page with the table put between its two markers."""
+    """Return a page with the table inserted between its two markers."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{table}{END}{after}"
 
 
 def arguments(check: bool) -> Iterator[str]:
-    """Yield what pytest is called with."""
+    """Yield the arguments of pytest."""
     yield from ("-m", "fault", "-q", "-p", "no:cacheprovider", str(ROOT / "test"))
     yield f"--ignore={ROOT / 'test' / 'training'}"
     if check:
@@ -62,7 +62,7 @@ def arguments(check: bool) -> Iterator[str]:
 
 
 def main(check: bool) -> int:
-    """Return the exit code: 0 if the tests pass and, with `check`, the table is theirs."""
+    """Return the exit code: 0 if the tests pass and, with `check`, the table matches them."""
     collector = Collector()
     if code := pytest.main(list(arguments(check)), plugins=[collector]):
         return int(code)

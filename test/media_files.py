@@ -1,4 +1,4 @@
-"""Small pictures, videos and bags that the tests make for themselves."""
+"""Makes small pictures, videos and bags for the tests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def header(stamp_ns: int) -> Any:
 
 
 def image_message(image: Image, stamp_ns: int, encoding: str = "bgr8") -> Any:
-    """A sensor_msgs/Image whose data is bgr8, whatever `encoding` says."""
+    """A sensor_msgs/Image with bgr8 data, whatever `encoding` says."""
     height, width, step, data = encode_bgr8(image)
     kind = TYPES.types["sensor_msgs/msg/Image"]
     return kind(header(stamp_ns), height, width, encoding, 0, step, data)

@@ -1,4 +1,4 @@
-"""Bags for the tests of replay, and what is in bags."""
+"""Writes bags for the replay tests, and reads bags."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from media_files import (
 
 START = 1_700_000_000 * SECOND
 PERIOD = SECOND // 10
-LATENCY = 5_000_000  # from a stamp to its recording
+LATENCY = 5_000_000  # from a stamp to its recording time
 CAMERA = "/camera/image_raw"
 
 
@@ -49,9 +49,9 @@ def drive(
     info: bool = False,
     broken: Sequence[int] = (),
 ) -> Path:
-    """Write a bag of a camera; a `suffix` such as .png makes the images compressed ones.
+    """Write a bag of a camera; with a `suffix` such as .png, the images are compressed.
 
-    The frames in `broken` have an encoding or format that nobody knows.
+    The frames in `broken` have an unknown encoding or format.
     """
     messages: list[Message] = []
     for i, stamp in enumerate(stamps(count)):
@@ -70,7 +70,7 @@ def drive(
 
 
 def camera_info(stamp_ns: int, focal: float) -> Any:
-    """A sensor_msgs/CameraInfo with that focal length."""
+    """A sensor_msgs/CameraInfo with the given focal length."""
     roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     k = np.array([focal, 0, 48, 0, focal, 32, 0, 0, 1], np.float64)
     p = np.zeros(12)

@@ -1,4 +1,4 @@
-"""Drives a node in a child process over DDS, on a domain of its own."""
+"""Drives a node in a child process over DDS, in a domain of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sensor_msgs.msg import Image
 from magicfuse_ros.image_codec import encode_bgr8
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 60.0  # for what must happen in the end; a busy machine may stall for seconds
+TIMEOUT_S = 60.0  # for events that must happen eventually; a busy machine may stall for seconds
 CAMERA = "/camera/image_raw"
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -45,7 +45,7 @@ _nanoseconds = itertools.count(7)
 
 @dataclass(frozen=True)
 class Resources:
-    """What a process has of the machine."""
+    """The resources that a process uses."""
 
     rss_mb: float
     threads: int
@@ -53,7 +53,7 @@ class Resources:
 
 
 class Domain:
-    """A ROS domain that no other rig on this machine has, until it is freed."""
+    """A ROS domain that no other rig on this machine uses until it is released."""
 
     def __init__(self) -> None:
         folder = Path(tempfile.gettempdir())
@@ -71,7 +71,7 @@ class Domain:
 
 
 class Rig:
-    """A `fuse_node` in `/front` that listens to `/camera/image_raw`, and a client of it."""
+    """A `fuse_node` in `/front` that subscribes to `/camera/image_raw`, and a client of it."""
 
     name = "/front/fuse_node"
     command: tuple[str, ...] = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node")
@@ -98,7 +98,7 @@ class Rig:
         }
         os.environ.update(local)  # rclpy in this process must find the child
         self._log = (folder / f"node_{domain}.txt").open("w+")
-        # What launch_ros runs for fuse.launch.py, the path of the executable aside.
+        # The command of launch_ros for fuse.launch.py, apart from the path of the executable.
         namespace, _, node = self.name.rpartition("/")
         arguments = ["-r", f"__node:={node}", "-r", f"__ns:={namespace}"]
         arguments += ["--params-file", str(ROOT / "config" / self.config)]
@@ -131,7 +131,7 @@ class Rig:
         )
 
     def spin_until(self, done: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:
-        """Handle messages until `done`; False where it did not happen in time."""
+        """Handle messages until `done`; return False if it does not become true in time."""
         end = time.monotonic() + timeout_s
         while not done():
             if time.monotonic() > end:
@@ -140,7 +140,7 @@ class Rig:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Handle messages for a time."""
+        """Handle messages for some time."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
@@ -164,17 +164,17 @@ class Rig:
         return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
 
     def sync(self) -> None:
-        """Wait until the node has come to all that this client did before.
+        """Wait until the node has processed everything that this client did before.
 
-        It knows what was subscribed to, unsubscribed from and advertised, and has taken the
-        message that was sent last. DDS tells a participant of the other's topics in the order in
-        which they were made, so a node that answers a client made just now knows all others. It
-        takes messages before service calls.
+        It knows of all subscriptions, cancelled subscriptions and publishers, and has taken the
+        last message. DDS announces a participant's topics to another participant in the order in
+        which they were made. A node that answers a client made just now therefore knows of all
+        earlier ones. It takes messages before service calls.
         """
         client = self.node.create_client(GetState, f"{self.name}/get_state")
         try:
             assert self.spin_until(client.service_is_ready), self.output()
-            # An answer to a client that the node does not know yet is lost.
+            # The answer is lost if the node does not know the client yet.
             assert self.spin_until(lambda: self._answers(client)), self.output()
         finally:
             self.node.destroy_client(client)
@@ -183,7 +183,7 @@ class Rig:
         return self.spin_until(client.call_async(GetState.Request()).done, 1.0)
 
     def activate(self) -> None:
-        """Bring the node to active, with the camera connected."""
+        """Activate the node, with the camera connected."""
         self.activate_for(self.camera)
 
     def activate_for(self, *publishers: Any) -> None:
@@ -199,7 +199,7 @@ class Rig:
         self.sync()
 
     def connect_camera(self) -> None:
-        """Publish camera images anew, after the publisher was destroyed."""
+        """Publish camera images again after the publisher was destroyed."""
         self.camera = self.node.create_publisher(Image, CAMERA, RELIABLE)
         assert self.spin_until(lambda: self.camera.get_subscription_count() > 0)
         self.sync()
@@ -227,7 +227,7 @@ class Rig:
         return client
 
     def subscribe(self, topic: str, message_type: Any = Image, qos: QoSProfile = RELIABLE) -> Any:
-        """Return the list that fills with the messages, once both sides know of each other."""
+        """Return the list that collects the messages, once both sides know of each other."""
         messages: list[Any] = []
         subscription = self.node.create_subscription(
             message_type, f"{self.name}/{topic}", messages.append, qos
@@ -244,17 +244,17 @@ class Rig:
         self.sync()
 
     def next_diagnostics(self) -> dict[str, str]:
-        """Return a report that was made after this call began, by a node in real time."""
+        """Return a report made after this call began, from a node in real time."""
         began = time.time_ns()
         assert self.spin_until(lambda: self._newest_report_ns >= began), self.output()
         return self.diagnostics[-1]
 
     def says(self, words: str) -> bool:
-        """Wait until the node's diagnostics say something."""
+        """Wait until the node's diagnostics contain the given values."""
         return self.spin_until(lambda: any(words in r["message"] for r in self.diagnostics[-1:]))
 
     def counts(self) -> dict[str, int]:
-        """Return the node's counters of images once no image is in work.
+        """Return the node's counters of images once no image is in progress.
 
         They must add up then: an image that is never counted is an error.
         """
@@ -273,7 +273,7 @@ class Rig:
         return latest()
 
     def new_counts(self, before: Mapping[str, int]) -> dict[str, int]:
-        """Return by how much the counters have grown."""
+        """Return the growth of the counters."""
         return {name: count - before[name] for name, count in self.counts().items()}
 
     def resources(self) -> Resources:
@@ -285,7 +285,7 @@ class Rig:
         return self._log.read()
 
     def end(self, number: signal.Signals = signal.SIGINT, times: int = 1) -> int:
-        """Send the signal so many times, 20 ms apart, and return the exit code."""
+        """Send the signal several times, 20 ms apart, and return the exit code."""
         for _ in range(times):
             if self.process.poll() is None:
                 self.process.send_signal(number)
@@ -309,7 +309,7 @@ class Rig:
 def image(stamp: int = 1, size: tuple[int, int] = (64, 96), value: int = 90) -> Image:
     """Return a bgr8 camera message of (rows, columns) with a gradient.
 
-    Its stamp is `stamp` seconds and a few nanoseconds, newer than that of any image before.
+    Its stamp is `stamp` seconds and a few nanoseconds, and later than that of any earlier image.
     """
     rows, columns = size
     pixels = np.full((rows, columns, 3), value, np.uint8)

@@ -1,4 +1,4 @@
-"""Nodes that bring themselves to active."""
+"""Nodes that activate themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from ros_rig import Rig
 
-# A node that does not wait so long for its next attempt.
+# A node with a short delay before its next attempt.
 IMPATIENT = """
 from magicfuse_ros.ros import autostart, {node}
 autostart.RETRY_S = 0.3
@@ -47,11 +47,11 @@ def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) ->
         active = "waiting for images"
         assert rig.spin_until(lambda: active in rig.output()), rig.output()
         assert rig.state() == "active"
-        assert rig.output().count("configuration failed") == 1  # not every time
+        assert rig.output().count("configuration failed") == 1  # only once
 
         assert rig.transition("deactivate")
         rig.wait(1.0)
-        assert rig.state() == "inactive"  # what the user does lasts
+        assert rig.state() == "inactive"  # the user's action lasts
         assert rig.end() == 0, rig.output()
     finally:
         rig.close()

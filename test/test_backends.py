@@ -119,7 +119,7 @@ def test_outputs_outlive_the_next_call_and_downloads_outlive_every_call(
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinities here")
 def test_openvino_keeps_no_thread_to_a_core(tiny_bundle: Path) -> None:
-    """Pinned, two nodes of one thread each would share the first core."""
+    """Two pinned nodes of one thread each would share the first core."""
     bundle = Bundle.load(tiny_bundle)
     spec = bundle.manifest.networks["mkf"]
     backend = backends.select("openvino", threads=1)
@@ -134,7 +134,7 @@ def test_openvino_keeps_no_thread_to_a_core(tiny_bundle: Path) -> None:
     def watch() -> None:
         while not done.is_set():
             for task in os.listdir("/proc/self/task"):
-                with suppress(OSError):  # it has ended
+                with suppress(OSError):  # it has exited
                     seen.append(os.sched_getaffinity(int(task)))
 
     watching = threading.Thread(target=watch)
@@ -275,7 +275,7 @@ def test_a_precision_that_a_backend_has_not_is_refused(monkeypatch: pytest.Monke
 
 
 def gpu_with(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    """Let there be a GPU with TensorRT, for which an engine is missing for a reason."""
+    """Simulate a GPU with TensorRT whose engine is missing for a given reason."""
     monkeypatch.setattr(backends, "missing_device", lambda: "")
     module = ModuleType("magicfuse_ros.backends.tensorrt")
     module.__dict__["missing_engine"] = lambda bundle, precision: missing
@@ -382,7 +382,7 @@ def test_openvino_loads_what_was_built_and_computes_the_same(
     change(cache.store(key, engine))
 
     backend = backends.select("openvino", threads=1)
-    path = bundle.path("mkf") if warning else tiny_bundle / "absent.onnx"  # not read on a hit
+    path = bundle.path("mkf") if warning else tiny_bundle / "absent.onnx"  # not read on a cache hit
     outputs = call(backend, path, spec, inputs)
     for name, value in expected.items():
         np.testing.assert_array_equal(outputs[name], value)
@@ -390,7 +390,7 @@ def test_openvino_loads_what_was_built_and_computes_the_same(
 
 
 class Watched:
-    """Counts what a builder tells its monitor; asks it to stop after `patience` steps."""
+    """Records what a builder tells its monitor; asks it to stop after `patience` steps."""
 
     def __init__(self, patience: int | None = None) -> None:
         self.cancelled = False

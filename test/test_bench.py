@@ -39,7 +39,7 @@ def job(folder: Path, backend: str, precision: Precision = "fp32") -> Job:
 
 @pytest.fixture(scope="module")
 def report(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Two backends at two sizes, and a precision that the tiny bundle does not have."""
+    """Two backends at two sizes, and a precision that the tiny bundle lacks."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
     result = bench(
         tiny_bundle, "--backend", "openvino", "onnxruntime", "--precision", "fp32", "fp16",
@@ -97,7 +97,7 @@ def test_the_first_round_alone_tells_the_memory(tiny_bundle: Path) -> None:
         for _ in range(2):
             worker.run(1)
         first, second = worker.rounds
-        assert first.rss_mb < second.rss_mb  # OpenVINO and the convolutions are there now
+        assert first.rss_mb < second.rss_mb  # OpenVINO and the convolutions are loaded now
         assert summarise(worker).rss_mb == pytest.approx(first.rss_mb, abs=0.1)
 
 
@@ -173,7 +173,7 @@ def test_a_gpu_has_a_peak_of_its_own_and_is_named_in_the_report(tiny_bundle: Pat
 
 def test_the_peak_is_one_that_a_cpu_can_have() -> None:
     gflops = ConvolutionPeak(threads=1).measure(repeats=1)
-    assert 0.05 < gflops < 500  # a core of today: at most 2 x 2 x 16 flop at 5 GHz
+    assert 0.05 < gflops < 500  # a current core: at most 2 x 2 x 16 flop at 5 GHz
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_numbers_out_of_range_are_refused(tiny_bundle: Path) -> None:
 
 
 class Turns:
-    """Stands in for a worker whose process fails in a given round."""
+    """A substitute for a worker whose process fails in a given round."""
 
     def __init__(self, tiny: Job, fails_in: int, error: BaseException) -> None:
         self.job, self.fails_in, self.error = tiny, fails_in, error

@@ -1,4 +1,4 @@
-"""`magicfuse build` as a user meets it."""
+"""`magicfuse build` from a user's view."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from magicfuse_ros.engine_cache import EngineCache, EngineManifest, Precision
 
 
 class Library:
-    """A builder whose engines say of what they are made."""
+    """A builder whose engines tell what they are made of."""
 
     name = "tensorrt_rtx"
     version = "1.0"
@@ -183,4 +183,4 @@ def test_openvino_is_really_built_and_loaded(
     bundle = shutil.copytree(tiny_int8_bundle, tmp_path / "bundle")
     fused = CliRunner().invoke(app, ["bench", "--bundle", str(bundle), *options, "--frames", "1"])
     assert fused.exit_code == 0, fused.output
-    assert not caplog.text  # of an engine that does not fit
+    assert not caplog.text  # no warning about a mismatched engine

@@ -1,4 +1,4 @@
-"""`TfPose` beside a stand-in of tf2_ros: what becomes of transforms where time jumps."""
+"""`TfPose` with a stand-in for tf2_ros: transforms when time jumps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from magicfuse_ros.ros.camera_pose import TfPose, TransformMissingError
 
 
 class MissingError(Exception):
-    """Stands in for tf2_ros.TransformException."""
+    """Stand-in for tf2_ros.TransformException."""
 
 
 class Buffer:
@@ -71,7 +71,7 @@ def test_transforms_of_a_bags_last_round_are_forgotten(node: Node) -> None:
     node.get_clock()._set_ros_time_is_active(True)
     set_clock(node, 100.0)
     pose = TfPose(node, "base")
-    for seconds in (100.1, 160.0, 159.9):  # forward, and back by less than images are out of order
+    for seconds in (100.1, 160.0, 159.9):  # forward, then back within the tolerance of disorder
         set_clock(node, seconds)
     assert pose.pose(header(159)).position == (0.0, 0.0, 1.5)
     set_clock(node, 100.0)

@@ -55,7 +55,7 @@ def test_info_tells_whether_the_thermal_uncertainty_is_there(tiny_uncertain_bund
     assert result.exit_code == 0, result.output
     (line,) = (row for row in result.stdout.splitlines() if "thermal uncertainty" in row)
     assert "standard deviation, 4 to 255 gray levels" in line
-    assert "0.042" in result.stdout  # of all outputs: the uncertainty takes no decoder call
+    assert "0.042" in result.stdout  # of all outputs: the uncertainty needs no extra decoder call
 
 
 def test_info_tells_what_is_int8(tiny_int8_bundle: Path) -> None:
@@ -98,7 +98,7 @@ def test_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tiny_bund
 def test_paths_have_their_tilde_expanded(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shells expand neither --out=~/x nor '~/x' in quotes."""
+    """Shells do not expand --out=~/x, nor '~/x' in quotes."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").symlink_to(tiny_bundle)
@@ -115,7 +115,7 @@ def test_paths_have_their_tilde_expanded(
 def test_tables_are_whole_in_any_encoding_and_width(
     tiny_bundle: Path, encoding: str, columns: str | None
 ) -> None:
-    if columns is None:  # a pipe: as wide as need be
+    if columns is None:  # a pipe: as wide as necessary
         found = CliRunner(charset=encoding).invoke(app, ["info", str(tiny_bundle)])
         assert "tiny/segmentation.onnx"[5:] in found.stdout
     else:

@@ -1,6 +1,6 @@
-"""The device's memory and its graphs: on a stand-in for libcudart, and on a GPU if there is one.
+"""The device's memory and graphs: on a stand-in for libcudart, and on a GPU if there is one.
 
-Networks are copies inside the device: everything but an engine's own call is what a frame does.
+Networks are copies within the device: everything except for an engine's own call is as in a frame.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ gpu = [pytest.mark.gpu, pytest.mark.skipif(bool(no_gpu), reason=f"no GPU: {no_gp
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Library:
-    """Return the stand-in, in the place of libcudart."""
+    """Install the stand-in instead of libcudart; return it."""
     library = Library()
     load = ctypes.CDLL
 
@@ -72,7 +72,7 @@ def test_uploads_are_what_they_were_and_downloads_last(
     original = np.random.default_rng(0).standard_normal(shape, np.float32)
     array = original.copy()
     first = device.upload(array)
-    array += 100  # may change at once
+    array += 100  # the caller may change it at once
     second = device.upload(array)
     downloaded = device.download(first)
     np.testing.assert_array_equal(downloaded, original)
@@ -129,14 +129,14 @@ def test_what_cuda_refuses_is_an_error_that_names_the_gpu(device: Device) -> Non
     with pytest.raises(BackendError, match=rf"CUDA failed on {device.name}: cuda\w+: cudaError\w+"):
         copy_on_device(device, 0, 0, 16)
     array = np.arange(5)
-    np.testing.assert_array_equal(device.download(device.upload(array)), array)  # it goes on
+    np.testing.assert_array_equal(device.download(device.upload(array)), array)  # it still works
 
 
 class Frame:
-    """Work like the sampler's on a chain of copies, and what it must give.
+    """Queue work like the sampler's on a chain of copies; return the expected results too.
 
-    `scratch` is passed from network to network; at every step tau is written into its front, and
-    the seed, a constant that was uploaded once, behind it. Results: scratch and the image.
+    `scratch` is passed from network to network. At every step, tau is written to its front,
+    followed by the seed, a constant that was uploaded once. The results are scratch and the image.
     """
 
     def __init__(self, device: Device, steps: int = 2) -> None:
@@ -191,7 +191,7 @@ def test_a_repeated_graph_sees_the_new_image_and_the_new_tau(device: Device) -> 
     given = [some_inputs(n) for n in range(5)]
     results = [recorder(inputs, frame) for inputs in given]
     assert frame.calls == 2  # to warm up, and to record
-    for inputs, result in zip(given, results, strict=True):  # and no frame overwrote another's
+    for inputs, result in zip(given, results, strict=True):  # no frame overwrote another's results
         check(result, frame.expected(inputs))
     changed = {**given[4], "tau": np.array([0.9], np.float32)}
     check(recorder(changed, frame), frame.expected(changed))
@@ -207,7 +207,7 @@ def test_graphs_of_several_step_counts_and_other_work_leave_each_other_alone(
         for frame, recorder in zip(frames, recorders, strict=True):
             inputs = some_inputs(n)
             check(recorder(inputs, frame), frame.expected(inputs))
-            # Of the size of a buffer inside the graphs.
+            # As large as a buffer inside the graphs.
             constants.append(device.upload(np.full((1, 120, 160, 3), n, np.float32)))
     for i, constant in enumerate(constants):
         assert (device.download(constant) == i // 3).all()
@@ -278,7 +278,7 @@ def test_work_that_cannot_be_captured_is_an_error(device: Device) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
-            device.empty((12345,), np.uint8)  # a size that the warm-up did not have
+            device.empty((12345,), np.uint8)  # a size that the warm-up did not use
         return {"image": device.download(tensors["image"])}
 
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""libcudart as it is found, loaded and understood, with libraries that are really compiled."""
+"""Finding, loading and querying libcudart, with libraries that are really compiled."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def library(folder: Path, name: str, **answers: int) -> str:
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that says which libraries there are."""
+    """Return a function that lists the installed libraries."""
 
     def set_paths(*paths: str) -> None:
         monkeypatch.setattr(cudart, "_loaded", [])
@@ -95,7 +95,7 @@ def test_the_first_library_that_the_driver_serves_is_taken(tmp_path: Path, found
     assert runtime is not None and runtime.path == old and reason == ""
     assert (runtime.version(), runtime.driver_version()) == ("12.6", "12.4")
     found(new, library(tmp_path, "none/libcudart.so.12", STATUS=100))
-    assert "sees no GPU" in missing_device()  # truer than that the driver is too old for one of two
+    assert "sees no GPU" in missing_device()  # better than a message about an old driver
 
 
 @needs_compiler
@@ -142,7 +142,7 @@ def test_real_libraries_have_all_functions_and_know_their_errors() -> None:
         assert int(runtime.version().split(".")[0]) in cudart.MAJORS
         assert runtime.describe(35).startswith("cudaErrorInsufficientDriver (35): ")
         assert runtime.describe(100).startswith("cudaErrorNoDevice (100): ")
-        known = [runtime.describe(status) for status in cudart._LOST - {226, 721}]  # those are new
+        known = [runtime.describe(status) for status in cudart._LOST - {226, 721}]  # newer statuses
         assert all(text.startswith("cudaError") for text in known)
     if not runtimes:
         pytest.skip("no libcudart here")

@@ -1,4 +1,4 @@
-"""Deadline control, diagnostics and debug topics of the node over DDS, its networks slowed."""
+"""Deadline control, diagnostics and debug topics of the node over DDS, with slowed networks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from std_msgs.msg import Float32
 from magicfuse_ros.ros.debug_topics import NAMES
 from ros_rig import TIMEOUT_S, Rig, image
 
-# fuse_node whose networks take so many milliseconds longer as the file SLOWER says, each.
+# fuse_node with networks that each take as many milliseconds longer as the file SLOWER says.
 SLOW_NODE = """
 import os, time
 from pathlib import Path
@@ -66,7 +66,7 @@ class Street:
         partial.replace(self._slower)
 
     def drive(self, seconds: float, done: Callable[[], bool] = lambda: False) -> bool:
-        """Send images; the stamp's nanoseconds tell the time, the seconds are real, too."""
+        """Send images; the stamps' nanoseconds tell the time, the seconds are real too."""
         end = monotonic() + seconds
         self._next = max(self._next, monotonic() - PERIOD_S)
         while not done():
@@ -80,7 +80,7 @@ class Street:
         return True
 
     def reaches(self, **plan: str | int) -> bool:
-        """Drive until the diagnostics show such a plan, and that it stays for two reports."""
+        """Send images until the diagnostics show such a plan in two consecutive reports."""
         wanted = {f"plan_{key}": str(value) for key, value in plan.items()}
 
         def there() -> bool:
@@ -121,8 +121,9 @@ def test_a_slower_machine_gets_a_cheaper_plan_and_the_best_one_back(street: Stre
     rig = street.rig
     fused, restored = rig.subscribe("mag_image"), rig.subscribe("restored_image")
     assert rig.set(mode="auto").successful
-    # With K = 2 nine networks run for both images, with K = 1 six, for the restored one three.
-    # The steps are coarse, so that a busy machine passes, too; test_deadline.py has the fine ones.
+    # With K = 2 nine networks run for both images, with K = 1 six; for the restored image three
+    # run. The steps are coarse so that a busy machine passes too; test_deadline.py tests the fine
+    # ones.
     best: dict[str, str | int] = {"mode": "fuse", "steps": 2, "stride": 1}
     street.slower(1)
     assert street.reaches(**best), plan_of(street.report)
@@ -170,7 +171,7 @@ def test_every_frame_tells_its_figures(street: Street) -> None:
     street.slower(3)
     assert street.drive(TIMEOUT_S, lambda: len(images) > 5)
     assert rig.spin_until(lambda: all(len(m) == len(images) for m in figures.values()))
-    between = []  # the stages, as a part of the total
+    between = []  # the stages, as a share of the total
     for number in range(len(images)):
         frame = {name: messages[number].data for name, messages in figures.items()}
         assert frame["steps"] in (1, 2)

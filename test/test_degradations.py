@@ -181,7 +181,7 @@ def test_denser_weather_leaves_less_contrast(density: float, more: float) -> Non
 def test_fog_leaves_a_twentieth_of_the_contrast_at_its_visibility() -> None:
     image = np.zeros((100, 65, 3), np.uint8)
     image[:, ::2] = 255
-    fog = Fog(visibility_m=30, horizon=0.5)  # the end of the street in the middle of the image
+    fog = Fog(visibility_m=30, horizon=0.5)  # the end of the street is at the centre of the image
     seen = to_linear(fog.apply(image, np.random.default_rng(0)))
     assert seen[49, 32, 0] - seen[49, 31, 0] == pytest.approx(0.05, abs=0.01)
 
@@ -203,7 +203,7 @@ def test_more_rain_hides_more_and_is_bright_and_falls() -> None:
     ]
     assert covers[0].mean() < covers[1].mean() < covers[2].mean() < 0.2
     assert covers[2].min() >= 0 and covers[2].max() <= 1
-    # Streaks run down the image: neighbours above and below are more alike than those beside.
+    # Streaks run down the image: vertical neighbours are more alike than horizontal ones.
     down, beside = (np.abs(np.diff(covers[2], axis=axis)).mean() for axis in (0, 1))
     assert down < 0.7 * beside
     dark = np.full((240, 320, 3), 30, np.uint8)

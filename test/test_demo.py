@@ -67,7 +67,7 @@ def test_a_video_goes_through_the_node_into_a_bag(
     assert len(camera) == 30
     assert {header.frame_id for header in camera} == {"camera"}
     stamps = [header.stamp.sec * 10**9 + header.stamp.nanosec for header in camera]
-    # The median: a machine that stalls makes one image late, and all after it.
+    # The median: a machine that stalls delays one image and all after it.
     assert np.median(np.diff(stamps)) == pytest.approx(10**9 / RATE, rel=0.1)
     fused = [message for _, message in recorded["/fuse_node/mag_image"]]
     assert len(fused) == frames["fused"]
@@ -108,7 +108,7 @@ def test_it_fails_where_nothing_comes_out(tmp_path: Path, tiny_bundle: Path) -> 
 def test_it_fails_where_the_node_does_not_come_up(
     tmp_path: Path, video: Path, tiny_bundle: Path
 ) -> None:
-    # valid hashes, but the node cannot build it: only the node's own log tells
+    # the hashes are valid, but the node cannot build it: only the node's own log tells why
     broken = tmp_path / "broken"
     shutil.copytree(tiny_bundle, broken)
     manifest = json.loads((broken / "bundle.json").read_text())

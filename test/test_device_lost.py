@@ -1,4 +1,4 @@
-"""A GPU that failed for good: the node's process ends with a code, and launch starts a new one."""
+"""A GPU that fails permanently: the node's process exits with a code, and launch restarts it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOPIC = ImageTopic("restored_image", frozenset({"restored"}), lambda frame, _: f
 
 
 class Fuser:
-    """Fails with one error in every frame, and with another one when it is loaded anew."""
+    """Fails with one error in every frame, and with another one when it is reloaded."""
 
     steps = 0
 
@@ -46,7 +46,7 @@ class Fuser:
 
 
 def work(fuser: Fuser, guard: Guard, images: int) -> Worker:
-    """Give a worker some images, each after the one before is done; return the worker."""
+    """Give a worker some images, each after the previous one is done; return the worker."""
     publishers = SimpleNamespace(wanted=lambda: [TOPIC], camera_info_wanted=lambda: False)
     control = DeadlineControl([2], default_steps=2)
     with ThreadPoolExecutor(1) as thread:

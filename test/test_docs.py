@@ -1,4 +1,4 @@
-"""The pages in docs/ and the README: they build, and what they link to is there."""
+"""The pages in docs/ and the README build, and the targets of their links exist."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""TensorRT's runtime but for the library itself: its engines are stand-ins that copy on the device.
+"""TensorRT's runtime without the library: stand-in engines copy data on the device.
 
-A stand-in network fills its outputs with the fronts of all its inputs, one behind the other, again
-and again. On the host the same is done with numpy: whole frames must have equal bytes.
+A stand-in network fills its outputs with the fronts of all its inputs, one after the other,
+repeatedly. On the host, numpy does the same: whole frames must be equal byte for byte.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class OnHost(HostBackend):
 
 
 class Context:
-    """Stands for an execution context."""
+    """Stand-in for an execution context."""
 
     calls = 0
     accepts = True
@@ -99,13 +99,13 @@ class Context:
 
 
 class Logger:
-    """Stands for `ILogger`."""
+    """Stand-in for `ILogger`."""
 
     ERROR, INTERNAL_ERROR, WARNING = "error", "internal error", "warning"
 
 
 class RuntimeCache:
-    """Stands for what TensorRT for RTX compiles on the machine, for one GPU."""
+    """Stand-in for the code that TensorRT for RTX compiles on the machine, for one GPU."""
 
     gpu = b"RTX 4060"
     loaded = 0
@@ -121,11 +121,11 @@ class RuntimeCache:
         return True
 
     def serialize(self) -> bytes:
-        return self.gpu + b" code"  # compiled by now
+        return self.gpu + b" code"  # it is compiled by now
 
 
 class StandIn(Library):
-    """Stands for TensorRT; an engine is the JSON of a network's spec."""
+    """Stand-in for TensorRT; an engine is the JSON of a network's spec."""
 
     def load(self) -> Any:
         def runtime_config() -> Any:
@@ -203,7 +203,7 @@ def test_frames_have_the_bytes_of_the_same_networks_on_the_host(
         (frozenset({"thermal_uncertainty"}), 1),
     ]
     seen = set()
-    for number in range(3):  # the first frame records; the others repeat, in turn
+    for number in range(3):  # the first frame records; the others replay, in turn
         for outputs, steps in plans:
             for tau in (0.2, 0.7):
                 image = some_image(number)
@@ -232,7 +232,7 @@ def test_networks_are_called_only_while_a_kind_of_frame_is_recorded(
     assert Context.calls == 2 * (len(NETWORKS) + 2) + 2 * (len(NETWORKS) + 2 + 3)
     before = Context.calls
     thermal: tuple[Output, ...] = ("thermal_estimate", "thermal_uncertainty")
-    for outputs in (thermal[:1], thermal[1:], thermal):  # all read the same record
+    for outputs in (thermal[:1], thermal[1:], thermal):  # all replay the same record
         sampler.sample(some_image(0), frozenset(outputs), 1, 0.4)
     assert Context.calls == before + 2 * 3  # encoder, ckg, decoder
 
@@ -269,7 +269,7 @@ def test_what_was_compiled_for_this_gpu_is_kept_for_the_next_start(
     build(bundle, RTX, device)
 
     def start() -> int:
-        """Load and fuse once; return how many engines found their code."""
+        """Load and fuse once; return the number of engines that found their code."""
         monkeypatch.setattr(RuntimeCache, "loaded", 0)
         sampler = Sampler(bundle, EngineBackend(RTX, "fp32"))
         sampler.sample(some_image(0), ALL, 1, 0.4)
@@ -280,11 +280,11 @@ def test_what_was_compiled_for_this_gpu_is_kept_for_the_next_start(
 
     assert start() == 0 and kept() == [b"RTX 4060 code"] * len(NETWORKS)
     assert start() == len(NETWORKS)
-    monkeypatch.setattr(RuntimeCache, "gpu", b"RTX 5090")  # the card was changed for another one
+    monkeypatch.setattr(RuntimeCache, "gpu", b"RTX 5090")  # the card was replaced
     assert start() == 0 and kept() == [b"RTX 5090 code"] * len(NETWORKS)
     (path, *_) = EngineCache().root.glob("*/*.compiled")
     path.unlink()
-    path.mkdir()  # cannot be written
+    path.mkdir()  # not writable
     start()
 
 

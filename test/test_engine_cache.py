@@ -167,7 +167,7 @@ def _store_with_a_full_disk(root: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    """Stood in for by a limit on the size of a file, which fails at the same call."""
+    """A limit on the file size simulates it; it fails at the same call."""
     process = multiprocessing.get_context("fork").Process(
         target=_store_with_a_full_disk, args=(tmp_path,)
     )
@@ -198,7 +198,7 @@ def test_writers_at_once_and_writers_killed_in_the_middle_never_make_a_false_eng
             writer.start()
         deadline = time.monotonic() + 30
         while len(hits) < 20 and time.monotonic() < deadline:
-            found = cache.lookup(key_of())  # without the lock, as a vehicle loads
+            found = cache.lookup(key_of())  # without the lock, like a vehicle that loads
             if isinstance(found, Hit):
                 hits.append(found)
     finally:
@@ -207,7 +207,7 @@ def test_writers_at_once_and_writers_killed_in_the_middle_never_make_a_false_eng
             writer.join()
     assert hits
     assert all(len(set(h.engine)) == 1 and len(h.engine) == 200_000 for h in hits)
-    # The lock went with them; whatever they left is either whole or no engine, and is repaired.
+    # The lock went with them; what they left is either complete or no engine, and is repaired.
     with cache.locked(key_of(), never):
         found = cache.lookup(key_of())
         assert isinstance(found, Hit) or found.state == "absent"

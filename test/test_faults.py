@@ -1,4 +1,4 @@
-"""What goes wrong on a vehicle, done to the real node over DDS."""
+"""Faults of a vehicle, applied to the real node over DDS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sensor_msgs.msg import Image
 from ros_rig import CAMERA, RELIABLE, Rig, image
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2}
-BURST = 200  # images; the queues on the way of the results have room for all of them
+BURST = 200  # images; the queues for the results have room for all of them
 SHALLOW_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 BURST_QOS = QoSProfile(depth=BURST, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -42,7 +42,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Itera
 
 @pytest.fixture
 def rig(shared: Rig) -> Iterator[Rig]:
-    """The node, which must fuse the next image whatever was done to it."""
+    """The node, which must fuse the next image after any fault."""
     yield shared
     shared.unsubscribe_all()
     received = shared.subscribe("restored_image")
@@ -52,7 +52,7 @@ def rig(shared: Rig) -> Iterator[Rig]:
 
 
 def gray(encoding: str, size: tuple[int, int], padding: int = 0, big: bool = False) -> Image:
-    """Return a gray picture of (rows, columns) in an encoding; the padding of its rows is noise."""
+    """Return a gray picture of (rows, columns) in an encoding; its row padding is noise."""
     rows, columns = size
     levels = np.linspace(0, 255, rows * columns).astype(np.uint8).reshape(rows, columns)
     low = np.full_like(levels, 77)
@@ -147,7 +147,7 @@ def test_out_of_order(rig: Rig) -> None:
         message.header.stamp = Time(sec=tenths // 10, nanosec=tenths % 10 * 10**8)
         if tenths in (101, 102) and len(received) > 1:
             rig.camera.publish(message)
-            refused += 1  # wait for it: the next image would take its place
+            refused += 1  # wait for it: otherwise the next image would replace it
             assert rig.spin_until(lambda n=refused: rig.diagnostics[-1]["refused"] == str(n))  # type: ignore[misc]
         else:
             fused(rig, received, message)
@@ -221,7 +221,7 @@ def test_clock_jumps_back(rig: Rig) -> None:
         rig.node.destroy_publisher(clock)
 
 
-# The last ones, as the deadline control remembers the camera's rate for a while.
+# These come last because deadline control remembers the camera's rate for a while.
 @pytest.mark.fault(
     "images at 200 Hz", "the newest is fused, in order; those it replaces are counted as dropped"
 )
@@ -274,7 +274,7 @@ def test_a_node_that_is_held_up(rig: Rig) -> None:
     "refused with a reason, or fused; every one is counted",
 )
 def test_fuzzed_messages(rig: Rig) -> None:
-    """Over DDS a few; test_fuzz.py has the 2,000 through the same code."""
+    """A few over DDS; test_fuzz.py runs 2,000 through the same code."""
     received = rig.subscribe("restored_image")
     before = rig.counts()
     random = np.random.default_rng(4)
@@ -289,7 +289,7 @@ def test_fuzzed_messages(rig: Rig) -> None:
             setattr(message, field, int(random.integers(2**32)) >> int(random.integers(32)))
         message.header.stamp.sec = 100 + number
         rig.camera.publish(message)
-        rig.state()  # has an answer once the message was taken
+        rig.state()  # it answers once the message was taken
     fused(rig, received, image(stamp=300))
     new = rig.new_counts(before)
     assert new["received"] == new["fused"] + new["dropped"] + new["refused"] == 201

@@ -15,8 +15,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from ros_rig import COUNTERS, Rig, image
 
-# fuse_node with networks that raise while the file FAULT is there: "once" takes it away by the
-# first failure, "until loaded" by loading them anew. The file RAISED grows by each failure.
+# fuse_node with networks that raise while the file FAULT exists: with "once" the first failure
+# removes it, with "until loaded" reloading them does. Each failure extends the file RAISED.
 FAULTY_NODE = """
 import os
 from pathlib import Path
@@ -44,7 +44,7 @@ def load_faulty(self, path, spec):
 OpenVinoBackend.load = load_faulty
 fuse_node.main()
 """
-# What launch does with respawn=true.
+# Like launch with respawn=true.
 RESPAWN = "import subprocess, sys\nwhile True: subprocess.call(sys.argv[1:])"
 NODE = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node")
 
@@ -141,7 +141,7 @@ def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:
         rig.activate()
         received = rig.subscribe("mag_image")
         bad = image()
-        bad.encoding = "32FC1"  # makes it log
+        bad.encoding = "32FC1"  # this makes it log
         rig.camera.publish(bad)
         rig.camera.publish(image())
         assert rig.spin_until(lambda: bool(received))

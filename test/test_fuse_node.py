@@ -1,4 +1,4 @@
-"""The node over DDS: what a vehicle sees of it."""
+"""The node over DDS, as the vehicle sees it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from ros_rig import CAMERA, COUNTERS, LATCHED, Rig, image
 
-BURST = 40  # images; the queues on the way of the results have room for all of them
+BURST = 40  # images; the queues for the results have room for all of them
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 OUTPUTS = {
     "mag_image": "bgr8",
@@ -39,7 +39,7 @@ OUTPUTS = {
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Rig]:
-    """An active node for all tests that leave it as it was."""
+    """An active node for all tests that do not change it."""
     depth: dict[str, Any] = {f"qos_overrides.{Rig.name}/mag_image.publisher.depth": BURST}
     rig = Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle), **depth)
     try:
@@ -84,7 +84,7 @@ def test_the_uncertainty_of_the_thermal_estimate(
         sent = image(stamp=12, size=(50, 70))
         rig.camera.publish(sent)
         rig.sync()
-        assert rig.counts()["idle"] == 1  # advertised alone, it costs nothing
+        assert rig.counts()["idle"] == 1  # an advertised topic without subscribers costs nothing
         uncertainty = rig.subscribe("thermal_uncertainty")
         sent.header.stamp.sec = 13
         rig.camera.publish(sent)
@@ -127,7 +127,7 @@ def test_a_single_output_runs_only_its_networks(tmp_path: Path, tiny_bundle: Pat
     try:
         rig.activate()
         restored = rig.subscribe("restored_image")
-        for number in range(1, 4):  # the median of three does not see one that was held up
+        for number in range(1, 4):  # the median of three ignores one delayed image
             sent = image()
             sent.header.stamp = rig.node.get_clock().now().to_msg()
             rig.camera.publish(sent)
@@ -183,7 +183,7 @@ def test_bad_messages_are_refused_and_counted(rig: Rig) -> None:
     }
     before = rig.counts()
     sent = 0
-    while missing:  # once, unless one takes the place of another that is not begun yet
+    while missing:  # once, unless one replaces another that has not started
         assert sent < 50, rig.diagnostics[-1]
         for bad in missing.values():
             rig.camera.publish(bad)
@@ -224,7 +224,7 @@ def test_live_parameters(rig: Rig) -> None:
     assert rig.set(mode="restore").successful
     received["mag_image"].clear()
     received["restored_image"].clear()
-    for number in (1, 2):  # with the second, all that came of the first is here
+    for number in (1, 2):  # with the second, everything from the first has arrived
         rig.camera.publish(image())
         assert rig.spin_until(lambda n=number: len(received["restored_image"]) == n)  # type: ignore[misc]
     assert not received["mag_image"]
@@ -360,7 +360,7 @@ def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> 
         infos = rig.node.create_publisher(CameraInfo, "/camera/camera_info", LATCHED)
         infos.publish(CameraInfo(width=96, height=64))
         assert rig.transition("configure") and rig.transition("activate"), rig.output()
-        received = rig.subscribe("camera_info", CameraInfo)  # which alone makes it fuse
+        received = rig.subscribe("camera_info", CameraInfo)  # this alone makes it fuse
         compressed = rig.node.create_publisher(CompressedImage, f"{CAMERA}/compressed", 1)
         said = f"nobody publishes {CAMERA}; {compressed.topic_name} is there: set image_transport"
         assert rig.says(said), rig.diagnostics[-1:]

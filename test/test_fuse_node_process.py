@@ -1,4 +1,4 @@
-"""The node as a process: how it starts and ends."""
+"""The node as a process: start and exit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ros_rig import TIMEOUT_S, Rig, image
 
 
 @pytest.mark.fault("SIGINT or SIGTERM, also many", "ends cleanly with exit code 0")
-# 100 signals come at every moment of the end, the interpreter's own included.
+# 100 signals arrive at every moment of the exit, including the interpreter's own.
 @pytest.mark.parametrize("times", [1, 2, 100])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_an_active_node_cleanly(

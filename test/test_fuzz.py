@@ -1,4 +1,4 @@
-"""Fuzzed camera messages through the same code as the node's: an image, or a reason."""
+"""Fuzzed camera messages through the node's own code: an image, or a reason."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_compressed_images(
 
 @pytest.mark.parametrize("size", [(65500, 65500), (9000, 9000)])
 def test_a_small_file_of_a_huge_image_is_refused(size: tuple[int, int]) -> None:
-    """A damaged header must not cost gigabytes."""
+    """A damaged header must not cause gigabytes of allocation."""
     content = bytearray(FILES[0])
     start = content.index(b"\xff\xc0") + 5  # SOF0: rows and columns, 16 bits each
     content[start : start + 4] = b"".join(number.to_bytes(2, "big") for number in size)

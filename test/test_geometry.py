@@ -89,7 +89,7 @@ def test_labels_come_from_the_nearest_pixel(source: Size, network: Size, fit: Fi
     labels = np.random.default_rng(0).integers(0, 256, network, np.uint8)
     inside = content(geometry, labels)
     back = geometry.labels_back(labels)
-    # The centre of a source pixel, in pixels of the network's image; on a tie either side is right
+    # The centre of a source pixel, in pixels of the network's image; on a tie, either side is right
     at = [(np.arange(n) + 0.5) * m / n for n, m in zip(source, geometry.content, strict=True)]
     low, high = ([np.floor(a + e).astype(int) for a in at] for e in (-1e-3, 1e-3))
     low = [np.maximum(a, 0) for a in low]

@@ -20,7 +20,7 @@ PINHOLE = CameraModel(ROWS, COLUMNS, (F, 0, CX, 0, F, CY, 0, 0, 1))
 ROAD, CAR, SKY, UNNAMED = 0, 1, 2, 255
 TABLE = roles({ROAD: "road", CAR: "car", SKY: "sky"}, ["road"], ["sky"])
 HEIGHT = 1.5
-INCREMENT = 0.03  # wider than the 64 columns are apart
+INCREMENT = 0.03  # wider than the spacing of the 64 columns
 
 
 def projection(
@@ -71,7 +71,7 @@ def test_a_pitched_camera(pitch: float) -> None:
 
 
 def test_a_camera_on_its_side_sees_ground_to_its_right() -> None:
-    # right side down: the image's right is down, its up is right
+    # right side down: the image's right points down, its up points right
     found = on_ground(
         pose := CameraPose.from_tilt(HEIGHT, 0.0, pi / 2), points(projection(pose), mask())
     )
@@ -144,7 +144,7 @@ def test_points_turn_with_the_camera(yaw: float, pitch: float, angle: float) -> 
     turn = np.array([[cos(angle), -sin(angle), 0], [sin(angle), cos(angle), 0], [0, 0, 1]])
     before, after = places(yaw), places(yaw + angle)
     both = np.isfinite(before) & np.isfinite(after)
-    # a pixel just at max_range may fall out by rounding
+    # rounding may drop a pixel just at max_range
     assert both.sum() >= 0.99 * max(np.isfinite(before).sum(), np.isfinite(after).sum())
     np.testing.assert_allclose((before @ turn.T)[both], after[both], atol=1e-4)
 
@@ -154,7 +154,7 @@ def test_points_turn_with_the_camera(yaw: float, pitch: float, angle: float) -> 
 def test_of_an_upright_thing_only_the_foot_is_in_the_cloud(
     lens: str, pitch: float, roll: float
 ) -> None:
-    """A post of 1.2 m stands 4 m ahead: drawn through the camera, it comes back at its foot."""
+    """A 1.2 m post stands 4 m ahead: drawn through the camera, it is found at its foot."""
     k = (*(10 * value for value in K[:8]), 1.0)
     name, coefficients = LENSES[lens]
     camera = CameraModel.from_camera_info(480, 640, name, coefficients, k, (0,) * 9, (0,) * 12)
@@ -215,7 +215,7 @@ def test_max_range_is_measured_on_the_ground_from_below_the_camera() -> None:
 
 
 def test_the_scan_is_in_the_ground_frame_and_counts_from_its_origin() -> None:
-    """The camera is 2 m ahead of and 1 m left of the origin and looks to the left."""
+    """The camera is 2 m ahead of and 1 m to the left of the origin and looks to the left."""
     quaternion = _product(_rpy(0.0, 0.2, pi / 2), (-0.5, 0.5, -0.5, 0.5))
     pose = CameraPose.from_transform((2.0, 1.0, HEIGHT), quaternion)
     content = mask()
@@ -248,7 +248,7 @@ def test_beams_say_what_is_known() -> None:
     content[40:, 43:] = CAR
     content[:40, 43:] = ROAD
     found = projection(CameraPose.from_tilt(HEIGHT, 0.2, 0.0))
-    scan = found.scan(found.find(content, TABLE))  # beams go from right to left
+    scan = found.scan(found.find(content, TABLE))  # beams run from right to left
     count = len(scan.ranges)
     assert np.isnan(scan.ranges[-count // 5 :]).all(), "only sky: not known"
     assert (scan.ranges[count // 2 - 3 : count // 2 + 3] == np.inf).all(), "ground: free"
@@ -364,7 +364,7 @@ def _product(a: Quaternion, b: Quaternion) -> Quaternion:
 
 
 def _rpy(roll: float, pitch: float, yaw: float) -> Quaternion:
-    """Return the quaternion of fixed-axis roll, pitch and yaw, as URDF and TF have it."""
+    """Return the quaternion of fixed-axis roll, pitch and yaw, as in URDF and TF."""
     about_x = (sin(roll / 2), 0.0, 0.0, cos(roll / 2))
     about_y = (0.0, sin(pitch / 2), 0.0, cos(pitch / 2))
     about_z = (0.0, 0.0, sin(yaw / 2), cos(yaw / 2))

@@ -1,4 +1,4 @@
-"""`ground_cloud_node` over DDS: what Nav2 and a driver see of it."""
+"""`ground_cloud_node` over DDS, as Nav2 and a driver see it."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ class GroundRig(Rig):
         return message
 
     def wait_for_classes(self, times: int = 1) -> None:
-        """Wait until the node has taken the names of the classes so many times."""
+        """Wait until the node has read the class names the given number of times."""
         assert self.spin_until(lambda: self.output().count("ground: road") == times), self.output()
 
     def refusal(self, words: str, times: int = 1) -> bool:
-        """Wait until the node reports `times` masks that it refused for the cause in `words`."""
+        """Wait until the node reports `times` refused masks for the cause in `words`."""
 
         def told() -> bool:
             report = self.diagnostics[-1] if self.diagnostics else {}
@@ -108,7 +108,7 @@ def scene() -> np.ndarray:
 
 
 def points(cloud: PointCloud2) -> np.ndarray:
-    """Return [H, W, 3] as a reader does that follows the message's own description."""
+    """Return [H, W, 3], read according to the message's own description."""
     offsets = {field.name: field.offset for field in cloud.fields}
     assert all(
         field.datatype == PointField.FLOAT32 and field.count == 1
@@ -134,7 +134,7 @@ FIXED: dict[str, Any] = {"use_tf": False, "camera_height": HEIGHT, "scan_increme
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GroundRig]:
-    """An active node that knows its classes, for all tests that leave it as it was."""
+    """An active node that knows its classes, for all tests that do not change it."""
     rig = GroundRig(tmp_path_factory.mktemp("ground"), **FIXED)
     try:
         rig.activate()
@@ -332,7 +332,7 @@ def test_without_tf2_the_node_says_what_to_do(tmp_path: Path) -> None:
         rig.close()
 
 
-# tf2_ros is no wheel: this stands in for it where it is not installed, and answers from a file.
+# tf2_ros is not a wheel: this stand-in replaces it if it is not installed, and reads a file.
 TF2_ROS = """
 import json, pathlib
 from types import SimpleNamespace
@@ -363,7 +363,7 @@ class Buffer:
 
 
 class TfRig(GroundRig):
-    """A node with the stand-in of TF."""
+    """A node with the stand-in for TF."""
 
     def __init__(self, folder: Path, **parameters: Any) -> None:
         self._folder = folder
@@ -374,7 +374,7 @@ class TfRig(GroundRig):
     def place(
         self, *translation: float, quaternion: Sequence[float] = (-0.5, 0.5, -0.5, 0.5)
     ) -> None:
-        """Make the camera's pose known; a file appears whole."""
+        """Make the camera's pose known; the file is replaced atomically."""
         known = {"base from front_camera": (translation, quaternion)}
         (self._folder / "transform.new").write_text(json.dumps(known))
         (self._folder / "transform.new").replace(self._folder / "transform.json")
@@ -403,14 +403,15 @@ def test_the_pose_comes_from_tf(tmp_path: Path) -> None:
             ranges = np.array(scans[-1].ranges)
             assert scans[-1].header.frame_id == "base"
             assert ranges.min() == pytest.approx(1.0 + depth, rel=0.01), "from the base's origin"
-        # turned by a quarter to the left: the scan turns, the cloud in the camera's frame does not
+        # turned left by 90 degrees: the scan turns, the cloud in the camera's frame does not
         place(1.0, 0.0, 2.0, quaternion=(-np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5)))
         rig.send(scene(), stamp=3)
         assert rig.spin_until(lambda: len(clouds) == len(scans) == 3), rig.output()
         np.testing.assert_allclose(points(clouds[2]), points(clouds[1]), rtol=1e-4, atol=1e-4)
         assert scans[2].angle_min > scans[1].angle_min + 1.0
         assert rig.next_diagnostics()["camera_position"] == "1.000 0.000 2.000"
-        # the camera's body frame, as simulators stamp it: x forward, where the optical frame has z
+        # the camera's body frame, as simulators stamp it: x forward instead of the optical frame's
+        # z
         place(1.0, 0.0, 2.0, quaternion=(0.0, 0.0, 0.0, 1.0))
         rig.send(scene(), stamp=4)
         assert rig.spin_until(lambda: len(clouds) == len(scans) == 4), rig.output()
@@ -420,7 +421,7 @@ def test_the_pose_comes_from_tf(tmp_path: Path) -> None:
         assert report["level"] == "1"
         assert "is 'front_camera' an optical frame (z forward" in report["message"]
         assert rig.output().count("no pixel of the image meets the ground") == 1
-        # mended; and a pose that another chain of transforms rounds otherwise is the same
+        # fixed; and a pose that another chain of transforms rounds differently counts as the same
         for number, height in ((5, 2.0), (6, 2.00005)):
             place(1.0, 0.0, height)
             rig.send(scene(), stamp=number)
@@ -449,7 +450,7 @@ def test_a_mask_waits_for_its_transform(tmp_path: Path) -> None:
         assert rig.spin_until(lambda: len(clouds) == 2), rig.output()
         assert [cloud.header for cloud in clouds] == [mask.header for mask in sent]
         assert not (tmp_path / "cleared").exists()
-        rig.send(scene(), stamp=20)  # a bag that is played without /clock has begun anew
+        rig.send(scene(), stamp=20)  # a bag played without /clock has restarted
         assert rig.spin_until(lambda: len(clouds) == 3), rig.output()
         assert (tmp_path / "cleared").exists()
         (tmp_path / "transform.json").unlink()

@@ -32,7 +32,7 @@ MOSAICS = [f"bayer_{p}{bits}" for p in ("rggb", "bggr", "gbrg", "grbg") for bits
 
 
 def message(encoding: str, rgb: Image, padding: int, big: bool, rng: np.random.Generator) -> bytes:
-    """Lay an image out byte by byte, as the message definition says; the padding is noise."""
+    """Lay out an image byte by byte, as in the message definition; the padding is noise."""
     deep = encoding.endswith("16")
     layout = LAYOUTS[encoding.rstrip("0123456789")]
     rows = []
@@ -82,13 +82,13 @@ def test_encodings_are_those_that_are_tested_here() -> None:
 
 
 def patches() -> Image:
-    """Return an 8x12 image of one red, one green, one blue and one gray patch, RGB."""
+    """Return an 8x12 RGB image with one red, one green, one blue and one gray patch."""
     colors = np.array([[(200, 40, 40), (40, 180, 60)], [(30, 60, 210), (128, 128, 128)]], np.uint8)
     return colors.repeat(4, 0).repeat(6, 1)
 
 
 def yuv_message(encoding: str, rgb: Image, padding: int) -> tuple[bytes, int]:
-    """Return the data and the step of an image whose patches are of an even size."""
+    """Return the data and the step of an image with patches of even size."""
     height, width = rgb.shape[:2]
     r, g, b = np.moveaxis(rgb.astype(float), 2, 0)  # BT.601, Y from 16 to 235
     y = 16 + 0.257 * r + 0.504 * g + 0.098 * b
@@ -137,7 +137,7 @@ def test_mosaics_have_their_colours(encoding: str) -> None:
     data = seen.astype("<u2") * 257 if encoding.endswith("16") else seen
     decoded = decode(encoding, 8, 12, data.nbytes // 8, 0, data)
     inner = np.s_[1:3, 1:5], np.s_[5:7, 1:5], np.s_[1:3, 7:11], np.s_[5:7, 7:11]
-    for patch in inner:  # at the borders of the patches colours mix
+    for patch in inner:  # colours mix at the borders of the patches
         np.testing.assert_array_equal(decoded[patch], patches()[patch])
 
 
@@ -299,7 +299,7 @@ def test_garbage_is_refused(data: bytes) -> None:
     ],
 )
 def test_channels_are_in_the_order_that_the_format_tells(suffix: str, name: str, red: bool) -> None:
-    """As image_transport's own subscriber has them: only "bgr" is the order of files."""
+    """Like image_transport's own subscriber: only "bgr" is the channel order of files."""
     rgb = np.full((16, 16, 3), (190, 40, 60), np.uint8)
     decoded = decode_compressed(name, compress(suffix, rgb))
     assert np.abs(decoded.astype(int) - (rgb if red else rgb[..., ::-1])).max() <= 3

@@ -16,7 +16,7 @@ VISIBLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "msrs" / "tr
 
 
 def street(seed: int = 0, size: tuple[int, int] = (480, 640)) -> Pixels:
-    """Return a scene of surfaces with edges and a little texture, as a camera shows it."""
+    """Return a scene of surfaces with edges and a little texture, like a camera image."""
     numbers = np.random.default_rng(seed)
     rows, columns = size
     scene = np.full((rows, columns), 120, np.float32)
@@ -25,12 +25,12 @@ def street(seed: int = 0, size: tuple[int, int] = (480, 640)) -> Pixels:
         height, width = numbers.integers(10, rows // 2), numbers.integers(10, columns // 3)
         scene[top : top + height, left : left + width] = numbers.uniform(20, 220)
     scene += numbers.normal(0, 6, size)
-    scene = cv2.GaussianBlur(scene, (0, 0), 0.7)  # a lens
+    scene = cv2.GaussianBlur(scene, (0, 0), 0.7)  # lens blur
     return np.repeat(np.clip(scene, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def night(seed: int, mean: float) -> Pixels:
-    """Return the scene with so little light, as part of full scale, with noise and a lamp."""
+    """Return the scene with the light scaled to a share of full scale, with noise and a lamp."""
     numbers = np.random.default_rng(seed)
     scene = street(seed).astype(np.float32)
     scene *= 255 * mean / scene.mean()

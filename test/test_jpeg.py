@@ -1,4 +1,4 @@
-"""JPEGs as USB cameras send them: odd but whole ones are decoded, and no half picture."""
+"""JPEGs as USB cameras send them: odd but complete ones are decoded, truncated ones are not."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("tiny", "even")])
 def test_damaged_ones_are_refused(kind: str, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever OpenCV says: versions up to 4.10 decode all of them without a word."""
+    """Independent of OpenCV's warnings: versions up to 4.10 decode all of them silently."""
     monkeypatch.setattr(cv2, "imdecode", lambda *_: STREET)
     data = KINDS[kind]
     scan = read_header(data).scan

@@ -1,4 +1,4 @@
-"""The commands with an input of which a part is lost: it is counted and told."""
+"""Commands whose input is partly lost: they count and report it."""
 
 from __future__ import annotations
 

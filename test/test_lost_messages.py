@@ -1,4 +1,4 @@
-"""Gaps in the numbers that real publishers give to their messages."""
+"""Gaps in the sequence numbers that real publishers give to their messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Reader:
         self._session.node.destroy_publisher(publisher)
 
     def take(self, last: int) -> None:
-        """Handle messages until `last` has come; `received` has those alone."""
+        """Handle messages until `last` arrives; `received` contains only these."""
         self.received.clear()
         self._wait(lambda: last in self.received)
 
@@ -97,7 +97,7 @@ def test_a_publisher_that_restarts_is_no_loss(reader: Reader) -> None:
     reader.take(last=1)
     reader.destroy(first)
     second = reader.publisher()
-    send(second, *range(2, 12))  # only 5 are left, and the first of them has the number 6
+    send(second, *range(2, 12))  # only 5 are left, and the first of them has number 6
     reader.take(last=11)
     assert reader.lost == 0
     send(second, *range(12, 22))

@@ -1,4 +1,4 @@
-"""The guard around a lifecycle node: errors of any type, in whatever ROS calls."""
+"""The guard around a lifecycle node: errors of any type, in every method that ROS calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Values(BaseModel):
 
 
 class Faulty(ManagedNode[Values]):
-    """Raises `error` in the method that `where` names, after it has done half of its work."""
+    """Raises `error` in the method that `where` names, after half of its work."""
 
     def __init__(self) -> None:
         self.where, self.error = "", RuntimeError("unset")

@@ -25,7 +25,7 @@ SUFFIXES = {StoragePlugin.MCAP: "mcap", StoragePlugin.SQLITE3: "db3"}
 
 
 def camera(topic: str = "/camera/image_raw", count: int = 4) -> list[Message]:
-    """Images at 20 Hz that were recorded 5 ms after their stamps."""
+    """Images at 20 Hz, each recorded 5 ms after its stamp."""
     times = [START + i * SECOND // 20 for i in range(count)]
     return [
         (topic, time + 5_000_000, image_message(picture(seed=i), time))

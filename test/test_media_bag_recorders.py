@@ -1,4 +1,4 @@
-"""Bags as recorders leave them, whole or not: what is whole is read, and the rest is told."""
+"""Complete and damaged bags: the intact part is read, and the rest is reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def camera(count: int = 10) -> list[Message]:
 
 
 def check(source: Source, expected: list[int]) -> None:
-    """Read the source twice: it holds these frames of the camera, with their pixels and stamps."""
+    """Read the source twice: both times it yields these frames with their pixels and stamps."""
     for _ in range(2):
         frames = list(source)
         assert [(frame.stamp_ns - START) // PERIOD for frame in frames] == expected
@@ -110,7 +110,7 @@ def test_most_of_a_bag_is_lost(tmp_path: Path) -> None:
     read = list(source)
     assert (len(source), len(read) + 1 + source.missing) == (20, 20)
     assert mostly_missing(source, source.missing)
-    file = tmp_path / "file.mcap"  # nobody announces a number, but 4 of 5 parts are unreadable
+    file = tmp_path / "file.mcap"  # no header tells a count, but 4 of 5 parts are unreadable
     file.write_bytes(whole[: len(whole) // 5] + b"\xff" * (len(whole) * 4 // 5))
     source = open_source(file)
     assert len(list(source)) <= 4
@@ -179,7 +179,7 @@ def test_compressed_bags_and_their_files(
     (bag / "metadata.yaml").unlink()
     check(open_source(bag), [0, 1, 2, 3])
     if mode == CompressionMode.FILE:
-        file.with_suffix("").write_bytes(zstd.decompress(file.read_bytes()))  # by a player
+        file.with_suffix("").write_bytes(zstd.decompress(file.read_bytes()))  # as a player does
         check(open_source(bag), [0, 1, 2, 3])
 
 
@@ -190,7 +190,7 @@ def test_a_sqlite_file_whose_recorder_was_killed(tmp_path: Path) -> None:
     for path in (bag, file):
         check(open_source(path), list(range(10)))
     Path(f"{file}-wal").unlink()
-    source = open_source(bag)  # six are left, metadata.yaml announces ten
+    source = open_source(bag)  # six are left, but metadata.yaml lists ten
     assert (len(list(source)), source.missing) == (6, 4)
 
 
@@ -232,7 +232,7 @@ def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
 
 
 def test_messages_of_the_camera_are_raw_cdr(tmp_path: Path) -> None:
-    """What is played into ROS is what was recorded, also of a compressed bag."""
+    """The played messages equal the recorded ones, also from a compressed bag."""
     messages = camera(3)
     bag = _compressed(tmp_path / "b", CompressionMode.MESSAGE, StoragePlugin.SQLITE3, messages)
     played = list(BagSource(bag).raw_messages())

@@ -20,7 +20,7 @@ def plain(color: tuple[int, int, int], height: int = 48, width: int = 64) -> Ima
 
 
 def boxes(page: Image, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """The bounding box (top, left, height, width) of the pixels of exactly that colour."""
+    """The bounding box (top, left, height, width) of the pixels of exactly this colour."""
     y, x = np.nonzero((page == color).all(axis=2))
     assert y.size, f"{color} is not on the page"
     return int(y.min()), int(x.min()), int(np.ptp(y)) + 1, int(np.ptp(x)) + 1

@@ -1,4 +1,4 @@
-"""Videos as cameras and editors make them: the frames are what FFmpeg's own filters show."""
+"""Videos as cameras and editors make them: the frames match those of FFmpeg's own filters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from magicfuse_ros.media.source import mostly_missing
 from magicfuse_ros.media.video_file import lacks_index, stated_size
 from media_files import SECOND, picture, write_video
 
-# From x, y of the stored image to a x + c y, b x + d y; and FFmpeg's filters that do it.
+# From x, y of the stored image to a x + c y, b x + d y; and FFmpeg's filters for it.
 VIEWS = {
     "as it is": ((1, 0, 0, 1), "null"),
     "mirrored": ((-1, 0, 0, 1), "hflip"),
@@ -37,7 +37,7 @@ VIEWS = {
 
 
 def shown(path: Path, filters: str) -> Image:
-    """The first frame as FFmpeg shows it after these filters."""
+    """Return the first frame as FFmpeg shows it after these filters."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         graph = Graph()
@@ -111,8 +111,8 @@ def test_pixel_formats(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("transfer", list(Transfer))
 def test_hdr_is_tone_mapped_to_what_it_was_made_of(tmp_path: Path, transfer: Transfer) -> None:
-    """A picture of SDR in an HDR video, where its white is the diffuse white of 203 cd/m2."""
-    image = picture(48, 64) // 4 * 3  # light above three quarters of white is pressed
+    """An SDR picture in an HDR video: its white is the diffuse white of 203 cd/m2."""
+    image = picture(48, 64) // 4 * 3  # light above three quarters of white is compressed
     light = (image / 255) ** 2.4
     to_2020 = [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]
     light = light @ np.array(to_2020).T

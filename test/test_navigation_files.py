@@ -1,4 +1,4 @@
-"""The files for Nav2, RViz and Foxglove name what the nodes and the tools have."""
+"""The files for Nav2, RViz and Foxglove use names that the nodes and the tools define."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from magicfuse_ros.topics import CAMERA_INFO, IMAGE_TOPICS, LABELS, NODE
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ("fuse_node", "ground_cloud_node")
-# Of rviz_default_plugins and rviz_common, as their plugins_description.xml lists them.
+# From the plugins_description.xml of rviz_default_plugins and rviz_common.
 RVIZ_CLASSES = {
     "rviz_common": {"Displays", "Views"},
     "rviz_default_plugins": {
@@ -32,7 +32,7 @@ FOXGLOVE_PANELS = {"Image", "3D", "DiagnosticSummary", "DiagnosticStatusPanel"}
 
 
 def topics_of_the_nodes() -> set[str]:
-    """Return every topic that the nodes advertise, as the launch file names the nodes."""
+    """Return every topic that the nodes advertise, with the launch file's node names."""
     found = {f"{NODE}/{topic.name}" for topic in IMAGE_TOPICS}
     found |= {f"{NODE}/{name}" for name in (LABELS, CAMERA_INFO)}
     source = (ROOT / "magicfuse_ros" / "ros" / "ground_cloud_node.py").read_text()
@@ -76,7 +76,7 @@ def source(of: str = "semantic_layer") -> dict[str, Any]:
 @pytest.mark.parametrize("pitch", [-0.035, -0.0175, 0.0, 0.0175, 0.035])
 @pytest.mark.parametrize("below", [0.0, 0.1, 0.35])
 def test_nav2_keeps_every_hit_of_the_scan(pitch: float, below: float) -> None:
-    """With base_footprint below the origin of the global frame, on a vehicle that nods."""
+    """With base_footprint below the origin of the global frame, on a vehicle that pitches."""
     scan, defaults = source("obstacle_layer"), GroundParameters()
     for limits in (layer("obstacle_layer"), scan):
         for distance in (1.0, scan["obstacle_max_range"]):

@@ -1,6 +1,6 @@
-"""Both nodes, connected as navigation.launch.py does it, and what Nav2 wants of them.
+"""Both nodes, connected as in navigation.launch.py, and Nav2's requirements for them.
 
-The rules are those of github.com/ros-navigation/semantic_segmentation_layer: its functions
+The rules are those of github.com/ros-navigation/semantic_segmentation_layer, in its functions
 syncSegmConfPointcloudCb and bufferSegmentation.
 """
 
@@ -74,14 +74,14 @@ def test_nav2_can_use_what_both_nodes_publish(tmp_path: Path, tiny_bundle: Path)
         sent = image(stamp=1)
 
         def published() -> bool:
-            # fuse_node hands the camera_info on with its first frame, which may come too late
+            # fuse_node forwards the camera_info with its first frame, which may be too late
             if not clouds:
                 sent.header.stamp.sec += 1
                 rig.camera.publish(sent)
                 rig.spin_until(lambda: bool(clouds), 1.0)
             if not (clouds and scans and labels):
                 return False
-            # Those below the cloud come from another process, and may come later.
+            # Topics below the cloud come from another process and may arrive later.
             header = clouds[0].header
             return all(header in [m.header for m in beneath] for beneath in (masks, confidences))
 

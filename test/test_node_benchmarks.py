@@ -1,4 +1,4 @@
-"""The benchmarks of the node: what they call kept and broken, and what the docs say of them."""
+"""The benchmarks of the node: which limits they call kept or exceeded, and the docs' tables."""
 
 from __future__ import annotations
 

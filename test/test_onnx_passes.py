@@ -1,4 +1,4 @@
-"""What the passes change and keep, with onnxruntime as the judge."""
+"""What the passes change and what they keep, verified with onnxruntime."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ STEP = {
     "t": np.array([499], np.float32),
     "abar_t": np.array([0.3], np.float32),
     "abar_next": np.array([0.9], np.float32),
-    "tau": np.array([1], np.float32),  # a cap in work jumps where two classes are equally likely
+    "tau": np.array([1], np.float32),  # an active cap jumps where two classes are equally likely
 }
 
 
 def run(model: Any, inputs: Arrays) -> list[npt.NDArray[Any]]:
     options = onnxruntime.SessionOptions()
-    # Optimised, casts to float16 and back would be taken out.
+    # Optimisation would remove the casts to float16 and back.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 2
     options.log_severity_level = 3
@@ -75,7 +75,7 @@ def test_nothing_changes_in_float32_and_half_stays_within_50_db(bundle: Bundle) 
     for name, (inputs, expected) in chain(bundle).items():
         exact = uint8_at_borders(fold_constants(onnx.load(bundle.path(name))), name)
         half = half_body(exact)
-        # Folded sums are done by numpy, whose last bit is not always the runtime's.
+        # numpy computes folded sums; its last bit may differ from the runtime's.
         for model, limit in ((exact, 130.0), (half, 50.0)):
             taken = {n for node in model.graph.node for n in node.input}
             assert {t.name for t in model.graph.initializer} <= taken, "nothing is left over"
@@ -97,7 +97,7 @@ def types_of(model: Any) -> dict[str, int]:
 
 
 def made(nodes: list[Any], shapes: dict[str, tuple[int, list[int]]], weights: Arrays) -> Any:
-    """Make a model of nodes; `shapes` has the inputs, then the outputs whose names end in _out."""
+    """Make a model of nodes; `shapes` lists the inputs, then the outputs (names end in _out)."""
     values = {n: helper.make_tensor_value_info(n, *s) for n, s in shapes.items()}
     graph = helper.make_graph(
         nodes,

@@ -1,4 +1,4 @@
-"""Networks that OpenVINO runs as one: the same results, and each network's share of the time."""
+"""Networks that OpenVINO runs as one: same results, and each network's share of the time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parts(bundle: Bundle, *names: str) -> list[Part]:
 
 
 def test_an_image_does_not_depend_on_what_else_is_wanted(tiny_uncertain_bundle: Path) -> None:
-    """One alone takes its own networks, all together the joined one."""
+    """A single network runs by itself, all together run joined."""
     sampler = Sampler(Bundle.load(tiny_uncertain_bundle), select("openvino"))
     for seed in range(3):
         image = np.random.default_rng(seed).integers(0, 256, (1, 64, 96, 3), np.uint8)
@@ -42,7 +42,7 @@ def test_an_image_does_not_depend_on_what_else_is_wanted(tiny_uncertain_bundle: 
         for name in OUTPUTS:
             alone = getattr(sampler.sample(image, frozenset({name}), 1, 0.4), name)
             difference = np.abs(alone.astype(int) - getattr(together, name))
-            # a code of the uncertainty that differs by 1 is 1.8 % more: up to 5 of 255
+            # a code of the uncertainty that differs by 1 is 1.8 % larger: up to 5 of 255
             limit = 5 if name == "thermal_uncertainty" else 1
             assert difference.max() <= limit, (name, seed)
 

@@ -1,4 +1,4 @@
-"""Files that commands write: checked before the work, written whole or not at all."""
+"""Files that commands write: checked before the work, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_what_can_be_written_passes_and_nothing_is_left_behind(tmp_path: Path) -
 def test_a_place_that_takes_no_files_is_named(tmp_path: Path, check: object) -> None:
     assert callable(check)
     (tmp_path / "file").touch()
-    for path in (tmp_path / "file" / "x", Path("/proc/self/x")):  # where nobody can write
+    for path in (tmp_path / "file" / "x", Path("/proc/self/x")):  # nobody can write there
         with pytest.raises(MediaError, match=str(path)):
             check(path)
 

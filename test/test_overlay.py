@@ -68,9 +68,9 @@ def test_the_legend_lies_over_the_upper_border(height: int, width: int) -> None:
     assert drawn.shape == image.shape
     rows = np.flatnonzero((drawn != image).any(axis=(1, 2)))
     assert rows[0] == 0 and 20 * width / 640 <= rows[-1] <= height / 4
-    # the strip is as large as in an image of 640 columns, so that it can be read in any
+    # the strip is as large as in an image of 640 columns, so that it stays readable
     assert rows[-1] + 1 == pytest.approx(legend(eleven(), 640).shape[0] * width / 640, abs=1)
-    # what is behind it stays visible
+    # the background stays visible
     other = with_legend(np.zeros_like(image), eleven())
     assert (drawn[rows].astype(int) - other[rows]).min() > 20
 

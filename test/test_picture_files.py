@@ -57,7 +57,7 @@ def test_the_bits_of_16_bit_pictures_are_found(suffix: str, channels: int, bits:
 def test_a_deep_tiff_in_colour_is_upright_too(orientation: int, turns: int) -> None:
     deep = picture(6, 8).astype(np.uint16) * 257
     data = bytearray(coded(".tiff", deep))
-    at = data.index(b"\x1c\x01\x03\0\x01\0\0\0")  # a tag with its default: another in its place
+    at = data.index(b"\x1c\x01\x03\0\x01\0\0\0")  # a tag with its default; replace it with another
     data[at], data[at + 8] = 0x12, orientation
     expected = np.rot90(deep[..., ::-1], turns)
     np.testing.assert_array_equal(decode_picture(bytes(data)), expected)
@@ -84,7 +84,7 @@ def test_a_float_picture_is_0_to_1() -> None:
 def test_pictures_are_upright_whatever_their_format(kind: str, orientation: int) -> None:
     rgb = picture(32, 48)
     turned = PIL.Image.fromarray(rgb)
-    if orientation > 1:  # what a camera stores that is held this way
+    if orientation > 1:  # as a camera stores it if held this way
         inverse = {6: 8, 8: 6}.get(orientation, orientation)
         exif = PIL.Image.Exif()
         exif[0x112] = inverse

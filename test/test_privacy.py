@@ -1,4 +1,4 @@
-"""Nothing calls home, and nothing keeps an identity in the user's home."""
+"""Nothing calls home, and nothing stores an identity in the user's home."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from magicfuse_ros.privacy import VARIABLES
 
-# What Python itself looks up or connects to; libraries in C++ are known by what they leave behind.
+# Lookups and connections by Python itself; C++ libraries are detected by the files that they leave.
 WATCHED = """
 import sys
 
@@ -26,7 +26,7 @@ sys.addaudithook(watch)
 
 
 def run(code: str, home: Path, *arguments: str) -> str:
-    """Run Python code as a user without settings would, and return all that it prints."""
+    """Run Python code as a user without settings would, and return all its output."""
     home.mkdir()
     kept = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     done = subprocess.run(

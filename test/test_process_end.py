@@ -1,4 +1,4 @@
-"""How a process of a node ends: its exit code, and in what time."""
+"""How a node's process ends: its exit code and the time it takes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from magicfuse_ros.ros import process
 from magicfuse_ros.ros.children import isolate
 from ros_rig import Domain
 
-# A node with the work that argv names; with "hang", its end holds Python's lock for a minute, as
-# Fast DDS has done.
+# A node that does the work that argv names; with "hang", its exit holds Python's lock for a minute,
+# as Fast DDS has done.
 NODE = """
 import ctypes, sys
 from rclpy.node import Node
@@ -116,7 +116,7 @@ def test_what_ros_cannot_read_is_one_line(tmp_path: Path, arguments: list[str], 
     assert code == process.REFUSED
     line = output.strip().splitlines()[-1]
     assert line.startswith("error: ") and named in line and "Traceback" not in output
-    assert ".c:" not in line  # places in the source of ROS help nobody
+    assert ".c:" not in line  # locations in the ROS source help nobody
 
 
 def test_the_private_domain_is_nobody_elses(

@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 from ros_rig import CAMERA, ROOT, Rig, image
 
 PROFILE = str(ROOT / "config" / "fastdds.xml")
-# What fuse.launch.py sets with fastdds_profile:=true
+# The value that fuse.launch.py sets with fastdds_profile:=true
 PROFILE_VARIABLE = (
     "FASTRTPS_DEFAULT_PROFILES_FILE"
     if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
@@ -56,7 +56,7 @@ def test_overrides_and_profile(tmp_path: Path, tiny_bundle: Path) -> None:
                 break
         assert received, rig.output()
 
-        # the shared memory of the profile, in which images have room
+        # the profile's shared memory, which has room for images
         maps = Path(f"/proc/{rig.process.pid}/maps").read_text().splitlines()
         ends = [line.split()[0].split("-") for line in maps if "/dev/shm/" in line]
         assert max(int(end, 16) - int(start, 16) for start, end in ends) >= 64 * 2**20
@@ -83,7 +83,7 @@ def test_a_wrong_override_is_named(
             assert rig.transition(step)
         assert not rig.transition(transition)
         assert rig.state() == state
-        if state == "unconfigured":  # nothing is left of what was made before the failure
+        if state == "unconfigured":  # nothing made before the failure is left
             labels = f"{rig.name}/segmentation/label_info"
             assert rig.spin_until(lambda: rig.node.count_publishers(labels) == 0)
         report = rig.next_diagnostics()

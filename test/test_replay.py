@@ -177,7 +177,7 @@ def test_damaged_bags_are_named(tmp_path: Path, tiny_bundle: Path, storage: Stor
     (file,) = (f for f in bag.iterdir() if f.suffix in (".mcap", ".db3"))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
-    # sqlite finds out only when it gets there, and what lies before is still fused
+    # sqlite notices only when it gets there; everything before is still fused
     assert result.exit_code == 2 or summary(tmp_path / "out")["frames"]["refused"] > 0
     assert str(bag) in result.output or "damaged" in result.output
     assert "Traceback" not in result.output
@@ -226,7 +226,7 @@ def test_an_earlier_result_is_never_overwritten(tmp_path: Path, tiny_bundle: Pat
 
 
 def test_humble_reads_the_bag(tmp_path: Path, tiny_bundle: Path) -> None:
-    # its reader takes the QoS profiles only as a string, which metadata has up to version 8
+    # its reader takes the QoS profiles only as a string, as metadata stores them up to version 8
     assert (
         replay(drive(tmp_path / "in", 1), tmp_path / "out", "--bundle", tiny_bundle).exit_code == 0
     )
@@ -267,7 +267,7 @@ def test_ctrl_c_leaves_a_whole_bag_and_a_summary(
 
     def interrupted(self: Fuser, *arguments: Any) -> Any:
         calls.append(self)
-        if len(calls) == 3:  # the first one warms up
+        if len(calls) == 3:  # the first one is the warm-up
             os.kill(os.getpid(), signal.SIGINT)
         return fuse(self, *arguments)
 

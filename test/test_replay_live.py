@@ -74,7 +74,7 @@ def test_the_node_gives_what_the_offline_replay_gives(
     assert set(comparison["psnr_db"].values()) == {None}
     assert 0 < report["age_ms"]["p50"] <= report["age_ms"]["p95"]
     assert report["node"]["image_topic"] == f"{CAMERA}/compressed"
-    # The stamps are years old: this age is right only in the time of the bag.
+    # The stamps are years old: this age is right only in the bag's time.
     assert 0 < float(report["node"]["age_p50_ms"]) < 60_000
 
     live, expected = messages(out / "bag"), messages(offline / "bag")
@@ -88,7 +88,7 @@ def test_the_node_gives_what_the_offline_replay_gives(
             other = by_stamp[stamp_ns(message)]
             assert message.header.frame_id == other.header.frame_id
             if topic.endswith("camera_info"):
-                continue  # the node has the latest that came, which may be of the frame before
+                continue  # the node has the latest arrival, which may be of the previous frame
             assert (message.encoding, message.step) == (other.encoding, other.step), topic
             assert bytes(message.data) == bytes(other.data), topic
 
@@ -110,14 +110,14 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
         rig.node.create_subscription(Image, CAMERA, images.append, RELIABLE, raw=True)
         topic = "/camera/camera_info"
         rig.node.create_subscription(CameraInfo, topic, infos.append, RELIABLE, raw=True)
-        # Without end, until Ctrl-C; on the domain of the shell, which the rig has set.
+        # Endless, until Ctrl-C; in the shell's domain, which the rig has set.
         options = ("--no-node", "--name", rig.name, "--rate", 2, "--loop", 0)
         player = subprocess.Popen(
             command(bag, out, *options), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
         def recorded_enough() -> bool:
-            # The node fuses once it knows the recorder, and its next report is recorded, too.
+            # The node fuses once it knows the recorder, so its next report is recorded too.
             reports = [report for report in rig.diagnostics if int(report.get("fused", 0))][1:]
             refused = [int(report["refused"]) for report in reports]
             return len(images) >= 15 and bool(refused) and refused[-1] > refused[0]
@@ -138,18 +138,18 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
         rig.close()
 
     recorded = content(bag)
-    # Byte by byte, in a loop; the replay waits for the node, not for this listener.
+    # Byte by byte, in a loop; the replay waits for the node, not for this subscriber.
     camera = [data for _, data in recorded[CAMERA]]
     first_seen = camera.index(images[0])
     sent = itertools.islice(itertools.cycle(camera), first_seen, None)
     assert all(image == next(sent) for image in images[:15])
-    # The wire fills up to four bytes.
+    # The wire format pads to four bytes.
     assert infos and all(any(i.startswith(data) for _, data in recorded[topic]) for i in infos)
     first, last = START + LATENCY, stamps(10)[-1] + LATENCY
     assert first - 1 <= min(clocks) and max(clocks) <= last
     jumps = [(a, b) for a, b in itertools.pairwise(clocks) if b < a]
     assert jumps, "15 images of 10 begin the loop anew"
-    # A listener may miss the last message before a jump, or the first after it.
+    # A subscriber may miss the last message before a jump, or the first one after it.
     near = 50_000_000
     for before, after in jumps:
         assert last - before < near and after - first < near, "only from the bag's end to its start"
@@ -163,7 +163,7 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
     fused = [stamp_ns(m) for m in messages(out / "bag")[f"{rig.name}/mag_image"]]
     assert set(fused) <= set(stamps(10)) - {stamps(10)[4]}
     assert len(fused) == report["frames"]["fused"]
-    # latched long before the recorder came
+    # latched long before the recorder started
     assert len(messages(out / "bag")[f"{rig.name}/segmentation/label_info"]) == 1
 
 

@@ -38,7 +38,7 @@ def report_of(out: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four pictures of different sizes, the second of which is damaged."""
+    """Four pictures of different sizes; the second one is damaged."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i, size in enumerate([(64, 96), (1, 1), (50, 70), (120, 160)], start=1):
@@ -198,7 +198,7 @@ def test_an_output_that_is_a_file_is_named(folder: Path, tmp_path: Path, tiny_bu
 
 
 def results(out: Path) -> set[str]:
-    """Return the images of all frames, as kind/name."""
+    """Return the images of all frames, by kind/name."""
     return {f"{p.parent.name}/{p.stem}" for p in out.glob("*/*.png")}
 
 
@@ -233,7 +233,7 @@ def test_results_are_never_inputs(folder: Path, tmp_path: Path, tiny_bundle: Pat
 
     assert magicfuse_run(folder / "street 1.png", folder, "--bundle", tiny_bundle).exit_code == 0
     out = folder / "fused"
-    for _ in range(2):  # inside of the input is apart from it
+    for _ in range(2):  # a folder inside of the input is separate from it
         result = magicfuse_run(folder, out, "--bundle", tiny_bundle)
         assert result.exit_code == 0 and "contact_sheet.png': it is a result" in result.stderr
         assert report_of(out)["counts"] == {"read": 4, "fused": 3, "refused": 1}

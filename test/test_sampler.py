@@ -20,11 +20,11 @@ from magicfuse_ros.sampler import Sampler
 
 Array = npt.NDArray[Any]
 CERTAIN: tuple[Output, ...] = tuple(n for n in OUTPUTS if n != "thermal_uncertainty")
-ALL = frozenset(CERTAIN)  # that every bundle has
+ALL = frozenset(CERTAIN)  # outputs of every bundle
 
 
 class Counting:
-    """Passes everything on to a real backend and notes which network runs on what."""
+    """Forwards everything to a real backend and records which network runs on what."""
 
     name = version = device = "counting"
     precision: Precision = "fp32"
@@ -44,7 +44,7 @@ class Counting:
         return call
 
     def join(self, *_: object) -> None:
-        """Every network is to be seen."""
+        """Every network is visible."""
 
     def upload(self, array: Array) -> Tensor:
         return self.inner.upload(array)
@@ -96,7 +96,7 @@ def enlarge(x: Array, factor: int) -> Array:
 
 
 def by_hand(image: Array, grid: list[int], tau: float) -> dict[str, Array]:
-    """The method of the paper on the tiny networks in float64, without the package's sampler."""
+    """The paper's method on the tiny networks in float64, without the package's sampler."""
     planes = image.transpose(0, 3, 1, 2) / 255.0
     condition, detail = conv(pool(planes, 8), tiny.ENCODE), pool(planes, 2)
     betas = np.linspace(0.00085, 0.012, 1000)
@@ -134,7 +134,7 @@ def by_hand(image: Array, grid: list[int], tau: float) -> dict[str, Array]:
     }
 
 
-# The last grid starts with signal left in z, so that the two streams' noise differs.
+# The last grid starts with some signal in z, so that the two streams' noise differs.
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("grid", [[999], [999, 499], [700, 300]])
 @pytest.mark.parametrize("tau", [0.0, 0.4, 1.0])
@@ -169,7 +169,7 @@ def test_the_uncertainty_is_what_the_blue_channel_codes(
     red, blue = thermal[..., 0], thermal[..., 2]
     assert sample.thermal_estimate is not None and sample.thermal_uncertainty is not None
     np.testing.assert_allclose(sample.thermal_estimate.astype(float), red, atol=1.01)
-    # sqrt(2) x 255 x 0.01 x 100^(code / 255), saturated; the code is rounded, as the result is
+    # sqrt(2) x 255 x 0.01 x 100^(code / 255), saturated; the code and the result are both rounded
     low, high = (
         np.minimum(3.60624 * 100 ** ((blue + off) / 255), 255) + off for off in (-0.6, 0.6)
     )
@@ -239,7 +239,7 @@ def test_predicted_calls_are_the_calls_for_every_choice_of_outputs(
 
 
 class CountingApart(Counting):
-    """Sees the networks that run beside OpenVINO's joined one."""
+    """Records the networks that run beside OpenVINO's joined one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,7 +255,7 @@ def test_beside_the_joined_network_both_thermal_outputs_take_one_decoder_call(
     backend = CountingApart()
     sampler = Sampler(uncertain, backend)
     full = sampler.sample(image, frozenset(OUTPUTS), 1, 0.4)
-    assert backend.count() == {"decoder": 2}  # the other one is of the restored image
+    assert backend.count() == {"decoder": 2}  # the other one decodes the restored image
     for left_out in ("thermal_estimate", "thermal_uncertainty"):
         backend.calls.clear()
         sample = sampler.sample(image, frozenset(OUTPUTS) - {left_out, "restored"}, 1, 0.4)
@@ -301,7 +301,7 @@ def test_all_streams_of_all_frames_start_from_the_noise_of_the_seed(
 
 
 class TakingNoise(Counting):
-    """Notes the encoder's noise, which the tiny encoder itself does not take."""
+    """Records the encoder's noise, which the tiny encoder itself does not take."""
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         rest = tuple(t for t in spec.inputs if t.name != "noise")

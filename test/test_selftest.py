@@ -1,4 +1,4 @@
-"""`magicfuse build --check` and `magicfuse doctor`: what an owner is told, and what passes."""
+"""`magicfuse build --check` and `magicfuse doctor`: what they report, and what passes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 
 class Half(OnnxRuntimeBackend):
-    """Runs on the CPU what TensorRT is given in fp16."""
+    """Runs on the CPU the graphs that TensorRT gets in fp16."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(1)

@@ -93,23 +93,64 @@ def test_what_a_camera_sets_is_its_own(garage: Garage) -> None:
     assert frame.stages_ms["waiting"] >= 0
 
 
-def test_networks_loaded_anew_are_for_all_and_loaded_once(garage: Garage) -> None:
+def test_networks_loaded_anew_are_for_all_and_loaded_once(
+    garage: Garage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leases = [garage.lease("/front"), garage.lease("/rear")]
     front, rear = map(garage.fuser, leases)
     expected = front(IMAGE).mag_image
-    rear(IMAGE)
+    with monkeypatch.context() as broken:
+        broken.setattr(Sampler, "sample", lambda *arguments: 1 / 0)
+        for fuser in (front, rear):
+            with pytest.raises(ZeroDivisionError):
+                fuser(IMAGE)
     garage.error = BackendError("no memory is left")
+    before = leases[0].loaded.sampler
     with pytest.raises(BackendError, match="no memory"):
         front.reload()
-    np.testing.assert_array_equal(rear(IMAGE).mag_image, expected)  # as they were
+    assert leases[0].loaded.sampler is before
     garage.error, garage.loads = None, 0
     front.reload()
     rear.reload()  # it has failed with the old ones, too
     assert garage.loads == 1
     assert leases[0].loaded is leases[1].loaded
     np.testing.assert_array_equal(rear(IMAGE).mag_image, expected)
-    rear.reload()  # with the new ones
-    assert garage.loads == 2
+
+
+def test_who_fails_alone_loads_anew_only_once(
+    garage: Garage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front, rear = (garage.fuser(garage.lease(name), tau=0.5) for name in ("/front", "/rear"))
+    front(IMAGE)
+    sample = Sampler.sample
+
+    def fails(self: Sampler, image: Any, outputs: Any, steps: int, tau: float) -> Any:
+        if tau == 1.0:
+            raise RuntimeError("a defect")
+        return sample(self, image, outputs, steps, tau)
+
+    monkeypatch.setattr(Sampler, "sample", fails)
+    front.tau, garage.loads = 1.0, 0
+    for _ in range(3):
+        rear(IMAGE)
+        with pytest.raises(RuntimeError):
+            front(IMAGE)
+        try:
+            front.reload()
+        except MagicFuseError as error:
+            assert "they work for /rear" in str(error)
+    assert garage.loads == 1
+    front.tau = 0.5
+    front(IMAGE)  # what fails now is not the networks
+    with pytest.raises(MagicFuseError, match="they work for /rear"):
+        front.reload()
+    rear.tau = front.tau = 1.0  # now it is
+    for loads in (2, 3):
+        for fuser in (front, rear):
+            with pytest.raises(RuntimeError):
+                fuser(IMAGE)
+        front.reload()
+        assert garage.loads == loads
 
 
 def test_another_bundle_on_the_disk_is_only_for_who_loads_anew(

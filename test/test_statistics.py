@@ -7,7 +7,7 @@ from magicfuse_ros.ros.statistics import WINDOW_S, Statistics, percentiles
 
 def test_rates_and_ages_are_of_the_latest_seconds() -> None:
     statistics = Statistics(now=0.0)
-    for tenth in range(300):  # 10 images a second; the age grows by 1 ms an image
+    for tenth in range(300):  # 10 images a second; the age grows by 1 ms per image
         statistics.received(tenth / 10)
         statistics.fused(tenth / 10, age_s=tenth / 1000, steps=2, stages_ms={"total": 50.0})
     snapshot = statistics.snapshot(30.0)

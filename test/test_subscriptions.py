@@ -29,7 +29,7 @@ RELIABILITY = "qos_overrides./cam.subscription.reliability"
 class Pair:
     """A node that subscribes to /cam, and one that publishes there, each with its own context.
 
-    Fast DDS has one type a topic and context.
+    Fast DDS allows one type per topic and context.
     """
 
     def __init__(self, contexts: tuple[Context, Context], overrides: list[Parameter]) -> None:
@@ -52,7 +52,7 @@ class Pair:
         return made
 
     def reliability(self, wanted: ReliabilityPolicy) -> bool:
-        """Wait until the camera sees one subscription, of this reliability."""
+        """Wait until the camera sees one subscription with this reliability."""
 
         def seen() -> bool:
             found = self.camera.get_subscriptions_info_by_topic("/cam")
@@ -130,7 +130,7 @@ def test_what_was_latched_before_is_received(pair: Pair) -> None:
     assert pair.spin(lambda: pair.got == [7])
     subscription.destroy()
     pair.got.clear()
-    pair.subscribe()  # the publisher is known from the beginning
+    pair.subscribe()  # the publisher is known from the start
     assert pair.spin(lambda: pair.got == [7])
 
 

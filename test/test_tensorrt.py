@@ -1,4 +1,4 @@
-"""Engines of TensorRT; TensorRT for RTX really builds them without a GPU, running needs one."""
+"""TensorRT engines; TensorRT for RTX really builds them without a GPU, running them needs one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_every_network_of_nano_builds(
     bundle = Bundle.load(NANO)
     spec = bundle.manifest.networks[name]
     engine = builder.build(bundle.path(name), spec, device, precision, Watched())
-    assert len(engine) > bundle.path(name).stat().st_size  # whose weights are in float16
+    assert len(engine) > bundle.path(name).stat().st_size  # its weights are in float16
 
 
 @rtx
@@ -178,7 +178,7 @@ def test_a_file_that_is_no_network_is_named(builder: interface.Builder, tmp_path
 def test_timings_of_a_device_are_kept_for_its_next_build(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorRT itself needs a GPU; TensorRT for RTX stands in for it."""
+    """TensorRT itself needs a GPU; TensorRT for RTX replaces it here."""
 
     class OnTheGpu(tensorrt_library.Library):
         def aim(self, module: Any, config: Any, device: str) -> None:
@@ -208,7 +208,7 @@ def test_timings_of_a_device_are_kept_for_its_next_build(
     files[0].write_bytes(b"of another release")
     assert builder.build(path, spec, "sm_87 Orin, NX", "fp16", Watched())
     files[0].unlink()
-    files[0].mkdir()  # cannot be written
+    files[0].mkdir()  # not writable
     assert builder.build(path, spec, "sm_87 Orin, NX", "fp16", Watched())
 
 

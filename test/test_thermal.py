@@ -1,4 +1,4 @@
-"""What is read from the decoded image of the thermal stream, against numbers made by hand."""
+"""Reading the decoded image of the thermal stream, against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOTH: tuple[Output, ...] = ("thermal_estimate", "thermal_uncertainty")
         (153, 57),  # 0.158489: 57.15
         (204, 144),  # 0.398107: 143.57
         (235, 251),  # 0.696856: 251.30
-        (236, 255),  # 0.709555: 255.88 is more than an image holds
+        (236, 255),  # 255.88 exceeds the range of an image
         (255, 255),  # 1: 360.62
     ],
 )
@@ -41,7 +41,7 @@ def test_another_range_gives_another_table() -> None:
 
 @pytest.fixture
 def image() -> npt.NDArray[np.uint8]:
-    """Red, green and blue all differ; the blue ones are codes of the table above."""
+    """Red, green and blue all differ; the blue values are codes from the table above."""
     rows = [[[10, 200, 0], [250, 0, 51]], [[128, 7, 204], [0, 255, 255]]]
     return np.array(rows, np.uint8)
 

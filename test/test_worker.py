@@ -1,4 +1,4 @@
-"""The worker with a fuser that the test holds in its hand."""
+"""The worker with a fuser that the test controls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOPIC = ImageTopic("restored_image", frozenset({"restored"}), lambda frame, _: f
 
 
 class FakeFuser:
-    """Waits before every frame until the test lets it go on."""
+    """Waits before every frame until the test lets it continue."""
 
     def __init__(self) -> None:
         self.go = threading.Semaphore(0)
@@ -81,7 +81,7 @@ class FakeDebug:
 
 
 class InTurn(FakeFuser):
-    """Has a turn for each frame, as shared networks do."""
+    """Takes a turn for each frame, like shared networks."""
 
     def __init__(self, seat: Seat) -> None:
         super().__init__()
@@ -101,11 +101,11 @@ class Bench:
         self.control = control = DeadlineControl([2], default_steps=2)
         self.thread = ThreadPoolExecutor(max_workers=1)
         logger = get_logger("test")
-        parts: Any = (self.fuser, self.publishers, self.debug, control, clock, logger, self.thread)
+        self.seat: Any = seat
         if seat is not None:
             self.fuser = InTurn(seat)
-            parts = (self.fuser, *parts[1:])
-        self.worker = Worker(*parts, seat=seat)
+        parts: Any = (self.fuser, self.publishers, self.debug, control, clock, logger, self.thread)
+        self.worker = Worker(*(*parts, None, None, seat))
 
     def counts(self) -> dict[str, int]:
         snapshot = self.worker.statistics.snapshot(monotonic())
@@ -209,7 +209,7 @@ def test_no_result_waits_for_the_input_checks(
     bench.worker.offer(image(stamp=1))
     wait_for(lambda: measured() == 1)
     assert then == [0]
-    bench.fuser.error = RuntimeError("out of memory")  # the camera is judged all the same
+    bench.fuser.error = RuntimeError("out of memory")  # the camera is still judged
     bench.worker.offer(image(stamp=2))
     wait_for(lambda: measured() == 2)
 
@@ -238,7 +238,7 @@ def test_nothing_is_fused_twice_or_out_of_order(bench: Bench) -> None:
         offer(seconds)
     assert bench.publishers.stamps == [10, 10, 10]
     assert bench.refused() == {"stamp is not newer than the last image's": 2}
-    offer(4.0)  # a bag that starts again
+    offer(4.0)  # a bag that restarts
     offer(4.1)
     assert bench.publishers.stamps[3:] == [4, 4]
     offer(0.0)  # unstamped images have no order
@@ -273,7 +273,7 @@ def test_an_image_behind_a_dropped_beginning_is_of_the_new_round(bench: Bench) -
     wait_for(lambda: bench.counts()["fused"] == 1)
     offer(2)
     wait_for(lambda: len(bench.fuser.asked) == 2)
-    offer(0)  # replaced while the one before is in work
+    offer(0)  # replaced while the previous one is fused
     offer(1)
     bench.fuser.go.release(2)
     wait_for(lambda: bench.counts()["fused"] == 3)
@@ -320,14 +320,12 @@ def test_a_defect_is_reported_with_its_place(bench: Bench) -> None:
 
 @pytest.fixture
 def benches() -> Any:
-    """Three cameras that share networks; the image of the first is in them, the second is next."""
+    """Three cameras that share networks; the first has its turn, the second is next."""
     turns = Turns()
-    seats = [turns.seat() for _ in range(3)]
-    made = [Bench(seat) for seat in seats]
-    made[0].worker.offer(image(stamp=1))
-    wait_for(lambda: len(made[0].fuser.asked) == 1)
-    made[1].worker.offer(image(stamp=1))
-    wait_for(lambda: seats[1].state.name == "READY")
+    made = [Bench(turns.seat()) for _ in range(3)]
+    for bench, state in zip(made, ("IN_TURN", "READY", "IN_LINE"), strict=True):
+        bench.worker.offer(image(stamp=1))
+        wait_for(lambda: bench.seat.state.name == state)  # noqa: B023
     yield made
     for bench in made:
         bench.fuser.go.release(100)
@@ -337,7 +335,7 @@ def benches() -> Any:
 
 def test_with_the_turn_comes_the_newest_image(benches: list[Bench]) -> None:
     first, second, third = benches
-    for stamp in (1, 2, 3):
+    for stamp in (2, 3):
         third.worker.offer(image(stamp))
     first.fuser.go.release()
     wait_for(lambda: len(second.fuser.asked) == 1)
@@ -350,7 +348,6 @@ def test_with_the_turn_comes_the_newest_image(benches: list[Bench]) -> None:
 
 def test_a_camera_that_waits_in_line_can_be_stopped(benches: list[Bench]) -> None:
     _, _, third = benches
-    third.worker.offer(image())
     third.worker.stop()
     assert third.fuser.asked == []
 

@@ -1,8 +1,8 @@
-"""A bundle of real ONNX graphs, small enough for tests, whose result test_sampler.py recomputes.
+"""A small bundle of real ONNX graphs for tests; test_sampler.py recomputes its results.
 
 Image 64 x 96, latent 4 x 8 x 12, three classes, K = 1 and 2, v-prediction. The decoder and the
-segmentation head take the encoder's `detail`, so that the wiring by name is used. The channels of
-the decoder's images differ, so that of the thermal stream can be read with UNCERTAINTY, too.
+segmentation head take the encoder's `detail`, so that the wiring by name is tested. The channels of
+the decoder's images differ, so that the thermal stream's image can also be read with UNCERTAINTY.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def build(root: Path, thermal_uncertainty: ThermalUncertainty | None = None) -> 
 
 
 class _Inputs:
-    """A few random inputs of a network, one set at each call."""
+    """Return a few random inputs of a network, one set per call."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         random = np.random.default_rng(1)

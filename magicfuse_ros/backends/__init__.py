@@ -1,4 +1,4 @@
-"""Inference backends: what turns the ONNX files of a bundle into callables on this machine."""
+"""Inference backends: they turn the ONNX files of a bundle into callables on this machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from magicfuse_ros.errors import BackendError
 
 @dataclass(frozen=True)
 class _Library:
-    install: str  # what a user does where it is missing
-    backend: str  # a class of the module of the backend's name
-    builder: str = ""  # module.class; empty where there is nothing to build
+    install: str  # what the user must do if it is missing
+    backend: str  # class name, in the module named after the backend
+    builder: str = ""  # module.class; empty if there is nothing to build
     gpu: bool = False
-    precisions: tuple[Precision, ...] = ("fp32", "int8")  # the first is its own choice
-    int8_pays: bool = False  # it chooses int8 where the bundle and the CPU allow it
+    precisions: tuple[Precision, ...] = ("fp32", "int8")  # the first is the default
+    int8_pays: bool = False  # by default it uses int8 if the bundle and the CPU allow it
 
 
 # "auto" tries them in this order
@@ -55,7 +55,7 @@ BUILDERS: tuple[str, ...] = tuple(name for name, entry in _LIBRARIES.items() if 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which backend is used, and why."""
+    """The chosen backend and the reason."""
 
     asked: str
     used: str
@@ -73,12 +73,12 @@ def choose(
 
     Args:
         name: one of `BACKENDS`.
-        precision: of the networks' arithmetic; auto: see `resolve`.
-        bundle: what is to be run: `auto` passes over a GPU for which its engines were not built.
-            None looks at the machine alone.
+        precision: arithmetic of the networks; auto: see `resolve`.
+        bundle: the bundle to run: `auto` skips a GPU for which its engines have not been built.
+            None checks only the machine.
 
     Raises:
-        BackendError: if the backend is not known or cannot run here. A named backend is never
+        BackendError: if the backend is unknown or cannot run here. A named backend is never
             replaced by another one.
     """
     if name not in BACKENDS:
@@ -100,20 +100,20 @@ def choose(
 
 
 def obstacle(name: str, bundle: Bundle) -> str:
-    """Return why a backend cannot run a bundle here in its own precision; empty where it can."""
+    """Return why a backend cannot run a bundle here in its own precision; empty if it can."""
     return _obstacle(name, "auto", bundle)
 
 
 def on_gpu(name: str) -> bool:
-    """Return whether a backend, which is known, computes on a GPU."""
+    """Return whether a known backend computes on a GPU."""
     return _LIBRARIES[name].gpu
 
 
 def resolve(name: str, precision: AskedPrecision, bundle: Bundle | None = None) -> Precision:
-    """Return the precision of a backend that is known: what was asked for, or its own choice.
+    """Return the precision that a known backend uses: the one asked for, or its own choice.
 
-    That is fp16 on a GPU; int8 in OpenVINO, if the bundle has it and this CPU gains from it; else
-    fp32.
+    Its own choice is fp16 on a GPU; int8 in OpenVINO if the bundle has it and this CPU gains from
+    it; else fp32.
     """
     if precision != "auto":
         return precision
@@ -137,17 +137,17 @@ def select(
     precision: AskedPrecision = "auto",
     bundle: Bundle | None = None,
 ) -> Backend:
-    """Return the backend that `choose` names.
+    """Create the backend that `choose` names.
 
     Args:
         name: one of `BACKENDS`.
-        threads: CPU threads of one network call; 0 takes all cores. A GPU takes no notice.
-        precision: of the networks' arithmetic; fp16 on a GPU only, int8 on a CPU only, of bundles
-            that have it.
+        threads: CPU threads per network call; 0 uses all cores. GPU backends ignore it.
+        precision: arithmetic of the networks; fp16 on a GPU only, int8 on a CPU only and only if
+            the bundle has it.
         bundle: see `choose`.
 
     Raises:
-        BackendError: as `choose`, or if `threads` is negative.
+        BackendError: as for `choose`, or if `threads` is negative.
     """
     choice = choose(name, precision, bundle)
     if threads < 0:
@@ -159,15 +159,15 @@ def select(
 
 
 def builder(name: str, precision: AskedPrecision = "auto", bundle: Bundle | None = None) -> Builder:
-    """Return what builds engines for a backend. The GPU itself may be elsewhere, see `Builder`.
+    """Return a backend's engine builder. The GPU may be in another machine, see `Builder`.
 
     Args:
         name: one of `BUILDERS`.
-        precision: see `choose`; the same must be given to `Builder.build`, see `resolve`.
-        bundle: what is to be built.
+        precision: see `choose`; pass the same one to `Builder.build`, see `resolve`.
+        bundle: the bundle to build.
 
     Raises:
-        BackendError: if the backend is not known or not installed, has no engines, or does not
+        BackendError: if the backend is unknown or not installed, has no engines, or does not
             compute in `precision`.
     """
     library = _LIBRARIES.get(name)
@@ -187,17 +187,17 @@ def builder(name: str, precision: AskedPrecision = "auto", bundle: Bundle | None
         return cast(
             Builder, create() if library.gpu else create(precision=resolve(name, precision, bundle))
         )
-    except ImportError as error:  # what only a build needs
+    except ImportError as error:  # a build needs further packages
         raise BackendError(
             f"backend '{name}' cannot build here ({error}): pip install {error.name}"
         ) from error
 
 
 def _obstacle(name: str, precision: AskedPrecision, bundle: Bundle | None = None) -> str:
-    """Return why a backend cannot run here; empty where it can."""
+    """Return why a backend cannot run here; empty if it can."""
     if obstacle := _wrong_precision(name, precision):
         return obstacle
-    # Before the import: without a device, importing or touching TensorRT may end the process.
+    # Check this before the import: without a device, importing TensorRT may kill the process.
     if _LIBRARIES[name].gpu and (reason := missing_device()):
         return f"finds no GPU ({reason})"
     if obstacle := _not_installed(name):
@@ -221,7 +221,7 @@ def _wrong_precision(name: str, precision: AskedPrecision) -> str:
 
 
 def _not_built(name: str, precision: Precision, bundle: Bundle) -> str:
-    """Return which engine a GPU backend lacks, and the command that builds it; empty: none."""
+    """Return which engine a GPU backend lacks and the command that builds it; empty if none."""
     if not _LIBRARIES[name].gpu:
         return ""
     try:

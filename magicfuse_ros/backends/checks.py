@@ -1,4 +1,4 @@
-"""Whether a loaded graph is the one that the bundle records, and why a file does not load."""
+"""Checks that a loaded graph is the one that the bundle records; explains why a file fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_graph(
     """Compare a loaded graph's inputs and outputs with those that the bundle records.
 
     Raises:
-        BackendError: naming the file and the first tensor that differs.
+        BackendError: if a tensor differs; the message names the file and the first such tensor.
     """
     kinds = (("input", spec.inputs, inputs), ("output", spec.outputs, outputs))
     for kind, recorded, actual in kinds:
@@ -29,7 +29,7 @@ def check_graph(
 
 
 def load_error(path: Path, backend: str, error: Exception) -> BackendError:
-    """Return the error for a file that a library refused, with the last line of its reason."""
+    """Return the error for a file that a library rejected, with the last line of its reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else type(error).__name__
     return BackendError(f"network '{path.name}': {backend} cannot load it: {reason}")

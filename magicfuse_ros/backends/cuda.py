@@ -1,7 +1,7 @@
 """The CUDA device: whether there is one, its memory, and one stream that orders all its work.
 
-Buffers are kept for reuse, never given back while the device is in use: a frame then allocates
-nothing. As all work is on one stream, a buffer may be handed out again while the work that last
+Freed buffers are kept for reuse and never returned to CUDA while the device is in use, so a frame
+allocates nothing. All work runs on one stream, so a buffer may be reused while the work that last
 read it is still queued.
 
 Written against the documented API of the CUDA runtime; not measured on a GPU.
@@ -26,12 +26,12 @@ from magicfuse_ros.errors import BackendError
 
 
 def missing_device() -> str:
-    """Return why no CUDA device can be used; empty where one can."""
+    """Return why no CUDA device can be used; empty if one can."""
     return cudart.load()[1]
 
 
 class _Space:
-    """Addresses of the free buffers by their size in bytes."""
+    """Addresses of the free buffers, by size in bytes."""
 
     def __init__(self) -> None:
         self.device: defaultdict[int, list[int]] = defaultdict(list)
@@ -39,7 +39,7 @@ class _Space:
 
 
 class _Buffer:
-    """An array whose memory is free for reuse when this object is."""
+    """An array whose memory can be reused once this object is deleted."""
 
     def __init__(
         self, device: Device, shape: tuple[int, ...], dtype: npt.DTypeLike, pinned: bool
@@ -47,7 +47,7 @@ class _Buffer:
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self.nbytes = math.prod(shape) * self.dtype.itemsize
-        self._device = device  # which outlives its buffers
+        self._device = device  # keeps the device alive as long as its buffers
         self.address, free = device.take(self.nbytes, pinned)
         weakref.finalize(self, free.append, self.address)
 
@@ -60,20 +60,20 @@ class DeviceTensor(_Buffer):
 
 
 class PinnedArray(_Buffer):
-    """An array in memory of the host that the device copies from and to while the host goes on."""
+    """An array in pinned host memory: the device copies it asynchronously."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         super().__init__(device, shape, dtype, pinned=True)
 
     @property
     def array(self) -> npt.NDArray[Any]:
-        """A view, good for as long as this object."""
+        """A view that is valid as long as this object lives."""
         memory = memoryview((ctypes.c_uint8 * self.nbytes).from_address(self.address))
         return np.frombuffer(memory, self.dtype).reshape(self.shape)
 
 
 class Event:
-    """A point in the queue, with the time when the device came to it."""
+    """A point in the queue, with the time when the device reached it."""
 
     def __init__(self, device: Device) -> None:
         self.handle: int = device.get("cudaEventCreateWithFlags", ctypes.c_void_p, 0)
@@ -84,14 +84,14 @@ class Device:
     """The first CUDA device. Not thread-safe.
 
     Attributes:
-        name: of the product.
-        compute_capability: such as "8.9".
+        name: product name.
+        compute_capability: for example "8.9".
         stream: handle of the one stream.
         cuda: the CUDA runtime.
     """
 
     def __init__(self) -> None:
-        """Take the device.
+        """Open the device.
 
         Raises:
             BackendError: if there is none, or CUDA fails.
@@ -101,8 +101,8 @@ class Device:
             raise BackendError(f"no CUDA device can be used: {reason}")
         self.cuda: CudaRuntime = runtime
         self.name = "the GPU"
-        # A thread that waits must not keep a core busy. It is only refused where another part of
-        # the process has made the context before.
+        # A waiting thread must not keep a core busy. CUDA refuses this only if another part of the
+        # process has already created the context.
         runtime.status("cudaSetDeviceFlags", cudart.SCHEDULE_BLOCKING_SYNC)
         self.call("cudaSetDevice", 0)
         self.name = cudart.device_name(0)
@@ -117,12 +117,12 @@ class Device:
         self._recorded = _Space()
         self._recording: list[PinnedArray] | None = None
         self._capturing = False
-        self._uploading: list[PinnedArray] = []  # what a copy may still read
+        self._uploading: list[PinnedArray] = []  # arrays that a queued copy may still read
         spaces = (self._space, self._recorded)
         weakref.finalize(self, _release, runtime, self.stream, spaces)
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceTensor:
-        """Return a tensor of any content.
+        """Return an uninitialised tensor.
 
         Raises:
             BackendError: if the memory is used up.
@@ -130,7 +130,7 @@ class Device:
         return DeviceTensor(self, shape, dtype)
 
     def take(self, nbytes: int, pinned: bool) -> tuple[int, list[int]]:
-        """Return the address of a buffer, and the list that it goes to when it is free again.
+        """Return the address of a buffer, and the list that it goes back to once it is free.
 
         Raises:
             BackendError: if the memory is used up.
@@ -143,8 +143,8 @@ class Device:
         return int(self.get(function, ctypes.c_void_p, nbytes, *flags)), free
 
     def upload(self, array: npt.NDArray[Any]) -> DeviceTensor:
-        """Queue a copy to the device; the array may change at once."""
-        # Recorded, it would send the same values with every frame.
+        """Queue a copy to the device; the caller may change the array right away."""
+        # A recorded upload would send the same values with every frame.
         assert self._recording is None, "recorded work uploads nothing but its inputs"
         pinned = PinnedArray(self, array.shape, array.dtype)
         pinned.array[...] = array
@@ -152,7 +152,7 @@ class Device:
         return self.send(pinned)
 
     def send(self, pinned: PinnedArray) -> DeviceTensor:
-        """Queue a copy to the device; the array must not change before that is done."""
+        """Queue a copy to the device; the array must not change before the copy is done."""
         tensor = self.empty(pinned.shape, pinned.dtype)
         self._copy(tensor.address, pinned.address, tensor.nbytes, cudart.COPY_TO_DEVICE)
         return tensor
@@ -160,7 +160,7 @@ class Device:
     def download(self, tensor: DeviceTensor) -> npt.NDArray[Any]:
         """Wait for all queued work and return a copy of a tensor.
 
-        In work that is being recorded, nothing waits: the copy is filled whenever the work is done.
+        While work is being recorded it does not wait: each run of the work fills the copy.
         """
         pinned = PinnedArray(self, tensor.shape, tensor.dtype)
         self._copy(pinned.address, tensor.address, tensor.nbytes, cudart.COPY_TO_HOST)
@@ -180,30 +180,30 @@ class Device:
         self._uploading.clear()
 
     def stamp(self) -> Event:
-        """Queue taking the time."""
+        """Queue a time stamp."""
         event = Event(self)
-        # An ordinary event would only order the work that is captured.
+        # While capturing, an ordinary event would only order the captured work.
         how = cudart.EVENT_EXTERNAL if self._capturing else cudart.EVENT_DEFAULT
         self.call("cudaEventRecordWithFlags", event.handle, self.stream, how)
         return event
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
-        """Return the time between two stamps that the device has come to."""
+        """Return the time between two stamps that the device has reached."""
         ms = self.get("cudaEventElapsedTime", ctypes.c_float, start.handle, end.handle)
         return float(ms)
 
     def memory(self) -> tuple[int, int]:
-        """Return the device's free and total memory, bytes, whoever uses it."""
+        """Return the device's free and total memory in bytes, counting all processes."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self.call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
 
     @contextmanager
     def recording(self) -> Iterator[list[PinnedArray]]:
-        """Take buffers of their own for work that will be repeated; yield those of downloads.
+        """Use separate buffers for work that will be repeated; yield those of its downloads.
 
-        Graphs share the memory between their inputs and outputs, as none runs beside another. No
-        other work may have it: a graph would overwrite what that holds.
+        Graphs share the memory between their inputs and outputs, because they never run at the same
+        time. No other work may use that memory: a graph would overwrite it.
         """
         downloads: list[PinnedArray] = []
         self._recording = downloads
@@ -214,13 +214,13 @@ class Device:
 
     @contextmanager
     def capturing(self) -> Iterator[list[int]]:
-        """Capture what is queued instead of running it; the list then holds the CUDA graph.
+        """Capture the queued work instead of running it; the list then holds the CUDA graph.
 
         Raises:
-            BackendError: if something was done that cannot be captured.
+            BackendError: if something in the work cannot be captured.
         """
-        # The other modes would forbid the process's other threads to allocate on the device, or
-        # allow this one to.
+        # The other modes would either stop the process's other threads from allocating on the
+        # device, or let this thread allocate.
         self.call("cudaStreamBeginCapture", self.stream, cudart.CAPTURE_THREAD_LOCAL)
         self._capturing = True
         graph: list[int] = []
@@ -229,7 +229,7 @@ class Device:
         try:
             yield graph
         except BaseException:
-            self.cuda.status(*end)  # fails as well; the first error tells more
+            self.cuda.status(*end)  # this fails, too; the first error says more
             if captured.value:
                 self.cuda.status("cudaGraphDestroy", captured)
             raise
@@ -243,7 +243,7 @@ class Device:
         """Call a function of the CUDA runtime.
 
         Raises:
-            DeviceLostError: if it fails, and CUDA is of no use any more in this process.
+            DeviceLostError: if it fails and CUDA is unusable for the rest of this process.
             BackendError: if it fails otherwise. Both name the GPU, the function and the status.
         """
         try:
@@ -252,7 +252,7 @@ class Device:
             raise type(error)(f"CUDA failed on {self.name}: {error}") from error
 
     def get(self, name: str, kind: Any, *arguments: Any) -> Any:
-        """Return what a function gives by its first argument, of a ctypes kind. See `call`."""
+        """Return what a function writes to its first argument, a ctypes `kind`. See `call`."""
         result = kind()
         self.call(name, ctypes.byref(result), *arguments)
         return result.value

@@ -1,9 +1,9 @@
-"""One frame's work as a CUDA graph: recorded once, repeated with a single call.
+"""One frame's work as a CUDA graph: recorded once, then replayed with a single call.
 
-The graph begins with the copies of the inputs to the device and ends with those of the results to
-the host: both are buffers in pinned memory that stay where they are, so a frame costs the host two
-copies, one launch and one wait, and every other value is passed on inside the device. What changes
-from frame to frame (the image, tau) must be an input, or a repetition would not see it.
+The graph starts by copying the inputs to the device and ends by copying the results to the host.
+Both use fixed pinned buffers, so a frame costs the host two copies, one launch and one wait, and
+all other values stay on the device. Whatever changes from frame to frame (the image, tau) must be
+an input, or a replay would not see the change.
 
 Written against the documented API of the CUDA runtime; not measured on a GPU.
 """
@@ -26,7 +26,7 @@ class GraphRecorder:
     """See `Recorder`."""
 
     def __init__(self, device: Device, on_recorded: Callable[[], None] = lambda: None) -> None:
-        """Use a device; `on_recorded` is called each time after work was recorded."""
+        """Use a device; call `on_recorded` each time after work was recorded."""
         self._device = device
         self._on_recorded = on_recorded
         self._graph: int | None = None
@@ -37,7 +37,7 @@ class GraphRecorder:
     def __call__(
         self, inputs: Mapping[str, npt.NDArray[Any]], work: Work
     ) -> dict[str, npt.NDArray[Any]]:
-        """Record the work the first time, then repeat what was recorded. Errors: see `Recorder`."""
+        """Record the work on the first call, then replay the record. Errors: see `Recorder`."""
         if self._graph is None:
             self._record(inputs, work)
             self._on_recorded()
@@ -55,7 +55,7 @@ class GraphRecorder:
         with device.recording() as downloads:
             self._inputs = {n: PinnedArray(device, a.shape, a.dtype) for n, a in inputs.items()}
             self._fill(inputs)
-            # A library's first call may allocate, which a captured one must not.
+            # A library's first call may allocate memory; a captured call must not.
             once()
             device.synchronize()
             downloads.clear()

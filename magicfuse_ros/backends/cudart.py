@@ -1,7 +1,7 @@
-"""The CUDA runtime library, libcudart: found, loaded and called with ctypes.
+"""Finds and loads the CUDA runtime library, libcudart, and calls it with ctypes.
 
-Only calls whose signature is the same in CUDA 12 and 13 are used, so either serves. The first that
-the driver accepts is taken: the system's, that of a toolkit, or that of the wheels
+It uses only functions whose signature is the same in CUDA 12 and 13, so either release works. It
+takes the first library that the driver accepts: the system's, a toolkit's, or one from the wheels
 nvidia-cuda-runtime-cu12 and nvidia-cuda-runtime.
 """
 
@@ -21,14 +21,15 @@ COPY_TO_DEVICE, COPY_TO_HOST, COPY_ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
 STREAM_NON_BLOCKING = 1
 CAPTURE_THREAD_LOCAL = 1  # cudaStreamCaptureMode
 EVENT_DEFAULT, EVENT_EXTERNAL = 0, 1  # how an event is recorded
-SCHEDULE_BLOCKING_SYNC = 4  # a waiting thread sleeps
+SCHEDULE_BLOCKING_SYNC = 4  # waiting threads sleep
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76  # cudaDeviceAttr
 
 _SUCCESS = 0
 _INSUFFICIENT_DRIVER = 35
 _NO_DEVICE = 100
-# After these every call fails until the process ends: cudaError's documentation says so of most;
-# an ECC error (214), a destroyed context (709) and an unknown error (999) are no better.
+# After one of these every call fails until the process ends. The documentation of cudaError says so
+# for most of them; an ECC error (214), a destroyed context (709) and an unknown error (999) behave
+# the same.
 _LOST = frozenset({214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999})
 
 _TOOLKITS = ("/usr/local/cuda/lib64", "/usr/local/cuda/targets/*/lib", "/usr/local/cuda-*/lib64")
@@ -66,14 +67,14 @@ class CudaRuntime:
     """A loaded libcudart.
 
     Attributes:
-        path: of the library, as it was loaded.
+        path: the library's path, as passed to the loader.
     """
 
     def __init__(self, path: str) -> None:
         """Load the library.
 
         Raises:
-            OSError: if it is not there or cannot be loaded.
+            OSError: if it does not exist or cannot be loaded.
             AttributeError: if it lacks a function.
         """
         self.path = path
@@ -86,14 +87,14 @@ class CudaRuntime:
             function.argtypes, function.restype = (c_int,), c_char_p
 
     def status(self, name: str, *arguments: Any) -> int:
-        """Call a function; return its status. For what must not raise, such as giving back."""
+        """Call a function and return its status. Use it if an error must not raise: on release."""
         return int(getattr(self._library, name)(*arguments))
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function.
 
         Raises:
-            DeviceLostError: if it failed and CUDA is of no use any more in this process.
+            DeviceLostError: if it failed and CUDA is unusable for the rest of this process.
             BackendError: if it failed otherwise.
         """
         if status := self.status(name, *arguments):
@@ -101,7 +102,7 @@ class CudaRuntime:
             raise (DeviceLostError if status in _LOST else BackendError)(message)
 
     def get(self, name: str, kind: Any, *arguments: Any) -> Any:
-        """Call a function whose first argument is where it puts its result, which is returned.
+        """Call a function that writes its result to its first argument; return that result.
 
         Errors: see `call`.
         """
@@ -122,12 +123,12 @@ class CudaRuntime:
         return _release(self.get("cudaRuntimeGetVersion", c_int))
 
     def driver_version(self) -> str:
-        """Return the latest CUDA release that the driver serves; empty without a driver."""
+        """Return the latest CUDA release that the driver supports; empty without a driver."""
         version = self.get("cudaDriverGetVersion", c_int)
         return _release(version) if version else ""
 
     def obstacle(self) -> str:
-        """Return why this library finds no GPU to use; empty where it finds one."""
+        """Return why this library finds no usable GPU; empty if it finds one."""
         count = c_int()
         status = self.status("cudaGetDeviceCount", ctypes.byref(count))
         if status == _SUCCESS and count.value:
@@ -157,9 +158,9 @@ _loaded: list[CudaRuntime] = []  # kept for the life of the process
 
 
 def load() -> tuple[CudaRuntime | None, str]:
-    """Return the first libcudart that finds a GPU, or None and what stands in the way.
+    """Return the first libcudart that finds a GPU, or None and the reason.
 
-    The reason is that of the oldest library that was found, as a driver serves it first.
+    The reason comes from the oldest library found, because drivers support older ones first.
     """
     if _loaded:
         return _loaded[0], ""
@@ -172,7 +173,7 @@ def load() -> tuple[CudaRuntime | None, str]:
         try:
             runtime = CudaRuntime(path)
         except (OSError, AttributeError) as error:
-            if "/" in path and not found:  # a file that is there; bare names are only looked for
+            if "/" in path and not found:  # an existing file; a bare name is only a guess
                 reason = f"the CUDA runtime '{path}' cannot be used: {error}"
             continue
         found = True
@@ -183,7 +184,7 @@ def load() -> tuple[CudaRuntime | None, str]:
 
 
 def device_name(index: int) -> str:
-    """Return a GPU's product name, which only the driver's own library tells without a struct.
+    """Return a GPU's product name; only the driver's own library gives it without a struct.
 
     Raises:
         BackendError: if that fails.
@@ -204,7 +205,7 @@ def device_name(index: int) -> str:
 
 
 def _candidates() -> Iterator[str]:
-    """Yield names and paths to try, each major's from the most particular to the system's."""
+    """Yield names and paths to try, for each major release the most specific ones first."""
     for major in MAJORS:
         file = f"libcudart.so.{major}"
         yield file

@@ -1,4 +1,4 @@
-"""What the backends share whose networks compute on the host: a call returns when it is done."""
+"""Shared code of the backends that compute on the host: a call returns when it is done."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from magicfuse_ros.bundle import TensorSpec
 class HostBackend:
     """See `Backend`."""
 
-    loads_at_once = 2  # to compile a network keeps hardly more than one core busy
+    loads_at_once = 2  # compiling a network uses little more than one core
     records = False
 
     def join(
         self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
     ) -> Joined | None:
-        """Return None: a library that knows one network at a time has nothing to join."""
+        """Return None: a library that handles one network at a time cannot join several."""
         return None
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
@@ -29,7 +29,7 @@ class HostBackend:
         return array
 
     def recorder(self) -> Recorder:
-        """Return what simply does the work: there is nothing to be saved by a record."""
+        """Return a recorder that runs the work directly; recording would save nothing here."""
 
         def run(inputs: Mapping[str, npt.NDArray[Any]], work: Work) -> dict[str, npt.NDArray[Any]]:
             return work({name: self.upload(array) for name, array in inputs.items()})

@@ -1,8 +1,8 @@
-"""ONNX to ONNX: what a bundle's graphs need before TensorRT builds them.
+"""ONNX-to-ONNX passes that prepare a bundle's graphs for TensorRT.
 
-TensorRT takes uint8 only at the borders of a graph, takes axes and sizes only as constants, and
-builds strongly typed networks: precision is in the ONNX, not in a flag. Every pass returns a new
-model; none needs torch.
+TensorRT accepts uint8 only at a graph's inputs and outputs, accepts axes and sizes only as
+constants, and builds strongly typed networks: the ONNX sets the precision, not a flag. Every pass
+returns a new model; none needs torch.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from onnx.reference import ReferenceEvaluator
 
 from magicfuse_ros.errors import BackendError
 
-# Layers that run in float16: nearly all of a network's arithmetic.
+# Layers that run in float16; they do nearly all of a network's arithmetic.
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-# Overflow or lose their variance in float16; their result is small again.
+# These overflow or lose their variance in float16; their results are small again.
 _NORMS = frozenset(
     {"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"}
 )
-# Stay in the precision of what they are given.
+# These keep the precision of their inputs.
 _FOLLOW = frozenset({
     "Add", "AveragePool", "Clip", "Concat", "DepthToSpace", "Div", "Elu", "Expand", "Gather",
     "Gelu", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max",
@@ -30,7 +30,7 @@ _FOLLOW = frozenset({
     "Slice", "Softmax", "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh", "Transpose",
     "Unsqueeze",
 })  # fmt: skip
-# Move numbers about and leave each as it is, so that a cast may come before or after.
+# These move numbers without changing them, so a cast may come before or after.
 _LAYOUT = frozenset({
     "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
@@ -38,11 +38,11 @@ _LAYOUT = frozenset({
 
 
 def fold_constants(model: Any) -> Any:
-    """Return the model with everything that no input changes computed: only initialisers are left.
+    """Return the model with everything that does not depend on an input folded to initialisers.
 
-    TensorRT itself would compute some of it on the GPU: for SM 7.5 it has no product in float32,
-    and releases 10.1 to 10.3 run the casts of stored weights with every frame. An output that no
-    input changes stays a node.
+    TensorRT would compute some of it on the GPU, but it has no float32 product for SM 7.5, and
+    releases 10.1 to 10.3 run the casts of stored weights with every frame. An output that does not
+    depend on an input stays a node.
 
     Args:
         model: an `onnx.ModelProto`, in topological order; not changed.
@@ -70,14 +70,14 @@ def fold_constants(model: Any) -> Any:
 
 
 def uint8_at_borders(model: Any, network: str) -> Any:
-    """Return the model with float32 inside, and uint8 only as its inputs and outputs.
+    """Return the model with float32 inside and uint8 only at its inputs and outputs.
 
     Args:
         model: an `onnx.ModelProto`; not changed.
-        network: named in errors.
+        network: the name for error messages.
 
     Raises:
-        BackendError: where the graph computes in uint8, which float32 would not reproduce.
+        BackendError: if the graph computes in uint8, which float32 would not reproduce.
     """
     model, types = _copy_with_types(model)
     graph = model.graph
@@ -107,9 +107,9 @@ def uint8_at_borders(model: Any, network: str) -> Any:
 def half_body(model: Any) -> Any:
     """Return the model with its body in float16; inputs and outputs keep their types.
 
-    Convolutions, matrix products and what lies between them become float16. Normalisations stay
-    float32, and so does what comes before the first product or after the last one: the embedding of
-    the time step, the DDIM arithmetic, the choice of a class, the scaling to 0..255. Weights are
+    Convolutions, matrix products and the nodes between them become float16. Normalisations stay
+    float32, and so does everything before the first product or after the last one: the time step
+    embedding, the DDIM arithmetic, the argmax over the classes, the scaling to 0..255. Weights are
     stored in float16.
 
     Args:
@@ -177,7 +177,7 @@ def _alone(node: Any, feeds: dict[str, Any], model: Any) -> Any:
 
 
 def _copy_with_types(model: Any) -> tuple[Any, dict[str, int]]:
-    """Return a copy, and the element type of every tensor of its graph."""
+    """Return a copy and the element type of every tensor in its graph."""
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     graph = model.graph
     values = (*graph.input, *graph.value_info, *graph.output)
@@ -186,9 +186,9 @@ def _copy_with_types(model: Any) -> tuple[Any, dict[str, int]]:
 
 
 def _with_nodes(model: Any, nodes: list[Any]) -> Any:
-    """Put `nodes` into the model and check it. What was inferred before no longer holds.
+    """Put `nodes` into the model and check it. Shapes inferred before no longer hold.
 
-    Constants that no node takes any more are left out: onnxruntime warns of each.
+    Constants that no node uses any more are removed, because onnxruntime warns about each.
     """
     del model.graph.value_info[:]
     taken = {name for node in nodes for name in node.input} | {v.name for v in model.graph.output}
@@ -217,7 +217,7 @@ def _leads_to_products(nodes: Any) -> set[int]:
 
 
 def _numbers(node: Any) -> range:
-    """Return which inputs hold values; the others of Resize hold its region and scales."""
+    """Return which inputs hold values; the other inputs of Resize hold its region and scales."""
     return range(1) if node.op_type == "Resize" else range(len(node.input))
 
 
@@ -226,7 +226,7 @@ def _cast(source: str, target: str, to: int) -> Any:
 
 
 def _retarget(cast: Any) -> None:
-    """Let a Cast to uint8 give float32 instead; the cast at the border truncates the same way."""
+    """Make a Cast to uint8 return float32; the cast at the output truncates the same way."""
     for attribute in cast.attribute:
         if attribute.name == "to" and attribute.i == TensorProto.UINT8:
             attribute.i = TensorProto.FLOAT

@@ -29,14 +29,14 @@ class OnnxRuntimeBackend(HostBackend):
         self.version: str = ort.__version__
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
-        # Each network has its own threads; left spinning, they would take the cores of the next.
+        # Each network has its own threads; if they kept spinning, they would block the next one.
         self._options.add_session_config_entry("session.force_spinning_stop", "1")
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Create a session for a network. Errors: see `Backend.load`."""
         try:
             session = ort.InferenceSession(path, self._options, ["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exceptions have no narrower base
+        except Exception as error:  # onnxruntime's exceptions have no narrower base
             raise load_error(path, self.name, error) from error
         inputs = [_spec(argument) for argument in session.get_inputs()]
         outputs = [_spec(argument) for argument in session.get_outputs()]
@@ -44,7 +44,7 @@ class OnnxRuntimeBackend(HostBackend):
         return _Network(session)
 
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
-        """Return the tensor itself: sessions allocate their outputs anew for every call."""
+        """Return the tensor itself: a session allocates new outputs for every call."""
         array: npt.NDArray[Any] = tensor
         return array
 

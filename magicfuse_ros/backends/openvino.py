@@ -22,18 +22,18 @@ from magicfuse_ros.engine_cache import EngineCache, EngineKey, Hit, Precision
 from magicfuse_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
-_PROFILED = 16  # calls of a joined network to one whose profile is read: that takes 1 ms
+_PROFILED = 16  # calls of a joined network for each profile that is read: reading takes 1 ms
 
 
 def settings(threads: int) -> dict[str, str | int | bool]:
-    """Return how networks are compiled for the CPU; threads: 0 takes all cores."""
+    """Return the settings for compiling networks for the CPU; 0 threads uses all cores."""
     config: dict[str, str | int | bool] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         # CPUs with AMX would otherwise compute float32 graphs in bfloat16.
         "INFERENCE_PRECISION_HINT": "f32",
         "EXECUTION_MODE_HINT": "ACCURACY",
-        # Pinned, the threads of every process would be on the same cores, from the first one on.
+        # With pinning, the threads of every process would share the same cores, starting at core 0.
         "ENABLE_CPU_PINNING": False,
     }
     if threads:
@@ -42,10 +42,10 @@ def settings(threads: int) -> dict[str, str | int | bool]:
 
 
 class OpenVinoBackend(HostBackend):
-    """Runs networks with OpenVINO's CPU plugin; tensors are OpenVINO's, on memory of the host.
+    """Runs networks with OpenVINO's CPU plugin; tensors are OpenVINO tensors in host memory.
 
-    It is its own `Builder`: an engine is a compiled network, which only loads sooner than the ONNX
-    file and computes the same.
+    It is its own `Builder`: an engine is a compiled network. It loads faster than the ONNX file and
+    computes the same results.
     """
 
     name = "openvino"
@@ -61,7 +61,7 @@ class OpenVinoBackend(HostBackend):
         self._config = settings(threads)
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
-        """Compile a network, or load it compiled. Errors: see `Backend.load`."""
+        """Compile a network or load its compiled form. Errors: see `Backend.load`."""
         found = EngineCache().lookup(self._key(spec))
         try:
             if isinstance(found, Hit):
@@ -75,7 +75,7 @@ class OpenVinoBackend(HostBackend):
         inputs = _specs(compiled.inputs, spec.inputs)
         outputs = _specs(compiled.outputs, spec.outputs)
         check_graph(path, spec, inputs, outputs)
-        # Two requests in turn keep the z_next of one step intact while it is the z of the next.
+        # Two alternating requests keep the z_next of one step intact while the next step reads it.
         requests = [compiled.create_infer_request() for _ in range(2)]
         return _Network(requests, [t.name for t in inputs], [t.name for t in outputs])
 
@@ -128,11 +128,11 @@ class OpenVinoBackend(HostBackend):
         return EngineKey.of(spec, self.name, self.version, self._cpu, self.precision)
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
-        """Return a tensor on the array's own memory, or on a copy of what may not be written."""
+        """Return a tensor that shares the array's memory, or a copy if the array is read-only."""
         return ov.Tensor(array, shared_memory=array.flags.writeable)
 
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
-        """Return a copy: the tensor may be a request's buffer."""
+        """Return a copy, because the tensor may be a request's buffer."""
         return np.array(tensor.data)
 
 
@@ -147,7 +147,7 @@ class _Network:
         request, outputs = next(self._turns)
         for i, name in enumerate(self._inputs):
             request.set_input_tensor(i, inputs[name])
-        request.infer(share_outputs=True)  # they are not asked for here, and so not copied
+        request.infer(share_outputs=True)  # avoids a copy of each output
         return dict(outputs)
 
 
@@ -168,14 +168,14 @@ class _Joined(_Network):
         return outputs
 
     def shares(self) -> Mapping[str, float]:
-        """Return each network's share of the time, in the call profiled last."""
+        """Return each network's share of the time in the latest profiled call."""
         return self._shares
 
 
 def _specs(ports: Sequence[Any], recorded: Sequence[TensorSpec]) -> list[TensorSpec]:
     specs = []
     for port in ports:
-        # A port may also carry names from inside the graph, and any_name may pick one of those.
+        # A port may also have names from inside the graph, and any_name may return one of those.
         name = next((t.name for t in recorded if t.name in port.names), port.any_name)
         dtype = np.dtype(port.element_type.to_dtype()).name
         specs.append(TensorSpec.model_construct(name=name, dtype=dtype, shape=tuple(port.shape)))

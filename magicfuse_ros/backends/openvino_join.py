@@ -1,8 +1,8 @@
 """Several networks as one OpenVINO model.
 
-Between networks that are compiled one by one, tensors change their layout and back, int8 becomes
-float32 and back, and what a step's numbers decide is computed for every frame. In one model the
-library sees through all of it.
+Between networks that are compiled separately, tensors change layout and back, int8 becomes float32
+and back, and values that depend only on a step's constants are computed again for every frame. In
+one model the library optimises all of that away.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SEPARATOR = "/"
 
 
 def join(core: Any, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork) -> Any:
-    """Return the model that does `work`: its inputs in their order, outputs as `work` names them.
+    """Return the model that does `work`: inputs in the given order, outputs named as in `work`.
 
     Raises:
         RuntimeError: if a part's file cannot be read.
@@ -39,9 +39,10 @@ def join(core: Any, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: J
 
 
 def _settle(core: Any, model: Any) -> None:
-    """Compute the convolutions of constants in a model, now.
+    """Replace the convolutions of constants in a model by their results.
 
-    OpenVINO 2026.4 would do so in the first frame, and then add to the result in every frame.
+    OpenVINO 2026.4 would compute them in the first frame, and then add to the result in every
+    frame.
     """
     fixed: set[str] = set()
     for node in model.get_ordered_ops():
@@ -54,10 +55,10 @@ def _settle(core: Any, model: Any) -> None:
 
 
 def shares(parts: Sequence[Part], profile: Sequence[Any]) -> dict[str, float]:
-    """Return each part's share, 0 to 1, of the time that a profile of a joined model tells.
+    """Return each part's share, 0 to 1, of the time in a joined model's profile.
 
-    The profile is in the order of execution. An operation that the library made of several may
-    have a name of its own: it belongs with the one before it.
+    The profile is in the order of execution. An operation that the library fused from several may
+    have a new name; its time goes to the part of the operation before it.
     """
     spent = {part.name: timedelta(0) for part in parts}
     part = parts[0].name
@@ -70,7 +71,7 @@ def shares(parts: Sequence[Part], profile: Sequence[Any]) -> dict[str, float]:
 
 
 class _Copies:
-    """A network in `work`: every call puts a copy of it into the model."""
+    """A network as `work` sees it: every call puts a copy of it into the model."""
 
     def __init__(self, core: Any, part: Part) -> None:
         self._core, self._part = core, part
@@ -91,10 +92,10 @@ class _Copies:
 
 
 def _output(tensor: Tensor) -> Any:
-    """Return what gives a tensor in a model: one that has a value already is a constant."""
+    """Return the node output for a tensor; a tensor that already has a value is a constant."""
     return tensor if isinstance(tensor, ov.Output) else ops.constant(tensor.data).output(0)
 
 
 def _name(port: Any, recorded: Sequence[TensorSpec]) -> str:
-    """Return which of a network's tensors a port is; it may also carry names from inside."""
+    """Return which of a network's tensors a port is; a port may also have inner names."""
     return next(t.name for t in recorded if t.name in port.names)

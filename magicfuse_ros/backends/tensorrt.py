@@ -1,4 +1,4 @@
-"""TensorRT, on Jetson and data-centre GPUs; engines are built on the GPU that runs them."""
+"""TensorRT for Jetson and data-centre GPUs; engines are built on the GPU that runs them."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class TensorRtBackend(tensorrt_engine.EngineBackend):
 
 
 def missing_engine(bundle: Bundle, precision: Precision) -> str:
-    """Return which engine is not there. See `tensorrt_engine.missing_engine`."""
+    """Return which engine is missing. See `tensorrt_engine.missing_engine`."""
     return tensorrt_engine.missing_engine(TENSORRT, bundle, precision)

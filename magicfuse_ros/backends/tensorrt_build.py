@@ -1,4 +1,4 @@
-"""Builds engines with TensorRT or TensorRT for RTX; the latter needs no GPU for it."""
+"""Builds engines with TensorRT, or with TensorRT for RTX, which needs no GPU for a build."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from magicfuse_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
 
-# More lets TensorRT try layouts that an Orin Nano, whose 4 or 8 GB the CPU shares, has no room for.
+# With more, TensorRT tries layouts that do not fit an Orin Nano: it shares 4 or 8 GB with the CPU.
 WORKSPACE_BYTES = 1 << 30
 
 
@@ -44,7 +44,7 @@ class EngineBuilder:
         precision: Precision,
         monitor: BuildMonitor,
     ) -> bytes:
-        """Build one network of a float32 graph. Errors: see `Builder.build`."""
+        """Build one network from a float32 graph. Errors: see `Builder.build`."""
         if reason := self._library.refusal(device, precision):
             raise BackendError(f"network '{path.name}': {reason}")
         trt = self._trt
@@ -61,7 +61,7 @@ class EngineBuilder:
                 f"{'; '.join(map(_describe, errors))}"
             )
         config = builder.create_builder_config()
-        config.clear_flag(trt.BuilderFlag.TF32)  # which keeps 10 of float32's 23 bits
+        config.clear_flag(trt.BuilderFlag.TF32)  # TF32 keeps 10 of float32's 23 bits
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
         self._library.aim(trt, config, device)
         config.progress_monitor = _progress(trt, monitor)
@@ -80,7 +80,7 @@ class EngineBuilder:
         return bytes(engine)
 
     def _timings(self, device: str) -> Path:
-        """Return where TensorRT's timings of layers on this device are kept, for later builds."""
+        """Return the file that keeps TensorRT's layer timings on this device for later builds."""
         device = "".join(c if c.isalnum() else "_" for c in device)
         return EngineCache().root / self.name / f"timings-{self.version}-{device}.cache"
 
@@ -93,33 +93,33 @@ class TensorRtRtxBuilder(EngineBuilder):
 
 
 class TensorRtBuilder(EngineBuilder):
-    """TensorRT, as on Jetson."""
+    """TensorRT, for example on Jetson."""
 
     def __init__(self) -> None:
         super().__init__(TENSORRT)
 
 
 def _prepared(path: Path, precision: Precision) -> Any:
-    """Return a network's model as TensorRT takes it."""
+    """Return a network's model in the form that TensorRT accepts."""
     try:
         model = uint8_at_borders(fold_constants(onnx.load(path)), path.name)
         return half_body(model) if precision == "fp16" else model
     except BackendError:
         raise
-    except Exception as error:  # protobuf's and onnx's have no narrower common base
+    except Exception as error:  # errors of protobuf and onnx have no narrower common base
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise BackendError(f"network '{path.name}': onnx cannot read it: {reason[0]}") from error
 
 
 def _describe(error: Any) -> str:
-    """Return operator, node and reason of a parser's error."""
+    """Return the operator, node and reason of a parser error."""
     reason = next(iter(str(error.desc()).splitlines()), "")
     node = error.node_name() or f"number {error.node()}"
     return f"{error.node_operator() or 'model'} (node {node}): {reason}"
 
 
 def _use_timings(config: Any, path: Path) -> None:
-    """Begin with the timings in a file, where it is there and TensorRT takes it."""
+    """Start with the timings in a file, if it exists and TensorRT accepts it."""
     try:
         cache = config.create_timing_cache(path.read_bytes())
     except OSError:
@@ -129,7 +129,7 @@ def _use_timings(config: Any, path: Path) -> None:
 
 
 def _keep_timings(config: Any, path: Path) -> None:
-    """Write the timings of a build; where that fails, warn: the next build measures again."""
+    """Write the timings of a build; if that fails, warn: the next build measures again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, bytes(config.get_timing_cache().serialize()))
@@ -139,7 +139,7 @@ def _keep_timings(config: Any, path: Path) -> None:
 
 def _progress(trt: Any, monitor: BuildMonitor) -> Any:
     class Progress(trt.IProgressMonitor):  # type: ignore[misc]
-        """Counts the steps of the outermost phase; inner ones only give their names."""
+        """Counts the steps of the outermost phase; inner phases only supply their names."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -1,7 +1,7 @@
 """Runs built engines with TensorRT or TensorRT for RTX.
 
-Tensors stay in the device's memory between the networks, and all work is queued on one stream:
-a call returns before its result is there, and `download` waits for it.
+Tensors stay in device memory between the networks, and all work is queued on one stream: a call
+returns before its result is ready, and `download` waits for it.
 
 Written against the documented API; not measured on a GPU.
 """
@@ -37,12 +37,12 @@ class EngineBackend:
     records = True
 
     def __init__(self, library: Library, precision: Precision) -> None:
-        """Take the GPU.
+        """Open the GPU.
 
         Raises:
             BackendError: if there is none, or the library is too old.
         """
-        self._gpu = Device()  # first: without a device, the library may end the process
+        self._gpu = Device()  # first: without a device, the library may kill the process
         self._library = library
         self.precision = precision
         self._trt = library.load()
@@ -55,7 +55,7 @@ class EngineBackend:
         self.device = f"{self._gpu.name}, {precision}"
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
-        """Load the engine that was built of a network. Errors: see `Backend.load`."""
+        """Load the engine that was built from a network. Errors: see `Backend.load`."""
         device = self._library.device(self._gpu)
         key = EngineKey.of(spec, self.name, self.version, device, self.precision)
         found = self._cache.lookup(key)
@@ -68,13 +68,13 @@ class EngineBackend:
         engine = self._runtime.deserialize_cuda_engine(found.engine)
         context = engine and self._context(engine, self._cache.path(key))
         if context is None:
-            self._gpu.synchronize()  # raises where it is the GPU itself that failed
+            self._gpu.synchronize()  # raises if the GPU itself failed
             raise BackendError(
                 f"network '{path.name}': {self.name} refuses its engine on {self._gpu.name}: "
                 f"{self._log.told()}"
             )
         inputs, outputs = self._tensors(engine)
-        # An input that the network does not use may be gone from the engine.
+        # The build may remove an input that the network does not use.
         unused = [t for t in spec.inputs if t.name not in {i.name for i in inputs}]
         check_graph(path, spec, [*inputs, *unused], outputs)
         return _Network(path.name, context, self._gpu, self._log, inputs, outputs)
@@ -82,11 +82,11 @@ class EngineBackend:
     def join(
         self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
     ) -> Joined | None:
-        """Return None: engines are built one by one, and a record of a frame joins their calls."""
+        """Return None: engines are built separately, and a frame's record joins their calls."""
         return None
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
-        """Return a copy of the array in the device's memory."""
+        """Return a copy of the array in device memory."""
         return self._gpu.upload(array)
 
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
@@ -94,11 +94,11 @@ class EngineBackend:
         return self._gpu.download(tensor)
 
     def recorder(self) -> Recorder:
-        """Return what makes a CUDA graph of the work."""
+        """Return a recorder that turns the work into a CUDA graph."""
         return GraphRecorder(self._gpu, on_recorded=self._keep_compiled)
 
     def stamp(self) -> Event:
-        """Queue taking the time."""
+        """Queue a time stamp."""
         return self._gpu.stamp()
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
@@ -106,11 +106,11 @@ class EngineBackend:
         return self._gpu.elapsed_ms(start, end)
 
     def memory(self) -> tuple[int, int]:
-        """Return the GPU's free and total memory, bytes, whoever uses it."""
+        """Return the GPU's free and total memory in bytes, counting all processes."""
         return self._gpu.memory()
 
     def _context(self, engine: Any, path: Path) -> Any:
-        """Return an execution context, or None. `path` is the engine's."""
+        """Return an execution context, or None. `path` is the engine file."""
         if not self._library.portable:
             return engine.create_execution_context()
         config = engine.create_runtime_config()
@@ -119,7 +119,7 @@ class EngineBackend:
         return engine.create_execution_context(config)
 
     def _keep_compiled(self) -> None:
-        """Write what was compiled for this GPU since the engines were loaded."""
+        """Write the code that was compiled for this GPU since the engines were loaded."""
         for code in self._compiled.values():
             code.keep()
 
@@ -140,7 +140,7 @@ class EngineBackend:
 
 
 def missing_engine(library: Library, bundle: Bundle, precision: Precision) -> str:
-    """Return which of a bundle's engines is not there for this GPU; empty where all are.
+    """Return which of a bundle's engines is missing for this GPU; empty if none is.
 
     Raises:
         BackendError: if there is no GPU, or the library is too old.
@@ -158,14 +158,15 @@ def missing_engine(library: Library, bundle: Bundle, precision: Precision) -> st
 
 
 class CompiledCode:
-    """What TensorRT for RTX has compiled of one engine for this very GPU and driver.
+    """The code that TensorRT for RTX has compiled from one engine for this GPU and driver.
 
-    It does so whenever an engine is loaded and first called, which takes seconds; with a file
-    beside the engine only once. The library itself refuses code of another GPU, driver or release.
+    The library compiles it whenever an engine is loaded and first called, which takes seconds. With
+    a file beside the engine it does so only once. The library itself rejects code for another GPU,
+    driver or release.
     """
 
     def __init__(self, config: Any, path: Path) -> None:
-        """Give an `IRuntimeConfig` a cache with the file's content, where that fits."""
+        """Give an `IRuntimeConfig` a cache with the file's content, if the library accepts it."""
         self._config = config
         self._cache = config.create_runtime_cache()
         self._path = path
@@ -177,7 +178,7 @@ class CompiledCode:
         config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Write the file, if there is anything new. Where it cannot be written, warn."""
+        """Write the file if there is anything new. If it cannot be written, warn."""
         content = bytes(self._cache.serialize())
         if content == self._kept:
             return

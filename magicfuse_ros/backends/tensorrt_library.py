@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: one API, and here all that differs between the two."""
+"""TensorRT and TensorRT for RTX share one API; this module holds everything that differs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 
 @dataclass(frozen=True)
 class Library:
-    """One of the two.
+    """One of the two libraries.
 
     Attributes:
-        name: of the backend, which is that of the Python module.
+        name: the name of both the backend and the Python module.
         oldest: first release that has the API, as (major, minor).
-        portable: builds for GPUs that are not here, and an engine runs on every GPU of its compute
-            capability. Otherwise it is built on the GPU that runs it, and for that product.
+        portable: the library builds for GPUs of other machines, and an engine runs on every GPU of
+            its compute capability. Otherwise an engine is built on the GPU that runs it, and for
+            that product.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Library:
             BackendError: if its release is too old, or if it needs a GPU and there is none.
         """
         if not self.portable and (reason := missing_device()):
-            # TensorRT ends the process where it finds no GPU.
+            # TensorRT kills the process if it finds no GPU.
             raise BackendError(f"backend '{self.name}' needs a GPU: {reason}")
         module = importlib.import_module(self.name)
         release = tuple(int(part) for part in module.__version__.split(".")[:2])
@@ -64,12 +65,12 @@ class Library:
         capability = _sm(gpu.compute_capability)
         if self.portable:
             return capability
-        # Jetson's GPUs have one name for modules of different sizes, such as "Orin".
+        # On Jetson, modules of different sizes have GPUs of the same name, such as "Orin".
         module = module_name()
         return f"{capability} {gpu.name}, {module}" if module else f"{capability} {gpu.name}"
 
     def refusal(self, device: str, precision: Precision) -> str:
-        """Return why nothing can be built for a device in a precision; empty where it can."""
+        """Return why nothing can be built for a device in a precision; empty if it can."""
         if self.portable and device == "sm_75" and precision == "fp32":
             return (
                 f"{self.name} has no matrix product in float32 for compute capability 7.5; build "
@@ -99,10 +100,10 @@ class Library:
         return [_sm(asked) for asked in dict.fromkeys(wanted)]
 
     def aim(self, module: Any, config: Any, device: str) -> None:
-        """Set what a build is for: CUDA graphs, and a GPU that need not be that of this machine."""
+        """Set the target of a build: CUDA graphs, and a GPU that may be in another machine."""
         if self.portable:
-            # An engine that allocates while it runs could not be captured; the build fails where
-            # a network needs that.
+            # An engine that allocates while it runs could not be captured; the build fails if a
+            # network needs that.
             config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
             config.num_compute_capabilities = 1
             capability = module.ComputeCapability.__members__[device.upper().replace("_", "")]
@@ -110,7 +111,7 @@ class Library:
 
 
 def module_name() -> str:
-    """Return the board's name, such as "NVIDIA Jetson Orin NX"; empty where there is none (PCs)."""
+    """Return the board's name, such as "NVIDIA Jetson Orin NX"; empty if it has none, as on PCs."""
     try:
         text = _DEVICE_TREE_MODEL.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,19 +1,19 @@
-"""What TensorRT says, kept for the message of an error of ours instead of being printed."""
+"""Keeps TensorRT's log messages for our error messages instead of printing them."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-_KEPT = 4  # the first messages of a failure tell the cause; more repeat it layer by layer
+_KEPT = 4  # the first messages of a failure give the cause; later ones repeat it for every layer
 
 
 @cache
 def logger(trt: Any) -> Any:
-    """Return the `ILogger` of a library, one a process, as the library itself knows only one.
+    """Return the `ILogger` of a library: one per process, because the library allows only one.
 
-    It has `forget()`, to be called before what may fail, and `told()`, which returns what was said
-    since: the errors, or the warnings where there was no error.
+    Call its `forget()` before something that may fail. Its `told()` returns the messages since
+    then: the errors, or the warnings if there was no error.
 
     Args:
         trt: the module of TensorRT or TensorRT for RTX.

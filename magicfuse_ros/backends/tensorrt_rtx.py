@@ -1,4 +1,4 @@
-"""TensorRT for RTX, on GeForce and workstation GPUs; engines may be built without one."""
+"""TensorRT for RTX, for GeForce and workstation GPUs; building engines needs no GPU."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class TensorRtRtxBackend(tensorrt_engine.EngineBackend):
 
 
 def missing_engine(bundle: Bundle, precision: Precision) -> str:
-    """Return which engine is not there. See `tensorrt_engine.missing_engine`."""
+    """Return which engine is missing. See `tensorrt_engine.missing_engine`."""
     return tensorrt_engine.missing_engine(RTX, bundle, precision)

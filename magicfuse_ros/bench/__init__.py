@@ -1,1 +1,1 @@
-"""Timing of the pipeline: every combination in a process of its own, all of them in turn."""
+"""Times the pipeline: every combination runs in its own process, and the processes take turns."""

@@ -1,8 +1,8 @@
-"""The float32 convolution peak of this machine: what the time of a frame is compared with.
+"""The float32 convolution peak of this machine, the yardstick for the time of a frame.
 
-Machines differ, and so does a shared one from minute to minute; frame time x peak hardly does. The
-peak is the best that 3x3 convolutions reach in OpenVINO, with the threads of the timed pipeline,
-whatever its backend: one measure for all of them.
+Machines differ, and the speed of a shared machine changes from minute to minute, but frame time x
+peak hardly changes. The peak is the best rate that 3x3 convolutions reach in OpenVINO with as many
+threads as the timed pipeline. It is the same measure for all backends.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from openvino import opset8 as ops
 
 from magicfuse_ros.backends.openvino import settings
 
-# (channels, rows, columns) of nano's levels at 1/4, 1/8 and 1/16 of 480 x 640, rounded up to what
-# fills AVX-512 registers; a map and its weights stay in the caches.
+# (channels, rows, columns) of nano's levels at 1/4, 1/8 and 1/16 of 480 x 640, rounded up to fill
+# AVX-512 registers; a feature map and its weights fit in the caches.
 SHAPES = ((32, 120, 160), (64, 60, 80), (128, 30, 40))
-LAYERS = 8  # in a row, so that bringing the input into the library's layout weighs little
+LAYERS = 8  # in a row, so that converting the input to the library's layout costs little
 
 
 class ConvolutionPeak:
     """Chains of convolution and ReLU, compiled once."""
 
     def __init__(self, threads: int = 0) -> None:
-        """Compile them for a number of CPU threads; 0 takes all cores."""
+        """Compile them for a number of CPU threads; 0 uses all cores."""
         core = ov.Core()
         self._requests: list[tuple[float, Any]] = []
         for channels, rows, columns in SHAPES:
@@ -35,7 +35,7 @@ class ConvolutionPeak:
             self._requests.append((gflop, compiled.create_infer_request()))
 
     def measure(self, repeats: int = 5) -> float:
-        """Return the best GFLOP/s (2 per multiply-add) of all shapes and repeats."""
+        """Return the best GFLOP/s (2 FLOP per multiply-add) over all shapes and repeats."""
         best = 0.0
         for gflop, request in self._requests:
             request.infer()
@@ -51,6 +51,6 @@ def _chain(channels: int, rows: int, columns: int) -> Any:
     random = np.random.default_rng(0)
     for _ in range(LAYERS):
         weights = random.standard_normal((channels, channels, 3, 3), np.float32)
-        weights *= np.sqrt(2 / (9 * channels), dtype=np.float32)  # keeps the values' size
+        weights *= np.sqrt(2 / (9 * channels), dtype=np.float32)  # keeps the scale of the values
         x = ops.relu(ops.convolution(x, ops.constant(weights), [1, 1], [1, 1], [1, 1], [1, 1]))
     return ov.Model([x], [image])

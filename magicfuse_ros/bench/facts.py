@@ -1,4 +1,4 @@
-"""What a fault report must name: machine, GPU, system, libraries, ROS; nothing of its owner."""
+"""The facts for a bug report: machine, GPU, system, libraries, ROS; nothing about the owner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from magicfuse_ros import __version__
 from magicfuse_ros.bench.gpu import find_gpu
 from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
 
-# Module, and the names under which it is distributed.
+# Each module with the names of its distributions.
 _LIBRARIES = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
@@ -31,7 +31,7 @@ _LIBRARIES = {
 
 
 def facts() -> dict[str, str]:
-    """Return name and value of each fact, in the order in which they are read best."""
+    """Return the name and value of each fact, in the best order for reading."""
     gpu, reason = find_gpu()
     found = {
         "magicfuse_ros": f"{__version__}, commit {current_commit(Path(__file__).parent)}",
@@ -60,7 +60,7 @@ def facts() -> dict[str, str]:
 
 
 def block(sections: dict[str, list[str]]) -> str:
-    """Return Markdown that can be pasted into an issue: a fenced block of titled lines."""
+    """Return Markdown to paste into an issue: a fenced block of titled lines."""
     lines = ["```text"]
     for title, content in sections.items():
         lines += [title, *(f"  {line}" for line in content)]
@@ -79,7 +79,7 @@ def _version(module: str, distributions: tuple[str, ...]) -> str:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    # As apt installs some; importing one to ask it could end the process.
+    # apt installs some without metadata; importing a module to ask it could kill the process.
     return "installed, of unknown version" if importlib.util.find_spec(module) else "not installed"
 
 
@@ -109,6 +109,6 @@ def _ros() -> str:
         from rclpy.utilities import get_rmw_implementation_identifier
 
         rmw = get_rmw_implementation_identifier()
-    except Exception as error:  # whatever a broken installation raises
+    except Exception as error:  # a broken installation may raise anything
         rmw = f"no rmw ({error})"
     return f"{distro or 'installed as wheels'}, {rmw}"

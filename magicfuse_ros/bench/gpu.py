@@ -1,4 +1,4 @@
-"""The GPU of this machine, as a result or a fault report has to name it."""
+"""The GPU of this machine, as benchmark results and bug reports name it."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from magicfuse_ros.backends.cuda import Device
 from magicfuse_ros.backends.tensorrt_library import module_name
 from magicfuse_ros.errors import BackendError
 
-_DRIVER = Path("/proc/driver/nvidia/version")  # of PCs, and of Jetsons from JetPack 6 on
+_DRIVER = Path("/proc/driver/nvidia/version")  # on PCs, and on Jetsons since JetPack 6
 _L4T = Path("/etc/nv_tegra_release")
 _TIMEOUT_S = 5.0
 UNKNOWN = "unknown"
 
 
 class Gpu(BaseModel):
-    """What its speed and its results depend on."""
+    """A GPU and everything that its speed and results depend on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     compute_capability: str
-    memory_mb: int  # 2^20 bytes; of a Jetson, the CPU's as well
-    module: str  # of a Jetson, such as "NVIDIA Jetson Orin NX Engineering Reference Developer Kit"
+    memory_mb: int  # in 2^20 bytes; a Jetson shares it with the CPU
+    module: str  # on a Jetson, such as "NVIDIA Jetson Orin NX Engineering Reference Developer Kit"
     jetpack: str  # release of its Linux for Tegra; empty on other machines
     driver: str  # release, such as "580.65"
-    driver_cuda: str  # latest CUDA that the driver serves
+    driver_cuda: str  # latest CUDA that the driver supports
     runtime: str  # release and path of libcudart
-    power_mode: str  # of a Jetson its nvpmodel, else the card's power limit
+    power_mode: str  # nvpmodel on a Jetson, else the card's power limit
 
 
 def find_gpu() -> tuple[Gpu | None, str]:
-    """Return the GPU that networks would run on, or None and why there is none."""
+    """Return the GPU that networks would run on, or None and the reason."""
     runtime, reason = cudart.load()
     if runtime is None:
         return None, reason
@@ -62,7 +62,7 @@ def find_gpu() -> tuple[Gpu | None, str]:
 
 
 def power_mode() -> str:
-    """Return what limits the GPU's clocks, as its own tool says it."""
+    """Return the limit on the GPU's clocks, as reported by its own tool."""
     if (text := _output("nvpmodel", "-q")) is not None:  # "NV Power Mode: MAXN", and its number
         match = re.search(r"Power Mode: *(\S+)", text)
         return match[1] if match else UNKNOWN
@@ -89,7 +89,7 @@ def _text(path: Path) -> str:
 
 
 def _output(*command: str) -> str | None:
-    """Return what a program prints; None where it is missing, fails or hangs."""
+    """Return what a program prints; None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False

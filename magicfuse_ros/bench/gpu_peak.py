@@ -1,7 +1,7 @@
-"""The convolution peak of a GPU, with the library and in the precision of the timed pipeline.
+"""The convolution peak of a GPU, with the library and precision of the timed pipeline.
 
-As on a CPU (see `conv_peak`), 3x3 convolutions in a row, here large enough to fill a GPU. Their
-engines are built once and kept among the bundle's.
+As on a CPU (see `conv_peak`), it times 3x3 convolutions in a row, here large enough to fill a GPU.
+Their engines are built once and kept beside those of the bundle.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class GpuPeak:
     """Chains of convolution and ReLU on a GPU backend."""
 
     def __init__(self, backend: Backend) -> None:
-        """Build them, or load what was built.
+        """Build the engines, or load them if they have been built before.
 
         Raises:
             BackendError: if they cannot be built or loaded.
@@ -45,7 +45,7 @@ class GpuPeak:
                 self._chains.append((gflop, network, {"in": tensor}))
 
     def measure(self, repeats: int = 3) -> float:
-        """Return the best GFLOP/s (2 per multiply-add) of all shapes and repeats."""
+        """Return the best GFLOP/s (2 FLOP per multiply-add) over all shapes and repeats."""
         best = 0.0
         for gflop, network, inputs in self._chains:
             network(inputs)
@@ -60,7 +60,7 @@ class GpuPeak:
 
 
 def _built(backend: Backend, path: Path, shape: tuple[int, ...]) -> NetworkSpec:
-    """Write a chain's ONNX file and have its engine in the cache; return its spec."""
+    """Write a chain's ONNX file, build its engine if the cache lacks it, and return its spec."""
     data = _chain(shape).SerializeToString(deterministic=True)
     path.write_bytes(data)
     tensors = [TensorSpec(name=n, dtype="float32", shape=shape) for n in ("in", "out")]
@@ -88,7 +88,7 @@ def _chain(shape: tuple[int, ...]) -> onnx.ModelProto:
     last = "in"
     for layer in range(LAYERS):
         values = random.standard_normal((channels, channels, 3, 3), np.float32)
-        values *= np.sqrt(2 / (9 * channels), dtype=np.float32)  # keeps the values' size
+        values *= np.sqrt(2 / (9 * channels), dtype=np.float32)  # keeps the scale of the values
         weights.append(numpy_helper.from_array(values, f"w{layer}"))
         result = "out" if layer == LAYERS - 1 else f"r{layer}"
         nodes += [
@@ -102,9 +102,9 @@ def _chain(shape: tuple[int, ...]) -> onnx.ModelProto:
 
 
 class _Unwatched:
-    """A `BuildMonitor` that nobody reads."""
+    """A `BuildMonitor` that shows nothing."""
 
     cancelled = False
 
     def step(self, phase: str, done: int, total: int) -> None:
-        """Take no note."""
+        """Do nothing."""

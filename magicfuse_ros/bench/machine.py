@@ -1,4 +1,4 @@
-"""What a result has to be read with: the machine and the commit."""
+"""The machine and the commit that a benchmark result belongs to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def cpu_name() -> str:
-    """Return the CPU's name as the system tells it."""
+    """Return the CPU's name as the system reports it."""
     info = Path("/proc/cpuinfo")
     for line in info.read_text(encoding="utf-8").splitlines() if info.is_file() else ():
         key, _, value = line.partition(":")
@@ -24,9 +24,9 @@ def core_count() -> int:
 
 
 def current_commit(folder: Path) -> str:
-    """Return the commit of the working tree around `folder`, "-dirty" where it has changes.
+    """Return the commit of the working tree around `folder`, with "-dirty" if it has changes.
 
-    "unknown" where there is none, or no git.
+    Return "unknown" if there is no commit or no git.
     """
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
     try:

@@ -1,4 +1,4 @@
-"""What the benchmark and its worker processes tell each other, as lines of JSON."""
+"""The messages between the benchmark and its worker processes, as lines of JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Message(BaseModel):
 
 
 class Job(_Message):
-    """A combination to be timed."""
+    """A combination to time."""
 
     bundle: Path
     backend: str
@@ -39,18 +39,18 @@ class Ready(_Message):
     version: str
     why: str
     precision: Precision  # the one that `auto` took
-    gpu: Gpu | None = None  # which the networks run on; None: on the CPU
+    gpu: Gpu | None = None  # the one that runs the networks; None: the CPU runs them
     steps: int
     gflop: float  # of a frame
 
 
 class Round(_Message):
-    """Frames that were timed in a row."""
+    """Frames timed in a row."""
 
     end_to_end_ms: list[float]
     stages_ms: dict[str, list[float]]
-    rss_mb: float  # before the first round's convolutions: of the pipeline alone
-    conv_peak_gflops: float | None  # None: this machine has nothing to measure it with
+    rss_mb: float  # of the pipeline alone: taken before the first round's convolutions
+    conv_peak_gflops: float | None  # None: this machine cannot measure it
 
 
 class Refusal(_Message):

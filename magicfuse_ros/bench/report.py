@@ -1,8 +1,8 @@
 """The result of a benchmark, as it is written to JSON and committed under `benchmarks/`.
 
-Two ratios mean the same on every machine. `efficiency` is what the pipeline computes in a second
-over what the machine's convolutions reach at their best. `peak_ratio` is frame time x peak /
-10 GFLOP: how many times longer a frame takes than 10 GFLOP of such convolutions.
+Two ratios mean the same on every machine. `efficiency` is the pipeline's rate of computation
+divided by the machine's convolution peak. `peak_ratio` is frame time x peak / 10 GFLOP: how many
+times longer a frame takes than 10 GFLOP of convolutions at that peak.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Model(BaseModel):
 
 
 class Machine(_Model):
-    """Where it was measured."""
+    """The machine that was measured."""
 
     cpu: str
     cores: int
@@ -40,7 +40,7 @@ class Machine(_Model):
 
 
 class Quantiles(_Model):
-    """Of a stage's times, in ms."""
+    """Quantiles of a stage's times, in ms."""
 
     median: float
     p95: float
@@ -102,7 +102,7 @@ def make_report(
     frames: int,
     stopped: str | None = None,
 ) -> Report:
-    """Summarise what the workers, of which there is at least one, have measured."""
+    """Summarise the measurements of the workers, of which there must be at least one."""
     on_cpu = [r for worker in workers if not worker.ready.gpu for r in worker.rounds]
     manifest = bundle.manifest
     default = frame_gflop(bundle, ("mag_image", "mask", "confidence"), manifest.default_steps)
@@ -146,7 +146,7 @@ def summarise(worker: Worker) -> Result:
         p95_ms=whole.p95,
         fps=round(1e3 / float(np.mean(times)), 2),
         stages_ms=_stages(worker.rounds),
-        rss_mb=round(worker.rounds[0].rss_mb, 1),  # later ones hold the convolutions, too
+        rss_mb=round(worker.rounds[0].rss_mb, 1),  # later rounds also hold the convolutions
         load_to_first_frame_s=round(worker.load_to_first_frame_s, 3),
         conv_peak_gflops=_rounded(peak, 1),
         efficiency=_rounded(peak and worker.ready.gflop / seconds / peak, 4),
@@ -155,7 +155,7 @@ def summarise(worker: Worker) -> Result:
 
 
 def _peak(rounds: Sequence[Round]) -> float | None:
-    """Return the median peak; None where it was not measured."""
+    """Return the median peak; None if it was not measured."""
     measured = [r.conv_peak_gflops for r in rounds if r.conv_peak_gflops is not None]
     return float(np.median(measured)) if measured else None
 

@@ -1,4 +1,4 @@
-"""Runs worker processes in turn, so that what disturbs the machine disturbs them all alike."""
+"""Runs worker processes in turn, so that other load on the machine affects them all alike."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ _Reply = TypeVar("_Reply", Ready, Round)
 
 
 class Worker:
-    """The process of one combination, and what it has measured. Other work should not run yet.
+    """The process of one combination, and what it has measured.
+
+    No other work should run while the process starts.
 
     Attributes:
-        ready: what the combination turned out to be.
-        load_to_first_frame_s: from the start of the process to its first fused frame.
-        rounds: of all rounds so far.
+        ready: the backend, precision and GPU that the combination uses.
+        load_to_first_frame_s: seconds from the start of the process to its first fused frame.
+        rounds: the results of all rounds so far.
     """
 
     def __init__(self, job: Job) -> None:
         """Start the process and wait for its first frame.
 
         Raises:
-            BackendError: with the reason, where the combination cannot run here.
+            BackendError: if the combination cannot run here, with the reason.
         """
         self.job = job
         self.rounds: list[Round] = []
@@ -48,10 +50,10 @@ class Worker:
         self.load_to_first_frame_s = perf_counter() - start
 
     def run(self, frames: int) -> None:
-        """Time some frames; they are in `rounds` then.
+        """Time some frames and add them to `rounds`.
 
         Raises:
-            BackendError: where the process failed or ended.
+            BackendError: if the process failed or ended.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(f"{frames}\n")
@@ -86,6 +88,6 @@ class Worker:
 
 
 def interleave(participants: Sequence[_T], rounds: int) -> Iterator[_T]:
-    """Yield every participant once a round, in the same order."""
+    """Yield every participant once per round, always in the same order."""
     for _ in range(rounds):
         yield from participants

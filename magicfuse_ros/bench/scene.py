@@ -1,4 +1,4 @@
-"""The image that self-tests fuse: drawn, so that no file has to be there."""
+"""The image that self-tests fuse. It is drawn, so no file is needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def street(height: int, width: int) -> npt.NDArray[np.uint8]:
     """Return a street by day, RGB [height, width, 3]: sky, houses, road, cars and people.
 
     Equal sizes give equal pixels with every release of numpy and OpenCV: there is no anti-aliasing,
-    and the noise is of a fixed seed.
+    and the noise has a fixed seed.
     """
     rows = np.linspace(0, 1, height, dtype=np.float32)[:, np.newaxis, np.newaxis]
     sky = np.array([120, 160, 220], np.float32) + rows * np.array([160, 110, 40], np.float32)

@@ -1,7 +1,7 @@
 """The process that runs one combination: `python -m magicfuse_ros.bench.worker JOB`.
 
-Answers on its stdout with `Ready` or `Refusal`, then every number of frames on its stdin with a
-`Round`; ends when stdin does.
+First writes `Ready` or `Refusal` to stdout. Then reads numbers of frames from stdin and answers
+each with a `Round`. Ends when stdin is closed.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.fuser import FusedFrame, Fuser
 from magicfuse_ros.outputs import frame_gflop
 
-WARM_UP_FRAMES = 3  # of every round: the other processes have had the caches
+WARM_UP_FRAMES = 3  # in every round, because the other processes have used the caches
 
 
 def main() -> None:
-    """Serve the job of the command line."""
+    """Run the job given on the command line."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not get between the replies
-    with suppress(KeyboardInterrupt):  # Ctrl-C reaches every process; the parent's says so
+    os.dup2(2, 1)  # output of libraries must not mix with the replies
+    with suppress(KeyboardInterrupt):  # Ctrl-C reaches every process; the parent reports it
         serve(Job.model_validate_json(sys.argv[1]), sys.stdin, replies)
 
 
 def serve(job: Job, requests: Iterable[str], replies: TextIO) -> None:
-    """Answer numbers of frames until there are no more."""
+    """Time each requested number of frames until there are no more requests."""
 
     def reply(message: BaseModel) -> None:
         print(message.model_dump_json(), file=replies, flush=True)
@@ -67,16 +67,16 @@ def serve(job: Job, requests: Iterable[str], replies: TextIO) -> None:
             times, stages = time_frames(lambda: fuser(image, job.outputs), int(request))
             rss = resident_mb()
             if peak is None:
-                peak = peak_of(backend, job.threads)  # now: the memory is measured without it
+                peak = peak_of(backend, job.threads)  # only now: the memory was measured without it
             reply(Round(end_to_end_ms=times, stages_ms=stages, rss_mb=rss, conv_peak_gflops=peak()))
     except MagicFuseError as error:
         reply(Refusal(error=str(error)))
 
 
 def peak_of(backend: Backend, threads: int) -> Callable[[], float | None]:
-    """Return what measures the convolution peak of the device that a backend computes on.
+    """Return a function that measures the convolution peak of the backend's device.
 
-    It gives None if a GPU's cannot be built, or a CPU has no OpenVINO.
+    The function returns None if a GPU's engines cannot be built, or on a CPU without OpenVINO.
     """
     try:
         if backends.on_gpu(backend.name):
@@ -92,14 +92,14 @@ def peak_of(backend: Backend, threads: int) -> Callable[[], float | None]:
 
 
 def frame(height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return the image that is fused: noise, as the cost does not depend on what is seen."""
+    """Return the image to fuse: noise, because the cost does not depend on the content."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def time_frames(
     fuse: Callable[[], FusedFrame], frames: int
 ) -> tuple[list[float], dict[str, list[float]]]:
-    """Fuse after a warm-up; return the ms of every frame end to end, and of its stages."""
+    """Warm up, then fuse frames; return each frame's end-to-end time and stage times in ms."""
     for _ in range(WARM_UP_FRAMES):
         fuse()
     end_to_end: list[float] = []
@@ -115,7 +115,7 @@ def time_frames(
 
 
 def resident_mb() -> float:
-    """Return the memory of this process that is in RAM, in MB of 2^20 bytes (Linux)."""
+    """Return the resident memory of this process in MB of 2^20 bytes (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 

@@ -1,4 +1,4 @@
-"""`magicfuse bench`: times the pipeline, from uint8 frame to uint8 outputs."""
+"""`magicfuse bench`: times the pipeline from the uint8 frame to the uint8 outputs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_ros.outputs import Output, available_outputs
 
-# What fuse_node publishes by default.
+# The outputs that fuse_node publishes by default.
 DEFAULT_OUTPUTS: tuple[Output, ...] = ("mag_image", "mask", "confidence")
 SIZE = "640x480"
 _CTRL_C = "interrupted"
 
 
 class SeveralCombinations(SeveralValues):
-    """Lets these options have several values."""
+    """Lets these options take several values."""
 
     several: ClassVar = {
         "--backend": r"\w+",
@@ -79,7 +79,7 @@ def bench_command(
     Ctrl-C ends it after the rounds that are done: they are reported, and the exit code is 130.
     """
     if json_file:
-        check_file(json_file)  # better now than after minutes
+        check_file(json_file)  # fail now, not after minutes
     loaded = Bundle.load(bundle or default_bundle())
     console = output_console()
     counts: Sequence[int | None] = steps or [None]
@@ -112,13 +112,13 @@ def bench_command(
 
 
 def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: Console) -> Report:
-    """Time combinations in interleaved rounds; one that cannot run here is left out, and said.
+    """Time combinations in interleaved rounds; skip and report those that cannot run here.
 
-    Where Ctrl-C comes, or a combination fails later, the whole rounds that are done count, and
-    the report says why there are no more.
+    If the user presses Ctrl-C, or a combination fails later, the complete rounds count, and the
+    report says why there are no more.
 
     Raises:
-        BackendError: where none can run, or one fails in the first round.
+        BackendError: if none can run, or one fails in the first round.
         KeyboardInterrupt: if Ctrl-C comes before the end of the first round.
     """
     stopped: str | None = None
@@ -150,7 +150,7 @@ def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: 
             except (KeyboardInterrupt, BackendError) as error:
                 if not (done := min(len(worker.rounds) for worker in workers)):
                     raise
-                for worker in workers:  # those whose turn came get no more rounds than the others
+                for worker in workers:  # drop the unfinished round, so that all have equal counts
                     del worker.rounds[done:]
                 stopped = str(error) or _CTRL_C
         return make_report(bundle, workers, skipped, frames, stopped)

@@ -28,7 +28,7 @@ _CAPABILITY = "--compute-capability"
 
 
 class SeveralCapabilities(SeveralValues):
-    """Lets one --compute-capability have several values: those that look like 8.9."""
+    """Lets --compute-capability take several values: those that look like 8.9."""
 
     several: ClassVar = {_CAPABILITY: r"\d+\.\d+"}
 
@@ -93,7 +93,7 @@ def _build_all(
     cache: EngineCache,
     console: Console,
 ) -> list[Row]:
-    """Build a bundle's engines for one device, but those that are there."""
+    """Build a bundle's engines for one device, except those that exist already."""
     columns = (
         TextColumn("{task.fields[network]}"),
         BarColumn(bar_width=None),
@@ -118,7 +118,7 @@ def _build_one(
     cache: EngineCache,
     progress: Progress,
 ) -> Row:
-    """Build one engine, unless it is there; return a row of the table."""
+    """Build one engine unless it exists already; return a row of the table."""
     spec = bundle.manifest.networks[name]
     key = EngineKey.of(spec, builder.name, builder.version, device, precision)
 
@@ -160,16 +160,16 @@ class _Monitor:
         self._task = progress.add_task("", network=network, total=None)
 
     def step(self, phase: str, done: int, total: int) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         self._progress.update(self._task, description=phase, completed=done, total=total)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.remove_task(self._task)
 
 
 def _interruptible(build: Callable[[], bytes], monitor: _Monitor) -> bytes:
-    """Build in a thread of its own, as a library that is at work does not let Ctrl-C through."""
+    """Build in a separate thread, because a library at work does not let Ctrl-C through."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(build)
         try:

@@ -1,4 +1,4 @@
-"""`magicfuse build --check`: runs what was built, and says how far it is from the CPU."""
+"""`magicfuse build --check`: runs the built engines and compares their results with the CPU's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from magicfuse_ros.selftest import LIMITS, Row, check, reference_for
 
 
 def check_engines(bundle: Bundle, name: str, precision: Precision) -> bool:
-    """Compare a backend with the CPU and print a report; return whether all is within its limits.
+    """Compare a backend with the CPU and print a report; return whether it is within the limits.
 
     Raises:
         MagicFuseError: if the backend cannot run here, an engine cannot be loaded or run, or there
-            is nothing to compare it with.
+            is no backend to compare it with.
     """
     reference = reference_for(name)
     backend: Any = backends.select(name, precision=precision)

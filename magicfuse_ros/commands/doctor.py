@@ -1,4 +1,4 @@
-"""`magicfuse doctor`: says what can run here and what is missing, to a reader or in an issue."""
+"""`magicfuse doctor`: reports what can run here and what is missing, also for an issue."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def doctor_command(
 
 
 def _fuse(bundle: Bundle) -> tuple[bool, list[str]]:
-    """Fuse a drawn image with what `auto` takes; return whether that worked, and what to say."""
+    """Fuse a drawn image with the backend of `auto`; return whether it worked, and a report."""
     try:
         choice = backends.choose("auto", "auto", bundle)
         backend = backends.select(choice.used, precision=choice.precision)

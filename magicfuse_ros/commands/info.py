@@ -32,7 +32,7 @@ def info_command(
     loaded = Bundle.load(bundle or default_bundle())
     manifest = loaded.manifest
     if as_json:
-        print(json.dumps(_as_json(loaded), indent=2))  # ASCII: any output can hold it
+        print(json.dumps(_as_json(loaded), indent=2))  # ASCII, which every output can show
         return
     console = output_console()
     console.print(Text(f"{manifest.name} (preset {manifest.preset}, {manifest.precision})", "bold"))
@@ -51,7 +51,7 @@ def info_command(
 
 
 def _as_json(bundle: Bundle) -> dict[str, Any]:
-    """Return all of `bundle.json`, and what is computed from it or found on this machine."""
+    """Return all of `bundle.json`, and what follows from it or is found on this machine."""
     grids = sorted(bundle.manifest.step_grids)
     gflop = {
         name: {str(k): round(frame_gflop(bundle, wanted, k), 6) for k in grids}
@@ -124,7 +124,7 @@ def _uncertainty(manifest: Manifest) -> str:
 
 
 def _backends(bundle: Bundle) -> dict[str, str]:
-    """Say of each backend whether it can run a bundle here, and which one `auto` takes."""
+    """Say for each backend whether it can run a bundle here, and which one `auto` takes."""
     try:
         choice = backends.choose("auto", "auto", bundle)
         found = {"auto": f"{choice.used} ({choice.why})"}
@@ -163,7 +163,7 @@ def _provenance(manifest: Manifest) -> dict[str, str]:
 
 
 def _quantization(manifest: Manifest) -> dict[str, str]:
-    """Say what of each network is int8, and what that costs."""
+    """Say which part of each network is int8, and what accuracy that costs."""
     if manifest.quantization is None:
         return {}
     rows = {"tool": manifest.quantization.tool}

@@ -1,4 +1,4 @@
-"""`magicfuse replay`: a recorded drive through the fuser again, compared with an earlier run."""
+"""`magicfuse replay`: fuses a recorded drive again and compares it with an earlier run."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ BAG = "bag"
 SUMMARY = "summary.json"
 COMPARISON = "comparison.json"
 PLOT = "comparison.png"
-_SHOWN = 3  # problems on the terminal; the summary has all
-_REGRESSION = 1  # exit code; errors have 2
+_SHOWN = 3  # problems on the terminal; the summary lists all
+_REGRESSION = 1  # exit code; errors exit with 2
 _LIMITS = Limits()
 
 
@@ -120,7 +120,7 @@ def replay_command(
         raise MagicFuseError(f"out is '{out}', the bag itself; expected another folder")
     source = BagSource(bag, topic, start_s=start, duration_s=duration)
     if reference is not None:
-        compared_outputs(reference, name)  # an error now, not at the end
+        compared_outputs(reference, name)  # fail now, not at the end
     report: dict[str, Any] = {"bag": str(bag), "topic": source.topic, "start": start}
     report["duration"] = duration
     if offline:
@@ -130,7 +130,7 @@ def replay_command(
         live = Live(rate, loop, start, duration, name, parameters, domain)
         _make_folder(out)
         report |= {"mode": "real time", "rate": rate, "loop": loop}
-        with Interrupt(hold=False) as interrupt:  # it ends the play, which goes on here
+        with Interrupt(hold=False) as interrupt:  # it ends the play; this command continues
             report |= replay_live(source, live, out, console)
         if interrupt.asked and loop:
             report["stopped"] = "interrupted"
@@ -154,7 +154,7 @@ def replay_command(
 
 @dataclass(frozen=True)
 class Fusing:
-    """What the fuser is made of."""
+    """The settings of the fuser."""
 
     bundle: Path | None = None
     backend: str = "auto"
@@ -163,11 +163,11 @@ class Fusing:
     fit: str = "letterbox"
 
     def load(self) -> Bundle:
-        """Return the bundle, verified."""
+        """Return the verified bundle."""
         return Bundle.load((self.bundle or default_bundle()).resolve())
 
     def choose(self, bundle: Bundle) -> Choice:
-        """Return which backend is used."""
+        """Return the backend to use."""
         return backends.choose(self.backend, cast(AskedPrecision, self.precision), bundle)
 
     def fuser(self, bundle: Bundle) -> Fuser:
@@ -179,10 +179,10 @@ class Fusing:
         return fuser
 
     def parameters(self) -> dict[str, Any]:
-        """Return the same as parameters of fuse_node, all checked.
+        """Return the settings as checked parameters of fuse_node.
 
         Raises:
-            MagicFuseError: for what the node would refuse.
+            MagicFuseError: for a value that the node would reject.
         """
         bundle = self.load()
         self.choose(bundle)
@@ -230,7 +230,7 @@ def _offline(
 
 
 def _make_folder(out: Path) -> None:
-    """Make the folder; the reports of an earlier replay, whose bag is gone, go, too."""
+    """Make the folder and remove reports that an earlier replay left without their bag."""
     if (out / BAG).exists():
         raise MediaError(f"'{out / BAG}' exists; remove it or choose another out")
     make_folder(out)

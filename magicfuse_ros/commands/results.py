@@ -1,4 +1,4 @@
-"""The folder of results of `magicfuse run`: kept apart from the inputs, and from older results.
+"""The result folder of `magicfuse run`, kept apart from the inputs and from older results.
 
 OUT/KIND/FRAME.png    an image for every frame, in a folder for each of `KINDS`
 OUT/contact_sheet.png
@@ -33,10 +33,10 @@ _SHOWN = 3
 
 
 def open_inputs(paths: Sequence[Path], topic: str | None, console: Console) -> Source:
-    """Open one or several inputs; the contact sheet of earlier results is no picture to fuse.
+    """Open one or several inputs, but skip the contact sheet of earlier results.
 
     Raises:
-        MediaError: as `open_source`.
+        MediaError: as for `open_source`.
     """
     if len(paths) == 1:
         return _open(paths[0], topic, console)
@@ -45,7 +45,7 @@ def open_inputs(paths: Sequence[Path], topic: str | None, console: Console) -> S
 
 def _open(path: Path, topic: str | None, console: Console, one_of_several: bool = False) -> Source:
     if one_of_several and path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not topic:
-        return PictureSource(path, [path])  # as in a folder, one that is empty is refused later
+        return PictureSource(path, [path])  # as in a folder, an empty file is rejected later
     source = open_source(path, topic)
     if not (isinstance(source, PictureSource) and path.is_dir()):
         return source
@@ -66,10 +66,10 @@ def _open(path: Path, topic: str | None, console: Console, one_of_several: bool 
 
 
 def check_apart(inputs: Sequence[Path], out: Path) -> None:
-    """Check that no result would be written among the inputs, or over one of them.
+    """Check that no result would be written among the inputs or over one of them.
 
     Raises:
-        MediaError: naming the input and the folder.
+        MediaError: if one would be; the message names the input and the folder.
     """
     folder = out.resolve()
     results = [folder / name for name in (*KINDS, CONTACT_SHEET, REPORT)]
@@ -87,7 +87,7 @@ def check_apart(inputs: Sequence[Path], out: Path) -> None:
 
 
 def remove_earlier(out: Path, console: Console) -> None:
-    """Remove the results of an earlier run, which its report names, and say so.
+    """Remove the results that the report of an earlier run names, and say so.
 
     Raises:
         MediaError: if a file cannot be removed.
@@ -98,7 +98,7 @@ def remove_earlier(out: Path, console: Console) -> None:
             names = [str(frame["name"]) for frame in report["frames"]]
             for kind in KINDS:
                 for name in names:
-                    if Path(name).name == name:  # else it was not written by us
+                    if Path(name).name == name:  # otherwise we did not write it
                         (out / kind / f"{name}.png").unlink(missing_ok=True)
             for name in (CONTACT_SHEET, REPORT):
                 (out / name).unlink(missing_ok=True)
@@ -113,13 +113,13 @@ def remove_earlier(out: Path, console: Console) -> None:
 
 
 def remove_frame(out: Path, name: str) -> None:
-    """Remove the images of a frame that was not finished: report and images always agree."""
+    """Remove the images of an unfinished frame, so that report and images always agree."""
     for kind in KINDS:
         (out / kind / f"{name}.png").unlink(missing_ok=True)
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """Return the report of results in a folder; None if there is none, or it is of another kind."""
+    """Return the report of the results in a folder; None if there is none, or of another kind."""
     try:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         assert all(isinstance(frame["name"], str) for frame in report["frames"])

@@ -104,7 +104,7 @@ def run_command(
         if run.frames:
             legend = [(c.name, c.color) for c in loaded.manifest.classes]
             write_png(out / CONTACT_SHEET, contact_sheet(run.sheet.items(), legend=legend))
-    except MediaError as error:  # a full disk: what filled it up first is the cause
+    except MediaError as error:  # a full disk: the first error is the cause
         raise (stopped if isinstance(stopped, MagicFuseError) else error) from error
     if isinstance(stopped, MagicFuseError):
         raise stopped
@@ -121,7 +121,7 @@ def run_command(
 
 @dataclass
 class Run:
-    """What became of the frames of a source."""
+    """The outcome of each frame of a source."""
 
     frames: list[dict[str, Any]] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
@@ -161,7 +161,7 @@ def fuse_source(
 ) -> None:
     """Fuse the first `limit` frames (None: all) and write their images below `out`.
 
-    `run` has at any time what is done: after an error or Ctrl-C all frames before that one.
+    `run` is always up to date: after an error or Ctrl-C it holds all frames before that one.
 
     Raises:
         MediaError: if a file cannot be written.
@@ -215,7 +215,7 @@ def _write(
         *(images[n] for n in ("restored", "thermal_estimate", "mag_image", "overlay")),
     )
 
-    def row() -> Row:  # small copies: a sheet of 4K frames would fill the memory
+    def row() -> Row:  # small copies, because 4K frames would fill the memory
         width, height = PANEL_WIDTH, panel_height(frame.image, PANEL_WIDTH)
         return frame.name, [scale_to(panel, width, height) for panel in panels]
 
@@ -237,7 +237,7 @@ def _describe(bundle: Bundle, backend: Backend, choice: Choice) -> dict[str, Any
 
 
 def _print_summary(run: Run, out: Path, console: Console, announced: int | None) -> None:
-    """Tell what was done; `announced` is how many frames there are, where not all were read."""
+    """Print a summary; `announced` is the total number of frames if not all were read."""
     read = len(run.frames) + len(run.refused) + run.missing
     line = f"fused {len(run.frames)} of {read} frames"
     if announced is not None:

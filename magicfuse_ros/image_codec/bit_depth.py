@@ -1,4 +1,4 @@
-"""How many of their 16 bits a camera's pixels use: many sensors deliver 10, 12 or 14."""
+"""Finds how many of 16 bits a camera's pixels use: many sensors deliver 10, 12 or 14."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ DEPTHS = (10, 12, 14, 16)
 
 
 class BitDepth:
-    """Brings the 16-bit images of one camera to 8 bits, all of them on the same scale.
+    """Converts the 16-bit images of one camera to 8 bits, all of them on the same scale.
 
-    The depth is the least of `DEPTHS` that holds the highest value seen so far. It never goes
-    down: a scale that followed each image's own maximum would make a video flicker.
+    The depth is the smallest of `DEPTHS` that holds the highest value seen so far. It never
+    decreases: a scale that followed each image's own maximum would make a video flicker.
 
     Attributes:
         bits: the depth in use; 0 before the first 16-bit image.
     """
 
     def __init__(self, bits: int = 0) -> None:
-        """Take the depth, 8 to 16, that the user knows; 0: find it."""
+        """Use a depth of 8 to 16 bits that the user knows; 0: detect it."""
         self.bits = bits
         self._fixed = bits > 0
 
     def __str__(self) -> str:
-        """Say it in words; empty before the first 16-bit image."""
+        """Describe the depth in words; empty before the first 16-bit image."""
         return f"{self.bits} of 16" if self.bits else ""
 
     def to_8_bits(self, values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-        """Return values of any shape and byte order as uint8, 255 for all above the depth."""
+        """Return values of any shape and byte order as uint8; values above the depth become 255."""
         if not self._fixed and values.size:
             highest = int(values.max())
             self.bits = max(self.bits, next(depth for depth in DEPTHS if highest < 1 << depth))
@@ -39,7 +39,7 @@ class BitDepth:
 
 
 def scaled(values: npt.NDArray[np.generic], low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Return numbers of any type as uint8, `low` and below as 0, `high` and above as 255."""
+    """Scale numbers of any type to uint8: `low` and below become 0, `high` and above become 255."""
     factor = 255.0 / max(high - low, 1e-9)
     levels = (values.astype(np.float32) - np.float32(low)) * np.float32(factor)
     return np.asarray(cv2.convertScaleAbs(np.maximum(levels, 0)), np.uint8)

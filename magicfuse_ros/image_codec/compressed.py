@@ -1,4 +1,4 @@
-"""Pixels of `sensor_msgs/CompressedImage`."""
+"""Decodes `sensor_msgs/CompressedImage`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "mjpeg": "jpeg", "mjpg": "jpeg", "png"
 
 
 class Format(NamedTuple):
-    """What the `format` of a message says: `ENCODING; CODEC compressed ORDER`.
+    """The content of a message's `format`: `ENCODING; CODEC compressed ORDER`.
 
     Attributes:
-        encoding: of the raw image that was compressed; empty if it is not told.
-        codec: as it is written, in lower case; empty if it is not told.
-        swapped: the file holds blue where others hold red.
+        encoding: encoding of the raw image before compression; empty if not given.
+        codec: the codec as written, in lower case; empty if not given.
+        swapped: red and blue are swapped in the file.
     """
 
     encoding: str
@@ -37,7 +37,7 @@ def parse_format(text: str) -> Format:
     words = rest.lower().split() or [""]
     order = words[2] if words[1:2] == ["compressed"] and len(words) > 2 else ""
     codec = words[0].removeprefix("image/").removeprefix(".")
-    # Coders take BGR, as OpenCV does: whoever gives them RGB gets a file with the two exchanged.
+    # Encoders expect BGR, as OpenCV does: if they get RGB, red and blue are swapped in the file.
     return Format(encoding.strip(), codec, order.startswith("rgb"))
 
 
@@ -45,18 +45,19 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
     """Decode the fields of a `sensor_msgs/CompressedImage`.
 
     Args:
-        format: for example `jpeg` or `rgb8; png compressed bgr8`. Which of the two codecs it is,
-            and whether an empty format is one of them, the data tells.
+        format: for example `jpeg` or `rgb8; png compressed bgr8`. The data itself tells JPEG from
+            PNG, also if the format is empty.
         data: any buffer of bytes.
-        depth: of the camera's 16-bit images so far; None judges the image by itself.
+        depth: bit depth of the camera's 16-bit images so far; None judges this image alone.
 
     Returns:
         A new RGB image, HxWx3 uint8, as the sensor sees it: an Exif orientation is not applied,
-        so that it fits the camera_info.
+        so that the image matches the camera_info.
 
     Raises:
         FrameError: for another format, for depth or the single channel of a mosaic or YUV image in
-            a JPEG, for data that is damaged or no image, or one of over `MAX_PIXELS`.
+            a JPEG, for data that is damaged or not an image, and for an image of more than
+            `MAX_PIXELS`.
     """
     told = parse_format(format)
     if told.codec and told.codec not in _CODECS:
@@ -95,13 +96,13 @@ def _png_to_rgb(pixels: Any, encoding: str, depth: BitDepth | None) -> Image:
 
 
 def _check_size(height: int, width: int) -> None:
-    """Look at the header alone: a few damaged bytes there would make the decoder take gigabytes."""
+    """Check the size in the header: a few damaged bytes there would cost the decoder gigabytes."""
     if width * height > MAX_PIXELS:
         raise FrameError(f"image is {width}x{height}; at most {MAX_PIXELS} pixels are decoded")
 
 
 def _check_channels(format: str, encoding: str, channels: int, lossless: bool) -> None:
-    """Tell a picture from what was squeezed into a gray one."""
+    """Reject other data that was squeezed into a gray picture."""
     if not encoding or channels > 1:
         return
     if is_mosaic(encoding) and not lossless:

@@ -1,4 +1,4 @@
-"""RGB images and masks to the fields of a `sensor_msgs/Image`."""
+"""Encodes RGB images and masks as the fields of a `sensor_msgs/Image`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Encoded(NamedTuple):
     """The size fields and the data of a `sensor_msgs/Image`.
 
     `data` is one-dimensional, uint8, C-contiguous and `step * height` long: a buffer that
-    `array.frombytes` takes as it is.
+    `array.frombytes` accepts directly.
     """
 
     height: int
@@ -29,7 +29,7 @@ def encode_bgr8(image: Image, out: Image | None = None) -> Encoded:
 
     Args:
         image: not changed.
-        out: as many bytes, one-dimensional and contiguous, to hold the data; None: a new array.
+        out: a one-dimensional, contiguous array of the same size for the data; None: a new array.
 
     Raises:
         FrameError: for another dtype or shape of `image`.
@@ -47,8 +47,8 @@ def encode_mono8(image: Image, out: Image | None = None) -> Encoded:
 
     Args:
         image: not changed.
-        out: as many bytes, one-dimensional and contiguous, to hold the data; None: the data is a
-            view of `image` where that is contiguous.
+        out: a one-dimensional, contiguous array of the same size for the data; None: the data is a
+            view of `image` if that is contiguous.
 
     Raises:
         FrameError: for another dtype or shape of `image`.

@@ -1,7 +1,7 @@
-"""Picture files: the one reader of `magicfuse` and of the training package.
+"""Reads picture files, for `magicfuse` and for the training package.
 
-JPEG and PNG go through the same decoders as messages do, the others through Pillow, which knows
-the maxval of a PNM and the types of a TIFF. A picture is turned as its Exif orientation says.
+JPEG and PNG use the same decoders as messages; other formats use Pillow, which knows the maxval of
+a PNM and the types of a TIFF. A picture is rotated as its Exif orientation says.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Pixels = npt.NDArray[Any]
 
 _TIFF = (b"II*\0", b"MM\0*")
 _FORMATS = ("BMP", "PPM", "TIFF", "WEBP")
-_MAX_PIXELS = 2**27  # 400 MB as RGB; cameras of telephones have up to 108 million
+_MAX_PIXELS = 2**27  # 400 MB as RGB; phone cameras have up to 108 million pixels
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of Exif and TIFF
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError)
 
 
 def decode_picture(data: bytes) -> Pixels:
-    """Decode a picture file as it is stored, but upright.
+    """Decode a picture file in its own type, but upright.
 
     Returns:
         uint8, uint16 or float32: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, C-contiguous. A
-        PNM's levels are brought to 8 bits by its maxval, unless that is 65535.
+        PNM's levels are scaled to 8 bits by its maxval, unless that is 65535.
 
     Raises:
-        FrameError: if the data is empty, no picture, too large, cut or damaged.
+        FrameError: if the data is empty, not a picture, too large, cut or damaged.
     """
     if not data:
         raise FrameError("image data is empty")
@@ -60,28 +60,28 @@ def decode_file(data: bytes, depth: BitDepth | None = None) -> Image:
 
     Args:
         data: the file.
-        depth: of the 16-bit pictures of the same camera so far; None judges this one by itself.
+        depth: bit depth of the same camera's 16-bit pictures so far; None judges this one alone.
 
     Returns:
-        A new RGB image, upright, HxWx3 uint8, without alpha. A float picture is 0 to 1.
+        A new RGB image, upright, HxWx3 uint8, without alpha. Float pictures range from 0 to 1.
 
     Raises:
-        FrameError: as `decode_picture`; and for numbers outside of 0 to 1 in a float picture.
+        FrameError: as for `decode_picture`, and for values outside 0 to 1 in a float picture.
     """
     return to_rgb(decode_picture(data), depth)
 
 
 def to_rgb(pixels: Pixels, depth: BitDepth | None = None) -> Image:
-    """Bring what `decode_picture` returns to RGB, HxWx3 uint8.
+    """Convert the pixels from `decode_picture` to RGB, HxWx3 uint8.
 
     Raises:
-        FrameError: for numbers outside of 0 to 1 in a float picture.
+        FrameError: for values outside 0 to 1 in a float picture.
     """
     if pixels.dtype == np.uint16:
         pixels = (depth or BitDepth()).to_8_bits(pixels)
     elif pixels.dtype == np.float32:
         low, high = float(pixels.min()), float(pixels.max())
-        if not (low >= 0 and high <= 1):  # also where one is not a number
+        if not (low >= 0 and high <= 1):  # also true for NaN
             raise FrameError(f"float picture has values from {low:g} to {high:g}; expected 0 to 1")
         pixels = scaled(pixels, 0.0, 1.0)
     if pixels.ndim == 2:
@@ -90,23 +90,23 @@ def to_rgb(pixels: Pixels, depth: BitDepth | None = None) -> Image:
 
 
 def orientation(data: bytes) -> int:
-    """Return the Exif orientation of a picture file, 1 to 8; 1 where there is none."""
+    """Return the Exif orientation of a picture file, 1 to 8; 1 if there is none."""
     try:
         with PIL.Image.open(io.BytesIO(data)) as file:
             found = file.getexif().get(_ORIENTATION, 1)
-    except _PILLOW_ERRORS:  # the decoder judges the picture
+    except _PILLOW_ERRORS:  # the decoder will report a bad picture
         return 1
     return found if found in range(1, 9) else 1
 
 
 def _check_size(height: int, width: int) -> None:
-    """Look at the header alone: a small file may say that it holds gigapixels."""
+    """Check the size in the header: a small file may claim to hold gigapixels."""
     if width * height > _MAX_PIXELS:
         raise FrameError(f"picture is {width}x{height}; at most {_MAX_PIXELS} pixels are decoded")
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo how the camera was held: 2 to 8 are a mirror, a half turn, quarter turns and both."""
+    """Undo the camera's orientation: 2 to 8 are mirrors, half and quarter turns, or both."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -121,11 +121,11 @@ def _decode_other(data: bytes) -> Pixels:
         with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             if isinstance(file, PIL.TiffImagePlugin.TiffImageFile):
                 bits = file.tag_v2.get(_BITS_PER_SAMPLE, (1,))
-                if len(bits) > 1 and max(bits) > 8:  # Pillow would take 8 of them
+                if len(bits) > 1 and max(bits) > 8:  # Pillow would keep only 8 of them
                     return _decode_tiff(data)
             return _pillow_pixels(PIL.ImageOps.exif_transpose(file), data)
     except PIL.UnidentifiedImageError as error:
-        if data.startswith(_TIFF):  # a kind that Pillow does not know, such as floats in colour
+        if data.startswith(_TIFF):  # a kind that Pillow cannot read, such as floats in colour
             return _decode_tiff(data)
         raise FrameError(f"{len(data)} bytes of image data are damaged or no image") from error
     except _PILLOW_ERRORS as error:
@@ -143,7 +143,7 @@ def _pillow_pixels(file: PIL.Image.Image, data: bytes) -> Pixels:
                 f"picture has values from {values.min()} to {values.max()}; expected 0 to 65535"
             )
         maxval = _pnm_maxval(data)
-        if maxval < 65535:  # Pillow has stretched them to 65535
+        if maxval < 65535:  # Pillow has scaled the levels to 65535
             return scaled(values, 0, 65535)
         return values.astype(np.uint16)
     alpha = mode in ("RGBA", "LA", "PA") or "transparency" in file.info

@@ -1,9 +1,9 @@
-"""JPEG: is all of the picture there? OpenCV up to 4.10 invents what is not.
+"""Decodes JPEGs and checks that they are complete. OpenCV up to 4.10 makes up missing parts.
 
-libjpeg says it in a warning that neither OpenCV nor Pillow passes on. So the coded data is gone
-through first, at an eighth of the size, which takes about a third of the time of the decoding
-itself: it has to be enough for all rows, and hardly more. FFmpeg's stricter decoder does it for
-the JPEGs where Pillow's cannot tell: with restart markers, and progressive ones.
+libjpeg reports them in a warning that neither OpenCV nor Pillow passes on. So the coded data is
+first decoded at an eighth of the size, which takes about a third of the time of the full decoding:
+there must be enough data for all rows, and hardly more. For JPEGs that Pillow's decoder cannot
+judge (progressive ones and those with restart markers), FFmpeg's stricter decoder makes the check.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xC
 _SEQUENTIAL = {0xC0, 0xC1}
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _TABLES, _SCAN, _RESTART_INTERVAL = 0xC4, 0xDA, 0xDD
-_BRIGHTNESS = 0x10  # the table of AC coefficients that the first channel uses
+_BRIGHTNESS = 0x10  # table of AC coefficients of the first channel
 _HOLE = bytes(64)
 _LEAST_WIDTH = 64
-_SLACK = 32  # bytes that a camera may put between the coded data and the end marker
+_SLACK = 32  # extra bytes that a camera may put between the coded data and the end marker
 _LOOKAHEAD = b"\xff\0" * 8
 _PADDING = bytes(64)  # FFmpeg reads ahead
 
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the first scan.
+    """The content of the header, up to the first scan.
 
     Attributes:
         height: in pixels.
         width: in pixels.
         channels: 1 gray, 3 colour, 4 CMYK.
         scan: offset of the coded data of the first scan.
-        restarts: how many restart markers that scan has; None where it is not the only one.
-        zeros: a long row of zero bytes may be a part of the picture.
+        restarts: number of restart markers in that scan; None if it is not the only scan.
+        zeros: a long run of zero bytes may be part of the picture.
     """
 
     height: int
@@ -64,7 +64,7 @@ def read_header(data: bytes) -> Header:
     frame, kind, interval, zeros, at = b"", 0, 0, False, 2
     while True:
         at = data.find(b"\xff", at)
-        while 0 <= at < len(data) and data[at] == 0xFF:  # any number of them may come before
+        while 0 <= at < len(data) and data[at] == 0xFF:  # skip any number of fill bytes
             at += 1
         if not 0 <= at < len(data) - 2 or data[at] == _END[1]:
             raise _damaged(data, "its header is cut")
@@ -89,7 +89,7 @@ def read_header(data: bytes) -> Header:
     if not (height and width and 1 <= channels <= 4 and len(frame) >= 6 + 3 * channels):
         raise _damaged(data, "its header gives no size")
     restarts = None
-    if kind in _SEQUENTIAL and segment[:1] == frame[5:6]:  # one scan has all channels
+    if kind in _SEQUENTIAL and segment[:1] == frame[5:6]:  # one scan holds all channels
         restarts = _restarts(frame, height, width, channels, interval)
     return Header(height, width, channels, at, restarts, zeros)
 
@@ -106,9 +106,9 @@ def _restarts(frame: bytes, height: int, width: int, channels: int, interval: in
 
 
 def _zeros_are_even(tables: bytes) -> bool:
-    """Say whether zero bits, the code of a table's first symbol, are an even block.
+    """Return whether zero bits, the code of a table's first symbol, stand for an even block.
 
-    In the usual tables they are not, but rather a texture that no picture has.
+    In the usual tables they do not; there they stand for a texture that no picture has.
     """
     at = 0
     while at + 17 < len(tables):
@@ -119,20 +119,20 @@ def _zeros_are_even(tables: bytes) -> bool:
 
 
 def decode(data: bytes) -> tuple[Image, int]:
-    """Decode a JPEG whose end marker or Huffman tables may be missing, but none of its pixels.
+    """Decode a JPEG with all of its pixels; end marker and Huffman tables may be missing.
 
-    Bytes that the decoders skip are no damage: before a marker, behind the end.
+    Bytes that the decoders skip, before a marker or after the end, do not count as damage.
 
     Returns:
-        A new RGB image, HxWx3 uint8, as it is stored: an Exif orientation is not applied; and the
-        number of channels of the file.
+        A new RGB image, HxWx3 uint8, as stored: an Exif orientation is not applied; and the number
+        of channels of the file.
 
     Raises:
         FrameError: if it is cut or damaged.
     """
     header = read_header(data)
     end = data.find(_END, header.scan)
-    if end < 0:  # some cameras leave the marker out, and some of them fill up with zeros
+    if end < 0:  # some cameras omit the marker, and some of them append zeros
         end = min(len(data), len(data.rstrip(b"\0")) + 2)
         data = data[:end] + _END
     restarts = _restart_markers(data, header.scan, end)
@@ -154,10 +154,10 @@ def _restart_markers(data: bytes, begin: int, end: int) -> int:
 
 
 def _fits(data: bytes, end: int) -> bool | None:
-    """Say whether the coded data, which ends at `end`, is just enough for all rows.
+    """Return whether the coded data, which ends at `end`, is just enough for all rows.
 
-    The decoder of Pillow can be given a file in pieces, and writes a row as soon as it has it.
-    None: Pillow cannot tell, as it does not know such a JPEG.
+    Pillow's decoder accepts a file in pieces and writes each row as soon as it is complete. None:
+    Pillow cannot tell, because it does not support this kind of JPEG.
     """
     try:
         with PIL.Image.open(io.BytesIO(data), formats=("JPEG",)) as file:
@@ -178,7 +178,7 @@ def _fits(data: bytes, end: int) -> bool | None:
     last = len(data[:end].rstrip(b"\xff")) - _SLACK
     used, _ = decoder.decode(data[offset:last])
     if has_last_row():
-        return False  # all rows, with data to spare
+        return False  # all rows are there before the end of the data
     if used < 0:
         return None
     decoder.decode(data[offset + used : end] + _LOOKAHEAD)
@@ -186,7 +186,7 @@ def _fits(data: bytes, end: int) -> bool | None:
 
 
 def _decodes(data: bytes) -> bool:
-    """Let FFmpeg go through the coded data; it stops at a code or a coefficient too many."""
+    """Return whether FFmpeg decodes the coded data; an extra code or coefficient stops it."""
     decoder = av.CodecContext.create("mjpeg", "r")
     decoder.thread_type = "NONE"
     decoder.options = {"err_detect": "explode", "lowres": "3"}
@@ -194,7 +194,7 @@ def _decodes(data: bytes) -> bool:
         frames = decoder.decode(av.Packet(data + _PADDING))
     except InvalidDataError:
         return False
-    except FFmpegError:  # a kind of JPEG that FFmpeg does not know: OpenCV has to judge
+    except FFmpegError:  # a kind of JPEG that FFmpeg does not support: leave it to OpenCV
         return True
     return bool(frames)
 

@@ -1,4 +1,4 @@
-"""Arrays of one, three or four channels to RGB."""
+"""Converts arrays of one, three or four channels to RGB."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FROM_BGR = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 
 
 def converted(pixels: Image, code: int) -> Image:
-    """Return what `cv2.cvtColor` makes of the pixels.
+    """Convert the pixels with `cv2.cvtColor`.
 
     Raises:
-        FrameError: if OpenCV cannot, for example for lack of memory.
+        FrameError: if OpenCV fails, for example for lack of memory.
     """
     try:
         return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
@@ -31,10 +31,10 @@ def rgb_of_bgr(pixels: Image) -> Image:
 
 
 def decoded_by_opencv(data: bytes, flags: int) -> npt.NDArray[np.generic]:
-    """Return what `cv2.imdecode` makes of a file.
+    """Decode a file with `cv2.imdecode`.
 
     Raises:
-        FrameError: if it makes nothing of it.
+        FrameError: if OpenCV cannot decode it.
     """
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

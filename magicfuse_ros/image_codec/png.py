@@ -1,4 +1,4 @@
-"""PNG: its checksums tell what is damaged; libpng and OpenCV differ in what they let pass."""
+"""Decodes PNGs and verifies their checksums: libpng and OpenCV differ in what they accept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec.pixels import decoded_by_opencv
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
-_EXTRA = 12  # bytes of a chunk beside its content: length, name, checksum
+_EXTRA = 12  # bytes of a chunk besides its content: length, name, checksum
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Return height and width.
+    """Return the height and width.
 
     Raises:
         FrameError: if the file does not begin with them.
@@ -43,10 +43,10 @@ def check(data: bytes) -> None:
 
 
 def decode(data: bytes) -> npt.NDArray[np.generic]:
-    """Decode all of a PNG.
+    """Decode a complete PNG.
 
     Returns:
-        uint8 or uint16: (H, W) gray, (H, W, 3) BGR or (H, W, 4) BGRA, as it is stored.
+        uint8 or uint16: (H, W) gray, (H, W, 3) BGR or (H, W, 4) BGRA, as stored.
 
     Raises:
         FrameError: if it is cut or damaged.

@@ -1,4 +1,4 @@
-"""Pixels of `sensor_msgs/Image`."""
+"""Decodes `sensor_msgs/Image`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from magicfuse_ros.image_codec.pixels import Image, converted
 
 
 class _Layout(NamedTuple):
-    """Channels of a pixel, bytes of a channel, and OpenCV's conversion of 8 bits to RGB."""
+    """Channels per pixel, bytes per channel, and OpenCV's conversion of 8-bit pixels to RGB."""
 
     channels: int
     bytes: int
-    to_rgb: int | None  # None: it is RGB
+    to_rgb: int | None  # None: already RGB
 
 
-# OpenCV names a mosaic by its second row from the second column on: its BayerBG is ROS' rggb.
+# OpenCV names a mosaic by its second row, starting at the second column: its BayerBG is ROS's rggb.
 _MOSAICS = {
     "bayer_rggb": cv2.COLOR_BayerBG2RGB,
     "bayer_bggr": cv2.COLOR_BayerRG2RGB,
@@ -38,7 +38,7 @@ _COLORS = {
 _LAYOUTS = {
     **{f"{name}8": _Layout(channels, 1, code) for name, (channels, code) in _COLORS.items()},
     **{f"{name}16": _Layout(channels, 2, code) for name, (channels, code) in _COLORS.items()},
-    # No order is told; cv_bridge takes BGR, as OpenCV does.
+    # These do not state an order; cv_bridge assumes BGR, as OpenCV does.
     "8UC1": _Layout(1, 1, cv2.COLOR_GRAY2RGB),
     "8UC3": _Layout(3, 1, cv2.COLOR_BGR2RGB),
     "8UC4": _Layout(4, 1, cv2.COLOR_BGRA2RGB),
@@ -47,11 +47,11 @@ _LAYOUTS = {
     "yuyv": _Layout(2, 1, cv2.COLOR_YUV2RGB_YUY2),
     "yuv422_yuy2": _Layout(2, 1, cv2.COLOR_YUV2RGB_YUY2),
 }
-# A plane of Y, then one of U and V by turns (nv21: V and U): how many bytes the second has to one
-# of the first.
+# A plane of Y, then a plane of alternating U and V (nv21: V and U). The value is the number of
+# bytes in the second plane for each byte in the first.
 _PLANES = {"nv12": 0.5, "nv21": 0.5, "nv24": 2.0}
 _PLANES_TO_RGB = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
-# Y, U, V of BT.601 with Y from 16 to 235, as in the conversions of OpenCV: R, G, B.
+# From Y, U, V of BT.601, with Y from 16 to 235, to R, G, B, as in OpenCV's conversions.
 _YUV_TO_RGB = np.array(
     [
         [1.164, 0.0, 1.596, -16 * 1.164 - 128 * 1.596],
@@ -63,12 +63,12 @@ ENCODINGS: tuple[str, ...] = (*_LAYOUTS, *_PLANES)
 
 
 def is_mosaic(encoding: str) -> bool:
-    """Say whether single pixels of a known encoding have no colour of their own."""
+    """Return whether a known encoding is a mosaic: a single pixel has no full colour."""
     return encoding.startswith("bayer_")
 
 
 def is_yuv(encoding: str) -> bool:
-    """Say whether an encoding stores brightness and colour apart."""
+    """Return whether an encoding stores brightness and colour separately."""
     return encoding.lower().startswith(("yuv", "yuyv", "uyvy", "nv1", "nv2"))
 
 
@@ -87,11 +87,11 @@ def decode(
         encoding: one of `ENCODINGS`.
         height: rows.
         width: columns.
-        step: bytes of a row with its padding.
-        is_bigendian: byte order of 16 bits; the other encodings do not have one.
-        data: any buffer of `step * height` bytes; with the second plane of nv12, nv21 and nv24
-            half or twice as much more.
-        depth: of the camera's 16-bit images so far; None judges the image by itself.
+        step: bytes per row, including padding.
+        is_bigendian: byte order of 16-bit encodings; other encodings ignore it.
+        data: any buffer of `step * height` bytes. The second plane of nv12 and nv21 adds half as
+            much, that of nv24 twice as much.
+        depth: bit depth of the camera's 16-bit images so far; None judges this image alone.
 
     Returns:
         A new RGB image, HxWx3 uint8; alpha is dropped.
@@ -127,7 +127,7 @@ def _decode_planes(encoding: str, height: int, width: int, step: int, data: Any)
     flat = np.frombuffer(data, dtype=np.uint8)
     whole = round(height * (1 + share))
     if flat.size == step * height and step * height == width * whole:
-        step = width  # some drivers count the bytes of both planes into the rows of the image
+        step = width  # some drivers count the bytes of both planes in `step`
     planes = _rows(encoding, whole, width, step, flat, width)
     if encoding in _PLANES_TO_RGB:
         return converted(np.ascontiguousarray(planes), _PLANES_TO_RGB[encoding])
@@ -143,11 +143,11 @@ def decode_mask(encoding: str, height: int, width: int, step: int, data: Any) ->
         encoding: mono8 or 8UC1.
         height: rows.
         width: columns.
-        step: bytes of a row with its padding.
+        step: bytes per row, including padding.
         data: any buffer of `step * height` bytes.
 
     Returns:
-        HxW uint8; a view of `data` where its rows are not padded.
+        HxW uint8; a view of `data` if its rows are not padded.
 
     Raises:
         FrameError: for another encoding, a size of zero, or a step or length that does not fit.

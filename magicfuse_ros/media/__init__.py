@@ -33,11 +33,11 @@ VIDEO_SUFFIXES = (
     ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
 )  # fmt: skip
 BAG_SUFFIXES = (".db3", ".mcap")
-COMPRESSED_BAG_SUFFIX = ".zstd"  # behind one of the others
+COMPRESSED_BAG_SUFFIX = ".zstd"  # after one of the others
 
 
 def is_bag(path: Path) -> bool:
-    """Say whether the path looks like a rosbag2: .mcap, .db3, or a folder of a recorder.
+    """Return whether the path looks like a rosbag2: .mcap, .db3, or a folder of a recorder.
 
     A recorder that was killed leaves a folder without metadata.yaml.
     """
@@ -58,7 +58,7 @@ def _is_bag_file(path: Path) -> bool:
 def bag_files_in(folder: Path) -> list[Path]:
     """Return the .mcap and .db3 files of a folder, in natural order.
 
-    Of a file that lies there with and without compression, as a player leaves it, the latter.
+    If a file exists with and without compression, as players leave it, return the uncompressed one.
     """
     found = [path for path in folder.iterdir() if _is_bag_file(path) and path.is_file()]
     names = {path.name for path in found}
@@ -74,12 +74,12 @@ def open_source(path: Path | str, topic: str | None = None) -> Source:
     """Open a picture, a folder of pictures, a video, or a rosbag2 (folder, .mcap or .db3).
 
     Args:
-        path: the file or folder; a file is told by its suffix.
-        topic: image topic of a bag; needed where the bag has several.
+        path: the file or folder; its suffix gives the type of a file.
+        topic: image topic of a bag; required if the bag has several.
 
     Raises:
         MediaError: for a path that is missing, empty, of an unknown type or without any frame, for
-            a bag without a single possible topic, and for a topic where there is no bag.
+            a bag without exactly one possible topic, and for a topic if the path is not a bag.
     """
     path = Path(os.path.expanduser(path))
     suffix = path.suffix.lower()
@@ -95,7 +95,7 @@ def open_source(path: Path | str, topic: str | None = None) -> Source:
             refuse_foreign(path)
         except OSError as error:
             raise MediaError(f"'{path}' cannot be read: {error.strerror}") from error
-    # Imported where needed: a machine that only reads pictures needs neither PyAV nor rosbags.
+    # Imported on demand: a machine that only reads pictures needs neither PyAV nor rosbags.
     if bag:
         from magicfuse_ros.media.bag import BagSource
 

@@ -36,8 +36,8 @@ class RecordedFrame(Frame):
     """A camera image of a bag.
 
     Attributes:
-        header_ns: stamp of the header, 0 where it has none.
-        frame_id: of the header.
+        header_ns: stamp of the header; 0 if it has none.
+        frame_id: frame id of the header.
         recorded_ns: when the recorder received the message.
     """
 
@@ -49,15 +49,15 @@ class RecordedFrame(Frame):
 class BagSource:
     """The images of one topic, in the order of their recording.
 
-    Stamps are those of the headers, or the recording times where a header has none. Frames are
-    named by their number, `000000`, `000001`, ... A message that cannot be decoded is a refusal,
-    the others go on; so is a place where the bag is cut or damaged, and what is lost there beyond
-    the refusal is counted as missing.
+    Stamps come from the headers, or are the recording times if a header has no stamp. Frames are
+    named by their number, `000000`, `000001`, ... A message that cannot be decoded becomes a
+    refusal, and reading continues. A place where the bag is cut or damaged also becomes one
+    refusal; further messages lost there count as missing.
 
     Attributes:
         topic: the topic that is read.
-        msgtype: of its messages, `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
-        frame_rate: from the median distance of the first recording times.
+        msgtype: message type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
+        frame_rate: from the median interval of the first recording times.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class BagSource:
 
         Args:
             path: folder or file.
-            topic: image topic; needed where the bag has several.
-            start_s: leave out so many seconds from the bag's first message on.
-            duration_s: read so many seconds; None reads to the end.
+            topic: image topic; required if the bag has several.
+            start_s: seconds to skip, counted from the bag's first message.
+            duration_s: seconds to read; None reads to the end.
 
         Raises:
             MediaError: if the bag cannot be read, holds no image there, or holds several image
@@ -111,14 +111,15 @@ class BagSource:
 
     @property
     def camera_info_topic(self) -> str:
-        """The sibling of the image topic, where cameras publish their calibration."""
+        """The topic beside the image topic on which cameras publish their calibration."""
         return f"{self.base_topic.rpartition('/')[0]}/camera_info"
 
     @property
     def played_topic(self) -> str:
-        """`base_topic` as a name that ROS 2 allows; bags of ROS 1 or other tools may have others.
+        """`base_topic` as a valid ROS 2 name; bags from ROS 1 or other tools may have invalid ones.
 
-        A part of a name holds letters, digits and '_', and does not begin with a digit.
+        Each part of a valid name consists of letters, digits and '_', and does not start with a
+        digit.
         """
         parts = [re.sub(r"[^A-Za-z0-9_]", "_", part) for part in self.base_topic.split("/") if part]
         return "".join(f"/_{part}" if part[0].isdigit() else f"/{part}" for part in parts)
@@ -187,11 +188,11 @@ class BagSource:
                 )
 
     def _readable(self, bag: Bag, channels: list[Channel]) -> Iterator[tuple[int, RawMessage]]:
-        """Yield messages, numbered by the images before them; damage of the bag is a refusal."""
+        """Yield messages, numbered by the images before them; turn damage into refusals."""
         self.refused.clear()
         self.missing = 0
         index = 0
-        later = set(bag.damage)  # of no message; told at the end, as a recorder is killed there
+        later = set(bag.damage)  # for no message; reported last: a killed recorder cuts the end
         for message in bag.messages(channels, *self._window):
             for sentence in bag.damage:
                 if sentence not in later:
@@ -209,13 +210,13 @@ class BagSource:
         self.refused.append(Refusal(f"{index:06d}", _damage(sentence)))
 
     def raw_messages(self) -> Iterator[RawMessage]:
-        """Read the messages of the image topic and of its camera_info as they were recorded."""
+        """Read the serialized messages of the image topic and of its camera_info."""
         with open_bag(self._path) as bag:
             for _, message in self._readable(bag, [*self._channels, self._camera_info]):
                 yield message
 
     def header_stamps(self) -> list[int]:
-        """Return the stamp of every image in ns, without decoding them.
+        """Return the stamp of every image in ns, without decoding the images.
 
         Raises:
             MediaError: if the bag or a message is damaged.
@@ -233,10 +234,10 @@ class BagSource:
         return stamps
 
     def calibrations(self) -> list[tuple[int, Any]]:
-        """Return the camera_info messages that differ from the one before, the header aside.
+        """Return the camera_info messages that differ from the one before, ignoring the header.
 
-        Each comes with its recording time. Those before the first image that is read are in it,
-        as the last of them is valid there.
+        Each comes with its recording time. Messages from before the first image are included,
+        because the last of them applies to that image.
 
         Raises:
             MediaError: if one of them cannot be read.

@@ -1,4 +1,4 @@
-"""The files of a rosbag2, and what its metadata.yaml says of them."""
+"""The files of a rosbag2, and what its metadata.yaml says about them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ METADATA = "metadata.yaml"
 
 
 def files_of(path: Path) -> tuple[list[Path], Counter[Channel] | None]:
-    """Return the files of a bag, and how many messages its metadata.yaml announces, if it is there.
+    """Return the files of a bag, and the message counts from its metadata.yaml if that exists.
 
-    A recorder writes metadata.yaml at its end: one that was killed leaves a folder without it.
+    A recorder writes metadata.yaml at its end: a killed recorder leaves a folder without it.
 
     Raises:
         MediaError: if metadata.yaml is damaged, or names a file that is missing.
@@ -32,7 +32,7 @@ def files_of(path: Path) -> tuple[list[Path], Counter[Channel] | None]:
     try:
         found = YAML(typ="safe").load(metadata.read_text(encoding="utf-8"))
         information = found["rosbag2_bagfile_information"]
-        # The storage is told by the suffixes: reindex of Humble leaves its name empty.
+        # The suffixes give the storage type, because Humble's reindex leaves its name empty.
         files = [path / PurePath(str(name)).name for name in information["relative_file_paths"]]
         announced: Counter[Channel] = Counter()
         for topic in information["topics_with_message_count"]:

@@ -1,8 +1,7 @@
-"""Opening a rosbag2, and what can be told of its messages without decoding them.
+"""Opens a rosbag2 and reads what its messages reveal without decoding.
 
-Nothing of a bag is read but the topics that are asked for. Their types are known here, so the
-definitions that the bag carries are not looked at: one that is broken, empty or of another
-language does no harm.
+It reads only the requested topics. Their types are known here, so it ignores the message
+definitions in the bag: a definition that is broken, empty or in another language does no harm.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from magicfuse_ros.media.sqlite_file import SqliteFile
 RAW = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-_HEADER_STAMP = {0: ">iI", 1: "<iI"}  # by the lowest bit of the encapsulation
+_HEADER_STAMP = {0: ">iI", 1: "<iI"}  # by the lowest bit of the encapsulation kind
 _EVER = 1 << 62
 
 
 class RawMessage(NamedTuple):
-    """A message as it was recorded; `cdr` is what a publisher can send."""
+    """A message as it was recorded; a publisher can send its `cdr`."""
 
     channel: Channel
     recorded_ns: int
@@ -43,9 +42,9 @@ class Bag:
     """An open rosbag2; see `open_bag`.
 
     Attributes:
-        counts: the channels, with how many messages were found.
-        announced: how many messages the bag says it holds; the same where nothing is missing.
-        start_ns, end_ns: first and last recording time; None where there is no message.
+        counts: number of messages found in each channel.
+        announced: number of messages that the bag claims to hold; equal if none is missing.
+        start_ns, end_ns: first and last recording time; None if there is no message.
         damage: what is wrong with the files, in sentences; grows while messages are read.
     """
 
@@ -76,16 +75,16 @@ class Bag:
         """Yield the messages of some channels in the order of their recording times.
 
         Args:
-            channels: those that are read.
+            channels: the channels to read.
             start_ns: first recording time; None: from the start.
-            stop_ns: recording time before which it ends; None: to the end.
+            stop_ns: end of the recording times, exclusive; None: to the end.
         """
         begin, end = start_ns or 0, _EVER if stop_ns is None else stop_ns
         readers = (_messages(file, channels, begin, end) for file in self._files)
         yield from merge(*readers, key=lambda message: message.recorded_ns)
 
     def deserialize(self, message: RawMessage) -> Any:
-        """Return a message of a type that is known, see `message_types`.
+        """Decode a message of a known type, see `message_types`.
 
         Raises:
             FrameError: if it is damaged.
@@ -101,7 +100,7 @@ def open_bag(path: Path) -> Iterator[Bag]:
     """Open a bag for the block.
 
     Raises:
-        MediaError: if it does not exist, is no bag, or cannot be read.
+        MediaError: if it does not exist, is not a bag, or cannot be read.
     """
     if not path.exists():
         raise MediaError(f"'{path}' does not exist")
@@ -139,22 +138,22 @@ def _messages(
 
 
 def _unpacked(content: bytes) -> bytes:
-    """Return the CDR of a message, which the recorder may have compressed: CDR begins with 0."""
+    """Return the CDR of a message; the recorder may have compressed it. CDR begins with 0."""
     if not content.startswith(zstandard.MAGIC):
         return content
     try:
         return zstandard.decompress(content)
     except ValueError:
-        return content  # refused where it is decoded
+        return content  # the decoder will reject it
 
 
 def image_channels(bag: Bag) -> list[Channel]:
-    """Return the channels with raw or compressed images, in the order of their names."""
+    """Return the channels with raw or compressed images, sorted by name."""
     return sorted(channel for channel in bag.counts if channel.msgtype in (RAW, COMPRESSED))
 
 
 def image_topics(bag: Bag) -> dict[str, int]:
-    """Return the image topics that hold a message, with how many, in the order of their names."""
+    """Return the image topics that hold messages, with their message counts, sorted by name."""
     counts: Counter[str] = Counter()
     for channel in image_channels(bag):
         counts[channel.topic] += bag.counts[channel]

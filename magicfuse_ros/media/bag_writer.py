@@ -1,4 +1,4 @@
-"""Writes a rosbag2 (MCAP) without ROS, which Humble and all later distributions read."""
+"""Writes a rosbag2 (MCAP) without ROS that Humble and all later distributions can read."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from rosbags.typesys.store import Typestore
 from magicfuse_ros.errors import MediaError
 
 LABEL_INFO = "vision_msgs/msg/LabelInfo"
-# Humble knows bag metadata up to version 5, but reads 8: it skips fields that it does not know.
-# It cannot read 9, where the QoS profiles are no longer a string.
+# Humble knows bag metadata up to version 5, but reads version 8, because it skips unknown fields.
+# It cannot read version 9, in which the QoS profiles are no longer a string.
 _METADATA_VERSION: Literal[8] = 8
 _VISION_MSGS = {
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
@@ -46,7 +46,7 @@ _LATCHED = Qos(
 
 @lru_cache(maxsize=1)  # takes a tenth of a second
 def message_types() -> Typestore:
-    """Return the message types that a bag of ours may hold."""
+    """Return the message types that our bags may hold."""
     store = get_typestore(Stores.ROS2_HUMBLE)
     for name, definition in _VISION_MSGS.items():
         store.register(get_types_from_msg(definition, name))
@@ -54,7 +54,7 @@ def message_types() -> Typestore:
 
 
 class BagWriter:
-    """Use as a context manager: after an error the bag is left without its metadata.yaml.
+    """Writes a bag; a context manager. After an error the bag has no metadata.yaml.
 
     Attributes:
         types: the message types that can be written.
@@ -65,7 +65,7 @@ class BagWriter:
 
         Args:
             path: the folder to make.
-            compress: chunks by zstd; takes processor time, so not for real time.
+            compress: compress chunks with zstd; it costs CPU time, so do not use it in real time.
 
         Raises:
             MediaError: if the folder exists or cannot be made.
@@ -84,7 +84,7 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
 
     def add_topic(self, topic: str, msgtype: str, *, latched: bool = False) -> None:
-        """Announce a topic; `ros2 bag play` latches it again where `latched`.
+        """Announce a topic; if `latched`, `ros2 bag play` latches it again.
 
         Raises:
             MediaError: if the file cannot be written, or the type is not in `types`.
@@ -136,7 +136,7 @@ class BagWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close, or give the bag up after an error."""
+        """Close the bag, or abandon it after an error."""
         if error is None:
             self.close()
         else:

@@ -1,4 +1,4 @@
-"""A contact sheet: a few frames as rows, their images as columns, on one picture."""
+"""A contact sheet: one picture with a few frames as rows and their images as columns."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def contact_sheet(
     """Draw a contact sheet.
 
     Args:
-        rows: a label and an image for each title: RGB HxWx3 or gray HxW, uint8, of any size. The
-            panels have the aspect ratio of the very first image.
+        rows: for each row, a label and one image per title: RGB HxWx3 or gray HxW, uint8, of any
+            size. The panels have the aspect ratio of the very first image.
         titles: column titles.
         legend: class names and RGB colours, drawn underneath.
         heading: drawn above the titles.
@@ -49,10 +49,10 @@ def contact_sheet(
 
 
 class EvenSample(Generic[T]):
-    """Keeps a few evenly spaced items of a sequence whose length nobody knows beforehand."""
+    """Keeps a few evenly spaced items of a sequence of unknown length."""
 
     def __init__(self, size: int = SHEET_ROWS) -> None:
-        """Keep `size` items in the end, and fewer than twice as many meanwhile."""
+        """Keep `size` items in the end, and fewer than twice as many until then."""
         self._size = size
         self._kept: list[T] = []
         self._stride = 1
@@ -68,7 +68,7 @@ class EvenSample(Generic[T]):
         self._offered += 1
 
     def items(self) -> list[T]:
-        """Return the items: all of a short sequence, else `size`, the first one among them."""
+        """Return the items: all of a short sequence, else `size` items including the first."""
         count = len(self._kept)
         if count <= self._size:
             return list(self._kept)

@@ -1,4 +1,4 @@
-"""Files that are not what their suffix says: a failed download, a pointer, a packed file."""
+"""Detects files that are not what their suffix says: failed downloads, pointers, packed files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _KINDS = (
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuse a file whose first bytes tell that it is something else than images.
+    """Reject a file whose first bytes show that it holds no images.
 
     Raises:
-        MediaError: with what it is, and what to do.
+        MediaError: if it is such a file; the message says what it is and what to do.
         OSError: if it cannot be read.
     """
     with path.open("rb") as stream:

@@ -1,7 +1,8 @@
-"""Tone mapping of HDR video (BT.2100: PQ and HLG) to the range and the colours of sRGB and BT.709.
+"""Maps HDR video (BT.2100: PQ and HLG) to the range and colours of sRGB and BT.709.
 
-Diffuse white, 203 cd/m2 in HDR (BT.2408), becomes the white of SDR but for a small part of the
-range, into which brighter light is pressed. The display of SDR has a gamma of 2.4 (BT.1886).
+Diffuse white, 203 cd/m2 in HDR (BT.2408), becomes SDR white, except that brighter light is
+compressed into a small part of the range just below it. The SDR display has a gamma of 2.4
+(BT.1886).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import numpy.typing as npt
 from magicfuse_ros.image_codec import Image
 
 _WHITE = 203.0  # cd/m2
-_PEAK = 1000.0  # cd/m2: of the display that HLG is made for, and of nearly all masters in PQ
-_KNEE = 0.75  # of SDR's white: what is darker stays as it is
+_PEAK = 1000.0  # cd/m2: of the reference display of HLG, and of nearly all PQ masters
+_KNEE = 0.75  # of SDR white; darker light stays as it is
 _SDR_GAMMA = 2.4
-_HLG_GAMMA = 1.2  # of a display of 1000 cd/m2
+_HLG_GAMMA = 1.2  # for a display of 1000 cd/m2
 _LUMA_2020 = np.array([[0.2627, 0.6780, 0.0593]], np.float32)
 _TO_709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
@@ -29,24 +30,24 @@ Floats = npt.NDArray[np.float32]
 
 
 class Transfer(IntEnum):
-    """How an HDR video codes light, by its number in ITU-T H.273."""
+    """The transfer function of an HDR video, by its number in ITU-T H.273."""
 
     PQ = 16
     HLG = 18
 
 
 def tone_mapped(image: npt.NDArray[np.uint16], transfer: Transfer) -> Image:
-    """Return an HDR image for SDR.
+    """Convert an HDR image to SDR.
 
     Args:
         image: HxWx3, R'G'B' in BT.2020, full range of 16 bits.
-        transfer: of the image.
+        transfer: transfer function of the image.
 
     Returns:
         HxWx3 uint8, R'G'B' in BT.709.
     """
     light = _light(transfer)[image]
-    if transfer == Transfer.HLG:  # the display's part of the curve works on luminance
+    if transfer == Transfer.HLG:  # HLG's display transfer works on luminance
         gain = cv2.pow(cv2.transform(light, _LUMA_2020), _HLG_GAMMA - 1) * (_PEAK / _WHITE)
         light *= gain[..., None]
     brightest = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])
@@ -56,7 +57,7 @@ def tone_mapped(image: npt.NDArray[np.uint16], transfer: Transfer) -> Image:
 
 
 def _pressed(light: Floats) -> Floats:
-    """Return by what to multiply light: what is above the knee is pressed into the room below 1."""
+    """Return the gain for light: it compresses light above the knee into the room below 1."""
     room = 1 - _KNEE
     peak = (_PEAK / _WHITE - _KNEE) / room
     above = np.clip((light - _KNEE) / room, 0, peak)
@@ -68,7 +69,7 @@ def _pressed(light: Floats) -> Floats:
 
 @lru_cache(maxsize=2)
 def _light(transfer: Transfer) -> Floats:
-    """Return the light of every code: by SDR's white in PQ, of the scene, 0 to 1, in HLG."""
+    """Return the light of every code: relative to SDR white for PQ, scene light 0 to 1 for HLG."""
     code = np.arange(65536, dtype=np.float64) / 65535
     if transfer == Transfer.PQ:
         root = code ** (32 / 2523)
@@ -80,6 +81,6 @@ def _light(transfer: Transfer) -> Floats:
 
 @lru_cache(maxsize=1)
 def _codes() -> Image:
-    """Return the 8-bit code of every level of linear light of 16 bits."""
+    """Return the 8-bit code for every 16-bit level of linear light."""
     light = np.arange(65536) / 65535
     return np.asarray(np.round(255 * light ** (1 / _SDR_GAMMA)), np.uint8)

@@ -1,8 +1,8 @@
-"""The messages of an MCAP file, also of one that is unfinished, cut, damaged or without an index.
+"""Reads the messages of an MCAP file, even if it is unfinished, cut, damaged or without an index.
 
-The file is read record by record, so that it needs neither a footer nor an index, and no message
-definition is parsed. A recorder that is killed writes neither footer nor index; the profile
-`fastwrite` of `ros2 bag record` never writes an index, nor does it sort the messages.
+It reads the file record by record, needs neither a footer nor an index, and parses no message
+definitions. A killed recorder writes neither footer nor index; the profile `fastwrite` of
+`ros2 bag record` never writes an index and does not sort the messages.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _MESSAGE_INDEX, _CHUNK_INDEX, _STATISTICS, _DATA_END = 0x07, 0x08, 0x0B, 0x0F
 _RECORD = struct.Struct("<BQ")  # opcode, length of the content
 _MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 _CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, size, CRC, length of the next text
-_FOOTER_SIZE = 29  # with its opcode and length
+_FOOTER_SIZE = 29  # including its opcode and length
 
 
 class Channel(NamedTuple):
-    """A topic with the type of its messages."""
+    """A topic and the type of its messages."""
 
     topic: str
     msgtype: str
@@ -43,7 +43,7 @@ class Channel(NamedTuple):
 class _Record(NamedTuple):
     opcode: int
     begin: int  # of the content
-    end: int  # beyond the end of the file where that is cut
+    end: int  # beyond the end of the file if the file is cut
 
 
 class _Chunk(NamedTuple):
@@ -57,19 +57,19 @@ class McapFile:
     """Opens the file and finds its messages.
 
     Attributes:
-        channels: those with messages in CDR, by their number.
-        counts: messages that were found, by the channel's number.
-        announced: messages that the file says it holds, by the channel's number; estimated where
-            an unfinished file is cut or damaged.
-        start_ns, end_ns: first and last recording time; None where there is no message.
+        channels: channels with messages in CDR, by number.
+        counts: number of messages found, by channel number.
+        announced: number of messages that the file claims to hold, by channel number; an estimate
+            if an unfinished file is cut or damaged.
+        start_ns, end_ns: first and last recording time; None if there is no message.
         damage: what is wrong with the file, in sentences; grows while messages are read.
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        """Scan the file; `name` is what the user calls it.
+        """Scan the file; `name` is the user's name for it.
 
         Raises:
-            MediaError: if it is no MCAP file.
+            MediaError: if it is not an MCAP file.
         """
         self.channels: dict[int, Channel] = {}
         self.damage: list[str] = []
@@ -78,9 +78,9 @@ class McapFile:
         self._name = name
         self._schemas: dict[int, str] = {}
         self._chunks: list[_Chunk] = []
-        self._single: dict[int, array[int]] = {}  # time, begin, end of messages outside of chunks
-        self._known: set[int] = set()  # channels, also those that are not in CDR
-        self._indexed: list[int] = []  # where the chunks are, as the summary says
+        self._single: dict[int, array[int]] = {}  # time, begin, end of messages outside chunks
+        self._known: set[int] = set()  # all channels, also those that are not in CDR
+        self._indexed: list[int] = []  # positions of the chunks according to the summary
         self._stated: Counter[int] | None = None
         self._stream = path.open("rb")
         self._size = os.fstat(self._stream.fileno()).st_size
@@ -92,7 +92,7 @@ class McapFile:
 
     @property
     def counts(self) -> Counter[int]:
-        """Return how many messages were found, by the channel's number."""
+        """Return the number of messages found, by channel number."""
         found = Counter({channel: len(times) // 3 for channel, times in self._single.items()})
         for chunk in self._chunks:
             found.update(chunk.counts)
@@ -100,7 +100,7 @@ class McapFile:
 
     @property
     def announced(self) -> Counter[int]:
-        """Return how many messages the file says it holds, by the channel's number."""
+        """Return the number of messages that the file claims to hold, by channel number."""
         if self._stated is not None:
             return self._stated
         covered = max(1, self._size - self._lost)
@@ -113,7 +113,7 @@ class McapFile:
     def messages(
         self, channels: Collection[int], start_ns: int, stop_ns: int
     ) -> Iterator[tuple[int, int, bytes]]:
-        """Yield channel, recording time and content in the order of time, `stop_ns` excluded."""
+        """Yield channel, recording time and content in time order; `stop_ns` is exclusive."""
         records = [
             (chunk.first_ns, chunk.record)
             for chunk in self._chunks
@@ -140,7 +140,7 @@ class McapFile:
             yield channel, due_ns, content
 
     def _read(self, record: _Record) -> Iterator[tuple[int, int, bytes]]:
-        """Yield time, channel and content of a message, or of all messages of a chunk."""
+        """Yield time, channel and content of a message, or of all messages in a chunk."""
         if record.opcode == _MESSAGE:
             yield _message(self._content(record))
             return
@@ -158,7 +158,7 @@ class McapFile:
         return self._stream.read(record.end - record.begin)
 
     def _decompressed(self, record: _Record) -> bytes:
-        """Return the records of a chunk, as far as they are there.
+        """Return the records of a chunk, as far as the file holds them.
 
         Raises:
             ValueError: if the chunk is damaged.
@@ -182,7 +182,7 @@ class McapFile:
         return data
 
     def _read_summary(self) -> None:
-        """Take channels, statistics and the places of the chunks, if the file was finished."""
+        """Read the channels, statistics and chunk positions, if the file was finished."""
         end = self._size - _FOOTER_SIZE - len(MAGIC)
         if end < len(MAGIC):
             return
@@ -203,7 +203,7 @@ class McapFile:
                 continue
 
     def _announce(self, opcode: int, content: bytes) -> None:
-        """Take a schema or a channel."""
+        """Register a schema or a channel."""
         if opcode not in (_SCHEMA, _CHANNEL):
             return
         (number,) = struct.unpack_from("<H", content)
@@ -218,7 +218,7 @@ class McapFile:
             self.channels[number] = Channel(topic, self._schemas.get(schema, ""))
 
     def _scan(self) -> None:
-        """Find the messages; where the file is damaged, go on at the next chunk that is known."""
+        """Find the messages; after damage, continue at the next known chunk."""
         begin: int | None = len(MAGIC)
         self._lost = 0  # bytes
         while begin is not None:
@@ -241,7 +241,7 @@ class McapFile:
         self.end_ns = max([*last, *single], default=None)
 
     def _scan_from(self, begin: int) -> tuple[int, bool]:
-        """Return where the scan came to an end, and whether the file is meant to end there."""
+        """Scan from a position; return where it stopped and whether the file should end there."""
         chunk: _Record | None = None
         index: Counter[int] = Counter()  # of the chunk
         at = begin
@@ -251,7 +251,7 @@ class McapFile:
                     break
                 if chunk is not None:
                     self._add_chunk(chunk, index)
-                chunk, at = record, self._size  # what there is of it
+                chunk, at = record, self._size  # the part that exists
                 break
             if record.opcode == _MESSAGE_INDEX:
                 content = self._content(record)
@@ -288,7 +288,7 @@ class McapFile:
             fields.extend((time_ns, record.begin, record.end))
 
     def _add_chunk(self, record: _Record, index: Counter[int]) -> None:
-        """Note a chunk; without an index of its messages they are counted."""
+        """Note a chunk; if it has no index of its messages, count them."""
         try:
             if not index or not self._known.issuperset(index):
                 chunk = self._decompressed(record)
@@ -310,11 +310,11 @@ class McapFile:
 
 
 def _records(stream: BinaryIO, begin: int, end: int) -> Iterator[_Record]:
-    """Yield the records; the last one may be longer than what is there of it."""
+    """Yield the records; the last one may be cut."""
     while begin + _RECORD.size <= end:
         stream.seek(begin)
         opcode, length = _RECORD.unpack(stream.read(_RECORD.size))
-        if not opcode:  # no record: zeros are what a file system leaves where power was lost
+        if not opcode:  # not a record: file systems leave zeros after a power loss
             return
         record = _Record(opcode, begin + _RECORD.size, begin + _RECORD.size + length)
         yield record
@@ -322,13 +322,13 @@ def _records(stream: BinaryIO, begin: int, end: int) -> Iterator[_Record]:
 
 
 def _message(content: bytes) -> tuple[int, int, bytes]:
-    """Return time, channel and content of a message's record."""
+    """Return the time, channel and content of a message record."""
     channel, _, time_ns, _ = _MESSAGE_HEAD.unpack_from(content)
     return time_ns, channel, content[_MESSAGE_HEAD.size :]
 
 
 def _text(content: bytes, begin: int) -> tuple[str, int]:
-    """Return a text with its length in front, and where it ends."""
+    """Return a length-prefixed text and the position of its end."""
     (length,) = struct.unpack_from("<I", content, begin)
     begin += 4
     return content[begin : begin + length].decode(errors="replace"), begin + length

@@ -1,4 +1,4 @@
-"""A dark page of equally large panels with titles: the layout of contact sheets and videos."""
+"""A dark page of equal panels with titles: the layout of contact sheets and videos."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DIM: Color = (150, 156, 168)
 class PanelPage:
     """Rows of panels under column titles, with an optional heading, row labels and class legend.
 
-    Sizes follow from the size of a panel; text that would not fit is cut with an ellipsis.
+    All sizes follow from the panel size; text that does not fit is cut with an ellipsis.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class PanelPage:
         """Lay the page out and draw everything but the images.
 
         Args:
-            titles: one a column.
+            titles: one per column.
             panel_size: width and height of a panel in pixels.
-            row_labels: one a row, drawn above it; an empty one takes no room.
+            row_labels: one per row, drawn above it; an empty label takes no room.
             legend: names and RGB colours, drawn at the bottom.
             heading: drawn at the top.
         """
@@ -103,8 +103,8 @@ class PanelPage:
         """Return the page with images in it, RGB, HxWx3 uint8.
 
         Args:
-            rows: for each row label an image a column: RGB HxWx3 or gray HxW, uint8, of any size;
-                each is scaled to its panel with its aspect ratio kept.
+            rows: for each row label, one image per column: RGB HxWx3 or gray HxW, uint8, of any
+                size; each is scaled to its panel and keeps its aspect ratio.
 
         Raises:
             ValueError: if the number of rows or of images in a row does not fit the page.
@@ -121,16 +121,17 @@ class PanelPage:
 
 
 def panel_height(image: Image, width: int) -> int:
-    """Return the height of a panel of that width with the aspect ratio of `image`.
+    """Return the height of a panel of the given width with the aspect ratio of `image`.
 
-    It stays between a quarter and double of the width, so that a strip does not make a giant page.
+    It stays between a quarter of the width and twice the width, so that a strip does not make a
+    giant page.
     """
     rows, columns = image.shape[:2]
     return min(2 * width, max(width // 4, round(width * int(rows) / int(columns))))
 
 
 def scale_to(image: Image, width: int, height: int) -> Image:
-    """Scale an RGB or gray image to fit into width x height; aspect ratio kept, RGB returned."""
+    """Return an RGB or gray image as RGB, scaled to fit width x height; keep its aspect ratio."""
     if image.ndim == 2:
         image = np.repeat(image[..., np.newaxis], 3, axis=2)
     scale = min(width / image.shape[1], height / image.shape[0])
@@ -165,7 +166,7 @@ def _text(
 def _flow(
     legend: Sequence[tuple[str, Color]], text: int, room: int
 ) -> list[list[tuple[int, str, Color]]]:
-    """Break legend entries into lines; returns (x, name, colour) of each."""
+    """Break legend entries into lines; return the (x, name, colour) of each entry."""
     lines: list[list[tuple[int, str, Color]]] = []
     x = room + 1
     for name, color in legend:

@@ -16,7 +16,7 @@ PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 def pictures_in(folder: Path) -> list[Path]:
     """Return the pictures of a folder in natural order (`img2` before `img10`).
 
-    Files of other types, hidden files and subfolders are left out.
+    Skip files of other types, hidden files and subfolders.
 
     Raises:
         MediaError: if there is no picture.
@@ -31,9 +31,9 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def left_out(folder: Path) -> list[Path]:
-    """Return the files and folders in a folder that `pictures_in` does not take.
+    """Return the files and folders in a folder that `pictures_in` skips.
 
-    Hidden ones are not listed: an editor or a file browser keeps them for itself.
+    Hidden ones are not listed: editors and file browsers keep them for their own use.
     """
     others = [p for p in folder.iterdir() if not _is_picture(p) and not p.name.startswith(".")]
     return sorted(others, key=lambda path: natural_key(path.name))
@@ -45,7 +45,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Return a sort key that orders the numbers inside of names by their value."""
+    """Return a sort key that orders numbers inside names by value."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
@@ -53,8 +53,8 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 class PictureSource:
     """Pictures as frames; they have no clock, so every stamp is 0.
 
-    A picture that cannot be read is a refusal, the others go on. Those of 16 bits are taken as one
-    camera's, see `BitDepth`.
+    A picture that cannot be read becomes a refusal, and reading continues. All 16-bit pictures
+    count as one camera's, see `BitDepth`.
     """
 
     def __init__(self, path: Path, pictures: Sequence[Path]) -> None:
@@ -62,7 +62,7 @@ class PictureSource:
         self.name = str(path)
         self.frame_rate: float | None = None
         self.refused: list[Refusal] = []
-        self.missing = 0  # each picture is read or refused
+        self.missing = 0  # every picture is either read or refused
         self._pictures = _unique_names(pictures)
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class PictureSource:
         return len(self._pictures)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Read one picture after the other."""
+        """Read the pictures in order."""
         self.refused.clear()
         depth = BitDepth()
         for name, path in self._pictures.items():
@@ -85,7 +85,7 @@ class PictureSource:
 
 
 def _unique_names(pictures: Sequence[Path]) -> dict[str, Path]:
-    """Name each picture by its stem; where stems meet, as in a.png and a.jpg, by `a_2`, ..."""
+    """Name each picture by its stem; if stems collide (a.png and a.jpg), append _2, _3, ..."""
     stems = {path.stem for path in pictures}
     named: dict[str, Path] = {}
     for path in pictures:

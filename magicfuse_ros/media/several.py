@@ -14,7 +14,7 @@ from magicfuse_ros.media.source import Frame, Refusal, Source
 class SeveralSources:
     """The frames of one source after the other; see `Source`.
 
-    A picture keeps its name, a frame of any other source has that of the source before its own.
+    A picture keeps its name; any other frame's name starts with the name of its source.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -30,11 +30,11 @@ class SeveralSources:
         return sum(map(len, self._sources))
 
     def __iter__(self) -> Iterator[Frame]:
-        """Read one source after the other."""
+        """Read the sources in order."""
         self.refused, self.missing = [], 0
         names: set[str] = set()
         for source in self._sources:
-            refused, missing = self.refused, self.missing  # of those before
+            refused, missing = self.refused, self.missing  # of the earlier sources
             for frame in source:
                 self.refused = [*refused, *_refused(source)]
                 name = frame.name if _is_picture(source) else f"{_stem(source)}_{frame.name}"
@@ -46,7 +46,7 @@ class SeveralSources:
 
 
 def _refused(source: Source) -> list[Refusal]:
-    """Return what a source refused, with the name of the source."""
+    """Return a source's refusals, with the name of the source."""
     if _is_picture(source):
         return [Refusal(source.name, r.reason) for r in source.refused]
     return [Refusal(f"{source.name}: {r.name}", r.reason) for r in source.refused]
@@ -57,7 +57,7 @@ def _is_picture(source: Source) -> bool:
 
 
 def _stem(source: Source) -> str:
-    """Return the name of a source's file or folder as a part of a file's name."""
+    """Return the name of a source's file or folder, for use in file names."""
     return re.sub(r"[^\w.-]", "_", Path(source.name).resolve().stem) or "root"
 
 

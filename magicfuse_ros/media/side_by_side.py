@@ -10,11 +10,11 @@ from magicfuse_ros.image_codec import Image
 from magicfuse_ros.media.panels import PANEL_TITLES, Color, PanelPage, panel_height
 from magicfuse_ros.media.video_writer import VideoWriter
 
-PANEL_WIDTH = 368  # five of them make a page of about 1920 pixels
+PANEL_WIDTH = 368  # five panels make a page about 1920 pixels wide
 
 
 class SideBySideVideo:
-    """Writes one row of titled panels a frame, with the class legend underneath."""
+    """Writes one row of titled panels per frame, with the class legend underneath."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class SideBySideVideo:
         *,
         legend: Sequence[tuple[str, Color]] = (),
     ) -> None:
-        """Take what `VideoWriter` and `PanelPage` take.
+        """Take the arguments of `VideoWriter` and `PanelPage`.
 
         Raises:
             MediaError: if the frame rate is not positive.
@@ -38,13 +38,13 @@ class SideBySideVideo:
         """Append a frame.
 
         Args:
-            images: one for each title: RGB HxWx3 or gray HxW, uint8, of any size. The panels have
-                the aspect ratio of the very first image.
-            stamp_ns: its time, as for `VideoWriter.write`.
+            images: one per title: RGB HxWx3 or gray HxW, uint8, of any size. The panels have the
+                aspect ratio of the very first image.
+            stamp_ns: time of the frame, as for `VideoWriter.write`.
 
         Raises:
             MediaError: if the file cannot be written.
-            ValueError: if there is not one image for each title.
+            ValueError: if the number of images differs from the number of titles.
         """
         if self._page is None:
             size = (PANEL_WIDTH, panel_height(images[0], PANEL_WIDTH))
@@ -69,5 +69,5 @@ class SideBySideVideo:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close, also after an error."""
+        """Close the file, also after an error."""
         self.close()

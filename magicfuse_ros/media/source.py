@@ -1,4 +1,4 @@
-"""What every source of frames has in common."""
+"""The interface that all sources of frames share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Frame:
     Attributes:
         image: RGB, HxWx3 uint8, C-contiguous.
         name: safe as a file name without suffix, and unique in its source.
-        stamp_ns: time in nanoseconds, see the source; 0 where the source has no clock.
+        stamp_ns: time in nanoseconds, see the source; 0 if the source has no clock.
     """
 
     image: Image
@@ -33,23 +33,24 @@ class Refusal:
 
 
 def mostly_missing(source: Source, missing: int) -> bool:
-    """Say whether more than half of what a source announces is missing, as it is cut or damaged.
+    """Return whether a cut or damaged source lacks more than half of its announced frames.
 
-    `missing` is that of the source after its last frame.
+    `missing` is the source's own count after its last frame.
     """
-    return missing > 0 and 2 * (missing + 1) > len(source)  # the first is among the refused
+    return missing > 0 and 2 * (missing + 1) > len(source)  # the first lost frame is in `refused`
 
 
 class Source(Protocol):
-    """Frames in their order; may be iterated again and again.
+    """Frames in order; it can be iterated many times.
 
     Attributes:
-        name: the file or folder as it was given.
-        frame_rate: frames a second, or None where the source has no clock.
-        refused: the frames that could not be read since the latest iteration began. They are left
-            out, the others go on.
-        missing: how many further frames the source announces but does not hold, as it is cut or
-            damaged; known after the last frame. The first of them is in `refused`, with the reason.
+        name: the file or folder as the user gave it.
+        frame_rate: frames per second; None if the source has no clock.
+        refused: frames that could not be read since the latest iteration began. The iteration skips
+            them and continues.
+        missing: number of further frames that the source announces but does not hold, because it is
+            cut or damaged; known after the last frame. The first lost frame is in `refused`, with
+            the reason.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Source(Protocol):
     missing: int
 
     def __len__(self) -> int:
-        """Return how many frames the source announces; damaged ones count."""
+        """Return how many frames the source announces, including damaged ones."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Start from the first frame."""

@@ -1,4 +1,4 @@
-"""The messages of a SQLite file of a rosbag2."""
+"""Reads the messages of a rosbag2's SQLite file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class SqliteFile:
     """Opens the file and counts its messages; see `McapFile`, which has the same attributes."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Open the file; `name` is what the user calls it.
+        """Open the file; `name` is the user's name for it.
 
-        What a recorder that was killed left in a `-wal` beside it is read, too.
+        Data that a killed recorder left in a `-wal` file beside it is also read.
 
         Raises:
-            MediaError: if it is no such file, or damaged.
+            MediaError: if it is not such a file, or is damaged.
         """
         self.damage: list[str] = []
         self._name = name
         pending = [p for s in ("-wal", "-journal") if _holds_data(p := Path(f"{path}{s}"))]
-        # Without them nothing is written beside the file, not even for a moment.
+        # Without pending data nothing is written beside the file, not even for a moment.
         mode = "mode=ro" if pending else "immutable=1"
         try:
             self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
@@ -60,14 +60,14 @@ class SqliteFile:
     def messages(
         self, channels: Collection[int], start_ns: int, stop_ns: int
     ) -> Iterator[tuple[int, int, bytes]]:
-        """Yield channel, recording time and content in the order of time, `stop_ns` excluded."""
+        """Yield channel, recording time and content in time order; `stop_ns` is exclusive."""
         places = ",".join("?" * len(channels))
         select = (
             f"SELECT id, topic_id, timestamp FROM messages WHERE topic_id IN ({places}) "
             "AND timestamp >= ? AND timestamp < ? ORDER BY timestamp, id"
         )
         fetch = "SELECT data FROM messages WHERE id = ?"
-        # One by one: of a damaged file every message is read that is whole.
+        # Read messages one by one, to get every intact message of a damaged file.
         for number, channel, time_ns in self._connection.execute(
             select, (*channels, start_ns, stop_ns)
         ).fetchall():

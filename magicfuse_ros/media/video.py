@@ -26,10 +26,10 @@ _WITHOUT_PRESENTATION_TIMES = ("avi",)
 class VideoSource:
     """The main video stream of a file.
 
-    Images are as they are to be seen: upright, with square pixels, HDR tone-mapped. Stamps are the
+    Images are ready to view: upright, with square pixels, HDR tone-mapped. Stamps are the
     presentation times since the start of the stream; they always rise. Frames are named by their
-    number, `000000`, `000001`, ... A piece that cannot be decoded is a refusal, and so is a frame
-    that the decoder marks as damaged; the others go on. A file that is cut is read up to there.
+    number, `000000`, `000001`, ... A packet that cannot be decoded becomes a refusal, and so does a
+    frame that the decoder marks as damaged; reading continues. A cut file is read up to the cut.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class VideoSource:
         with container:
             rate = stream.average_rate or stream.guessed_rate
             self.frame_rate: float | None = float(rate) if rate else None
-            # Not every format tells the number of frames; packets are quick to count.
+            # Not every format stores the number of frames; counting packets is quick.
             self._length = stream.frames or self._count(container, stream)
             self._about = "" if stream.frames else "about "
         if not self._length:
@@ -72,7 +72,7 @@ class VideoSource:
             container.close()
             raise MediaError(f"'{self.name}' has no video stream")
         stream = cast(VideoStream, found)
-        stream.thread_type = "SLICE"  # threads by frame lose the last frames of a file that is cut
+        stream.thread_type = "SLICE"  # frame threads lose the last frames of a cut file
         return container, stream
 
     @property
@@ -87,7 +87,7 @@ class VideoSource:
         packets = _Packets(container, stream)
         for _ in packets:
             pass
-        # of a file that is cut an estimate, by the bytes
+        # For a cut file this is an estimate from its size in bytes.
         share = self._stated_size / self._size if self._is_cut else 1.0
         return max(round(packets.whole * share), packets.whole + self._is_cut)
 
@@ -121,7 +121,7 @@ class VideoSource:
             self._tell_cut(index, self._length - packets.whole)
 
     def _tell_cut(self, index: int, lost: int) -> None:
-        # A whole file may announce more frames than it has to show: an edit list leaves some out.
+        # A complete file may announce more frames than it shows: an edit list skips some.
         if self._is_cut and lost > 0:
             reason = f"{self._cut}; it announces {self._about}{self._length} frames"
             self.refused.append(Refusal(f"{index:06d}", reason))
@@ -129,10 +129,10 @@ class VideoSource:
 
 
 class _Packets:
-    """The packets of a stream, without the last one where that is cut.
+    """The packets of a stream, without the last one if it is cut.
 
     Attributes:
-        whole: how many came.
+        whole: number of complete packets so far.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -170,7 +170,7 @@ class _Clock:
     def __init__(
         self, container: InputContainer, stream: VideoStream, frame_rate: float | None
     ) -> None:
-        # AVI has none: a frame is shown when the packet comes that made the decoder give it out.
+        # AVI has none: a frame is shown at the time of the packet that made the decoder output it.
         self._by_decoding = container.format.name in _WITHOUT_PRESENTATION_TIMES
         self._start = None if self._by_decoding else stream.start_time or 0
         self._time_base = stream.time_base or Fraction(1, 1000)
@@ -180,11 +180,11 @@ class _Clock:
     def stamp_ns(self, frame: VideoFrame) -> int:
         stamp = self._next_ns
         time = frame.dts if self._by_decoding else frame.pts
-        if time is not None:  # raw streams have no times: count by the frame rate
+        if time is not None:  # raw streams have no times: the frame rate gives them
             if self._start is None:
                 self._start = time
             stamp = round((time - self._start) * self._time_base * 1_000_000_000)
-        # Recordings that were joined begin anew, and some files repeat a time.
+        # The times of joined recordings start again, and some files repeat a time.
         if stamp <= self._next_ns - self._period_ns:
             stamp = self._next_ns
         self._next_ns = stamp + self._period_ns

@@ -1,6 +1,6 @@
-"""What the outermost structure of a video file tells: is it whole, and does it have its index?
+"""Checks the outermost structure of a video file: is it complete, and does it have its index?
 
-Only the sizes are looked at that MP4, AVI and Matroska write in front of their parts.
+It looks only at the sizes that MP4, AVI and Matroska write before their parts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"moof", b"styp"
 
 
 def stated_size(path: Path) -> int | None:
-    """Return how many bytes a whole file would have, None where the format does not tell.
+    """Return the size in bytes of the complete file; None if the format does not state it.
 
-    A file that is being written, or whose recorder was killed, often does not tell either.
+    A file that is being written, or whose recorder was killed, often does not state it either.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -33,7 +33,7 @@ def stated_size(path: Path) -> int | None:
 
 
 def lacks_index(path: Path) -> bool:
-    """Say whether the file is an MP4 without its index, without which nothing can be decoded."""
+    """Return whether the file is an MP4 without its index; nothing of it can be decoded then."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         if stream.read(8)[4:] not in _BOXES:
@@ -42,17 +42,17 @@ def lacks_index(path: Path) -> bool:
 
 
 def _boxes(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
-    """Yield the type of every box of the top level, and where it ends."""
+    """Yield the type of every top-level box, and the position of its end."""
     begin = 0
     while begin + 8 <= size:
         stream.seek(begin)
         length, kind = struct.unpack(">I4s", stream.read(8))
         if length == 1:
             length = int.from_bytes(stream.read(8), "big")
-        elif length == 0:  # to the end of the file
+        elif length == 0:  # up to the end of the file
             length = size - begin
         if length < 8 or (begin and not kind.isascii()):
-            return  # other bytes behind the last box
+            return  # other bytes after the last box
         begin += length
         yield kind, begin
 
@@ -82,7 +82,7 @@ def _matroska_size(stream: BinaryIO) -> int | None:
 
 
 def _ebml_size(stream: BinaryIO) -> int | None:
-    """Read a size of 1 to 8 bytes: the zeros at its begin tell how many. All ones: not known."""
+    """Read a size of 1 to 8 bytes; its leading zeros give the length. All ones mean unknown."""
     first = stream.read(1)
     if not first or not first[0]:
         return None

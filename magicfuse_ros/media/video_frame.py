@@ -1,4 +1,4 @@
-"""From a decoded frame to RGB as it is to be seen: upright, with square pixels, in sRGB's range."""
+"""Converts a decoded frame to RGB for viewing: upright, with square pixels, in sRGB's range."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from av.video.frame import VideoFrame
 from magicfuse_ros.image_codec import Image
 from magicfuse_ros.media.hdr import Transfer, tone_mapped
 
-_SHAPES = Fraction(1, 8), Fraction(8)  # of pixels; beyond them the file is taken to be wrong
+_SHAPES = Fraction(1, 8), Fraction(8)  # of pixels; beyond them the file must be wrong
 
 
 def to_rgb(frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer | None) -> Image:
     """Return the image of a frame.
 
     Args:
-        frame: of any pixel format.
-        pixel_shape: width of a pixel by its height; None: square.
-        transfer: of an HDR video, which is tone-mapped; None of any other.
+        frame: a frame of any pixel format.
+        pixel_shape: width of a pixel divided by its height; None: square.
+        transfer: transfer function of an HDR video, which is tone-mapped; None for other videos.
 
     Returns:
         HxWx3 uint8, RGB, C-contiguous.
@@ -35,9 +35,9 @@ def to_rgb(frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer |
 
 
 def _upright(image: Image, frame: VideoFrame) -> Image:
-    """Turn and mirror an image as its display matrix says: by quarter turns, with x to the right.
+    """Rotate an image by quarter turns and mirror it, as its display matrix says; x points right.
 
-    The matrix takes (x, y) of the stored image to (a x + c y, b x + d y).
+    The matrix maps (x, y) of the stored image to (a x + c y, b x + d y).
     """
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:

@@ -23,14 +23,14 @@ _MPEG4_BIT_RATE = 8_000_000
 
 
 class VideoWriter:
-    """An MP4 in yuv420p: H.264 where PyAV has libx264, else MPEG-4.
+    """An MP4 in yuv420p: H.264 if PyAV has libx264, else MPEG-4.
 
-    Frames keep the distances of their stamps, rounded to the frame rate's grid, so that dropped
-    frames leave a gap and do not speed the video up. Without any frame no file is made.
+    Frames keep the intervals of their stamps, rounded to the grid of the frame rate, so that
+    dropped frames leave a gap and do not speed up the video. Without frames no file is written.
     """
 
     def __init__(self, path: Path, frame_rate: float) -> None:
-        """Take the file to write and the frames a second.
+        """Take the file to write and the frames per second.
 
         Raises:
             MediaError: if the frame rate is not positive.
@@ -48,10 +48,10 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            image: RGB, HxWx3 uint8; all of the size of the first. A column or row is added to odd
-                sizes.
-            stamp_ns: its time. A frame that is not later than the one before follows it by one
-                period, as pictures without a clock do.
+            image: RGB, HxWx3 uint8; all must have the size of the first. Odd sizes are padded by
+                one column or row.
+            stamp_ns: time of the frame. A frame that is not later than the one before follows it
+                after one period; so do pictures, which have no clock.
 
         Raises:
             MediaError: if the size differs from the first frame's, or the file cannot be written.
@@ -127,5 +127,5 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close, also after an error: what was written so far stays playable."""
+        """Close the file, also after an error: the part written so far stays playable."""
         self.close()

@@ -1,4 +1,4 @@
-"""Zstandard, as bags are compressed with it: by file, by chunk or by message."""
+"""Decompresses Zstandard, which bags use by file, by chunk or by message."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _BLOCK = 1 << 20
 
 
 def decompress(data: bytes) -> bytes:
-    """Return the content, of data that are cut: what there is of it.
+    """Return the content; if the data is cut, return the part up to the cut.
 
     Raises:
-        ValueError: if the data are damaged.
+        ValueError: if the data is damaged.
     """
     try:
         content = (decompressor := zstd.ZstdDecompressor()).decompress(data)
@@ -32,7 +32,7 @@ def decompress(data: bytes) -> bytes:
 
 
 def unpack(path: Path, out: Path) -> None:
-    """Decompress a file; of one that is cut or damaged, what there is up to there."""
+    """Decompress a file; if it is cut or damaged, write the part up to there."""
     with path.open("rb") as packed, out.open("wb") as unpacked:
         decompressor = zstd.ZstdDecompressor()
         while block := packed.read(_BLOCK):

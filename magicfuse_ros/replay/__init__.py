@@ -1,1 +1,1 @@
-"""Recorded drives through the fuser again, and the results compared with an earlier run's."""
+"""Fuses recorded drives again and compares the results with those of an earlier run."""

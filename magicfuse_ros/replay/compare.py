@@ -1,7 +1,7 @@
 """Compares the outputs in two bags frame by frame.
 
-Frames meet by the stamp of their header; where a stamp comes several times, as in a bag that was
-played in a loop, the first meets the first, and so on.
+Frames are matched by their header stamp. If a stamp occurs several times, as in a bag that was
+played in a loop, the first matches the first, the second the second, and so on.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from magicfuse_ros.topics import MAG_IMAGE, MASK, NODE
 MEASURED = (MASK, MAG_IMAGE, "restored_image", "thermal_estimate", "thermal_uncertainty")
 FLICKERING = (MASK, MAG_IMAGE)
 
-Key = tuple[int, int]  # stamp of the header in ns, how many frames had it before
+Key = tuple[int, int]  # stamp of the header in ns, number of earlier frames with it
 
 
 def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
-    """Compare the outputs that `node` has in two bags.
+    """Compare the outputs of `node` in two bags.
 
     Args:
-        new: the bag that is judged.
+        new: the bag to check.
         reference: the bag of an earlier run.
         node: full name of the node in both bags.
 
     Raises:
-        MediaError: if a bag cannot be read or holds no output of the node, if the bags have none in
-            common, or if the sizes of a frame's images differ.
+        MediaError: if a bag cannot be read or holds no output of the node, if the bags have no
+            output in common, or if the sizes of a frame's images differ.
     """
     expected = compared_outputs(reference, node)
     held = compared_outputs(new, node)
@@ -79,7 +79,7 @@ def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
 
 
 def psnr_db(image: Image, reference: Image) -> float | None:
-    """Return the peak signal-to-noise ratio of two uint8 images; None where they are equal."""
+    """Return the peak signal-to-noise ratio of two uint8 images; None if they are equal."""
     error = np.subtract(image, reference, dtype=np.int16).astype(np.float32)
     mean_square = float(np.square(error).mean(dtype=np.float64))
     return round(10 * log10(255**2 / mean_square), 4) if mean_square else None
@@ -94,10 +94,10 @@ def _mean_change(image: Image, other: Image) -> float:
 
 
 def compared_outputs(bag: Path, node: str) -> list[str]:
-    """Return which outputs of `node` a bag holds, of those that are compared.
+    """Return the comparable outputs of `node` that a bag holds.
 
     Raises:
-        MediaError: if the bag cannot be read or holds none.
+        MediaError: if the bag cannot be read or holds none of them.
     """
     with open_bag(bag) as reader:
         topics = image_topics(reader)
@@ -111,7 +111,7 @@ def compared_outputs(bag: Path, node: str) -> list[str]:
 
 
 def _common_keys(outputs: Iterable[BagSource]) -> list[Key]:
-    """Return the keys of the frames that have all of the outputs, in the order of the first."""
+    """Return the keys of the frames that have all outputs, in the order of the first output."""
     keys = [_keys(output.header_stamps()) for output in outputs]
     everywhere = set(keys[0]).intersection(*keys[1:])
     return [key for key in keys[0] if key in everywhere]
@@ -129,9 +129,9 @@ def _keys(stamps: Iterable[int]) -> list[Key]:
 def _pairs(
     new: BagSource, reference: BagSource, shared: set[Key]
 ) -> Iterator[tuple[Key, Image, Image]]:
-    """Yield the frames of both bags that belong together."""
+    """Yield the matching frames of both bags."""
     ours, theirs = _frames(new, shared), _frames(reference, shared)
-    # Frames wait here for their partner; few do, as the order in both bags is that of the camera.
+    # Frames wait here for their match; few do, because both bags are in the camera's order.
     waiting: tuple[dict[Key, Image], dict[Key, Image]] = ({}, {})
     for pair in zip(ours, theirs, strict=True):
         for side, (key, image) in enumerate(pair):

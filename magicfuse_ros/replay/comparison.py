@@ -1,4 +1,4 @@
-"""What a comparison of two bags found, and whether it is within limits."""
+"""The result of comparing two bags, and whether it is within limits."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NAMED = 3  # stamps in a message
 
 @dataclass(frozen=True)
 class Limits:
-    """What still passes; the worst frame decides.
+    """The limits for a pass; the worst frame decides.
 
     Attributes:
-        min_agreement: of the masks, percent.
-        min_psnr: of every image, dB.
-        max_missing: frames that only the reference has.
+        min_agreement: lowest allowed agreement of the masks, in percent.
+        min_psnr: lowest allowed PSNR of every image, in dB.
+        max_missing: highest allowed number of frames that only the reference has.
     """
 
     min_agreement: float = 98.0
@@ -31,7 +31,7 @@ class Limits:
 
 @dataclass
 class Flicker:
-    """Change from the frame before, in either bag."""
+    """The change from the previous frame, in either bag."""
 
     new: float
     reference: float
@@ -39,14 +39,14 @@ class Flicker:
 
 @dataclass
 class Difference:
-    """One frame that both bags have; outputs that a bag does not hold are left out.
+    """One frame that both bags have; outputs missing from a bag are left out.
 
     Attributes:
-        stamp_ns: of the header.
-        mask_agreement: pixels of the same class, percent.
-        psnr_db: of each image by its name, None where it is equal to the reference's.
-        flicker: by name, from the second frame on; of the mask: pixels whose class changes,
-            percent; of MagImg: mean absolute difference, 0 to 255.
+        stamp_ns: stamp of the header.
+        mask_agreement: pixels of the same class, in percent.
+        psnr_db: by image name; None if the image equals the reference.
+        flicker: by name, from the second frame on. For the mask: pixels whose class changes, in
+            percent. For MagImg: mean absolute difference, 0 to 255.
     """
 
     stamp_ns: int
@@ -57,15 +57,15 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """Two bags.
+    """A comparison of two bags.
 
     Attributes:
-        new: the bag that is judged.
+        new: the bag to check.
         reference: the bag of an earlier run.
-        differences: of the frames in both bags, in the reference's order.
-        missing: stamps that only the reference has, ns.
-        extra: stamps that only the new bag has, ns.
-        missing_outputs: what only the reference has.
+        differences: one for each frame in both bags, in the reference's order.
+        missing: stamps that only the reference has, in ns.
+        extra: stamps that only the new bag has, in ns.
+        missing_outputs: outputs that only the reference has.
     """
 
     new: str
@@ -76,7 +76,7 @@ class Comparison:
     missing_outputs: list[str]
 
     def __str__(self) -> str:
-        """Say the counts and the worst values in one line."""
+        """Describe the counts and the worst values in one line."""
         summary = self.summary()
         parts = [", ".join(f"{count} {name}" for name, count in summary["frames"].items())]
         if agreement := summary["mask_agreement"]:
@@ -86,7 +86,7 @@ class Comparison:
         return "; ".join(parts)
 
     def failures(self, limits: Limits) -> list[str]:
-        """Say in words what is beyond the limits; empty where nothing is."""
+        """Describe what exceeds the limits; empty if nothing does."""
         found = [f"{name} is in the reference only" for name in self.missing_outputs]
         if not self.differences:
             found.append("no frame is in both bags")
@@ -102,7 +102,7 @@ class Comparison:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, and the worst and the mean of each measure over the frames."""
+        """Return counts, and the worst and mean value of each measure over the frames."""
         return {
             "frames": {
                 "compared": len(self.differences),
@@ -177,7 +177,7 @@ def _psnr(name: str) -> Callable[[Difference], float | None]:
 
 
 def _worst_and_mean(values: Iterable[float | None]) -> dict[str, float] | None:
-    """Return None where no frame has a value: the output is missing, or equal everywhere."""
+    """Return the worst and the mean; None if no frame has a value: output missing or all equal."""
     known = [value for value in values if value is not None]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""A bag through the real `fuse_node`, in real time."""
+"""Plays a bag through the real `fuse_node` in real time."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _PUBLISHED = "published.txt"
 
 @dataclass(frozen=True)
 class Live:
-    """How a bag is played.
+    """How to play a bag.
 
     Attributes:
-        rate: seconds of the bag in a second.
-        loop: how often; 0: until Ctrl-C.
-        start_s: seconds of the bag that are left out.
-        duration_s: seconds of the bag that are played; None: to its end.
+        rate: seconds of the bag per second of real time.
+        loop: number of rounds; 0: until Ctrl-C.
+        start_s: seconds to skip at the start of the bag.
+        duration_s: seconds of the bag to play; None: to its end.
         node: full name of the node.
-        node_parameters: what its parameters are, beside those that the bag asks for; None: a node
-            is up already.
-        domain: ROS domain; None: that of the environment where the node is up already, else one
-            of its own on this machine only.
+        node_parameters: parameters of the node, besides those that the bag requires; None: a node
+            is already running.
+        domain: ROS domain. None: if the node is already running, that of the environment, else a
+            separate one on this machine only.
     """
 
     rate: float
@@ -45,18 +45,18 @@ class Live:
 
 
 def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> dict[str, Any]:
-    """Play a bag into the node and record what comes out into `out`/bag.
+    """Play a bag into the node and record its outputs into `out`/bag.
 
     Args:
         source: the bag.
-        live: how it is played.
+        live: how to play it.
         out: an existing folder.
         console: for the progress.
 
     Returns:
-        Counts, fps, ages and the node's last diagnostics, for a JSON report. What was sent was
-        fused, refused, failed, or dropped: replaced by a newer image, or lost under way. What the
-        bag announces but does not hold is missing.
+        Counts, fps, ages and the node's last diagnostics, for a JSON report. Each image sent was
+        fused, refused, failed, or dropped: replaced by a newer image, or lost on the way. Images
+        that the bag announces but does not hold count as missing.
 
     Raises:
         MagicFuseError: if ROS is missing, or the node or the player fails.
@@ -103,7 +103,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
     sent = int(played["sent"])
     counts = {"fused": measured.fused}
     for name in ("refused", "failed"):
-        # a node that was up already has its counts from before, too
+        # a node that was already running also has counts from before
         counted = 0 if live.node_parameters is not None else int(before.get(name, 0))
         counts[name] = int(node.get(name, 0)) - counted
     frames = {"sent": sent, **counts, "dropped": max(0, sent - sum(counts.values()))}

@@ -1,8 +1,8 @@
-"""Every image of a bag through the fuser, as fast as it goes, into a new bag.
+"""Fuses every image of a bag as fast as possible and writes the results to a new bag.
 
-The new bag has the topics of `fuse_node`, each message with the header of its camera image and the
+The new bag has the topics of `fuse_node`. Each message has the header of its camera image and the
 time at which that image was recorded. The same bag, bundle, backend and number of threads give the
-same messages, bit by bit.
+same messages, bit for bit.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from magicfuse_ros.media.source import Refusal
 
 @dataclass
 class Result:
-    """What became of the images.
+    """The outcome of the images.
 
     Attributes:
-        total_ms: time of the fuser for each fused image.
+        total_ms: the fuser's time for each fused image.
         refused: images that could not be decoded or fused.
         missing: further images that the bag announces but does not hold.
-        seconds: from the first to the last image, with reading and writing.
+        seconds: time from the first to the last image, including reading and writing.
     """
 
     total_ms: list[float] = field(default_factory=list)
@@ -71,12 +71,12 @@ def replay_offline(
 
     Args:
         source: the bag.
-        fuser: of the bundle.
-        classes: of the bundle.
+        fuser: a fuser of the bundle.
+        classes: the classes of the bundle.
         bag: the folder of the new bag.
-        show: called after each image with how many are done.
+        show: called after each image with the number of finished images.
         node: full name of the node whose topics the new bag has.
-        stop: asked after each image whether that was the last one; the bag is whole all the same.
+        stop: called after each image; if it returns True, fusing stops and the bag is finished.
 
     Raises:
         MediaError: if the new bag cannot be written, or the old one's camera_info cannot be read.
@@ -138,7 +138,7 @@ class _Recording:
             if image is not None:
                 self._put(topic.name, frame, self._image(image, header))
         if self._calibrations:
-            # the latest one; the first one where the camera's first image came before it
+            # the latest one, or the first one if the image came before it
             index = bisect_right(self._calibrations, frame.recorded_ns, key=lambda found: found[0])
             _, info = self._calibrations[max(0, index - 1)]
             self._put(topics.CAMERA_INFO, frame, replace(info, header=header))

@@ -1,4 +1,4 @@
-"""A comparison as a picture, drawn by matplotlib, which only this needs."""
+"""Draws a comparison with matplotlib, which nothing else needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def figure_class() -> Any:
 
 
 def plot(comparison: Comparison, limits: Limits, path: Path) -> None:
-    """Draw every measure over the time since the first frame, with the limits, as PNG.
+    """Draw every measure and its limit over the time since the first frame, as PNG.
 
     Raises:
         MagicFuseError: if matplotlib is not installed.
@@ -56,7 +56,7 @@ def plot(comparison: Comparison, limits: Limits, path: Path) -> None:
     axes[0].plot(seconds, [_or_nan(d.mask_agreement) for d in differences])
     axes[0].axhline(limits.min_agreement, **limit)
     for name in differences[0].psnr_db if differences else ():
-        # equal images have no PSNR: a gap
+        # equal images have no PSNR, so they leave a gap
         axes[1].plot(seconds, [_or_nan(d.psnr_db[name]) for d in differences], label=name)
     axes[1].axhline(limits.min_psnr, **limit)
     for row, name in _FLICKER.items():

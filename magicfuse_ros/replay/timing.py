@@ -1,4 +1,4 @@
-"""Figures of a bag that was recorded while `fuse_node` ran."""
+"""Frame rates and ages from a bag that was recorded while `fuse_node` ran."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from magicfuse_ros.topics import DIAGNOSTICS, MAG_IMAGE
 
 @dataclass(frozen=True)
 class Timing:
-    """The fused frames of a bag.
+    """The timing of the fused frames in a bag.
 
     Attributes:
-        fused: how many.
-        fps: from the first to the last of them, 0 for fewer than two.
+        fused: number of frames.
+        fps: frames per second from the first to the last; 0 for fewer than two.
         age_ms: p50, p95 and p99 from the publication of the camera image to the arrival of MagImg
-            in the bag; empty where nothing was fused.
+            in the bag; empty if nothing was fused.
     """
 
     fused: int
@@ -30,13 +30,13 @@ class Timing:
 
 
 def timing(bag: Path, node: str, published: Mapping[int, Sequence[int]] | None = None) -> Timing:
-    """Read when MagImg came.
+    """Compute the timing from the arrivals of MagImg.
 
     Args:
         bag: the bag.
         node: full name of the node.
-        published: for each stamp when its images were published, rising, all in ns; None where
-            the stamp itself is that time.
+        published: for each stamp, the rising times at which its images were published, all in ns;
+            None if the stamp itself is that time.
 
     Raises:
         MediaError: if the bag cannot be read.
@@ -51,7 +51,7 @@ def timing(bag: Path, node: str, published: Mapping[int, Sequence[int]] | None =
                 ages.append((time_ns - stamp_ns) / 1e6)
                 continue
             candidates = published.get(stamp_ns, ())
-            # in a loop a stamp is published again and again: the latest before the arrival
+            # a loop publishes a stamp many times: take the latest before the arrival
             if index := bisect_right(candidates, time_ns):
                 ages.append((time_ns - candidates[index - 1]) / 1e6)
     span_s = (times[-1] - times[0]) / 1e9 if times else 0.0
@@ -60,7 +60,7 @@ def timing(bag: Path, node: str, published: Mapping[int, Sequence[int]] | None =
 
 
 def diagnostics(bag: Path, node: str) -> list[dict[str, str]]:
-    """Return the values of every report of the node, by key, in their order.
+    """Return the values of every report of the node, by key, in order.
 
     Raises:
         MediaError: if the bag cannot be read.

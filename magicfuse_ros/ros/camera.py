@@ -1,4 +1,4 @@
-"""The camera's topics of `fuse_node`: names, subscriptions, and what is wrong with them."""
+"""The camera topics of `fuse_node`: names, subscriptions, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def image_topic(node: Node, values: FuseParameters) -> str:
 
 
 def camera_info_topic(node: Node, values: FuseParameters) -> str:
-    """Return where it is remapped to, else the sibling of the image, as cameras publish it."""
+    """Return the name it is remapped to, else the topic beside the image, as cameras publish it."""
     name: str = node.resolve_topic_name("camera_info")
     if name != node.resolve_topic_name("camera_info", only_expand=True):
         return name
@@ -36,7 +36,7 @@ def camera_info_topic(node: Node, values: FuseParameters) -> str:
 
 
 class Camera:
-    """The subscriptions, from the making of it until the node unsubscribes."""
+    """The subscriptions, from construction until the node unsubscribes."""
 
     def __init__(
         self, node: ManagedNode[FuseParameters], values: FuseParameters, worker: Worker
@@ -61,19 +61,19 @@ class Camera:
         self._infos = node.subscribe(CameraInfo, info_topic, worker.infos.add, qos.camera)
 
     def image_complaint(self) -> str:
-        """Return what keeps images from coming, and what to do; empty where nothing does."""
+        """Return why no images arrive and what to do about it; empty if nothing is wrong."""
         complaint = self._images.complaint()
         return f"{complaint}{self._advice()}" if complaint else ""
 
     def info_complaint(self, wanted: bool) -> str:
-        """Return what keeps camera_info from coming; empty where nothing does.
+        """Return why no camera_info arrives; empty if nothing is wrong.
 
-        Not every camera has one: that nobody publishes it is no fault unless it is `wanted`.
+        Not every camera has one: a missing publisher is a fault only if camera_info is `wanted`.
         """
         return self._infos.complaint() if wanted or self._infos.published() else ""
 
     def _advice(self) -> str:
-        """The usual mistake: one name for a topic of image_transport in place of the other."""
+        """Return advice on the usual mistake: one image_transport topic instead of the other."""
         topic = self._images.topic
         base = topic.removesuffix(_COMPRESSED)
         raw, jpeg = type_name(Image), type_name(CompressedImage)

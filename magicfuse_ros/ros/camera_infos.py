@@ -1,4 +1,4 @@
-"""Which camera_info belongs to an image."""
+"""Finds the camera_info that belongs to an image."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-_LATEST = 32  # of images that wait or are in work, and of a camera_info that comes early
+_LATEST = 32  # enough for waiting images, images in work, and an early camera_info
 
 
 class CameraInfos:
     """The camera's latest calibrations. Thread-safe.
 
-    1. The one with the stamp of the image belongs to it.
-    2. Else the latest does: one that is latched, comes now and then, or got lost this time. It must
-       be of the image's frame; a frame without a name fits every one.
-    3. Its size must be the image's: that of the sensor, or of its region of interest with binning.
+    1. The calibration with the stamp of the image belongs to it.
+    2. If there is none, the latest one does: calibrations may be latched, rarely published, or lost
+       this time. Its frame must be the image's; an empty frame name matches every frame.
+    3. Its size must match the image: the size of the sensor, or of its region of interest with
+       binning.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # With stamp and frame, as a header is replaced where it is published.
+        # Kept with stamp and frame, because publishing replaces the header.
         self._latest: deque[tuple[tuple[int, int], str, CameraInfo]] = deque(maxlen=_LATEST)
         self._misfit = ""
 
     @property
     def misfit(self) -> str:
-        """Why the latest image had none, though some came; empty otherwise."""
+        """Why the latest image found no match among those received; empty otherwise."""
         return self._misfit
 
     def add(self, info: CameraInfo) -> None:
-        """Take note of a message, which then belongs to this object."""
+        """Add a message, which then belongs to this object."""
         with self._lock:
             self._latest.append((_stamp(info.header.stamp), info.header.frame_id, info))
 
     def find(self, header: Header, height: int, width: int) -> CameraInfo | None:
-        """Return the camera_info of an image with its header, or None."""
+        """Return the camera_info of an image, with the image's header, or None."""
         with self._lock:
             latest = list(self._latest)
         self._misfit = ""

@@ -1,4 +1,4 @@
-"""Where the camera is when an image is taken: fixed by parameters, or asked of TF."""
+"""The pose of the camera when an image is taken: fixed by parameters, or looked up in TF."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from magicfuse_ros.ros.sequence import OUT_OF_ORDER_NS
 
 
 class TransformMissingError(CalibrationError):
-    """A pose that TF does not know, but may know soon."""
+    """A pose that TF does not have yet, but may have soon."""
 
 
 class PoseSource(Protocol):
-    """Says where the camera was."""
+    """Provides the pose of the camera."""
 
     def pose(self, header: Header) -> CameraPose:
         """Return the pose of the camera `header.frame_id` at `header.stamp`.
 
         Raises:
-            TransformMissingError: if it is not known yet.
-            CalibrationError: if it is not above the ground.
+            TransformMissingError: if the pose is not known yet.
+            CalibrationError: if the camera is not above the ground.
         """
 
     def close(self) -> None:
@@ -36,7 +36,7 @@ class PoseSource(Protocol):
 
 
 class FixedPose:
-    """The pose that the parameters say."""
+    """The pose from the parameters."""
 
     def __init__(self, values: GroundParameters) -> None:
         self._pose = CameraPose.from_tilt(
@@ -44,7 +44,7 @@ class FixedPose:
         )
 
     def pose(self, header: Header) -> CameraPose:
-        """Return it."""
+        """Return the fixed pose."""
         return self._pose
 
     def close(self) -> None:
@@ -52,12 +52,12 @@ class FixedPose:
 
 
 class TfPose:
-    """The pose that TF knows.
+    """The pose from TF.
 
-    A bag that begins anew brings transforms older than those of its last round, which TF would keep
-    and refuse the new ones as outdated. So they are forgotten where time goes back: the clock's,
-    and where a bag is played without /clock, the images'. tf2_ros clears its Buffer with the clock
-    of a node that it is given, but not on Humble.
+    A bag that starts again brings transforms older than those of its last round. TF would keep the
+    old ones and reject the new ones as outdated. So this class clears the buffer when time goes
+    back: the clock's time, or the images' stamps if a bag is played without /clock. tf2_ros clears
+    its own Buffer when the clock of its node jumps back, but not on Humble.
     """
 
     def __init__(self, node: Node, base_frame: str) -> None:
@@ -86,7 +86,7 @@ class TfPose:
         )
 
     def pose(self, header: Header) -> CameraPose:
-        """Look it up; a stamp of 0 takes the latest."""
+        """Look up the pose; a stamp of 0 takes the latest."""
         if header.stamp.sec < 0:
             raise CalibrationError(f"image has the stamp {header.stamp.sec} s; expected 0 or more")
         stamp = Time.from_msg(header.stamp)
@@ -113,4 +113,4 @@ class TfPose:
     def _forget(self) -> None:
         self._logger.info("time jumped: the transforms from before are forgotten")
         self._newest_ns = 0
-        self._buffer.clear()  # but for those of /tf_static, which it keeps
+        self._buffer.clear()  # keeps those of /tf_static

@@ -1,4 +1,4 @@
-"""Causes are kinds: refusals counted by what is wrong, not by its figures."""
+"""Counts refusals by cause: by the kind of fault, ignoring the numbers in its text."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ MAX_CAUSES = 8
 _MAX_TOLD = 50
 _MAX_QUOTED = 120
 _MAX_TEXT = 300
-_END = 5000  # characters of either end that are looked at: a message's text may be megabytes long
+_END = 5000  # characters inspected at either end: a message's text may be megabytes long
 # A quote after a letter is an apostrophe.
 _QUOTED = re.compile(rf"""((?<!\w)['"]|\[)([^'"\[\]]{{{_MAX_QUOTED}}})[^'"\[\]]+""")
-# A number that is no part of a name, such as 640x480 and -1.5e-3, but not rgb8, cam_2 or 8UC1.
+# A number that is not part of a name: 640x480 and -1.5e-3, but not rgb8, cam_2 or 8UC1.
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?\d[\d.]*(?:e[-+]?\d+)?(?:x\d+)*(?![^\W\d]|\.?\d)", re.IGNORECASE
 )
 
 
 def shortened(text: str) -> str:
-    """Return a text in one line whose quoted parts, which come from messages, are cut."""
+    """Return a text in one line, with its quoted parts cut, because they come from messages."""
     if len(text) > 2 * _END:
         text = text[:_END] + text[-_END:]
     text = _QUOTED.sub(r"\1\2…", " ".join(text.split()))
@@ -26,17 +26,17 @@ def shortened(text: str) -> str:
 
 
 def cause(text: str) -> str:
-    """Return the kind of a refusal: its text, shortened, with `#` in place of numbers."""
+    """Return the kind of a refusal: its text, shortened, with `#` instead of numbers."""
     return _NUMBER.sub("#", shortened(text))
 
 
 class Causes:
-    """Counts refusals by cause, the latest causes one by one. Not thread-safe.
+    """Counts refusals by cause; old causes share one count. Not thread-safe.
 
     Attributes:
-        counts: by cause, at most `MAX_CAUSES` and `other`, into which the cause goes that was not
-            seen for the longest time where a new one needs its place.
-        latest: the text of the latest refusal, with its figures; empty before the first.
+        counts: by cause, for at most `MAX_CAUSES` causes and `other`. When a new cause needs room,
+            the cause not seen for the longest time moves into `other`.
+        latest: the text of the latest refusal, with its numbers; empty before the first.
     """
 
     def __init__(self) -> None:
@@ -47,15 +47,15 @@ class Causes:
 
     @property
     def total(self) -> int:
-        """All refusals."""
+        """The number of all refusals."""
         return sum(self.counts.values())
 
     def add(self, text: str) -> bool:
-        """Count a refusal; return whether it is to be logged, as the first one of its cause."""
+        """Count a refusal; return whether to log it, because it is the first of its cause."""
         self.latest = shortened(text)
         name = cause(text)
         self._other = self.counts.pop("other", 0)
-        self.counts[name] = self.counts.pop(name, 0) + 1  # the newest is the last
+        self.counts[name] = self.counts.pop(name, 0) + 1  # moves it to the end, as the newest
         if len(self.counts) > MAX_CAUSES:
             self._other += self.counts.pop(next(iter(self.counts)))
         if self._other:

@@ -1,4 +1,4 @@
-"""Nodes of this package as child processes, and the ROS domain that they meet in."""
+"""Runs nodes of this package as child processes, and isolates their ROS domain."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from magicfuse_ros.bundle_path import share_folders
 
 END_S = 10.0
 _LOG_LINES = 15
-_DOMAINS = 100  # the ports of higher ones may be taken by outgoing connections
+_DOMAINS = 100  # outgoing connections may occupy the ports of higher domains
 _PROFILES = Path("config", "fastdds.xml")
 
 Process = subprocess.Popen[str]
 
 
 def isolate(log: Path) -> None:
-    """Let this process and its children meet on this machine only, apart from any other ROS.
+    """Restrict this process and its children to this machine, separate from any other ROS nodes.
 
     Args:
         log: folder for ROS's own log files.
@@ -34,7 +34,7 @@ def isolate(log: Path) -> None:
         ROS_LOG_DIR=str(log),
     )
     distribution = os.environ.get("ROS_DISTRO")
-    if distribution == "humble":  # which does not know the range yet
+    if distribution == "humble":  # Humble does not know the range yet
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     variable = "FASTRTPS" if distribution in ("humble", "jazzy") else "FASTDDS"
     for profiles in (folder / _PROFILES for folder in share_folders()):
@@ -44,7 +44,7 @@ def isolate(log: Path) -> None:
 
 
 def _free_domain() -> int:
-    """Return a ROS domain that is not the caller's, nor used on this machine as far as one sees."""
+    """Return a ROS domain that is not the caller's and seems unused on this machine."""
     caller = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
     numbers = [1 + (os.getpid() + i) % _DOMAINS for i in range(_DOMAINS)]
     others = [number for number in numbers if str(number) != caller.lstrip("0")]
@@ -54,7 +54,7 @@ def _free_domain() -> int:
 def _in_use(domain: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Where DDS's first participant of a domain listens.
+            # The port of a domain's first DDS participant.
             probe.bind(("", 7410 + 250 * domain))
         except OSError:
             return True
@@ -63,9 +63,9 @@ def _in_use(domain: int) -> bool:
 
 @contextmanager
 def child(module: str, arguments: list[str], log: Path) -> Iterator[Process]:
-    """Run a node of this package in a process of its own, which ends with the block.
+    """Run a node of this package in a separate process that ends with the block.
 
-    It does not get the Ctrl-C of the terminal: the caller ends it in due order.
+    It does not get the terminal's Ctrl-C: the caller ends its children in the right order.
     """
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -82,7 +82,7 @@ def child(module: str, arguments: list[str], log: Path) -> Iterator[Process]:
 
 
 def end(process: Process) -> int:
-    """Ask a process to end, make it end if it does not, and return its exit code."""
+    """Ask a process to end, kill it if it does not, and return its exit code."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -93,14 +93,14 @@ def end(process: Process) -> int:
 
 
 def parameter_file(path: Path, values: Mapping[str, Any]) -> Path:
-    """Write ROS parameters for any node; JSON values are YAML."""
+    """Write a ROS parameter file for any node; JSON values are valid YAML."""
     lines = [f"    {name}: {json.dumps(value)}" for name, value in values.items()]
     path.write_text("\n".join(["/**:", "  ros__parameters:", *lines]) + "\n", encoding="utf-8")
     return path
 
 
 def last_line(log: Path) -> dict[str, Any]:
-    """Return what a player printed as its last line, a JSON object."""
+    """Return the JSON object that a player printed as its last line."""
     found: dict[str, Any] = json.loads(log.read_text().splitlines()[-1])
     return found
 

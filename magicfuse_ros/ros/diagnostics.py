@@ -1,4 +1,4 @@
-"""What `fuse_node` says on /diagnostics."""
+"""The messages of `fuse_node` on /diagnostics."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from magicfuse_ros.input_checks import Measures
 from magicfuse_ros.ros.statistics import SILENCE_S, Snapshot
 
 STUCK_S = 5.0
-_STUCK_COSTS = 3  # a slow machine gets so many times the cost of a frame
+_STUCK_COSTS = 3  # a slow machine may take this many times the cost of a frame
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What an activated node does: its counts, plan, latest input and warnings of the input."""
+    """The activity of an active node: its counts, plan, latest input and input warnings."""
 
     snapshot: Snapshot
     control: Status
@@ -31,11 +31,11 @@ class Report:
     """The state of the node at one moment.
 
     Attributes:
-        state: of the lifecycle.
+        state: lifecycle state.
         failure: what is wrong with the node, or why no image comes through; empty otherwise.
-        settings: what is in use: bundle, backend, mode, tau, image_topic.
-        problems: what keeps the input from coming or the results from being published.
-        activity: since activation, None before the first.
+        settings: settings in use: bundle, backend, mode, tau, image_topic.
+        problems: reasons why no input arrives or why results are not published.
+        activity: since activation; None before the first activation.
     """
 
     state: str
@@ -46,7 +46,7 @@ class Report:
 
 
 class Diagnostics:
-    """Makes messages of reports; remembers the last one to tell what is new."""
+    """Turns reports into messages; remembers the last report to see what is new."""
 
     def __init__(self, name: str) -> None:
         self._name = name

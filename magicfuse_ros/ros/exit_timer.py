@@ -1,4 +1,4 @@
-"""A timer that ends the process, also while a library hangs and nothing of Python runs."""
+"""A timer that ends the process even if a library hangs and no Python code runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SIGEV_THREAD = 2
 
 
 class _Event(ctypes.Structure):
-    """The sigevent of Linux: what the timer calls, in a thread of its own, and with what."""
+    """The sigevent of Linux: the function that the timer runs in a thread, and its argument."""
 
     _fields_ = (
         ("value", ctypes.c_long),
@@ -21,7 +21,7 @@ class _Event(ctypes.Structure):
 
 
 class _Times(ctypes.Structure):
-    """The itimerspec of Linux: the interval and the first time, seconds and nanoseconds each."""
+    """The itimerspec of Linux: the interval and the first time, each in s and ns."""
 
     _fields_ = (
         ("interval_s", ctypes.c_long),
@@ -32,10 +32,10 @@ class _Times(ctypes.Structure):
 
 
 def exit_after(seconds: float, code: int) -> None:
-    """End this process with an exit code if it still runs then.
+    """End this process with an exit code after some seconds if it still runs.
 
-    The C library does it. A thread of Python could not: a call into DDS that hangs may hold the
-    interpreter's lock. Nothing is cleaned up then.
+    The C library ends it. A Python thread could not, because a hanging DDS call may hold the
+    interpreter's lock. There is no cleanup.
 
     Args:
         seconds: from now, more than 0.
@@ -46,6 +46,6 @@ def exit_after(seconds: float, code: int) -> None:
     event = _Event(value=code, notify=_SIGEV_THREAD, function=end)
     times = _Times(first_s=int(seconds), first_ns=int(seconds % 1 * 1e9))
     timer = ctypes.c_void_p()
-    # A system that has no timer left costs this safety net, not the exit itself.
+    # If the system has no timer left, only this safety net is lost; the process still exits.
     if libc.timer_create(CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
         libc.timer_settime(timer, 0, ctypes.byref(times), None)

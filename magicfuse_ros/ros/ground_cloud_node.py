@@ -1,13 +1,13 @@
-"""The lifecycle node: a segmentation mask in, a ground point cloud and a scan of what blocks out.
+"""The lifecycle node that turns segmentation masks into ground point clouds and laser scans.
 
 configure   check the parameters; listen to TF; advertise
 activate    subscribe
 deactivate  unsubscribe
-cleanup     take the topics back
+cleanup     remove the topics
 
-The points lie in the frame of the camera, pixel for pixel like the mask, as Nav2's semantic
-segmentation layer wants them; the scan lies in `base_frame`. Rays and ground points are computed
-when the calibration or the pose changes; a mask costs few milliseconds (see the README).
+The points are in the camera frame, pixel for pixel like the mask, as Nav2's semantic segmentation
+layer expects them; the scan is in `base_frame`. Rays and ground points are computed when the
+calibration or the pose changes; a mask costs a few milliseconds (see the README).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.process import run
 from magicfuse_ros.ros.qos import latched, newest
 
-# Reliable, or large clouds get lost; few, as they are large.
+# Reliable, because large clouds would get lost otherwise; few, because they are large.
 _RESULTS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 _RETRY_S = 0.02
-_MOST_WAITING = 32  # masks; a second of a fast camera
+_MOST_WAITING = 32  # masks; one second of a fast camera
 _TYPES = {"<f4": PointField.FLOAT32, "<u4": PointField.UINT32}
 _FIELDS = [
     PointField(name=name, offset=offset, datatype=_TYPES[dtype.str], count=1)
@@ -60,14 +60,14 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._values: GroundParameters | None = None
         self._pose_source: PoseSource | None = None
         self._publishers: list[Publisher] = []
-        self._waiting: deque[tuple[Image, float]] = deque()  # with the end of the wait
+        self._waiting: deque[tuple[Image, float]] = deque()  # with the time at which the wait ends
         self._retry: Timer | None = None
         super().__init__("ground_cloud_node", GroundParameters)
         self._forget()
         self._diagnostics = GroundDiagnostics(self.get_fully_qualified_name())
 
     def _forget(self) -> None:
-        """Know nothing of the camera and the classes."""
+        """Forget the camera and the classes."""
         self._camera: CameraModel | None = None
         self._size = ""
         self._no_camera = f"no camera_info has come on {self.resolve_topic_name('camera_info')}"
@@ -81,7 +81,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         """Listen to TF and advertise.
 
         Raises:
-            MagicFuseError: if TF is asked for and tf2_ros is not installed.
+            MagicFuseError: if TF is requested and tf2_ros is not installed.
         """
         source = TfPose(self, values.base_frame) if values.use_tf else FixedPose(values)
         self._values, self._pose_source = values, source
@@ -104,7 +104,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self.get_logger().info(f"waiting for masks on {mask}")
 
     def stop(self) -> None:
-        """Forget what came."""
+        """Forget the received messages."""
         if self._retry is not None:
             self.destroy_timer(self._retry)
             self._retry = None
@@ -114,7 +114,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._forget()
 
     def release(self) -> None:
-        """Listen to TF no more, and take the topics back."""
+        """Stop listening to TF and remove the topics."""
         source, publishers = self._pose_source, self._publishers
         self._values, self._pose_source, self._publishers = None, None, []
         if source is not None:
@@ -170,7 +170,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._work()
 
     def _work(self) -> None:
-        """Take the masks in their order, and come again for those that have to wait."""
+        """Process the masks in order, and retry later those that have to wait."""
         assert self._retry is not None
         try:
             self._take_masks()
@@ -181,7 +181,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
                 self._retry.cancel()
 
     def _take_masks(self) -> None:
-        """Take the masks up to one whose transform has not come yet."""
+        """Process the masks up to the first one whose transform is still missing."""
         while self._waiting:
             message, end = self._waiting[0]
             try:
@@ -192,7 +192,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
                 self._refuse(describe(error))
             except (FrameError, CalibrationError) as error:
                 self._refuse(describe(error))
-            except BaseException:  # a defect costs this mask; the guard says so
+            except BaseException:  # a bug costs this mask; the guard reports it
                 self._diagnostics.counts["failed"] += 1
                 self._waiting.popleft()
                 raise
@@ -228,7 +228,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         assert self._values is not None and self._pose_source is not None
         if self._camera is None:
             raise CalibrationError(self._no_camera)
-        if shape != (self._camera.height, self._camera.width):  # before rays of any size are made
+        if shape != (self._camera.height, self._camera.width):  # before computing rays for any size
             raise FrameError(
                 f"mask is {shape[1]}x{shape[0]}; expected the camera_info's {self._size}"
             )
@@ -243,7 +243,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         return self._projection[1]
 
     def _blind(self, projection: GroundProjection, frame: str) -> str:
-        """Return why the camera sees no ground, and what to look at; empty where it does."""
+        """Return why the camera sees no ground, and what to check; empty if it sees some."""
         assert self._values is not None
         if not (why := projection.blindness()):
             return ""
@@ -252,7 +252,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         return f"{why}; camera_pitch is positive where it looks down"
 
     def diagnosis(self, stamp: Time) -> DiagnosticArray:
-        """Return the state, the pose, counts and what is wrong."""
+        """Return the state, the pose, the counts and the problems."""
         settings: dict[str, str] = {}
         if (values := self._values) is not None:
             settings = {"base_frame": values.base_frame, "pose": "TF" if values.use_tf else "fixed"}
@@ -281,13 +281,13 @@ def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:
         row_step=CLOUD.itemsize * columns,
         is_dense=False,
     )
-    # Assigning to `data` would check or copy byte by byte; the empty array of a new message grows.
+    # Assigning to `data` would check or copy it byte by byte, so fill the new message's own array.
     message.data.frombytes(cloud.reshape(-1).view(np.uint8))
     return message
 
 
 def scan_message(scan: Scan, header: Header) -> LaserScan:
-    """Return a scan as a message; all beams have the time of the image."""
+    """Return a scan as a message; all beams have the image's time."""
     message = LaserScan(
         header=header,
         angle_min=scan.angle_min,

@@ -1,4 +1,4 @@
-"""What `ground_cloud_node` counts, and says on /diagnostics."""
+"""The counts of `ground_cloud_node` and its messages on /diagnostics."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class GroundDiagnostics:
     """Counts since the node's start; one thread uses it.
 
     Attributes:
-        counts: of masks that were `received`, `published`, `idle` (nobody wanted a result) and
-            `failed` (lost by a defect).
+        counts: numbers of masks: `received`, `published`, `idle` (nobody wanted a result) and
+            `failed` (lost because of a bug).
     """
 
     def __init__(self, name: str) -> None:
@@ -38,12 +38,12 @@ class GroundDiagnostics:
         self._last_mask = monotonic()
 
     def published(self, ms: float) -> None:
-        """Count a mask whose results are out, and how long that took."""
+        """Count a mask whose results were published, and the time it took."""
         self.counts["published"] += 1
         self._times_ms.append(ms)
 
     def refused(self, reason: str) -> bool:
-        """Count a refused mask; return whether it is to be logged, the first of its cause."""
+        """Count a refused mask; return whether to log it, because it is the first of its cause."""
         return self._refused.add(reason)
 
     def message(
@@ -57,11 +57,11 @@ class GroundDiagnostics:
         """Return one DiagnosticArray with one status.
 
         Args:
-            state: of the lifecycle.
-            failure: what is wrong with the node, empty for nothing.
-            settings: what is in use.
-            problems: what keeps its input from coming or from being used.
-            stamp: the time.
+            state: lifecycle state.
+            failure: what is wrong with the node; empty if nothing is.
+            settings: settings in use.
+            problems: reasons why no input arrives or why it is not used.
+            stamp: time of the message.
         """
         level, text = self._judge(state, failure, problems)
         values = {"state": state, "failure": failure, **settings}

@@ -1,4 +1,4 @@
-"""One guard around all that ROS calls: an exception becomes the node's failure, not its end."""
+"""Guards every callback: an exception becomes a failure of the node and does not end it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from magicfuse_ros.ros.causes import cause, shortened
 
 
 def describe(error: BaseException) -> str:
-    """Return what an error says; where it is a defect, with its type, file and line."""
+    """Return the text of an error; if it is a bug, with its type, file and line."""
     if isinstance(error, MagicFuseError):
         return shortened(str(error))
     frames = traceback.extract_tb(error.__traceback__)
@@ -24,10 +24,10 @@ def describe(error: BaseException) -> str:
 
 
 class Guard:
-    """Runs callbacks and keeps what failed, by callback, until it works again.
+    """Runs callbacks and keeps the failure of each one until it works again.
 
     Attributes:
-        lost: what only a new process can mend, or None.
+        lost: an error that only a new process can fix, or None.
     """
 
     def __init__(self, get_logger: Callable[[], RcutilsLogger]) -> None:
@@ -38,11 +38,11 @@ class Guard:
 
     @property
     def failure(self) -> str:
-        """What is wrong now; empty for nothing."""
+        """What is wrong now; empty if nothing is."""
         return "; ".join(self._failures.values())
 
     def failed(self, what: str, error: BaseException) -> str:
-        """Keep an error as the failure of `what`, log it once, and return it in words."""
+        """Keep an error as the failure of `what`, log it once, and return its text."""
         text = describe(error)
         if isinstance(error, DeviceLostError):
             self.lost = error
@@ -57,10 +57,10 @@ class Guard:
         return text
 
     def run(self, what: str, work: Callable[..., object], *arguments: object) -> bool:
-        """Call `work`; return whether it raised nothing.
+        """Call `work`; return whether it succeeded.
 
-        BaseException, as a library may raise SystemExit or a panic of its own; a signal raises
-        nothing here (see `process.Stop`).
+        It catches BaseException, because a library may raise SystemExit or its own panic; a signal
+        raises nothing here (see `process.Stop`).
         """
         try:
             work(*arguments)
@@ -88,6 +88,6 @@ class Guard:
         self._told = {told for told in self._told if told[0] != what}
 
     def reset(self) -> None:
-        """Forget all failures, as a transition that succeeded begins anew."""
+        """Forget all failures: a successful transition starts over."""
         self._failures.clear()
         self._told.clear()

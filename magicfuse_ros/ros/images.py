@@ -1,4 +1,4 @@
-"""Image messages to RGB arrays and back."""
+"""Converts image messages to RGB arrays and back."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def to_rgb(message: Image | CompressedImage, depth: BitDepth | None = None) -> P
 
 
 class ImageMessage:
-    """A message that is filled again and again.
+    """A message that is reused for every image.
 
-    New memory for every image takes longer than all the rest of its way into a message.
+    Allocating new memory for every image takes longer than all other steps of filling a message.
     """
 
     def __init__(self) -> None:
@@ -51,14 +51,14 @@ class ImageMessage:
     def fill(self, pixels: Pixels, header: Header) -> Image:
         """Return RGB, HxWx3 uint8, as a bgr8 message, or HxW uint8 as mono8 with step == width.
 
-        It is valid until the next call; what `publish` was given is sent or copied by then.
+        The message is valid until the next call; `publish` sends or copies it before it returns.
 
         Raises:
             FrameError: for another shape or dtype.
         """
         message = self._message
         if len(message.data) != pixels.size:
-            # Of this type, `data` takes it as it is, and anything else byte by byte.
+            # `data` accepts this type directly, and copies any other type byte by byte.
             message.data = array("B", bytes(pixels.size))
         out = np.frombuffer(message.data, np.uint8)
         gray = pixels.ndim == 2

@@ -1,4 +1,4 @@
-"""The class names of the mask as a message, and back."""
+"""Converts the class names of the mask to a message and back."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def label_message(classes: Sequence[SemanticClass], header: Header) -> Any:
 
 
 def class_names(message: Any) -> dict[int, str]:
-    """Return the names by class id of a `LABEL_TYPE`, also of another node's.
+    """Return the class names by id from a `LABEL_TYPE`, including one from another node.
 
     Raises:
-        FrameError: if it cannot be read, names no class or one twice, or has an id that no mono8
-            mask can have.
+        FrameError: if it cannot be read, names no class or one class twice, or has an id that no
+            mono8 mask can have.
     """
     try:
         if LabelInfo is None:
@@ -50,7 +50,7 @@ def class_names(message: Any) -> dict[int, str]:
             entries = [(c["class_id"], c["class_name"]) for c in parse(message.data)["class_map"]]
         else:
             entries = [(c.class_id, c.class_name) for c in message.class_map[: _MAX_CLASSES + 1]]
-    except Exception as error:  # a text from elsewhere: a thousand brackets, a list for an object
+    except Exception as error:  # foreign text: a thousand brackets, a list for an object
         reason = shortened(f"{type(error).__name__}: {error}")
         raise FrameError(f"label_info cannot be read: {reason}") from error
     if len(entries) > _MAX_CLASSES:

@@ -1,7 +1,7 @@
-"""Messages that were published and never came: gaps in the publishers' sequence numbers.
+"""Counts lost messages: gaps in the sequence numbers of the publishers.
 
-A reader whose queue is full throws away the oldest message, and rclpy has no event that tells of
-it: `message_lost` does not, for a reliable reader.
+A reader with a full queue drops the oldest message, and rclpy has no event for it: `message_lost`
+does not fire for a reliable reader.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 from rclpy.subscription import Subscription
 
-# Callbacks with a second argument: from Jazzy on. What it must say for this: from Kilted on.
+# Jazzy and later pass callbacks a second argument; Kilted and later put the needed fields in it.
 SUPPORTED = hasattr(Subscription, "CallbackType")
-_PUBLISHERS = 16  # that are remembered; those of a camera that restarts now and then are many
+_PUBLISHERS = 16  # to remember; a camera that restarts has many over time
 
 
 class LostMessages:
@@ -26,11 +26,11 @@ class LostMessages:
         """Return how many messages were lost between this one and its publisher's last one.
 
         Args:
-            info: what rclpy says of a message, each of which must come here.
+            info: rclpy's information on a message; pass that of every message.
 
         Returns:
-            0 for the first one of a publisher, whatever its number: it may have published before
-            this subscription was there. 0 where rclpy does not say what is needed.
+            0 for a publisher's first message, whatever its number: the publisher may be older than
+            this subscription. 0 if rclpy does not give the needed fields.
         """
         publisher, number = info.get("publisher_gid"), info.get("publication_sequence_number")
         if publisher is None or number is None:
@@ -38,5 +38,5 @@ class LostMessages:
         latest = self._latest.pop(publisher["data"], None)
         self._latest[publisher["data"]] = number
         if len(self._latest) > _PUBLISHERS:
-            del self._latest[next(iter(self._latest))]  # the one not heard of for the longest time
+            del self._latest[next(iter(self._latest))]  # the one silent for the longest time
         return 0 if latest is None else max(0, number - latest - 1)

@@ -1,4 +1,4 @@
-"""A parameter schema as ROS parameters of a node."""
+"""Declares and reads the ROS parameters of a node from a schema."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ def declare(node: Node, schema: type[BaseModel]) -> None:
     """Declare every parameter of a schema with its default, description and range.
 
     Raises:
-        MagicFuseError: for a start value that is missing, or a whole number where a floating-point
-            one is expected.
-        rclpy.exceptions.ParameterException: for one of another wrong type or out of range.
+        MagicFuseError: for a start value that is missing, or an integer instead of a float.
+        rclpy.exceptions.ParameterException: for a value of another wrong type or out of range.
     """
     for row in parameters(schema):
         try:
@@ -45,7 +44,7 @@ def declare(node: Node, schema: type[BaseModel]) -> None:
 
 def _descriptor(row: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=row.description)
-    # An empty list has no type in YAML, and another one on each way to set it; `read` checks types.
+    # An empty list has no type in YAML, and its type depends on how it is set; `read` checks types.
     descriptor.dynamic_typing = isinstance(row.default, list)
     if row.choices:
         descriptor.additional_constraints = f"one of: {row.values}"
@@ -63,15 +62,15 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
 
 
 def read(schema: type[Schema], node: Node, changes: Mapping[str, Any]) -> Schema:
-    """Return the node's parameters, which `declare` declared, with `changes` in place of values.
+    """Return the node's declared parameters (see `declare`) with `changes` applied.
 
     Raises:
-        MagicFuseError: naming the first parameter that the schema refuses.
+        MagicFuseError: if the schema rejects a value; the message names the first such parameter.
     """
     rows = parameters(schema)
     values = {row.name: node.get_parameter(row.name).value for row in rows} | dict(changes)
     for row in rows:
-        # Numbers come as an array; an empty list may be one of them.
+        # rclpy returns numbers as an array, and possibly an empty list, too.
         if isinstance(row.default, list) and isinstance(values[row.name], array):
             values[row.name] = list(values[row.name])
     try:

@@ -1,4 +1,4 @@
-"""A player, `fuse_node` and this process, which records: what the demo and the replay run."""
+"""Runs a player and `fuse_node` and records in this process, for the demo and the replay."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from magicfuse_ros.ros.session import Session
 from magicfuse_ros.topics import CAMERA_INFO, DIAGNOSTICS, IMAGE_TOPICS, LABELS, MAG_IMAGE
 
 BRING_UP_S = 60.0
-QUIET_S = 2.0  # after the player's end: so long without a result, and all are there
+QUIET_S = 2.0  # after the player's end: this long without a result means that all are there
 
 
 @dataclass(frozen=True)
 class Play:
-    """Who takes part.
+    """The participants.
 
     Attributes:
         player: module of `magicfuse_ros.ros` that plays, and prints a JSON object at its end.
-        player_parameters: its ROS parameters.
-        player_arguments: further ROS arguments, for remappings.
+        player_parameters: ROS parameters of the player.
+        player_arguments: further ROS arguments of the player, for remappings.
         node: full name of the `fuse_node`.
-        node_parameters: its ROS parameters; None where it is up already.
-        image: the raw image topic that the node is to listen to.
-        parameter_files: of the node, before its parameters.
-        record: further topics, beside the node's outputs, with their message classes.
+        node_parameters: ROS parameters of the node; None if it is already running.
+        image: the raw image topic for the node.
+        parameter_files: parameter files of the node; its parameters override them.
+        record: further topics, besides the node's outputs, with their message classes.
     """
 
     player: str
@@ -54,7 +54,7 @@ class Play:
 
 
 def topics(node: str) -> dict[str, Any]:
-    """Return the outputs of a `fuse_node` and the diagnostics, with their message classes."""
+    """Return the output topics of a `fuse_node` and /diagnostics, with their message classes."""
     return {
         **{f"{node}/{topic.name}": Image for topic in IMAGE_TOPICS},
         f"{node}/{CAMERA_INFO}": CameraInfo,
@@ -65,21 +65,21 @@ def topics(node: str) -> dict[str, Any]:
 
 
 def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dict[str, Any]:
-    """Play into `fuse_node` and record what comes out into `out`/bag.
+    """Play into `fuse_node` and record its outputs into `out`/bag.
 
-    Ctrl-C and SIGTERM end the play; what came until then is kept.
+    Ctrl-C and SIGTERM end the play; the results up to then are kept.
 
     Args:
-        play: who takes part.
-        frames: how many fused images there can be, for the progress bar; 0: nobody knows.
+        play: the participants.
+        frames: largest possible number of fused images, for the progress bar; 0: unknown.
         out: a folder with an empty folder log.
         console: for the progress.
 
     Returns:
-        What the player printed at its end.
+        The JSON object that the player printed at its end.
 
     Raises:
-        MagicFuseError: if the node or the player fails; the message has the end of its log.
+        MagicFuseError: if the node or the player fails; the message contains the end of its log.
     """
     log = out / "log"
     mag_image = f"{play.node}/{MAG_IMAGE}"
@@ -123,7 +123,7 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
 def _start_node(play: Play, log: Path, stack: ExitStack) -> Process | None:
     if play.node_parameters is None:
         return None
-    # The arguments that launch makes of fuse.launch.py.
+    # The same arguments as launch makes from fuse.launch.py.
     namespace, _, name = play.node.rpartition("/")
     overrides = parameter_file(log / "fuse_node.yaml", play.node_parameters)
     arguments = ["-r", f"__node:={name}", "-r", f"__ns:={namespace or '/'}"]
@@ -143,7 +143,7 @@ def _node_log(log: Path) -> str:
 
 @contextmanager
 def _bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar; yields a function that takes what is done."""
+    """Show a progress bar; yield a function that takes the progress."""
     columns = (TextColumn("fused"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=total or None)
@@ -151,7 +151,7 @@ def _bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _wait_for_quiet(session: Session, count: Callable[[], int]) -> None:
-    """Serve the session until `count` has stood still for `QUIET_S`."""
+    """Spin the session until `count` has not changed for `QUIET_S`."""
     grown = True
     while grown:
         seen = count()

@@ -1,4 +1,4 @@
-"""A camera for demos and tests: publishes a video, pictures or a bag at their own frame rate.
+"""A camera for demos and tests: plays a video, pictures or a bag at their own frame rate.
 
 ros2 run magicfuse_ros play_node --ros-args -p input:=drive.mp4 -r image:=/front/image_raw
 """
@@ -32,19 +32,19 @@ _LAST_IMAGE = Duration(seconds=2)
 
 
 class PlayNode(Node):
-    """Ends after the last frame, and prints `{"sent": <frames>}`."""
+    """Publishes all frames, prints `{"sent": <frames>}` and ends."""
 
     def __init__(self) -> None:
         super().__init__("play_node")
         start_values: dict[str, Any] = {
             "input": "",  # picture, folder of pictures, video or rosbag2
             "topic": "",  # image topic of a bag that has several
-            "seconds": 0.0,  # how much is played; 0: all
+            "seconds": 0.0,  # to play; 0: all
             "frame_id": "camera",
             "degradation": "clean",
             "strength": 0.5,
-            "seed": 0,  # of the degradation
-            "wait_for": 0,  # subscribers before the first frame
+            "seed": 0,  # seed of the degradation
+            "wait_for": 0,  # number of subscribers to wait for before the first frame
         }
         for name, value in start_values.items():
             self.declare_parameter(name, value)
@@ -52,10 +52,10 @@ class PlayNode(Node):
         self._image_publisher = self.create_publisher(Image, "image", camera)
 
     def play(self, stop: Stop) -> None:
-        """Publish all frames, each with the time of its publication as its stamp.
+        """Publish all frames; the stamp of each is the time of its publication.
 
         Raises:
-            MediaError: if the input cannot be opened, or the degradation is not known.
+            MediaError: if the input cannot be opened, or the degradation is unknown.
         """
         source = open_source(self._value("input"), self._value("topic") or None)
         rate = source.frame_rate or PICTURES_A_SECOND
@@ -80,7 +80,7 @@ class PlayNode(Node):
     def _wait(self, subscribers: int, stop: Stop) -> None:
         while not stop and self._image_publisher.get_subscription_count() < subscribers:
             sleep(_WAKE_S)
-        sleep(_SETTLE_S)  # a subscriber that is known here may itself not know of this yet
+        sleep(_SETTLE_S)  # a discovered subscriber may not have discovered this node yet
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -92,19 +92,19 @@ class PlayNode(Node):
                 return images
         except ValueError as error:
             raise MediaError(str(error)) from error
-        # All beforehand: done while playing, it would take the processor that the fuser needs.
+        # Degrade all frames in advance: during the play this would take CPU time from the fuser.
         return list(degraded(images, kind, strength, seed))
 
 
 def degraded(images: Iterable[Pixels], kind: str, strength: float, seed: int) -> Iterator[Pixels]:
-    """Degrade the frames of a video: one light and weather, fresh sensor noise."""
+    """Degrade the frames of a video with the same light and weather, but fresh sensor noise."""
     sensor = np.random.default_rng(seed)
     for image in images:
         yield degrade(image, kind, strength, np.random.default_rng(seed), sensor=sensor)
 
 
 def paced(images: Iterable[Pixels], period_s: float, stop: Stop) -> Iterator[Pixels]:
-    """Yield an image every `period_s`; one that is late delays those after it, none is skipped."""
+    """Yield an image every `period_s`; a late image delays the next ones, none is skipped."""
     due = 0.0
     for image in images:
         due = max(due + period_s, monotonic())

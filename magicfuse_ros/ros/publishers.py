@@ -18,12 +18,12 @@ from magicfuse_ros.topics import CAMERA_INFO, LABELS, ImageTopic
 
 
 class Publishers:
-    """Publishers of everything that comes out, lazy: `wanted` tells what has a subscriber."""
+    """The publishers of all outputs; `wanted` tells which of them have a subscriber."""
 
     def __init__(
         self, node: LifecycleNode, topics: Collection[ImageTopic], classes: list[SemanticClass]
     ) -> None:
-        """Advertise these image topics, the names of the classes and the camera's calibration.
+        """Advertise these image topics, the class names and the camera's calibration.
 
         Raises:
             MagicFuseError: if a QoS override cannot be used.
@@ -44,12 +44,12 @@ class Publishers:
             )
 
     def wanted(self) -> list[ImageTopic]:
-        """Return the image topics that have a subscriber."""
+        """Return the image topics with a subscriber."""
         images = self._images.items()
         return [topic for topic, publisher in images if publisher.get_subscription_count() > 0]
 
     def camera_info_wanted(self) -> bool:
-        """Say whether the camera's calibration has a subscriber."""
+        """Return whether the camera's calibration has a subscriber."""
         return bool(self._camera_info.get_subscription_count() > 0)
 
     def publish(
@@ -59,7 +59,7 @@ class Publishers:
         header: Header,
         camera_info: CameraInfo | None,
     ) -> None:
-        """Publish a frame on `topics`, with the header of its camera image, and its camera_info."""
+        """Publish a frame on `topics`, with its camera image's header, and its camera_info."""
         for topic in topics:
             pixels = topic.pixels(frame, self._classes)
             if pixels is not None:
@@ -68,11 +68,11 @@ class Publishers:
             self._camera_info.publish(camera_info)
 
     def publish_labels(self) -> None:
-        """Latch the names of the classes."""
+        """Publish the class names on their latched topic."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._labels.publish(label_message(self._classes, header))
 
     def destroy(self) -> None:
-        """Take all topics back."""
+        """Remove all topics."""
         for publisher in (self._labels, *self._images.values(), self._camera_info):
             self._node.destroy_lifecycle_publisher(publisher)

@@ -1,7 +1,7 @@
 """QoS profiles of `fuse_node`, and their standard overrides.
 
-Every image topic takes ROS's own parameters `qos_overrides.<topic>.<publisher or subscription>.` +
-`reliability`, `depth` or `history`, for example in a parameter file:
+Every image topic accepts ROS's standard parameters `qos_overrides.<topic>.<publisher or
+subscription>.` + `reliability`, `depth` or `history`, for example in a parameter file:
 
     qos_overrides:
       /front/image_raw:
@@ -23,32 +23,32 @@ from magicfuse_ros.errors import MagicFuseError
 OVERRIDABLE = QoSOverridingOptions.with_default_policies()  # history, depth, reliability
 
 
-# Functions, as rclpy writes the overrides into the profile that it is given.
+# These are functions, because rclpy writes the overrides into the profile that it gets.
 def camera() -> QoSProfile:
-    """Return the default of the subscriptions.
+    """Return the default profile of the camera subscriptions.
 
-    Reliability and durability follow the publisher (see `MatchedSubscription`). The node takes
-    every message off at once and keeps the newest, so that what is dropped is counted; a queue of
-    one would drop images unseen.
+    Reliability and durability follow the publisher (see `MatchedSubscription`). The node takes each
+    message off the queue at once and keeps only the newest, so that it can count the drops; a queue
+    of one would drop images uncounted.
     """
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def newest() -> QoSProfile:
-    """Return the default of a subscription of which the newest message is enough."""
+    """Return the default profile of a subscription that needs only the newest message."""
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def images() -> QoSProfile:
-    """Return the default of the image topics: reliable, or large images get lost.
+    """Return the default profile of the image topics: reliable, or large images would get lost.
 
-    A few frames for a subscriber that is busy for a moment.
+    It keeps a few frames for a subscriber that is busy for a moment.
     """
     return QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def latched() -> QoSProfile:
-    """Return the profile of what late subscribers must get, too."""
+    """Return the profile of topics whose last message late subscribers must also get."""
     return QoSProfile(
         depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
     )
@@ -56,10 +56,10 @@ def latched() -> QoSProfile:
 
 @contextmanager
 def checked_overrides(topic: str) -> Iterator[None]:
-    """Name the topic where an override in this block cannot be used.
+    """Name the topic in the error if an override in this block cannot be used.
 
     Raises:
-        MagicFuseError: instead of what rclpy raises for a wrong value or type.
+        MagicFuseError: instead of rclpy's exception for a wrong value or type.
     """
     try:
         yield

@@ -23,10 +23,10 @@ _LATCHED = QoSProfile(
 
 
 class Recorder:
-    """Writes messages as they come off the wire, with the time of their arrival.
+    """Writes messages in serialized form, with the time of their arrival.
 
     Attributes:
-        counts: recorded messages by topic.
+        counts: number of recorded messages by topic.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Recorder:
             node: receives the messages when it is spun.
             bag: the folder to make.
             topics: message classes by topic.
-            latched: the topics that were published before anybody listened.
+            latched: the topics that may be published before the recorder subscribes.
 
         Raises:
-            MediaError: if the folder exists or cannot be made, or a message class is not one of
+            MediaError: if the folder exists or cannot be made, or a message class is not from
                 sensor_msgs, std_msgs, diagnostic_msgs or vision_msgs.
         """
         self.counts: Counter[str] = Counter()
@@ -54,7 +54,7 @@ class Recorder:
             self._writer.add_topic(topic, name, latched=topic in latched)
             write = partial(self._write, topic)
             qos = _LATCHED if topic in latched else _RELIABLE
-            # raw: the bytes as they came; to make Python objects of images takes too long here
+            # raw gives the bytes as received; converting images to Python objects takes too long
             self._subscriptions.append(
                 node.create_subscription(message_type, topic, write, qos, raw=True)
             )

@@ -1,10 +1,10 @@
-"""Plays a bag's camera into ROS: its own messages, byte by byte, in their rhythm, with /clock.
+"""Plays a bag's camera into ROS: the recorded messages, byte for byte, at their pace, with /clock.
 
 ros2 run magicfuse_ros replay_node --ros-args -p bag:=drive.mcap
 
-Publishes the image topic and the camera_info beside it under the names that they have in the bag
-(a compressed topic under the name that image_transport gives it, a name that ROS 2 forbids with '_'
-for what is forbidden), and the recording time as /clock, for nodes with use_sim_time.
+Publishes the image topic and the camera_info beside it under their names in the bag (a compressed
+topic gets image_transport's name, and '_' replaces what ROS 2 forbids in names), and the recording
+time as /clock, for nodes with use_sim_time.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.bag_reader import COMPRESSED, RawMessage, header_stamp_ns
 from magicfuse_ros.ros.process import Stop, run
 
-_TICK_S = 0.01  # between two messages of /clock, in real time
+_TICK_S = 0.01  # real time between two messages of /clock
 _SETTLE_S = 0.5
-_IMAGES_A_SECOND = 10.0  # between the rounds of a bag with a single image
+_IMAGES_A_SECOND = 10.0  # rate of the rounds if a bag has a single image
 _LAST_IMAGE = Duration(seconds=2)
 
 
 class ReplayNode(Node):
-    """Prints as JSON what a listener must know, before the play, and what was sent, after it."""
+    """Prints JSON: before the play what a listener must know, and after it what was sent."""
 
     def __init__(self) -> None:
         super().__init__("replay_node")
         start_values: dict[str, Any] = {
             "bag": "",  # folder, .mcap or .db3
             "topic": "",  # image topic of a bag that has several
-            "start": 0.0,  # seconds of the bag that are left out
-            "duration": 0.0,  # seconds of the bag that are played; 0: to its end
-            "rate": 1.0,  # seconds of the bag in a second
-            "loop": 1,  # how often it is played; 0: without end
-            "wait_for": "",  # full name of a node that is to listen before the first image
-            "wait_s": 60.0,  # for it, then the play is given up
-            "published": "",  # file for a line "stamp time" of each image, in ns
+            "start": 0.0,  # seconds of the bag to skip
+            "duration": 0.0,  # seconds of the bag to play; 0: to its end
+            "rate": 1.0,  # seconds of the bag per second
+            "loop": 1,  # number of rounds; 0: endless
+            "wait_for": "",  # full name of a node that must subscribe before the first image
+            "wait_s": 60.0,  # maximum wait for that node, then the play is given up
+            "published": "",  # file to write a line "stamp time", in ns, for each image
         }
         for name, value in start_values.items():
             self.declare_parameter(name, value)
@@ -62,8 +62,8 @@ class ReplayNode(Node):
         """Play the bag.
 
         Raises:
-            MagicFuseError: if the bag cannot be read, a parameter is out of its range, or the node
-                to wait for does not come.
+            MagicFuseError: if the bag cannot be read, a parameter is out of range, or the node to
+                wait for does not appear.
         """
         rate, loop = self._value("rate"), self._value("loop")
         if not 0 < rate < inf:
@@ -78,14 +78,14 @@ class ReplayNode(Node):
         )
         publishers = self._make_publishers(source)
         transport = "compressed" if source.msgtype == COMPRESSED else "raw"
-        # Arguments of fuse.launch.py; replay.launch.py starts it with them.
+        # Arguments of fuse.launch.py, which replay.launch.py passes on.
         camera = {"image": source.played_topic, "image_transport": transport}
         print(json.dumps(camera), flush=True)
         self._wait(publishers[source.topic], stop)
-        # A line each: what was sent must be known also after a signal.
+        # One line per image: after a signal, too, the file must hold what was sent.
         with open(self._value("published") or "/dev/null", "w", buffering=1) as published:
             for number in range(loop) if loop else itertools.count():
-                if number:  # the next image comes as late after the last one as any other
+                if number:  # keep the usual interval between the last image and the next
                     self._rest(1 / (source.frame_rate or _IMAGES_A_SECOND) / rate, stop)
                 for message in self._paced(source, rate, stop):
                     publishers[message.channel.topic].publish(message.cdr)
@@ -129,7 +129,7 @@ class ReplayNode(Node):
             return
         topic = images.topic_name
         end = monotonic() + wait_s
-        # Not any subscriber: RViz may listen, too, and be there first.
+        # Wait for the node itself: another subscriber, such as RViz, may be there first.
         while not stop and not (node in self._listeners(topic) and images.get_subscription_count()):
             if monotonic() > end:
                 listeners = ", ".join(self._listeners(topic)) or "nobody"
@@ -137,14 +137,14 @@ class ReplayNode(Node):
                     f"{node} does not listen to {topic} after {wait_s:g} s; {listeners} does"
                 )
             sleep(_TICK_S)
-        sleep(_SETTLE_S)  # the node may itself not know of this one yet
+        sleep(_SETTLE_S)  # the node may not have discovered this one yet
 
     def _listeners(self, topic: str) -> list[str]:
         found = self.get_subscriptions_info_by_topic(topic)
         return sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in found})
 
     def _paced(self, source: BagSource, rate: float, stop: Stop) -> Any:
-        """Yield each message at its time; one that is late is not skipped."""
+        """Yield each message at its time; late messages are not skipped."""
         begin = 0.0
         start_ns = None
         for message in source.raw_messages():
@@ -152,7 +152,7 @@ class ReplayNode(Node):
                 start_ns, begin = message.recorded_ns, monotonic()
             due = begin + (message.recorded_ns - start_ns) / 1e9 / rate
             while not stop and (left := due - monotonic()) > 0:
-                # Interpolated, so that a node's ages and timers do not stand still meanwhile.
+                # Interpolate, so that a node's ages and timers do not stand still between images.
                 self._publish_clock(message.recorded_ns - round(left * rate * 1e9))
                 sleep(min(left, _TICK_S))
             if stop:
@@ -168,7 +168,7 @@ class ReplayNode(Node):
 def _stamp(message: RawMessage) -> int:
     try:
         return header_stamp_ns(message.cdr)
-    except FrameError:  # as broken as it was recorded: the node under test must bear it
+    except FrameError:  # publish it broken, as recorded: the node must cope with it
         return 0
 
 

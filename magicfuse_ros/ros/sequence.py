@@ -1,17 +1,17 @@
-"""The order of a camera's images, from the stamps of all that arrive."""
+"""Derives the order of a camera's images from the stamps of all that arrive."""
 
 from __future__ import annotations
 
-# A camera's images may overtake each other by less than this.
+# Images of one sequence may arrive out of order by less than this.
 OUT_OF_ORDER_NS = 500_000_000
 
 
 class Sequence:
-    """Tells where time begins anew. One thread uses it.
+    """Detects when the time of a camera starts again. One thread uses it.
 
-    1. A stamp that goes back by `OUT_OF_ORDER_NS` or more begins a new sequence.
-    2. So does the first stamp of the present sequence where it comes again: a bag that is played in
-       a loop, however short. A loop that was joined in the middle is known from its second round.
+    1. A stamp that goes back by `OUT_OF_ORDER_NS` or more starts a new sequence.
+    2. So does the first stamp of the current sequence if it comes again: a bag that is played in a
+       loop, however short. A loop that was joined in the middle is detected from its second round.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Sequence:
         """Return the number of the sequence that an image with this stamp belongs to.
 
         Args:
-            stamp_ns: of the image that just arrived; 0 or less is no stamp, and has no order.
+            stamp_ns: stamp of the image that just arrived; 0 or less means no stamp and no order.
         """
         if stamp_ns <= 0:
             return self._number

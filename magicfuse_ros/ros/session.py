@@ -1,4 +1,4 @@
-"""A client's place in ROS: a node with its own context, spun only while one waits."""
+"""A ROS client: a node with its own context that is spun only while the caller waits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WAKE_S = 0.1
 
 
 class Session:
-    """Use as a context manager."""
+    """A connection to ROS; a context manager."""
 
     def __init__(self, name: str) -> None:
         self._context = Context()
@@ -37,7 +37,7 @@ class Session:
         rclpy.shutdown(context=self._context)
 
     def spin_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        """Handle messages until `done()`; return False where that did not happen in time."""
+        """Handle messages until `done()`; return False if that did not happen in time."""
         end = monotonic() + timeout_s
         while not done():
             left = end - monotonic()
@@ -49,13 +49,13 @@ class Session:
     def change_state(
         self, node: str, transition: int, alive: Callable[[], bool], timeout_s: float
     ) -> bool:
-        """Ask a lifecycle node for a transition.
+        """Request a transition of a lifecycle node.
 
         Args:
-            node: its full name.
+            node: full name of the node.
             transition: a constant of lifecycle_msgs/Transition.
-            alive: says whether waiting still makes sense.
-            timeout_s: for the service to appear, and again for its answer.
+            alive: returns whether waiting still makes sense.
+            timeout_s: time limit for the service to appear, and again for its answer.
 
         Returns:
             Whether the node made the transition.

@@ -1,4 +1,4 @@
-"""Does the clock of a node with use_sim_time go?"""
+"""Checks that the clock of a node with use_sim_time advances."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _STANDS_S = 3.0
 
 
 class ClockCheck:
-    """Looks at a node's clock now and then. One thread uses it."""
+    """Checks a node's clock from time to time. One thread uses it."""
 
     def __init__(self, clock: ROSClock) -> None:
         self._clock = clock
         self._time_ns = 0
-        self._since: float | None = None  # that time is the clock's, by a steady clock
+        self._since: float | None = None  # steady time since when the clock shows that time
 
     def complaint(self, now: float) -> str:
-        """Return in words why the clock stands still; empty where it goes, or needs no /clock.
+        """Return why the clock stands still; empty if it advances or needs no /clock.
 
         Args:
-            now: seconds of a steady clock.
+            now: time in seconds of a steady clock.
         """
         if not self._clock.ros_time_is_active:
             self._since = None

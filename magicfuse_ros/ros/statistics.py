@@ -1,4 +1,4 @@
-"""What `fuse_node` counts and times, for its diagnostics."""
+"""The counters and timings of `fuse_node` for its diagnostics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from magicfuse_ros.ros.causes import Causes
 
 WINDOW_S = 10.0
-SILENCE_S = 2.0  # a camera that sent nothing for so long is silent
+SILENCE_S = 2.0  # a camera that sends nothing for this long is silent
 _PERCENTILES = (50, 95, 99)
 
 
@@ -21,25 +21,25 @@ class Snapshot:
     """Counts since activation; rates, ages and times over the last `WINDOW_S` seconds.
 
     Attributes:
-        lost: images that were published and did not arrive: lost under way, or thrown away by this
-            node's own queue; 0 where rclpy does not tell (before Kilted).
+        lost: images that were published but did not arrive: lost on the way, or dropped by this
+            node's own queue; 0 if rclpy does not report it (before Kilted).
         received: images that arrived.
         fused: images whose results were published.
-        dropped: images that were not begun, for there was no time.
-        drops: the same by cause.
-        idle: images that nobody wanted a result of.
-        failed: images that were lost by a defect of the fuser or a publisher.
-        reloads: how often the networks were loaded anew, as image after image was lost.
+        dropped: images that were not started because there was no time.
+        drops: `dropped` by cause.
+        idle: images whose results nobody wanted.
+        failed: images lost because of a bug in the fuser or a publisher.
+        reloads: how often the networks were reloaded because image after image was lost.
         refused: images that could not be decoded or fused, by cause (see `Causes`).
-        last_refusal: why the latest of them was refused; empty for none.
-        fps: fused images a second.
-        steps: K of the latest frame, 0 before the first.
-        age_ms: camera stamp to publication, p50, p95 and p99, of the images with a stamp of the
-            node's clock; empty where there are none.
+        last_refusal: reason of the latest refusal; empty if there was none.
+        fps: fused images per second.
+        steps: K of the latest frame; 0 before the first.
+        age_ms: time from camera stamp to publication, p50, p95 and p99, over images stamped with
+            the node's clock; empty if there are none.
         stages_ms: mean time of each stage.
         last_received_s: seconds since the latest image; None before the first.
-        unanswered_s: seconds for which images have come in and nothing has come out, though
-            wanted; 0 where that is not so.
+        unanswered_s: seconds for which images have arrived and no wanted result has come out; 0
+            otherwise.
     """
 
     lost: int
@@ -89,23 +89,23 @@ class Statistics:
             self._counts["lost"] += count
 
     def dropped(self, cause: str) -> None:
-        """Count an image that was not begun."""
+        """Count an image that was not started."""
         with self._lock:
             self._drops[cause] += 1
 
     def idle(self) -> None:
-        """Count an image that nobody wanted a result of."""
+        """Count an image whose results nobody wanted."""
         with self._lock:
             self._counts["idle"] += 1
             self._unanswered_since = None
 
     def count(self, what: str) -> None:
-        """Count one for `failed` or `reloads`."""
+        """Add one to `failed` or `reloads`."""
         with self._lock:
             self._counts[what] += 1
 
     def refused(self, reason: str) -> bool:
-        """Count a refused image; return whether it is to be logged, the first of its cause."""
+        """Count a refused image; return whether to log it, because it is the first of its cause."""
         with self._lock:
             return self._refused.add(reason)
 
@@ -121,7 +121,7 @@ class Statistics:
             self._forget(now)
 
     def snapshot(self, now: float) -> Snapshot:
-        """Return all figures as of `now`."""
+        """Return all values as of `now`."""
         with self._lock:
             self._forget(now)
             frames = list(self._frames)
@@ -156,7 +156,7 @@ class Statistics:
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """Return p50, p95 and p99 of `values`; empty for none."""
+    """Return p50, p95 and p99 of `values`; empty if there are no values."""
     if not values:
         return {}
     found = np.percentile(values, _PERCENTILES)

@@ -1,8 +1,9 @@
-"""Subscriptions whose QoS fits what is published, and what keeps a topic from being received.
+"""Subscriptions whose QoS matches the publishers, and the reasons why a topic is not received.
 
-Reliability and durability are what all publishers of the topic offer: a reliable subscription gets
-nothing of a best-effort camera, a volatile one no camera_info that was latched before it was there,
-and large images of a best-effort one get lost. ROS's own override of the reliability rules.
+Reliability and durability follow what all publishers of the topic offer: a reliable subscription
+gets nothing from a best-effort camera, a volatile one misses a camera_info that was latched before
+it subscribed, and a best-effort one loses large images. ROS's own reliability override takes
+precedence.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
-from rclpy.subscription import (  # the second's own module differs by distribution
+from rclpy.subscription import (  # the module of the second differs by distribution
     Subscription,
     SubscriptionEventCallbacks,
 )
 
 from magicfuse_ros.ros import qos
 
-_BY_PUBLISHER = "system_default"  # value of the override's parameter where there is no override
+_BY_PUBLISHER = "system_default"  # value of the override parameter if there is no override
 _OTHERS = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
 
 
 class MatchedSubscription:
-    """A subscription that is made anew where its publishers ask for another QoS."""
+    """A subscription that is recreated if its publishers require another QoS."""
 
     def __init__(
         self,
@@ -45,15 +46,15 @@ class MatchedSubscription:
         """Subscribe.
 
         Args:
-            node: that subscribes.
-            message_type: of the topic.
-            topic: resolved, that is, its full name after remapping.
-            callback: takes a message, or a message and what rclpy says of it.
-            make_qos: makes the profile; its reliability and durability are for a topic that nobody
-                publishes yet.
+            node: the node that subscribes.
+            message_type: message class of the topic.
+            topic: the resolved topic, that is, its full name after remapping.
+            callback: takes a message, or a message and rclpy's information on it.
+            make_qos: makes the profile; its reliability and durability apply while nobody publishes
+                the topic.
 
         Raises:
-            MagicFuseError: if a QoS override cannot be used; nothing is subscribed to then.
+            MagicFuseError: if a QoS override cannot be used; there is no subscription then.
         """
         self.topic = topic
         self._node = node
@@ -64,7 +65,7 @@ class MatchedSubscription:
         self._subscription = self._subscribe(self._wanted(self._make_qos()))
 
     def match(self) -> None:
-        """Subscribe anew where the publishers offer something else than before."""
+        """Recreate the subscription if the publishers' QoS has changed."""
         present = self._subscription.qos_profile
         wanted = self._wanted(self._make_qos(), present)
         if (wanted.reliability, wanted.durability) != (present.reliability, present.durability):
@@ -72,11 +73,11 @@ class MatchedSubscription:
             self._node.destroy_subscription(before)
 
     def published(self) -> bool:
-        """Say whether anybody publishes the topic, in whatever type."""
+        """Return whether anybody publishes the topic, with any type."""
         return bool(self._node.count_publishers(self.topic))
 
     def complaint(self) -> str:
-        """Return in words what keeps messages from coming; empty where nothing does."""
+        """Return why no messages arrive; empty if nothing is wrong."""
         found = self._node.get_publishers_info_by_topic(self.topic)
         if not found:
             return f"nobody publishes {self.topic}"
@@ -84,7 +85,7 @@ class MatchedSubscription:
         problems = []
         for publisher in found:
             name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
-            if "UNKNOWN" in name:  # not discovered yet, or no node of ROS
+            if "UNKNOWN" in name:  # not discovered yet, or not a ROS node
                 name = "somebody"
             if publisher.topic_type != expected:
                 problem = f"{name} publishes {self.topic} as {publisher.topic_type}, not {expected}"
@@ -130,7 +131,7 @@ class MatchedSubscription:
             latched = all(o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offers)
             profile.reliability = ReliabilityPolicy["BEST_EFFORT" if best_effort else "RELIABLE"]
             profile.durability = DurabilityPolicy["TRANSIENT_LOCAL" if latched else "VOLATILE"]
-        elif present is not None:  # a camera that is away comes back as it was
+        elif present is not None:  # an absent camera will come back with the same QoS
             profile.reliability, profile.durability = present.reliability, present.durability
         if self._override is not None:
             profile.reliability = self._override
@@ -144,17 +145,17 @@ class MatchedSubscription:
                 self._callback,
                 profile,
                 qos_overriding_options=_OTHERS,
-                # rclpy's own would warn of a QoS that is about to be matched
+                # rclpy's default callbacks would warn of a QoS that will be matched soon
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
 
 
 def type_name(message_type: Any) -> str:
-    """Return a message class's ROS name, such as sensor_msgs/msg/Image."""
+    """Return the ROS name of a message class, such as sensor_msgs/msg/Image."""
     package = message_type.__module__.split(".")[0]
     return f"{package}/msg/{message_type.__name__}"
 
 
 def published_types(node: Node, topic: str) -> set[str]:
-    """Return the types that a topic is published as."""
+    """Return the types with which a topic is published."""
     return {publisher.topic_type for publisher in node.get_publishers_info_by_topic(topic)}

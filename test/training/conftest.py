@@ -1,6 +1,6 @@
-"""Fixtures for the training package; without torch its tests are skipped.
+"""Fixtures for the training package; its tests are skipped without torch.
 
-Tests marked slow run where MAGICFUSE_SLOW_TESTS=1 is set.
+Tests marked slow run if MAGICFUSE_SLOW_TESTS=1 is set.
 """
 
 import os
@@ -58,7 +58,7 @@ def small_preset() -> Preset:
 
 @pytest.fixture(scope="session")
 def least_preset(small_preset: Preset) -> Preset:
-    """Return the fewest layers that a model can have: to export each takes its time."""
+    """Return a model with the fewest layers possible, because every exported layer takes time."""
     unet = small_preset.ikr.model_copy(update={"widths": [8], "heads": 0})
     mkf = {"widths": [8], "scales": [1], "attention": [False]}
     return small_preset.model_copy(
@@ -68,7 +68,7 @@ def least_preset(small_preset: Preset) -> Preset:
 
 @pytest.fixture(scope="session")
 def build_model(small_preset: Preset) -> Callable[[], MagicFuse]:
-    """Return a maker of models whose layers all do something: none is left at zero."""
+    """Return a maker of models in which every layer has an effect: none is left at zero."""
     return lambda: _alive(small_preset)
 
 
@@ -76,7 +76,7 @@ def build_model(small_preset: Preset) -> Callable[[], MagicFuse]:
 def exported(
     build_model: Callable[[], MagicFuse], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[MagicFuse, Path]:
-    """Return such a model, and the folder of its bundle; tests do not change them.
+    """Return such a model and the folder of its bundle; tests do not change them.
 
     An export takes many seconds. It leaves the model with its weights rounded as in the bundle.
     """
@@ -142,7 +142,7 @@ def small_model(build_model: Callable[[], MagicFuse]) -> MagicFuse:
 
 @pytest.fixture
 def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Return what runs git in a folder of its own, whoever's hook runs the tests."""
+    """Return a function that runs git in its own folder, even if a git hook runs the tests."""
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
         monkeypatch.delenv(name, raising=False)
     who = ("-c", "user.name=a", "-c", "user.email=a@b.c")

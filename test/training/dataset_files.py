@@ -1,4 +1,4 @@
-"""Tiny data sets in their published layouts, written file by file."""
+"""Writes tiny data sets in their published layouts, file by file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def picture(path: Path, image: np.ndarray = COLOR) -> Path:
 
 
 def label(path: Path, ids: list[int]) -> Path:
-    """Write a label image with one column of pixels an id, and the rest of the last one."""
+    """Write a label image with one column of pixels per id; fill the rest with the last id."""
     image = np.full((HEIGHT, WIDTH), ids[-1], np.uint8)
     image[:, : len(ids)] = ids
     return picture(path, image)

@@ -1,4 +1,4 @@
-"""The precision of a run: its own, whatever ran before; the fastest, if none is given."""
+"""The precision of a run: its own, independent of earlier runs; by default the fastest."""
 
 import os
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ COMPUTED_IN = {"no": torch.float32, "bf16": torch.bfloat16}
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave a GPU alone, and forget what was measured."""
+    """Ignore any GPU, and forget earlier measurements."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     accelerator._bf16_speedup.cache_clear()
     yield
@@ -87,7 +87,7 @@ def test_a_run_starts_on_its_own_device_and_with_its_own_gradients(
 
 
 def note_precisions(folder: Path) -> None:
-    """Note what three runs of a process have, of two that would choose differently."""
+    """Record the precisions of three runs in one of two processes that would choose differently."""
     rank = os.environ["RANK"]
     accelerator.fastest_precision = lambda: "bf16" if rank == "0" else "no"
     notes = []
@@ -129,7 +129,7 @@ def test_a_cpu_trains_in_bf16_only_where_that_is_measured_to_be_faster(
     def seconds(bf16: bool) -> float:
         assert speedup is not None
         passes.append(bf16)
-        busy = 5.0 if len(passes) in (2, 4, 5) else 0.0  # with something else
+        busy = 5.0 if len(passes) in (2, 4, 5) else 0.0  # by other work
         return busy + (1.0 if bf16 else speedup)
 
     monkeypatch.setattr(accelerator, "_seconds_of_a_pass", seconds)

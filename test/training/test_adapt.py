@@ -1,4 +1,4 @@
-"""An adaptation from a folder of pictures to a bundle: resumed, shipped or refused."""
+"""An adaptation from a folder of pictures to a bundle: resumed, shipped or rejected."""
 
 import json
 import re
@@ -33,7 +33,7 @@ from magicfuse_training.preset import Preset
 from magicfuse_training.stages.runner import Budget
 from media_files import picture, write_picture
 
-# Networks that were never trained are sure of little, and agree in nothing with their mirror.
+# Untrained networks are hardly confident and never agree with the mirrored image.
 CONFIG = AdaptConfig(least=12, least_held_out=3, confident=0.116, labelled=0.0)
 BUDGET = Budget(steps=3, batch=2, workers=0)
 GOOD = Figures(10, 99.0, 90.0, 91.0, 60.0, 65.0, 20.0, 20.1, 60.0)
@@ -61,14 +61,14 @@ def start(pictures: Path, bundle: Bundle, small_preset: Preset) -> Callable[...,
 
 
 class Killed(BaseException):
-    """Stops a run as a signal would: no handler of ours sees it."""
+    """Stops a run like a signal: none of our handlers catches it."""
 
 
 @pytest.fixture(scope="module")
 def adapted(
     start: Callable[..., Adaptation], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Adaptation]:
-    """Return the run and what became of it: killed while it labelled, and before it trained."""
+    """Return the run and its result: it was killed during labelling, and before training."""
     folder = tmp_path_factory.mktemp("runs") / "adapted"
     made: list[Path] = []
     write = labels.write_png
@@ -90,7 +90,7 @@ def adapted(
     first = {path: path.stat().st_mtime_ns for path in label.glob("*.png")}
     assert len(first) == 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "open_source", die)  # the frames are kept already
+        patch.setattr(running, "open_source", die)  # the frames are already saved
         patch.setattr(running, "train_stage", die)
         with pytest.raises(Killed):
             start(folder=folder)
@@ -173,7 +173,7 @@ def shell(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., tuple[int, str]]:
-    """Return the command on a copy of the run, that writes to tmp_path/out: exit code, output."""
+    """Return the command on a copy of the run, with output to tmp_path/out: exit code, output."""
     shutil.copytree(adapted[0], tmp_path / "run")
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
     monkeypatch.setattr(command, "adapt", partial(adapt, config=CONFIG))
@@ -256,7 +256,7 @@ def test_the_bundle_itself_is_never_written_over(
         ({"found_new": 90.0, "sure_new": 70.0}, []),
         ({"found_new": 90.0, "sure_new": 70.5},
          ["sure pixels % is 70.50, expected at most 70.00"]),
-        ({"sure_new": 70.5}, []),  # it is surer, and with reason
+        ({"sure_new": 70.5}, []),  # it is more confident, and rightly
         ({"thermal": 31.0}, ["thermal estimate, dB to the old is 31.00, expected at least 32.00"]),
         ({"restored_new": 19.6},
          ["restored frame, dB to the clean is 19.60, expected at least 19.70"]),

@@ -1,4 +1,4 @@
-"""Which frames of a recording an adaptation keeps, and how a bundle labels them."""
+"""The frames of a recording that an adaptation keeps, and their labels from a bundle."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -105,7 +105,7 @@ def test_a_long_recording_is_thinned_evenly_and_keeps_its_order() -> None:
     black = np.zeros_like(picture())
     images = pictures(12)
     images[0] = images[4] = images[5] = images[6] = images[7] = black
-    # A part without a usable frame stays without one: its neighbours get no more for it.
+    # A part without a usable frame stays empty; its neighbours keep no extra frames.
     assert numbers(images, limit=3) == [1, 8]
 
 
@@ -148,7 +148,7 @@ def test_what_a_killed_run_left_of_the_frames_is_no_data_set(tmp_path: Path) -> 
 
 def test_a_label_is_a_confident_class_that_the_mirrored_frame_has_too() -> None:
     image = np.zeros((1, 4, 3), np.uint8)
-    image[0, 0] = 200  # tells the frame from its mirror
+    image[0, 0] = 200  # distinguishes the frame from its mirror image
     confidence = np.array([[217, 216, 255, 255]], np.uint8)
 
     def fuse(seen: Image) -> FusedFrame:
@@ -157,13 +157,13 @@ def test_a_label_is_a_confident_class_that_the_mirrored_frame_has_too() -> None:
         values = confidence[:, ::-1] * 0 if mirrored else confidence
         return FusedFrame(None, None, None, None, mask, values, 1, {})
 
-    # The first is just sure enough, the second not quite, the third is another class mirrored.
+    # The first is just confident enough, the second is not, the third changes class when mirrored.
     assert pseudo_label(fuse, image, 0.85).tolist() == [[3, 255, 255, 7]]
 
 
 @pytest.fixture
 def frames(tmp_path: Path) -> Path:
-    """Folder of a split: three frames, of which the first has a label of an earlier start."""
+    """Folder of a split with three frames; the first has a label from an earlier start."""
     for name, image in zip("abc", pictures(3), strict=True):
         (tmp_path / "vi").mkdir(exist_ok=True)
         write_picture(tmp_path / "vi" / f"{name}.png", image)

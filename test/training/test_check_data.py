@@ -1,4 +1,4 @@
-"""`magicfuse-train check-data`: tells a complete set from one that is not."""
+"""`magicfuse-train check-data`: distinguishes complete sets from incomplete ones."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_counts_labels_and_depths_are_reported(tmp_path: Path) -> None:
     assert report.labels == {1: 48, 2: 48, 3: 48, 0: 2 * 24 * 29}
     assert [record.name for record in report.sound] == ["00001D", "00002N"]
     output = printed(run("mfnet", tmp_path, "--split", "train"))
-    assert "person" in output and "90.62" in output  # of the pixels are unlabelled
+    assert "person" in output and "90.62" in output  # percent of the pixels are unlabelled
 
 
 def test_what_is_missing_is_named_and_fails(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_what_is_missing_is_named_and_fails(tmp_path: Path) -> None:
 def test_damaged_and_empty_files_are_named_and_fail(tmp_path: Path) -> None:
     WRITERS["cityscapes"](tmp_path)
     aachen, bochum = sorted((tmp_path / "leftImg8bit").rglob("*.png"))
-    aachen.write_bytes(aachen.read_bytes()[:200])  # cut short
+    aachen.write_bytes(aachen.read_bytes()[:200])  # truncated
     bochum.write_bytes(b"")
     result = run("cityscapes", tmp_path)
     assert result.exit_code == 1
@@ -66,7 +66,7 @@ def test_a_jpeg_that_is_cut_short_is_damaged(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     path = picture(tmp_path / "vi" / "a.jpg", noise)
     path.write_bytes(path.read_bytes()[:2000])
-    assert cv2.imread(str(path)) is not None  # OpenCV takes it
+    assert cv2.imread(str(path)) is not None  # OpenCV accepts it
     assert "unreadable" in check_split(dataset("folder"), tmp_path, ".").faults
 
 
@@ -108,7 +108,7 @@ def test_many_faults_are_counted_and_few_are_shown(tmp_path: Path) -> None:
 
 def test_the_sheet_shows_the_scenes_without_faults(tmp_path: Path) -> None:
     WRITERS["msrs-repacked"](tmp_path)
-    picture(tmp_path / "train" / "vi" / "00003D.jpg", COLOR)  # and nothing else of it
+    picture(tmp_path / "train" / "vi" / "00003D.jpg", COLOR)  # without its other files
     sheet = tmp_path / "new" / "sheet.png"
     assert run("msrs-repacked", tmp_path, "--sheet", sheet).exit_code == 1
     rows = cv2.imread(str(sheet)).shape[0]

@@ -1,4 +1,4 @@
-"""`magicfuse-train check-export`, and how it measures."""
+"""`magicfuse-train check-export` and its measurements."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_distances_of_known_cases() -> None:
     pixels = np.array([10, 10, 10, 10], np.uint8)
     assert relative_error(np.array([9, 10, 11, 12], np.uint8), pixels) == 0.25
     assert decibels(want * np.float32(0.9), want) == pytest.approx(20, abs=1e-3)
-    for distance in (relative_error, decibels):  # what is no number is within no limit
+    for distance in (relative_error, decibels):  # NaN is within no limit
         assert np.isnan(distance(want * np.float32("nan"), want))
 
 

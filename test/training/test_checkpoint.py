@@ -1,4 +1,4 @@
-"""Checkpoints and other files of a run that are damaged, foreign, or cannot be written."""
+"""Damaged, foreign and unwritable checkpoints and other files of a run."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Class maps: complete, and loud about what they do not know."""
+"""Class maps are complete and report what they do not know."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_every_id_becomes_a_class_a_set_of_them_or_ignored(labels: LabelMap) -> 
     mapped = labels.to_project(ids, FILE)
     assert mapped.dtype == np.uint8 and mapped.shape == ids.shape
     assert set(mapped.reshape(-1).tolist()) <= {*range(len(CLASSES)), *SETS, IGNORE}
-    if labels is not PENNFUDAN:  # whose ids number people
+    if labels is not PENNFUDAN:  # its ids number people
         assert len({name for name, _ in labels.classes.values()}) == len(labels.classes)
 
 

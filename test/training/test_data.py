@@ -1,4 +1,4 @@
-"""Crops of scenes: what a batch holds, and what its flags mean."""
+"""Crops of scenes: the content of a batch, and the meaning of its flags."""
 
 import itertools
 from dataclasses import replace
@@ -126,7 +126,7 @@ def test_crops_show_people_more_often_by_day_than_at_night() -> None:
 
 
 def test_some_crops_show_people_from_near() -> None:
-    """Those of the common scales are at least half as wide again as the box."""
+    """Crops at common scales are at least 1.5 times as wide as the box."""
     weight = crops_of([0, 1, 0])[range(400)]["weight"]
     near = ((weight > 1).float().mean((1, 2, 3)) > 0.75).float().mean()
     assert NEAR / 8 < near < NEAR
@@ -137,7 +137,7 @@ def test_labelled_people_get_boxes_but_for_the_smallest() -> None:
     label[80:160, 100:140] = PEDESTRIAN
     label[20:26, 10:14] = PEDESTRIAN
     assert people_labelled(label).tolist() == [[100, 80, 140, 160]]
-    assert people_labelled(label, MFNET_CLASSES).tolist() == []  # there it is another class
+    assert people_labelled(label, MFNET_CLASSES).tolist() == []  # it is another class there
     assert people_labelled(np.zeros_like(label)).shape == (0, 4)
 
 
@@ -149,7 +149,7 @@ def test_some_people_wear_dark_clothes_by_day(by: str) -> None:
     nobody = NOBODY
 
     def dressed(clean: bool, people: tuple[int, ...] = (PEDESTRIAN,)) -> float:
-        """Return the share of crops, of those that show both, whose people are darker."""
+        """Return the share of crops with darker people, among the crops that show both."""
         scenes = [[], [Scene("s", image, image, clean, image[..., 0], label, nobody)], []]
         config = CropConfig(height=64, width=96, clean=1.0, mixed=0.0, people=people)
         weights = [0.0, 1.0, 0.0]

@@ -1,4 +1,4 @@
-"""Data sets: from the published folders to scenes."""
+"""Data sets, from the published folders to scenes."""
 
 from pathlib import Path
 
@@ -63,8 +63,8 @@ VISIBLE_ONLY = {
     "camvid", "camvid-segnet", "camvid-repacked", "cityscapes", "cityscapes-repacked",
     "idd", "idd-lite", "idd-repacked", "pennfudan", "pennfudan-repacked",
 }  # fmt: skip
-VEHICLES, LIVING = 242, 241  # sets of classes that IDD Lite's groups are
-FIRST = {  # of the label's first row, where it is not a car, a person, a rider and something else
+VEHICLES, LIVING = 242, 241  # the sets of classes of IDD Lite's groups
+FIRST = {  # first row of the label, unless it is a car, a person, a rider and something else
     **{kind: [IGNORE] * 4 for kind in UNLABELLED},
     **{kind: [CAR, PEDESTRIAN, BICYCLIST, STATIC] for kind in ("mfnet", "msrs", "msrs-repacked")},
     "cityscapes-repacked": [CAR, CAR, PEDESTRIAN, PEDESTRIAN],
@@ -111,7 +111,7 @@ def test_a_night_is_told_by_its_name(kind: str, tmp_path: Path) -> None:
 def test_a_night_without_a_telling_name_is_told_by_its_dark_sky(tmp_path: Path) -> None:
     picture(tmp_path / "vi" / "day.png", np.full((24, 32, 3), 120, np.uint8))
     night = np.full((24, 32, 3), 20, np.uint8)
-    night[12:] = 200  # head lamps on the road
+    night[12:] = 200  # headlights on the road
     picture(tmp_path / "vi" / "night.png", night)
     assert [s.clean for s in load("folder", tmp_path, ".", 24, 32)] == [True, False]
 
@@ -161,7 +161,7 @@ def test_a_scene_is_fitted_into_the_size_as_a_letterbox_fits_it(tmp_path: Path) 
 
 
 def test_what_automatic_gain_made_of_a_thermal_image_is_undone() -> None:
-    """Level and gain of a camera say nothing: only what is warmer than the rest does."""
+    """A camera's level and gain carry no information; only relative warmth does."""
     scene = np.random.default_rng(0).integers(20, 60, (24, 32), np.uint8)
     stretched = (3 * scene.astype(int) + 40).astype(np.uint8)
     assert np.abs(usual_gain(scene).astype(int) - usual_gain(stretched)).max() <= 1
@@ -186,7 +186,7 @@ def test_coarse_masks_fill_what_a_label_leaves_open_and_teachers_never_contradic
 def test_a_teacher_adds_classes_inside_the_groups_of_idd(tmp_path: Path) -> None:
     WRITERS["idd-repacked"](tmp_path)
     (scene,) = load("idd-repacked", tmp_path, "train", HEIGHT, WIDTH)
-    assert scene.teacher is not None  # road among living things contradicts them
+    assert scene.teacher is not None  # road among living things is a contradiction
     assert scene.teacher[0, :4].tolist() == [CAR, PEDESTRIAN, IGNORE, IGNORE]
 
 

@@ -1,4 +1,4 @@
-"""`magicfuse-train degradations`: a sheet for looking."""
+"""`magicfuse-train degradations`: a sheet for visual inspection."""
 
 from pathlib import Path
 

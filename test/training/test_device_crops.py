@@ -1,4 +1,4 @@
-"""Crops made on the device: the same effects, the same kind of batches as crops from processes."""
+"""Crops made on the device have the same effects and the same batches as crops from processes."""
 
 import cv2
 import numpy as np
@@ -126,7 +126,7 @@ def test_visible_thermal_and_people_are_cut_alike() -> None:
     same = (batch["degraded"] == batch["clean"]).flatten(1).all(1)  # undegraded
     assert 0.15 < same.float().mean() < 0.5
     red, thermal = batch["clean"][same, 0].float(), batch["thermal"][same, 0].float()
-    for a, b in zip(red, thermal, strict=True):  # jittered, but pixel on pixel
+    for a, b in zip(red, thermal, strict=True):  # jittered, but aligned pixel by pixel
         assert np.corrcoef(a.flatten(), b.flatten())[0, 1] > 0.7  # colours mix
     share = (batch["weight"] > 1).float().mean((1, 2, 3))
     assert ((share > 0) & (share < 1)).float().mean() > 0.4

@@ -1,4 +1,4 @@
-"""The preset for Jetson and RTX: its networks, of random weights, are built for RTX GPUs."""
+"""The preset for Jetson and RTX: engines for RTX GPUs are built from random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from magicfuse_training.preset import load_preset
 
 
 class _Silent:
-    """A `BuildMonitor` that nobody reads."""
+    """A `BuildMonitor` whose reports nobody reads."""
 
     cancelled = False
 

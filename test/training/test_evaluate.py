@@ -44,13 +44,13 @@ def run(*arguments: object) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny bundle whose classes are its own: road, person and sky."""
+    """Return a tiny bundle with classes of its own: road, person and sky."""
     return tiny_bundle.build(tmp_path_factory.mktemp("bundle") / "tiny", tiny_bundle.UNCERTAINTY)
 
 
 @pytest.fixture(scope="module")
 def evaluated(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return the folder of a report on two sets and of the inputs, which take part as a method."""
+    """Return the folder of a report on two sets, and that of the inputs, used as a method."""
     folder = tmp_path_factory.mktemp("evaluated")
     write_sets(folder)
     sets = ("--bundle", bundle, *names_of(folder, "camvid", "msrs"), "--every", "3")
@@ -103,7 +103,7 @@ def test_a_method_that_cannot_take_part_is_told(
         (f"MagImg={tmp_path}", "'MagImg' is the name of another row"),
         (f"theirs={tmp_path / 'no'}", "no' does not exist"),
         (f"theirs={tmp_path}", "holds no fused image of 'theirs'; expected '0.png', or 'dark/"),
-        # the inputs are of every third frame, and all are scored
+        # the inputs cover every third frame, and all are scored
         (f"theirs={evaluated[1]}", "3 of the 5 frames of camvid val, clean, are missing: 1, 2, 4"),
     ):
         code, output = run(*given, "--fused", option)

@@ -1,4 +1,4 @@
-"""Exported graphs: equal to eager, accepted and run by the vehicle's own runtime."""
+"""Exported graphs equal eager, and the vehicle's own runtime accepts and runs them."""
 
 import logging
 import warnings
@@ -51,7 +51,7 @@ def paper_bundle(small_paper: MagicFuse, tmp_path_factory: pytest.TempPathFactor
 def sample_eagerly(
     model: MagicFuse, image: npt.NDArray[np.uint8], count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return MagImg (H, W, 3), 0 to 255, and the scores; what is random is drawn as in a bundle."""
+    """Return MagImg (H, W, 3), 0 to 255, and the scores; random draws match those of a bundle."""
     preset = model.preset
     random = np.random.default_rng(preset.seed)
 
@@ -118,7 +118,7 @@ def test_no_graph_has_an_operator_that_tensorrt_refuses(
     bundle: Bundle, paper_bundle: Bundle
 ) -> None:
     refused = {
-        "Attention",  # of opset 23: parses, and does not build
+        "Attention",  # from opset 23: parses but does not build
         "Col2Im",
         "DeformConv",
         "NonZero",
@@ -149,7 +149,7 @@ def test_an_exported_attention_holds_the_scores_of_a_slice_of_the_pixels(
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info
     }
     scores = [shapes[n.output[0]] for n in model.graph.node if n.op_type == "Softmax"]
-    assert scores == [[1, 1, SLICE, 1280], [1, 1, 1280 - SLICE, 1280]] * 2  # a pair a layer
+    assert scores == [[1, 1, SLICE, 1280], [1, 1, 1280 - SLICE, 1280]] * 2  # one pair per layer
 
 
 def test_weights_are_stored_as_half_and_named_with_their_cost(bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""The worked example of docs/extending.md: classes, a layout and a degradation of one's own."""
+"""The worked example of docs/extending.md: custom classes, a layout and a degradation."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def block(language: str) -> str:
 def extended(
     least_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Path]:
-    """Run the page's script; return its preset, made small, and recordings in its layout."""
+    """Run the page's script; return its preset, scaled down, and recordings in its layout."""
     monkeypatch.setattr(degradations, "PHYSICAL_ORDER", [*degradations.PHYSICAL_ORDER])
     monkeypatch.setattr(degradations, "_DRAW", {**degradations._DRAW})
     monkeypatch.delitem(DATASETS, "drive", raising=False)

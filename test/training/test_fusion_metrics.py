@@ -63,10 +63,10 @@ def test_edges_that_are_kept_or_lost_or_turned() -> None:
     # Half of the strength: 0.9994 / (1 + exp(-15 (0.5 - 0.5))) is half of 0.9994.
     half = 0.9994 / 2 * 0.9879 / (1 + math.exp(-4.4))
     assert edge_preservation(edge, edge, step(20, 60)) == pytest.approx(half)
-    # Nothing of it: no strength, and an edge of no orientation counts as a horizontal one.
+    # None of it: no strength, and an edge without orientation counts as a horizontal one.
     lost = 0.9994 / (1 + math.exp(7.5)) * 0.9879 / (1 + math.exp(-4.4))
     assert edge_preservation(edge, edge, np.full_like(edge, 20)) == pytest.approx(lost)
-    # Of two sources, the one with the edge that is three times as strong counts three times.
+    # Of two sources, the one whose edge is three times as strong counts three times.
     strong, flat = step(20, 140), np.full_like(edge, 50)
     assert edge_preservation(strong, flat, strong) == pytest.approx(BEST_QABF)
     third = 0.9994 / (1 + math.exp(-15 * (1 / 3 - 0.5))) * 0.9879 / (1 + math.exp(-4.4))

@@ -1,4 +1,4 @@
-"""The half body: float16 layers, float32 norms and borders; the runtime takes it."""
+"""The half body: float16 layers, float32 norms and borders; the runtime accepts it."""
 
 from pathlib import Path
 

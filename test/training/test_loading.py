@@ -1,4 +1,4 @@
-"""Crops made by workers: no shared memory, errors in one line, Ctrl-C left to the trainer."""
+"""Crops made by workers: no shared memory, errors on one line, Ctrl-C only for the trainer."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from magicfuse_training.stages.trainer import Trainer
 
 
 class Faulty(Crops):
-    """Crops that end in their third part."""
+    """Crops that raise in their third part."""
 
     dies = False
 

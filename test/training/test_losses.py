@@ -1,4 +1,4 @@
-"""Losses: what is free, what costs, and what labels that know less than a class say."""
+"""Losses: what is free, what costs, and how labels that know less than a class count."""
 
 import math
 
@@ -125,15 +125,15 @@ def test_the_ideal_fused_image_costs_nothing_where_the_visible_is_stronger() -> 
 def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> None:
     config = WEIGHED.model_copy(update={"heat": heat(2.0)})
     visible = torch.tensor([0.6, 0.5, 0.3])[:, None, None].expand(1, 3, 16, 16).clone()
-    thermal = torch.full((1, 1, 16, 16), NANO.warm)  # no warmer than streets are
+    thermal = torch.full((1, 1, 16, 16), NANO.warm)  # no warmer than streets
     assert fusion_loss(visible, visible, thermal, DAY, config) == 0
     thermal[..., 4:8, 4:8] = NANO.warm + 0.1
     lit = visible.clone()
-    lit[..., 4:8, 4:8] += 0.2  # twice the 0.1 that they are warmer by
+    lit[..., 4:8, 4:8] += 0.2  # twice their excess of 0.1
     torch.testing.assert_close(fused_luma(visible, thermal, heat(2.0), DAY), luma(lit))
     assert float(fusion_loss(lit, visible, thermal, DAY, config)) == pytest.approx(0, abs=1e-6)
     assert fusion_loss(visible, visible, thermal, DAY, config) > 0.01
-    # As Eq. 15 is published, the same people may not be seen at all.
+    # With the published Eq. 15, the same people may be invisible.
     assert fusion_loss(lit, visible, thermal, DAY, WEIGHED) > 0.01
 
 
@@ -179,7 +179,7 @@ def test_the_coarse_loss_sees_exposure_and_no_texture() -> None:
 
 
 class Oracle(torch.nn.Module):
-    """Knows x0, and derives from what the sampler shows it what it has to predict."""
+    """Knows x0, and derives the prediction from what the sampler shows it."""
 
     def __init__(self, model: MagicFuse, x0: torch.Tensor) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ Exports = list[tuple[dict[str, torch.Tensor], Path, Provenance]]
 
 @pytest.fixture
 def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
-    """Return a list of what is exported; nothing is written, as that takes seconds."""
+    """Return a list that records the exports; nothing is written, because that takes seconds."""
     seen: Exports = []
 
     def record(model: MagicFuse, folder: Path, made: Provenance) -> None:
@@ -73,7 +73,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
 
 
 def follow(recipe: Path, *options: str) -> tuple[int, str]:
-    """Run the command on a recipe beside its data; return its exit code and what it printed."""
+    """Run the command on a recipe beside its data; return its exit code and its output."""
     folder = recipe.parent
     paths = ["--data", folder, "--run", folder / "run", "--out", folder / "made"]
     arguments = ["make", recipe, *paths, "--workers", "0", *options]
@@ -134,7 +134,7 @@ def test_scale_is_of_all_budgets_and_a_run_keeps_its_own(folder: Path, exports: 
 def test_int8_graphs_are_made_of_the_run_s_bundle(
     folder: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bundle folder is written last, by what makes them."""
+    """The bundle folder is written last, by the step that completes it."""
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(make, "quantize_command", lambda *given: asked.append(given))
     monkeypatch.setattr(make, "check_frames", lambda data: None)
@@ -182,7 +182,7 @@ def test_what_keeps_the_bundle_of_a_commit_away_is_named(
 
 
 def make_and_count(recipe: Path) -> None:
-    """Follow a recipe; note every export in a file instead of doing it."""
+    """Follow a recipe; record every export in a file instead of doing it."""
 
     def note(*_: object) -> None:
         with (recipe.parent / "exports").open("a") as file:
@@ -235,4 +235,4 @@ def test_a_damaged_recipe_is_named(folder: Path) -> None:
         assert code == 2 and output.startswith(f"error: recipe '{recipe}'"), output
     recipe.write_bytes(whole.encode("utf-16"))
     (folder / "pairs" / "vi").rename(folder / "pairs" / "visible")
-    assert "holds no folder 'vi' with pictures" in follow(recipe)[1]  # it could be read
+    assert "holds no folder 'vi' with pictures" in follow(recipe)[1]  # it is readable

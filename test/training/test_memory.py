@@ -1,4 +1,4 @@
-"""What a step of the published fusion network takes at full size; minutes on a CPU.
+"""Memory of a training step of the published fusion network at full size; minutes on a CPU.
 
 MAGICFUSE_SLOW_TESTS=1 pytest -s test/training/test_memory.py
 """
@@ -27,7 +27,7 @@ with open("/proc/self/status") as status:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_a_step_of_the_published_fusion_network_at_480x640_stays_below_1_gb() -> None:
-    """All scores of its 19,200 pixels alone would be 1.5 GB."""
+    """All scores of its 19,200 pixels alone would take 1.5 GB."""
     result = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     kilobytes = int(result.stdout)

@@ -1,4 +1,4 @@
-"""Metrics of masks, light, thermal estimates and confidence, on cases worked out by hand."""
+"""Metrics of masks, light, thermal estimates and confidence, on cases computed by hand."""
 
 from pathlib import Path
 
@@ -230,7 +230,7 @@ def test_nights_are_scored_against_coarse_masks_alone_and_statics_by_day_against
     assert label_image(data, Record("1", Path("visible"), label=Path("label")), night=True) is None
     idd = label_image(dataset("idd-repacked"), record, night=False)
     assert idd == (Path("label"), classes.IDD_LITE, "human")
-    measure = Segmentation(CLASSES)  # a car where nothing moves is an error all the same
+    measure = Segmentation(CLASSES)  # a car where nothing moves is still an error
     truth, predicted = row(CAR, STATIC, STATIC, PEDESTRIAN), row(CAR, CAR, SKY, PEDESTRIAN)
     measure.add(frame(truth, Labels("pseudo")), truth, fused(mask=predicted))
     assert measure.scores()["iou_percent"] == {"car": 50.0, "pedestrian": 100.0}
@@ -355,7 +355,7 @@ def test_thermal_scores_are_means_over_frames_at_the_usual_gain() -> None:
     visible = np.dstack([scene] * 3)
     for error in (5, 10):
         outputs = fused(thermal_estimate=real + error, thermal_uncertainty=flat(10))
-        pair = frame(visible=visible, thermal=real + 100, usual=real)  # its gain is another
+        pair = frame(visible=visible, thermal=real + 100, usual=real)  # it has another gain
         assert measure.applies(pair)
         measure.add(pair, visible, outputs)
     scores = measure.scores()["thermal"]
@@ -381,7 +381,7 @@ def test_people_in_boxes_are_weighed_alike_in_every_frame() -> None:
         thermal, estimate = np.zeros((2, *shape), np.uint8)
         thermal[20:40, 20:30], estimate[20:40, 20:30] = real, seen
         mask = np.full(shape, ROAD, np.uint8)
-        mask[20:40, 20 : 22 if measure is day else 20] = PEDESTRIAN  # a fifth of the box, nothing
+        mask[20:40, 20 : 22 if measure is day else 20] = PEDESTRIAN  # a fifth of the box; or none
         mask[:10, :10] = PEDESTRIAN  # 100 pixels elsewhere
         image = np.full((*shape, 3), 30, np.uint8)
         known = {"thermal": thermal, "usual": thermal, "people": [box], "anybody": [box, other]}
@@ -398,7 +398,7 @@ def test_people_in_boxes_are_weighed_alike_in_every_frame() -> None:
     assert both[found] == (50, 0, 100), "one of two frames, drawn anew, has both or none"
     assert both["frames"] == 2 and both["person_boxes"] == 2
     assert People(CLASSES).scores() == {}
-    night.add(frame(visible=image, **known), image, outputs)  # the same once more
+    night.add(frame(visible=image, **known), image, outputs)  # the same frame again
     twice = night.scores()["people"]
     assert twice["frames"] == 2 and twice["person_boxes"] == 2 and twice["pedestrian_pixels"] == 200
     assert twice["person_contrast_real"] == 400

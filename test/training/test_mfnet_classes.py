@@ -1,4 +1,4 @@
-"""A preset with MFNet's 9 classes, as `paper` is, is trained on labels in MFNet's own ids."""
+"""A preset with MFNet's 9 classes, like `paper`, trains on labels in MFNet's own ids."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_every_stage_of_the_published_form_trains_on_mfnet(
 
 
 def test_the_scores_learn_the_labels_ids(small_paper: MagicFuse, tmp_path: Path) -> None:
-    """Half of all pixels are cars: a label of other ids would teach another class."""
+    """Half of all pixels are cars: a label with other ids would teach another class."""
     dataset_files.mfnet(tmp_path)
     batch = to_device(crops_of(tmp_path, "mfnet")[range(2)], torch.device("cpu"))
     batch["label"][:] = 1

@@ -1,4 +1,4 @@
-"""Data sets on the command line, and the groups that stages draw from."""
+"""Data sets on the command line, and the groups from which stages draw."""
 
 from pathlib import Path
 

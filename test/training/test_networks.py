@@ -178,7 +178,7 @@ def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: 
         )
         return x0, z_seg, w
 
-    # Lift one thermal class until it wins in half of the pixels.
+    # Raise one thermal class until it wins in half of the pixels.
     _, z_seg, _ = fuse(1.0)
     behind = z_seg[:, small_model.other_ids].amax(1) - z_seg[:, 9]
     small_model.mkf.segproj[-1].bias[9] += behind.median()  # type: ignore[index, operator, union-attr]
@@ -189,7 +189,7 @@ def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: 
     _, _, capped = fuse(0.2)
     assert torch.allclose(capped, thermal * free.clamp(max=0.2) + (1 - thermal) * free, atol=1e-6)
 
-    # As published: the class that wins decides.
+    # As published: the winning class decides.
     fusion = small_model.preset.mkf.model_copy(update={"thermal_mask": "argmax"})
     small_model.preset = small_model.preset.model_copy(update={"mkf": fusion})
     thermal = small_model.thermal_mask(z_seg)
@@ -204,7 +204,7 @@ def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: 
 
 
 def test_more_context_blocks_start_as_the_identity(small_preset: Preset) -> None:
-    """So a bundle with fewer of them is a start for one with more."""
+    """A bundle with fewer of them can therefore start one with more."""
     deeper = small_preset.autoencoder.model_copy(update={"context_blocks": [2, 3]})
     shallow = small_preset.autoencoder.model_copy(update={"context_blocks": None})
     torch.manual_seed(0)
@@ -235,7 +235,7 @@ def test_projections_done_at_once_are_the_chain(small_model: MagicFuse) -> None:
         state = projection(torch.cat([h, state], dim=1))
     assert mkf.segproj_kernel == 1
     torch.testing.assert_close(mkf._next_state(features, z_seg), state, atol=1e-5, rtol=1e-5)
-    mkf.segproj_kernel = 3  # the published networks': one after the other
+    mkf.segproj_kernel = 3  # like the published networks: one after the other
     torch.testing.assert_close(mkf._next_state(features, z_seg), state)
 
 

@@ -1,6 +1,6 @@
-"""The published networks: parity with their recorded outputs, and the way into them by files.
+"""The published networks: parity with their recorded outputs, and conversion from their files.
 
-What needs the recorded arrays (../shared/official) is skipped where they are missing.
+Tests that need the recorded arrays (../shared/official) are skipped if they are missing.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def fixture_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @needs_fixtures
-@pytest.mark.slow  # the export; test_export.py has fewer layers of every kind
+@pytest.mark.slow  # this exports; test_export.py uses fewer layers of every kind
 @torch.no_grad()
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_one_step_through_a_runtime_is_one_step_in_torch(
@@ -130,7 +130,7 @@ def test_one_step_through_a_runtime_is_one_step_in_torch(
 def written(
     small_paper: MagicFuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> OfficialFiles:
-    """Return the files of a small model in the authors' form; it stands for the published one."""
+    """Return the files of a small model in the authors' form; it replaces the published one."""
     monkeypatch.setattr(official, "load_preset", lambda name: small_paper.preset)
     files = OfficialFiles(*(tmp_path / n for n in ("ae.pth", "ikr.pth", "c.safetensors", "m.pth")))
     for role, views in published_tensors(small_paper).items():
@@ -193,7 +193,7 @@ def change(path: Path, edit: Callable[[dict[str, object]], object]) -> None:
     ("role", "damage", "message"),
     [
         ("mkf", Path.unlink, r"m\.pth' is missing"),
-        ("ikr", cut, r"ikr\.pth' is cut off or no file of weights"),  # its table of contents is
+        ("ikr", cut, r"ikr\.pth' is cut off or no file of weights"),  # no table of contents
         ("ikr", cut_much, r"ikr\.pth' is cut off: tensor '[a-z_.0-9]+' is incomplete"),
         ("ckg", cut, r"c\.safetensors' is cut off: tensor '[a-z_.0-9]+' is incomplete"),
         ("ckg", lambda p: p.write_bytes(b"x"), r"c\.safetensors' is cut off or no file of weights"),
@@ -239,7 +239,7 @@ def test_a_file_is_read_whatever_it_is_called(
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 def test_the_first_tensor_that_is_cut_off_is_named(kind: str, tmp_path: Path) -> None:
-    """Wherever the file ends; a complete one has none."""
+    """Wherever the file is truncated; a complete one has no such tensor."""
     tensors = {"a": torch.randn(100), "b": torch.randn(300).half(), "c": torch.randn(4, 50)}
     whole, cut_off = tmp_path / f"whole.{kind}", tmp_path / f"cut.{kind}"
     save = torch.save if kind == "pth" else save_file
@@ -254,7 +254,7 @@ def test_the_first_tensor_that_is_cut_off_is_named(kind: str, tmp_path: Path) ->
 
 
 def record(model: MagicFuse, path: Path, **changes: np.ndarray) -> None:
-    """Write what a model itself gives as if it were the published networks' arrays."""
+    """Write a model's own outputs as if they were the published networks' arrays."""
     torch.manual_seed(4)
     arrays = {
         "image": torch.rand(1, 3, 64, 96),

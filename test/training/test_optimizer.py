@@ -1,4 +1,4 @@
-"""Rates over a run, and what a preset may say about them."""
+"""Learning rates over a run, and the settings that a preset may contain."""
 
 import re
 from pathlib import Path

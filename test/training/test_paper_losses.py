@@ -1,4 +1,4 @@
-"""`paper` as printed: its equations by hand, and Table 1."""
+"""`paper` as printed: its equations checked by hand, and Table 1."""
 
 import math
 import random
@@ -21,7 +21,7 @@ LATENT = (4, 5)
 
 
 class Zero(nn.Module):
-    """Predicts no noise at all, and keeps what it was asked for."""
+    """Predicts zero noise and records its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def test_eq_7_is_the_plain_mean_square_of_the_noise_at_uniform_t(
 
 
 def many(count: int) -> dict[str, Tensor]:
-    """Return a batch whose images nobody looks at."""
+    """Return a batch whose images are never read."""
     return batch(1) | {
         "degraded": torch.zeros(count, 3, 8, 8),
         "clean": torch.zeros(count, 3, 8, 8),
@@ -131,7 +131,7 @@ def test_eq_11_limits_w_where_a_thermal_class_is_best(
 
 
 class Constant(nn.Module):
-    """Stands for F."""
+    """Stand-in for F."""
 
     def __init__(self, w: Tensor, z_seg: Tensor) -> None:
         super().__init__()
@@ -142,13 +142,13 @@ class Constant(nn.Module):
 
 
 def test_eq_15_by_hand() -> None:
-    """Gray images with one edge: contrast, texture and colour, weighed 6, 40 / 4 and 5."""
+    """Gray images with one edge: contrast, texture and colour, weighted 6, 40 / 4 and 5."""
     visible = torch.full((1, 3, 6, 8), 0.2)
     visible[..., 4:] = 0.6  # Sobel's |gx| is 4 x 0.4 in two columns
     thermal = torch.full((1, 1, 6, 8), 0.5)
     fused = torch.full((1, 3, 6, 8), 0.5)
     fused[:, 0] += 0.1  # redder: luma 0.5299, Cb -0.0169, Cr 0.0500
-    luma_error = (abs(0.5299 - 0.5) + abs(0.5299 - 0.6)) / 2  # the larger is 0.5, then 0.6
+    luma_error = (abs(0.5299 - 0.5) + abs(0.5299 - 0.6)) / 2  # the maximum is 0.5, then 0.6
     texture_error = 2 / 8 * 4 * 0.4  # two columns of eight, before the division by 4
     colour_error = 0.0299 * 0.564 + (0.1 - 0.0299) * 0.713
     expected = 6 * luma_error + 10 * texture_error + 5 * colour_error
@@ -160,7 +160,7 @@ def test_eq_15_by_hand() -> None:
 def test_eq_15_is_against_what_the_streams_put_out(
     small_paper: MagicFuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Algorithm 1, lines 18 and 19: the clean and the thermal image are not looked at."""
+    """Algorithm 1, lines 18 and 19: the clean and the thermal image are not used."""
 
     def loss(**other: Tensor) -> float:
         torch.manual_seed(0)

@@ -30,7 +30,7 @@ def scene(root: Path) -> Scene:
 
 
 def turned(path: Path, pixels: np.ndarray) -> Path:
-    """Write pixels as a camera does that was held upright and turned by a quarter."""
+    """Write pixels like a camera that was held upright and turned by 90 degrees."""
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x112] = 6

@@ -1,4 +1,4 @@
-"""Presets: strict, and helpful about what is wrong."""
+"""Presets are strict, and their errors are helpful."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from magicfuse_training.preset import PRESETS, load_preset
 
 
 def write(folder: Path, change: dict[str, Any]) -> str:
-    """Write nano with some keys replaced; a dotted key leads inside."""
+    """Write nano with some keys replaced; a dotted key addresses a nested value."""
     values = yaml.safe_load((PRESETS / "nano.yaml").read_text())
     for key, value in change.items():
         *parents, last = key.split(".")

@@ -1,4 +1,4 @@
-"""A run killed at any moment, and a run by two processes, end as one that nothing happened to."""
+"""A run killed at any moment, and a run by two processes, end like an undisturbed run."""
 
 import os
 import random
@@ -79,8 +79,8 @@ def test_a_run_killed_at_random_moments_ends_bit_equal_to_one_that_was_not(
 def test_two_processes_end_where_one_does_at_equal_total_batch(
     small_preset: Preset, tmp_path: Path
 ) -> None:
-    # A real loss draws noise and divides by its part's valid pixels: one process that takes the
-    # batch in two parts does the same.
+    # A real loss draws noise and divides by its part's valid pixels. One process that takes the
+    # batch in two parts gives the same result.
     real = replace(
         STAGES["few_step"],
         optimizer=SGDConfig(kind="sgd", learning_rate=0.002),

@@ -49,7 +49,7 @@ def quantize(*arguments: object) -> tuple[int, str]:
 
 @pytest.fixture
 def given(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Folders of a bundle and of data, whose labels are in the bundle's three ids."""
+    """Folders of a bundle and of data, with labels in the bundle's three ids."""
     write_data(tmp_path / "data")
 
     def own_label(root: Path, split: str, stem: str, names: list[str]) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_a_bundle_gets_int8_graphs_beside_those_it_has(
     given: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle, data = given
-    # Random weights decide masks by nothing.
+    # Masks from random weights depend on tiny differences.
     monkeypatch.setattr("magicfuse_training.quantization.losses.AGREEMENT_PERCENT", 0.0)
     monkeypatch.setattr("magicfuse_training.quantization.losses.MIOU_LOSS", 100.0)
     (bundle / "MODEL_CARD.md").write_text("card")
@@ -91,8 +91,8 @@ def test_a_bundle_gets_int8_graphs_beside_those_it_has(
         assert bool(int8) == bool(graph.layers)
         zero_points = {n.input[2] for n in model.graph.node if n.op_type == "QuantizeLinear"}
         types = {t.data_type for t in model.graph.initializer if t.name in zero_points}
-        assert types <= {TensorProto.UINT8}  # OpenVINO computes wrongly with int8
-        for tensor in int8:  # no 16-bit sum of a CPU without VNNI overflows
+        assert types <= {TensorProto.UINT8}  # OpenVINO computes int8 wrongly
+        for tensor in int8:  # no 16-bit sum overflows on a CPU without VNNI
             if len(tensor.dims) == 4:
                 assert np.abs(numpy_helper.to_array(tensor)).max() <= 64
     image = cv2.imread(str(data / "camvid" / "val" / "vi" / "0.jpg"))
@@ -144,7 +144,7 @@ def two_layers(path: Path, spread: float = 1, difference: float = 1) -> NetworkS
     """Write two convolutions; the channels between them differ in size by a factor `spread`.
 
     The second layer evens that out, so that in int8 the small channels are lost. With a small
-    `difference` it takes near equals from each other, which int8 makes equal.
+    `difference`, it subtracts nearly equal values, which int8 makes equal.
     """
     rng = np.random.default_rng(0)
     sizes = np.geomspace(1, spread, 8).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Recipes: strict, helpful about what is wrong; those of the project fit its presets and sets."""
+"""Recipes are strict, with helpful errors; the project's recipes fit its presets and sets."""
 
 import re
 from pathlib import Path

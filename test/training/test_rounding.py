@@ -1,4 +1,4 @@
-"""Rounding of int8 weights: what a layer puts out changes less than with the nearest integers."""
+"""Rounding of int8 weights changes a layer's output less than the nearest integers do."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a run writes down, and what it refuses to go on with; the command that runs a stage."""
+"""A run's records, and the changes with which it refuses to resume; the stage command."""
 
 import json
 import re
@@ -98,7 +98,7 @@ def test_a_run_that_goes_on_keeps_its_precision(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The fastest is measured anew by every process; the same must not come out every time."""
+    """Every process measures the fastest anew; the result may differ."""
     monkeypatch.setattr(accelerator, "fastest_precision", lambda: before)
     assert run(small_preset, tmp_path, steps=1).mixed_precision == before
     monkeypatch.setattr(accelerator, "fastest_precision", lambda: after)
@@ -107,7 +107,7 @@ def test_a_run_that_goes_on_keeps_its_precision(
     message = f"was started with mixed_precision {before}, and now has {after}"
     with pytest.raises(TrainingError, match=message):
         run(small_preset, tmp_path, steps=3, mixed_precision=after)
-    (tmp_path / "last.pt").unlink()  # nothing to go on from: a new run
+    (tmp_path / "last.pt").unlink()  # no checkpoint to resume from: a new run
     assert run(small_preset, tmp_path, steps=1).mixed_precision == after
 
 
@@ -137,7 +137,7 @@ def test_log_lines_past_the_checkpoint_are_dropped(tmp_path: Path) -> None:
 
 
 def write_data(root: Path) -> None:
-    """Write two scenes of each set, in the layout of the published ones."""
+    """Write two scenes of each set, in the published layout."""
     rng = np.random.default_rng(0)
     layouts = {
         "camvid": ("train", "val", {"vi": ".jpg", "label": ".png"}),

@@ -1,4 +1,4 @@
-"""Lists of scenes as people save them."""
+"""Scene lists as people save them."""
 
 from pathlib import Path
 

@@ -82,7 +82,7 @@ def scene(seed: int, width: int = WIDTH) -> np.ndarray:
 
 
 def write_sets(root: Path) -> None:
-    """Write held-out frames of sets that know different things, and of one that knows nothing."""
+    """Write held-out frames of sets with different labels, and of one without any."""
     rng = np.random.default_rng(0)
     people = np.tile(np.array([0, 1, 3, 9, 10], np.uint8).repeat(WIDTH // 5), (HEIGHT, 1))
     for i in range(5):
@@ -126,7 +126,7 @@ def run(*arguments: object) -> tuple[int, str]:
 def scored(
     exported: tuple[MagicFuse, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str, dict]:
-    """Return a recorded bundle's folder, what was printed and the JSON of all the sets."""
+    """Return a recorded bundle's folder, the printed text and the JSON of all the sets."""
     folder = tmp_path_factory.mktemp("scored")
     bundle = Path(shutil.copytree(exported[1], folder / "bundle"))
     (bundle / "MODEL_CARD.md").write_text(f"before\n\n{START}\nold\n{END}\n\nafter\n")

@@ -1,4 +1,4 @@
-"""Channels that differ in strength are evened out before int8; what a layer puts out stays."""
+"""Channels of different strength are evened out before int8; the layer's output is unchanged."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ STRENGTHS = np.array([1, 0.5, 0.1, 0.02], np.float32)[:, None, None]
 
 
 def uneven(count: int, seed: int) -> list[dict[str, F32]]:
-    """Return inputs whose last channels are weak, for a layer that they matter to."""
+    """Return inputs whose last channels are weak, for a layer that depends on them."""
     return [{"in": call["in"] * STRENGTHS} for call in images(count, seed)]
 
 

@@ -1,4 +1,4 @@
-"""The losses of the thermal estimate: its level, how people stand out, and how sure it is."""
+"""The losses of the thermal estimate: its level, the contrast of people, and its uncertainty."""
 
 import math
 from functools import partial
@@ -37,10 +37,10 @@ def street(people: float, rest: float = 0.12) -> torch.Tensor:
 
 def test_contrast_is_that_of_people_against_their_surroundings() -> None:
     image = street(people=0.5, rest=0.2)
-    image[:, :, :4] = 0.9  # far from them
+    image[:, :, :4] = 0.9  # far away from them
     assert float(contrast(image, PEOPLE, STREET)) == pytest.approx(0.3, abs=1e-6)
     assert float(contrast(image, torch.zeros_like(PEOPLE), STREET)) == 0
-    assert float(contrast(image, torch.ones_like(PEOPLE), STREET)) == 0  # nothing is around them
+    assert float(contrast(image, torch.ones_like(PEOPLE), STREET)) == 0  # they have no surroundings
 
 
 def test_the_contrast_loss_is_over_where_people_stand_out() -> None:
@@ -86,7 +86,7 @@ def test_people_at_night_count_less() -> None:
 @pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])
 @pytest.mark.parametrize("real", [0.02, 0.6])
 def test_every_pair_counts_also_off_people(day: torch.Tensor, real: float) -> None:
-    """A pair without boxes, of any camera, teaches its own temperatures."""
+    """A pair without boxes, from any camera, teaches its own temperatures."""
     street, nobody = torch.full((1, 1, 64, 64), real), torch.ones(1, 1, 64, 64)
     levels = torch.arange(0, 0.7, 0.005)
     losses = [
@@ -161,9 +161,9 @@ def test_an_estimate_that_nothing_checks_lights_up_people_alone() -> None:
         return float(unseen_loss(street(people, rest=STREET), PEOPLE, WEIGHTS))
 
     band = street(people=0.3, rest=STREET)
-    band[:, :, 20:44] = 0.3  # all that stands where people are: the contrast with the rest is met
+    band[:, :, 20:44] = 0.3  # everything at the height of people: the contrast with the rest is met
     assert unseen_loss(band, PEOPLE, WEIGHTS) > loss(0.3) + 0.1
     assert loss(0.3) == pytest.approx(0, abs=1e-6)
-    assert loss(0.9) > 0.1  # hotter than people are
-    structured = street(people=0.3, rest=0.15)  # within what streets are: walls, engines
+    assert loss(0.9) > 0.1  # hotter than people
+    structured = street(people=0.3, rest=0.15)  # within the range of streets: walls, engines
     assert float(unseen_loss(structured, PEOPLE, WEIGHTS)) == pytest.approx(0, abs=1e-6)

@@ -39,7 +39,7 @@ def invoke(*arguments: str) -> str:
 
 
 def make_and_save_often(recipe: Path) -> None:
-    """Work of the process that is killed."""
+    """The work of the killed process."""
     torch.set_num_threads(1)
     trainer.SAVE_EVERY_S = 0.0
     folder = recipe.parent
@@ -48,9 +48,9 @@ def make_and_save_often(recipe: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with pairs, a preset and a recipe, the run that `make` made, its bundle.
+    """Return a folder with pairs, a preset and a recipe, the run of `make`, and its bundle.
 
-    `make` was killed in the second stage, and run again; `at_the_kill` is the run as it was then.
+    `make` was killed in the second stage and run again; `at_the_kill` is the run at that moment.
     """
     folder = tmp_path_factory.mktemp("made")
     write_pairs(folder)
@@ -65,8 +65,8 @@ def trained(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> P
     process.kill()
     process.join()
     shutil.copytree(folder / "run", folder / "at_the_kill")
-    # A process of its own, as users have it: its loader forks, and forks and the threads of the
-    # inference libraries that other tests have loaded here do not go together.
+    # A separate process, as in real use: its loader forks, and a fork does not work with the
+    # threads of the inference libraries that other tests have loaded here.
     options = ("--data", folder, "--out", folder / "mine", "--run", folder / "run")
     command = map(str, ("make", recipe, *options))
     subprocess.run([sys.executable, "-m", "magicfuse_training.cli", *command], check=True)
@@ -112,7 +112,7 @@ def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
 def test_ablate_leaves_a_table_and_a_plot(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trained on one machine and scored on another, from the phase 1 of a bundle."""
+    """Trained on one machine and scored on another, starting from phase 1 of a bundle."""
     some = {k: ABLATIONS[k] for k in ("full", "without-segmentation")}
     monkeypatch.setattr(ablate, "ABLATIONS", some)
     monkeypatch.setattr(ablate, "ablations_of", lambda _: some)

@@ -1,4 +1,4 @@
-"""The training loop: it learns, keeps to its budget, and survives bad batches."""
+"""The training loop learns, keeps to its budget, and survives bad batches."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def test_every_stage_trains_its_own_networks_and_no_other(
 
 
 def test_few_step_trains_the_function_that_inference_runs(model: MagicFuse, tmp_path: Path) -> None:
-    """Its batches are of several kinds; statistics of one kind are not those of inference."""
+    """Batches of several kinds: statistics of one kind are not those of inference."""
     trainer = Trainer(STAGES["few_step"], model, tmp_path, minutes=1)
     names = [k for k in model.state_dict() if "running" in k]
     before = copy_of(model)
@@ -103,7 +103,7 @@ def test_a_finished_run_is_left_as_it_is(model: MagicFuse, tmp_path: Path) -> No
 
 
 def bad_loss(good_steps: int) -> Stage:
-    """A stage whose images are not finite after some steps: statistics and gradient go bad."""
+    """A stage whose images become non-finite after some steps: statistics and gradient go bad."""
     calls = 0
 
     def loss(model: MagicFuse, batch: Batch) -> dict[str, torch.Tensor]:

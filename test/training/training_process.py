@@ -22,8 +22,8 @@ from magicfuse_training.stages.optimizer import CosineSchedule, SGDConfig
 from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
 
-# Forks from a process that has imported everything but computed nothing: starts in no time, and no
-# thread pool is lost in the fork.
+# Fork from a process that has imported everything but computed nothing: it starts in no time, and
+# the fork loses no thread pool.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["magicfuse_training.stages.trainer", "magicfuse_training.stages.stages", "torch._dynamo"]
@@ -31,15 +31,15 @@ _context.set_forkserver_preload(
 
 
 def per_image_loss(model: MagicFuse, batch: Batch) -> dict[str, torch.Tensor]:
-    """A mean over images, without draws: the mean of two halves is that of the whole."""
+    """A mean over images, without draws: the mean of two halves equals that of the whole."""
     _, detail_4, detail_2 = model.encoder(batch["degraded"])
     latent = model.encoder.encode(batch["clean"])
     image = model.decoder(latent, detail_4, detail_2)
     return {"l1": weighted_l1(image, batch["clean"], torch.ones(len(image), 1, 1, 1))}
 
 
-# Frozen statistics: each part of a batch would normalise by its own. SGD: AdamW divides by the
-# size of a gradient, which makes much of the last bit of one that is nearly zero.
+# Frozen statistics: each part of a batch would normalise by its own. SGD: AdamW divides by the size
+# of a gradient, which amplifies the last bit of one that is nearly zero.
 PER_IMAGE = Stage(
     "per_image",
     ("encoder", "decoder"),

@@ -1,6 +1,6 @@
-"""`magicfuse-train`: recipes and stages, what a model costs, export and scores, authors' weights.
+"""`magicfuse-train`: trains, exports and scores bundles, and converts the authors' weights.
 
-magicfuse-train make RECIPE --data DATA --out BUNDLE   all of the following but the scores
+magicfuse-train make RECIPE --data DATA --out BUNDLE   all of the steps below except the scores
 magicfuse-train stage autoencoder --data DATA --minutes 8   then ikr, ckg, mkf, one_step, few_step
 magicfuse-train export --run runs/nano --out engines/nano
 magicfuse-train quantize --bundle engines/nano --data DATA

@@ -1,4 +1,4 @@
-"""The errors of the training package that a user can act on; the command line prints one line."""
+"""Errors of the training package that a user can fix; the command line prints one line."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from magicfuse_ros.errors import MagicFuseError
 
 
 class PresetError(MagicFuseError):
-    """A preset that cannot be used: not found, not YAML, a key unknown, a value out of range."""
+    """An unusable preset: not found, not YAML, an unknown key, a value out of range."""
 
 
 class RecipeError(MagicFuseError):
-    """A recipe that cannot be followed: not YAML, a key or a stage unknown, keys that clash."""
+    """An unusable recipe: not YAML, an unknown key or stage, keys that conflict."""
 
 
 class TrainingError(MagicFuseError):
-    """A run that cannot start, go on, or end well."""
+    """A run that cannot start, resume or finish."""
 
 
 class ExportError(MagicFuseError):
-    """A graph that does not do what its network does."""
+    """A graph that does not match its network."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'NEAREST'?", or "; expected one of ..." where nothing is near."""
+    """Return "; did you mean 'NEAREST'?", or "; expected one of ..." if nothing is near."""
     known = list(known)
     if near := difflib.get_close_matches(name, known, n=1):
         return f"; did you mean '{near[0]}'?"

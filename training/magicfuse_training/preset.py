@@ -1,4 +1,4 @@
-"""A preset: everything that makes one model, read from one YAML file. Unknown keys are errors."""
+"""A preset: the complete definition of one model, in one YAML file. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class Preset(BaseModel):
                 "which divides by sqrt(alpha-bar)"
             )
         for kind in self.degradations:
-            kinds_of(kind)  # one that is not known is an error
+            kinds_of(kind)  # raises for an unknown kind
         return self
 
     def timesteps(self, count: int) -> list[int]:
-        """Return the time steps of the grid of K = `count`.
+        """Return the time steps of the grid for K = `count`.
 
         Raises:
             ValueError: if `count` is not in 1 .. T.
@@ -88,7 +88,7 @@ def load_preset(name: str) -> Preset:
     """Read a preset by name, or from a YAML file.
 
     Raises:
-        PresetError: naming the file, the key and its place, and the nearest known key.
+        PresetError: names the file, the key and its place, and the nearest known key.
     """
     beside = name.endswith((".yaml", ".yml"))
     path = Path(os.path.expanduser(name)) if beside else PRESETS / f"{name}.yaml"

@@ -1,15 +1,15 @@
-"""A recipe: all of how a bundle is made, read from one YAML file. Unknown keys are errors.
+"""A recipe: how a bundle is made, in one YAML file. Unknown keys are errors.
 
 preset: nano              # a name, or a YAML file beside the recipe
-start: null               # random weights; or a bundle of the recipe's repository, as it was once:
+start: null               # random weights; or a bundle of the recipe's repository at a commit:
                           # {commit: 40 digits, bundle: engines/nano}
-data: ["msrs:pairs"]      # KIND:FOLDER, the folder as seen from the command's --data
-stages:                   # one after the other, each from the one before
+data: ["msrs:pairs"]      # KIND:FOLDER, the folder relative to the command's --data
+stages:                   # run in order, each from the previous one
   - {stage: mkf, minutes: 9}
   - {stage: few_step, steps: 2000, batch: 12, seed: 1, name: second}
-average: {stages: [mkf, second], weights: [1, 3]}   # what is exported; the last stage, if omitted
-                          # `start` may be one of them; networks: [mkf] averages those alone
-int8: {minimum_db: 33}    # int8 graphs, too; --data then holds repacked camvid/ and msrs/
+average: {stages: [mkf, second], weights: [1, 3]}   # is exported; the last stage, if omitted
+                          # `start` may be one of them; networks: [mkf] averages only those
+int8: {minimum_db: 33}    # also int8 graphs; --data then holds repacked camvid/ and msrs/
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Strict(BaseModel):
 
 
 class Start(_Strict):
-    """A bundle as it was at a commit of the repository that the recipe lies in."""
+    """A bundle at a commit of the recipe's own repository."""
 
     commit: str = Field(pattern=r"^[0-9a-f]{40}$", description="full: short ones become ambiguous")
     bundle: str = Field(description="its folder, from the root of the repository")
@@ -54,11 +54,11 @@ class StageRun(_Strict):
 
     @property
     def folder(self) -> str:
-        """Name of the folder in the run."""
+        """Name of the stage's folder in the run."""
         return self.name or self.stage
 
     def scaled(self, factor: float) -> StageRun:
-        """Return the stage with its budget times a factor."""
+        """Return the stage with its budget multiplied by a factor."""
         minutes = None if self.minutes is None else self.minutes * factor
         steps = None if self.steps is None else round(self.steps * factor)
         return self.model_copy(update={"minutes": minutes, "steps": steps})
@@ -130,7 +130,7 @@ class Recipe(_Strict):
         return self
 
     def scaled(self, factor: float) -> Recipe:
-        """Return the recipe with all budgets times a factor."""
+        """Return the recipe with all budgets multiplied by a factor."""
         return self.model_copy(update={"stages": [run.scaled(factor) for run in self.stages]})
 
 
@@ -138,6 +138,6 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
 
     Raises:
-        RecipeError: naming the file, the key and its place, and the nearest known key.
+        RecipeError: names the file, the key and its place, and the nearest known key.
     """
     return load_strict(path, Recipe, f"recipe '{path}'", RecipeError)

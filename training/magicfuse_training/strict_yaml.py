@@ -1,4 +1,4 @@
-"""Reads a YAML file into a pydantic model; what is wrong is named, with the nearest known key."""
+"""Reads a YAML file into a pydantic model; errors name the problem and the nearest known key."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def load_strict(
     """Read a YAML file into a model that forbids unknown keys.
 
     Args:
-        path: of the file.
-        model: what it holds.
-        what: the file as messages name it, as in "preset 'nano'".
-        error: to raise.
+        path: the file.
+        model: the model of its content.
+        what: the file's name in messages, as in "preset 'nano'".
+        error: type of the error to raise.
 
     Raises:
-        MagicFuseError: of the type `error`, naming the key, its place, and the nearest known key.
+        MagicFuseError: of the type `error`; names the key, its place, and the nearest known key.
     """
     try:
-        values = yaml.safe_load(path.read_bytes())  # UTF-8, or UTF-16 with its mark
+        values = yaml.safe_load(path.read_bytes())  # UTF-8, or UTF-16 with a byte order mark
     except OSError as problem:
         raise error(f"{what} cannot be read: {problem.strerror}") from problem
     except (UnicodeDecodeError, yaml.YAMLError) as problem:
@@ -44,14 +44,14 @@ def load_strict(
 
 
 def _describe(error: ErrorDetails, values: Any, model: type[BaseModel]) -> str:
-    """Say in one clause which key is wrong, and how."""
+    """Describe in one clause which key is wrong, and how."""
     *parents, key = error["loc"] or ("the file",)
     place = []
     for part in parents:
         try:
             values = values[part]
         except (KeyError, IndexError, TypeError):
-            continue  # the tag of a union, which is no key
+            continue  # the tag of a union, not a key
         place.append(part)
     name = ".".join(map(str, [*place, key]))
     if error["type"] == "extra_forbidden":
@@ -59,15 +59,15 @@ def _describe(error: ErrorDetails, values: Any, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"{name} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    if isinstance(error["input"], dict):  # keys that do not hold together; the message names them
+    if isinstance(error["input"], dict):  # keys that conflict; the message names them
         return f"{name}: {message}" if error["loc"] else message
     return f"{name} is {error['input']!r}: {message}"
 
 
 def _keys(place: Sequence[int | str], model: type[BaseModel]) -> list[str]:
-    """Return the keys that a model knows at a place such as ("ikr",) or ("classes", 3)."""
+    """Return a model's known keys at a place such as ("ikr",) or ("classes", 3)."""
     models = [model]
-    for part in place:  # an index, a key of a dict or the tag of a union leads to no new model
+    for part in place:  # an index, a dict key or the tag of a union leads to no new model
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
         models = [m for f in fields for m in _models_in(f.annotation)] or models
     return list(dict.fromkeys(name for m in models for name in m.model_fields))

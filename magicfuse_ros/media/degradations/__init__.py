@@ -6,7 +6,7 @@ Strengths run from 0 (mild) to 1 (severe). All randomness comes from the caller'
     degrade(image, "dark+rain", 0.5, rng)               parameters drawn for a strength
     apply([Rain(rate_mm_h=20), Darkness(stops=4, gain=2)], image, rng)       or given by hand
 
-Effects act in the order in which light meets them, whatever the order they are named in:
+Effects act in the order in which light meets them, whatever the order of their names:
 air (haze, fog), rain, lens (motion, defocus), sensor (dark), codec (jpeg).
 """
 
@@ -76,7 +76,7 @@ def _draw_blur(strength: float, rng: np.random.Generator) -> Effect:
     return kind.draw(strength, rng)
 
 
-# In the physical order as well, so that parameters do not depend on the order of the names.
+# Also in the physical order, so that parameters do not depend on the order of the names.
 _DRAW: dict[str, Callable[[float, np.random.Generator], Effect]] = {
     "haze": Haze.draw,
     "fog": Fog.draw,
@@ -98,12 +98,12 @@ def add_degradation(name: str, effect: type[Effect], after: type[Effect]) -> Non
     """Add a kind of your own, for this process: docs/extending.md has an example.
 
     Args:
-        name: of the kind, to be named alone or in a combination.
-        effect: what it does.
-        after: the effect that light meets before it.
+        name: name of the kind, to use alone or in a combination.
+        effect: its effect.
+        after: the effect that light meets just before it.
 
     Raises:
-        ValueError: for a name that is taken or holds a "+", or an `after` that is not known.
+        ValueError: for a name that is taken or contains a "+", or an unknown `after`.
     """
     if name in known_kinds() or "+" in name or not name:
         raise ValueError(f"name is {name!r}; expected one without '+' that is not taken")
@@ -117,7 +117,7 @@ def add_degradation(name: str, effect: type[Effect], after: type[Effect]) -> Non
 
 
 def kinds_of(degradation: str) -> list[str]:
-    """Split a combination like "dark+rain" into its kinds, in the physical order; clean is [].
+    """Split a combination such as "dark+rain" into its kinds, in the physical order; clean is [].
 
     Raises:
         ValueError: for an unknown kind, a kind named twice, or "clean" together with another.
@@ -138,7 +138,7 @@ def draw(degradation: str, strength: float, rng: np.random.Generator) -> list[Ef
     """Draw the parameters of a kind or a combination, all at one strength.
 
     Raises:
-        ValueError: as `kinds_of`, and for a strength outside [0, 1].
+        ValueError: as for `kinds_of`, and for a strength outside [0, 1].
     """
     check_strength(strength)
     return [_DRAW[kind](strength, rng) for kind in kinds_of(degradation)]
@@ -173,8 +173,8 @@ def degrade(
         strength: 0 (mild) to 1 (severe), of all kinds.
         rng: draws the parameters.
         rows: first and last row that a crop shows, as fractions of the camera's full height.
-        sensor: draws what differs from frame to frame; by default `rng`. A video keeps its light
-            and weather where every frame gets a new `rng` of one seed, and one `sensor` serves all.
+        sensor: draws what differs from frame to frame; by default `rng`. To keep the light and
+            weather of a video, give every frame a new `rng` of the same seed, but share `sensor`.
 
     Raises:
         ValueError: for an unknown kind, or a strength outside [0, 1].
@@ -188,7 +188,7 @@ def darken(
     rng: np.random.Generator,
     sensor: np.random.Generator | None = None,
 ) -> Image:
-    """Take the image at night; see Darkness and `degrade`."""
+    """Make it a night image; see Darkness and `degrade`."""
     return degrade(image, "dark", strength, rng, sensor=sensor)
 
 
@@ -198,10 +198,10 @@ def haze(image: Image, strength: float, rng: np.random.Generator, rows: Rows = W
 
 
 def blur(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Blur by motion along a random direction, or by defocus (half of the cases each)."""
+    """Blur by motion in a random direction or by defocus, each in half of the cases."""
     return degrade(image, "blur", strength, rng)
 
 
 def compress(image: Image, strength: float) -> Image:
     """Encode as JPEG, quality 70 down to 15, and decode."""
-    return degrade(image, "jpeg", strength, np.random.default_rng())  # nothing of it is drawn
+    return degrade(image, "jpeg", strength, np.random.default_rng())  # it draws nothing

@@ -22,8 +22,8 @@ from magicfuse_ros.media.degradations.effect import (
 class MotionBlur(Effect):
     """The camera moves along a straight line during the exposure.
 
-    Blur acts on sRGB codes and not on linear light: what is brighter than white, and would make the
-    difference, is clipped in the clean image already.
+    Blur acts on sRGB codes, not on linear light: the two would differ most for light brighter than
+    white, which the clean image has already clipped.
     """
 
     reach_px: int = Field(ge=1, description="of the line, to either side; in pixels of the image")
@@ -47,7 +47,7 @@ class MotionBlur(Effect):
 
 
 class DefocusBlur(Effect):
-    """The lens is out of focus; its blur disc is taken as a Gaussian, on sRGB codes."""
+    """The lens is out of focus; a Gaussian on sRGB codes models its blur disc."""
 
     sigma_px: float = Field(gt=0, description="standard deviation in pixels of the image")
 
@@ -66,7 +66,7 @@ class DefocusBlur(Effect):
 
 
 class Darkness(Effect):
-    """The image at night: less light, lamps instead of the sun, photon and read noise, gain."""
+    """Night: less light, lamps instead of the sun, photon and read noise, gain."""
 
     stops: float = Field(ge=0, description="of light that are missing; each halves it")
     gain: float = Field(default=1.0, gt=0, description="by which the camera multiplies the signal")
@@ -86,7 +86,7 @@ class Darkness(Effect):
         cells = (int(rng.integers(3, 8)), int(rng.integers(4, 10)))
         light = rng.standard_normal(cells, np.float32) * np.float32(rng.uniform(0.2, 1.5))
         return cls(
-            stops=2.0 + 4.0 * strength,  # the gain brings up to 2 of them back
+            stops=2.0 + 4.0 * strength,  # the gain restores up to 2 of them
             gain=gain,
             full_well=full_well,
             read_noise=read_noise,

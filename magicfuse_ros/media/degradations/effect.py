@@ -1,4 +1,4 @@
-"""What every degradation has in common: strengths, parameters, linear light."""
+"""Shared parts of all degradations: strengths, parameters, linear light."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CODE = np.arange(256) / 255.0
 _TO_LINEAR = np.where(_CODE <= 0.04045, _CODE / 12.92, ((_CODE + 0.055) / 1.055) ** 2.4).astype(
     np.float32
 )
-_LEVELS = 8191  # fine enough that the darkest sRGB codes are still told apart
+_LEVELS = 8191  # fine enough to keep the darkest sRGB codes apart
 _VALUE = np.arange(_LEVELS + 1) / _LEVELS
 _TO_SRGB = np.round(
     255 * np.where(_VALUE <= 0.0031308, _VALUE * 12.92, 1.055 * _VALUE ** (1 / 2.4) - 0.055)
@@ -42,7 +42,7 @@ def to_srgb(linear: Linear) -> Image:
 
 
 class Effect(BaseModel, ABC):
-    """Parameters of one effect, all physical; a value out of range is a pydantic.ValidationError.
+    """Physical parameters of one effect; a value out of range raises pydantic.ValidationError.
 
     `draw` chooses them for a strength, `apply` uses them. Frames of a video share one record.
     """

@@ -1,10 +1,10 @@
 """What the weather does to light on its way to the camera: haze, fog, rain.
 
-Distances are a prior for road scenes. Haze has the simplest one: flat ground, and all above the
-horizon as far as the horizon. Fog and rain, whose distances are in metres, take a street: a camera
-1.5 m above the road, houses or trees 10 m to either side, 18 m above it, an end after 30 m.
-Lengths in images rest on a lens whose focal length is the image's height (a vertical view of 53
-degrees); a crop is taken to lie in the middle of the image's width.
+Distances come from a prior for road scenes. Haze has the simplest one: flat ground, with everything
+above the horizon as far away as the horizon. Fog and rain need distances in metres and assume a
+street: a camera 1.5 m above the road, houses or trees 10 m to either side, 18 m above it, and an
+end after 30 m. Lengths in the image assume a lens whose focal length equals the image's height (a
+vertical view of 53 degrees); a crop is assumed to lie in the middle of the image's width.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from magicfuse_ros.media.degradations.effect import (
 )
 
 _ROAD_M, _SIDE_M, _TOP_M, _END_M = 1.5, 10.0, 18.0, 30.0
-_CONTRAST_AT_VISIBILITY = 0.05  # that is how meteorologists define the visibility
-_SMALLEST_MM = 1.0  # smaller drops are too faint to be told from the veil
+_CONTRAST_AT_VISIBILITY = 0.05  # meteorologists define the visibility this way
+_SMALLEST_MM = 1.0  # smaller drops are too faint to stand out from the veil
 _APERTURE_M = 0.003
 _BANDS = ((0.5, 1.2), (1.2, 2.4), (2.4, 4.0))  # distances of drops, metres
 
 
 def _air(image: Image, transmission: Linear, airlight: Color) -> Linear:
-    """Koschmieder's law, I = J t + A (1 - t), in linear light."""
+    """Apply Koschmieder's law, I = J t + A (1 - t), in linear light."""
     light = np.array(airlight).astype(np.float32)
     return np.asarray(to_linear(image) * transmission + light * (1.0 - transmission), np.float32)
 
 
 def _transmission(shape: tuple[int, ...], rows: Rows, horizon: float, visibility: float) -> Linear:
-    """Return which part of the light gets through from every pixel, (H, W, 1)."""
+    """Return the fraction of the light that gets through from every pixel, (H, W, 1)."""
     height, width = shape[:2]
     full_height = height / (rows[1] - rows[0])
     row = np.linspace(rows[0], rows[1], height, dtype=np.float32)[:, None] - np.float32(horizon)
     side = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / np.float32(full_height)
-    # One over the distance, of each surface; their root sum of squares is the nearest of them, with
-    # rounded edges.
+    # The inverse distance of each surface. Their root sum of squares follows the nearest surface,
+    # with rounded edges.
     nearness = np.hypot(
         np.where(row > 0, row / _ROAD_M, -row / _TOP_M), np.hypot(side / _SIDE_M, 1 / _END_M)
     )
@@ -54,7 +54,7 @@ def _transmission(shape: tuple[int, ...], rows: Rows, horizon: float, visibility
 
 
 class Haze(Effect):
-    """Dry haze in drifts; bright, and thickest at the horizon."""
+    """Dry, bright haze in drifts, thickest at the horizon."""
 
     density: float = Field(ge=0, description="optical thickness at the horizon: 1 leaves 37 %")
     airlight: Color = Field(default=(0.7, 0.7, 0.7), description="linear light of the haze itself")
@@ -87,7 +87,7 @@ class Haze(Effect):
 
 
 class Fog(Effect):
-    """Fog: the same everywhere, white, and dense enough to swallow what is near."""
+    """Uniform white fog, dense enough to hide near objects."""
 
     visibility_m: float = Field(gt=0, description="where 5 % of the contrast are left")
     airlight: Color = Field(default=(0.75, 0.75, 0.75), description="linear light of the fog")
@@ -109,11 +109,11 @@ class Fog(Effect):
 
 
 class Rain(Effect):
-    """Falling drops as streaks, and the veil of those too far away to be seen one by one.
+    """Falling drops as streaks, and a veil of drops that are too far away to see one by one.
 
     Drops have the sizes of Marshall and Palmer (10.1175/1520-0469(1948)005<0165:TDORWS>2.0.CO;2)
     and fall at the speed that Atlas et al. (10.1029/RG011i001p00001) fitted. A drop shows the sky
-    of almost all directions, so it is brighter than what it hides; it crosses a pixel in a small
+    from almost all directions, so it is brighter than what it hides. It crosses a pixel in a small
     part of the exposure, so it hides little of it (Garg and Nayar, 10.1007/s11263-006-0028-6).
     """
 
@@ -152,7 +152,7 @@ class Rain(Effect):
     def cover(
         self, height: int, width: int, noise: np.random.Generator, rows: Rows = WHOLE
     ) -> Linear:
-        """Return which part of the exposure a drop hides each pixel, float32 (H, W) in [0, 1]."""
+        """Return the part of the exposure that drops hide each pixel, float32 (H, W), 0 to 1."""
         full_height = height / (rows[1] - rows[0])
         focal = max(full_height, 0.75 * width)
         middle = np.array([width / 2, (self.horizon - rows[0]) * full_height])
@@ -162,7 +162,7 @@ class Rain(Effect):
         for near, far in _BANDS:
             longest = focal * 10.0 * self.exposure_s / near  # pixels
             samples = int(np.clip(longest, 4, 200))
-            # Drops start up to a tenth of the image outside of it: streaks run in over the edge.
+            # Drops start up to a tenth of the image outside it, so that streaks cross the edge.
             volume = 1.44 * width * height / focal**2 * (far**3 - near**3) / 3
             count = int(noise.poisson(per_m3 * volume))
             z = np.cbrt(noise.uniform(near**3, far**3, count))
@@ -171,7 +171,7 @@ class Rain(Effect):
             fall = 9.65 - 10.3 * np.exp(-0.6 * diameter)
             time = self.exposure_s * np.linspace(-0.5, 0.5, samples)
             depth = np.maximum(z[:, None] - self.speed_m_s * time, 0.1)
-            start = (pixel - middle) / focal * z[:, None]  # metres, at half of the exposure
+            start = (pixel - middle) / focal * z[:, None]  # metres, halfway through the exposure
             x = (start[:, :1] + self.wind_m_s * time) / depth * focal + middle[0]
             y = (start[:, 1:] + fall[:, None] * time) / depth * focal + middle[1]
             area = np.pi / 4 * (focal * diameter * 1e-3 / z) ** 2 / samples
@@ -179,7 +179,7 @@ class Rain(Effect):
             inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
             index = (line * width + column)[inside]
             hits = np.bincount(index, np.broadcast_to(area[:, None], x.shape)[inside], total.size)
-            # The lens is focused far away: a near drop is as wide as the aperture appears there.
+            # The lens is focused far away: a near drop looks as wide as the aperture at its place.
             sigma = max(0.35 * focal * _APERTURE_M / np.sqrt(near * far), 0.6)
             hits = hits.reshape(height, width).astype(np.float32)
             total += cv2.GaussianBlur(hits, (0, 0), sigma)

@@ -1,1 +1,1 @@
-"""A bundle made fit for one camera, from frames of it that nobody has labelled."""
+"""Adapts a bundle to one camera with unlabelled frames from that camera."""

@@ -1,7 +1,8 @@
-"""Is the adapted bundle better on frames that it was not trained on, and fit to be used?
+"""Checks that an adapted bundle is better on held-out frames and safe to use.
 
-Nobody has labelled them. So the old bundle's mask of the clean frame is the measure, where it is
-sure of it, and what is asked is how well it is found again when the frame is dark or hazy.
+The held-out frames have no labels. The reference is therefore the old bundle's mask of the clean
+frame, wherever that mask is confident. The check measures how much of this reference each bundle
+recovers when the frame is dark or hazy.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.scenes import Scenes, read_image
 from magicfuse_training.metrics.images import psnr
 
-BY_DAY = (("dark", 0.5), ("haze", 0.5))  # kinds and strengths of what is done to a frame
-AT_NIGHT = (("dark", 0.0),)  # a night that is made much darker shows nothing
-LEAST_KEPT = 97.0  # percent of the old masks' sure pixels that the new ones must agree with
-MORE_SURE = 10.0  # points by which the new masks may be sure of more, if they are no better
+BY_DAY = (("dark", 0.5), ("haze", 0.5))  # kinds and strengths of the degradations
+AT_NIGHT = (("dark", 0.0),)  # a night frame that is darkened much further shows nothing
+LEAST_KEPT = 97.0  # percent of the old masks' confident pixels on which the new must agree
+MORE_SURE = 10.0  # points by which `sure` may rise if the new masks are no better
 RESTORED_LOSS = 0.3  # dB
 LEAST_THERMAL = 32.0  # dB between the old and the new thermal estimate
 
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of both bundles and its limit; `old` is None where it is the measure itself."""
+    """A score of both bundles and its limit; `old` is None if the old bundle is the reference."""
 
     name: str
     old: float | None
@@ -43,13 +44,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Figures:
-    """Both bundles on held-out frames.
+    """Scores of both bundles on held-out frames.
 
-    `found` is the share of the old masks' sure pixels that the mask of the degraded frame agrees
-    in, `kept` that which the new mask of the clean frame agrees in, `sure` the share of all pixels
-    whose confidence is high enough: all in percent. `restored` is the PSNR in dB of degraded
-    frames, restored, against the clean ones; None where all are of the night. `thermal` is that of
-    the new thermal estimate against the old one, 60 where they are the same.
+    The masks are compared on the confident pixels of the old mask of the clean frame. `found` is
+    the share of them on which the mask of the degraded frame agrees, `kept` the share on which the
+    new mask of the clean frame agrees. `sure` is the share of all pixels whose confidence is high
+    enough. All three are in percent. `restored` is the PSNR in dB of restored degraded frames
+    against the clean ones; None if all frames are night frames. `thermal` is the PSNR in dB of the
+    new thermal estimate against the old one; 60 if they are identical.
     """
 
     frames: int
@@ -63,7 +65,7 @@ class Figures:
     thermal: float
 
     def rows(self) -> list[Row]:
-        """Return the figures with their limits."""
+        """Return the scores with their limits."""
         better = self.found_new > self.found_old
         surest = f"at most {self.sure_old + MORE_SURE:.2f}"
         rows = [
@@ -87,7 +89,7 @@ class Figures:
         return rows
 
     def misses(self) -> list[str]:
-        """Return what is beyond its limit, with its figures."""
+        """Return the scores that miss their limits."""
         return [
             f"{row.name} is {row.new:.2f}, expected {row.limit}"
             for row in self.rows()
@@ -101,7 +103,7 @@ def _at_least(name: str, old: float | None, new: float, least: float) -> Row:
 
 @dataclass
 class _Counts:
-    """Of one bundle: pixels, and PSNRs in dB."""
+    """Counts of one bundle: pixels, and PSNRs in dB."""
 
     sure: int = 0
     kept: int = 0
@@ -114,10 +116,10 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
 
     Args:
         old: the bundle that was adapted.
-        new: what became of it.
-        data: see `frames.collect`.
+        new: the adapted bundle.
+        data: the data set; see `frames.collect`.
         size: rows and columns of the networks' image.
-        confident: confidence, 0 to 1, from which on a pixel is sure.
+        confident: least confidence, 0 to 1, of a confident pixel.
     """
     counts = (_Counts(), _Counts())
     pixels = asked = 0
@@ -156,7 +158,7 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
 
 @dataclass(frozen=True)
 class _Fused:
-    """What is judged of a frame: images of its own size, uint8."""
+    """The outputs that are judged for one frame: uint8 images at the frame's size."""
 
     mask: Image
     confidence: Image

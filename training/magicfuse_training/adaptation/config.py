@@ -1,4 +1,4 @@
-"""What an adaptation follows, besides its frames and its budget."""
+"""Settings of an adaptation, apart from its frames and its budget."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """The rules of an adaptation; shares are 0 to 1.
+    """Settings of an adaptation; shares are 0 to 1.
 
     Attributes:
-        frames: most frames that are kept.
-        least: fewest; a recording with fewer is refused.
-        held_out: share of the kept frames that is not trained on: the last ones.
-        least_held_out: fewest of those.
-        confident: of a mask, from which on a pixel is a label, and is judged by.
+        frames: the most frames that are kept.
+        least: the fewest; a recording that yields fewer is rejected.
+        held_out: share of the kept frames that are not used for training: the last ones.
+        least_held_out: the fewest held-out frames.
+        confident: least confidence of a mask pixel that serves as a label or is judged.
         labelled: least share of all training pixels that must get a label.
-        share: of the trained weights in the result; the rest is the old bundle's (WiSE-FT,
-            arXiv 2109.01903): the camera's streets are learnt, and the others not forgotten.
-        learning_rate: lower than `few_step`'s, whose data sets hold more than one camera's streets.
+        share: weight of the trained bundle in the result; the rest comes from the old bundle
+            (WiSE-FT, arXiv 2109.01903). The result learns the camera's streets and does not forget
+            the others.
+        learning_rate: lower than that of `few_step`, whose data sets cover more than one camera's
+            streets.
     """
 
     frames: int = 1200

@@ -1,8 +1,9 @@
-"""Chooses frames of a recording and keeps them: a data set that has no labels yet.
+"""Selects frames from a recording and saves them as a data set without labels.
 
-A recording is cut into as many equal parts as frames are wanted, and the first one that is fit for
-use is taken from each: black, saturated and blurred ones are not, nor is one that looks as the one
-before it, since the car stood. So what is kept is spread over all of the recording, in its order.
+A recording is cut into as many equal parts as frames are wanted. The first usable frame of each
+part is kept. Black, saturated and blurred frames are skipped. So is a frame that looks like the
+previous kept one, because the car stood still. The kept frames are therefore spread over the whole
+recording, in order.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ from magicfuse_training.errors import TrainingError
 
 TRAIN, HELD_OUT = "train", "dev"  # splits of the data set
 SELECTION = "selection.json"
-ALIKE = 0.02  # mean difference of two thumbnails, of their mean level, below which the car stood
-LEAST_ALIKE = 0.3  # gray levels: at night the noise of a sensor alone makes 0.14
+ALIKE = 0.02  # mean difference of two thumbnails over their mean level; below: the car stood
+LEAST_ALIKE = 0.3  # gray levels: at night, sensor noise alone gives 0.14
 _THUMBNAIL = (32, 24)  # columns, rows
 _ALIKE_FAULT = "alike"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What was taken of a recording.
+    """What was taken from a recording.
 
     Attributes:
         read: frames that could be read.
-        train: kept, to train on.
-        held_out: kept, to judge by.
-        left_out: frames that were looked at and left out, by the reason.
+        train: frames kept for training.
+        held_out: frames kept for the check.
+        left_out: number of skipped frames by reason.
         refused: frames that could not be read.
     """
 
@@ -56,19 +57,19 @@ class Selection:
 
 
 def kept_selection(folder: Path) -> Selection:
-    """Return what `collect` took, from its folder."""
+    """Return what `collect` took, read from its folder."""
     values: dict[str, Any] = json.loads((folder / SELECTION).read_text(encoding="utf-8"))
     return Selection(**values)
 
 
 def collect(source: Source, folder: Path, size: tuple[int, int], config: AdaptConfig) -> None:
-    """Keep frames of a recording in a new folder, which a kill leaves whole or not there at all.
+    """Save frames of a recording in a new folder; a kill leaves the folder complete or absent.
 
-    It holds train/vi/ and dev/vi/ with PNG files, named by the frames' numbers in the recording and
-    no larger than `size` (rows, columns).
+    The folder holds train/vi/ and dev/vi/ with PNG files. Each file is named after the frame's
+    number in the recording and is no larger than `size` (rows, columns).
 
     Raises:
-        TrainingError: if too few frames are fit for use.
+        TrainingError: if too few frames are usable.
         MediaError: if a file cannot be written.
     """
     partial = folder.with_name(f"{folder.name}.partial")
@@ -97,11 +98,11 @@ def collect(source: Source, folder: Path, size: tuple[int, int], config: AdaptCo
 
 
 class Chosen:
-    """The chosen frames of a source, numbered from 0 as they are read; to be iterated once.
+    """Iterates once over the selected frames of a source, numbered from 0 as they are read.
 
     Attributes:
-        read: frames that were read so far.
-        left_out: how many were looked at and left out, by the reason.
+        read: frames read so far.
+        left_out: number of skipped frames by reason.
     """
 
     def __init__(self, source: Source, limit: int) -> None:
@@ -122,7 +123,7 @@ class Chosen:
             self.read = number + 1
             part = min(number * parts // announced, parts - 1)
             if part < next_part:
-                continue  # this part of the recording has its frame
+                continue  # this part of the recording already has its frame
             small = thumbnail(frame.image)
             faults = list(InputChecks().add(frame.image, now=0.0).faults())
             if not faults and last is not None and alike(small, last):
@@ -141,13 +142,13 @@ def thumbnail(image: Image) -> npt.NDArray[np.float32]:
 
 
 def alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
-    """Say whether two thumbnails show one view: the camera did not move, and little else did."""
+    """Return whether two thumbnails show the same view: neither camera nor scene moved much."""
     limit = max(LEAST_ALIKE, ALIKE * float(b.mean()))
     return float(np.abs(a - b).mean()) < limit
 
 
 def shrunk(image: Image, size: tuple[int, int]) -> Image:
-    """Return an image (H, W, 3) that fits into `size` (rows, columns); a small one as it is."""
+    """Shrink an image (H, W, 3) to fit `size` (rows, columns); return a small one unchanged."""
     rows, columns = image.shape[:2]
     scale = min(size[0] / rows, size[1] / columns)
     if scale >= 1:

@@ -1,4 +1,4 @@
-"""Labels that a bundle gives to its own training frames, where it is sure of them."""
+"""Labels a bundle's own training frames wherever its mask is confident."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Fuse = Callable[[Image], FusedFrame]
 
 
 def label_frames(bundle: Path, backend: str, folder: Path, confident: float) -> None:
-    """Write label/NAME.png for every vi/NAME.png of `folder` that has none yet.
+    """Write label/NAME.png for every vi/NAME.png of `folder` that has no label yet.
 
-    Meant for a process of its own: a training process forks, which the threads of inference
-    libraries do not survive.
+    Call this in a process of its own: a training process forks, and the threads of inference
+    libraries do not survive a fork.
 
     Args:
         bundle: folder of the bundle, run in float32.
         backend: see `backends.select`.
-        folder: of the frames' split.
+        folder: folder of the split.
         confident: see `pseudo_label`.
 
     Raises:
-        MagicFuseError: if the bundle cannot be run, or a file not be read or written.
+        MagicFuseError: if the bundle cannot run, or a file cannot be read or written.
     """
     if not (waiting := unlabelled(folder)):
         return
@@ -45,7 +45,7 @@ def label_frames(bundle: Path, backend: str, folder: Path, confident: float) -> 
         label = label_path(path)
         partial = label.with_suffix(".partial")
         write_png(partial, pseudo_label(fuse, read_image(path), confident))
-        os.replace(partial, label)  # a kill leaves no half of a label
+        os.replace(partial, label)  # a kill leaves no partial label
 
 
 def unlabelled(folder: Path) -> list[Path]:
@@ -54,15 +54,15 @@ def unlabelled(folder: Path) -> list[Path]:
 
 
 def label_path(frame: Path) -> Path:
-    """Return where the label of a frame is kept."""
+    """Return the path of a frame's label."""
     return frame.parent.parent / "label" / frame.name
 
 
 def pseudo_label(fuse: Fuse, image: Image, confident: float) -> Image:
-    """Return the mask of an image where it can be trusted, (H, W) uint8, elsewhere UNLABELED.
+    """Return the mask of an image, (H, W) uint8, with UNLABELED where it is not reliable.
 
-    It is trusted where its confidence is at least `confident`, 0 to 1, and the mask of the mirrored
-    image says the same: a network that is sure of both by chance is rare.
+    A pixel is reliable if its confidence is at least `confident`, 0 to 1, and the mask of the
+    mirrored image agrees. A network is rarely confident of both by chance.
     """
     frame = fuse(image)
     mirrored = fuse(np.ascontiguousarray(image[:, ::-1])).mask
@@ -72,7 +72,7 @@ def pseudo_label(fuse: Fuse, image: Image, confident: float) -> Image:
 
 
 def sure(confidence: Image, confident: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Return where a confidence (H, W), 0 to 255, is at least `confident`, 0 to 1: bool (H, W)."""
+    """Return if a confidence (H, W), 0 to 255, is at least `confident`, 0 to 1: bool (H, W)."""
     return np.asarray(confidence >= round(255 * confident))
 
 

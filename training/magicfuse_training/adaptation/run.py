@@ -1,4 +1,4 @@
-"""An adaptation from a recording to a bundle: each step is kept, so that a killed run goes on."""
+"""Adapts a bundle to a recording; every step is saved, so a killed run resumes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OLD, DATA, BUNDLE = "old", "data", "bundle"  # folders
 
 @dataclass(frozen=True)
 class Recording:
-    """What a camera saw: see `open_source`."""
+    """A recording: see `open_source`."""
 
     path: Path
     topic: str | None = None
@@ -46,15 +46,15 @@ class Recording:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What came of a run; nothing was written outside of its folder yet.
+    """Result of a run; nothing outside of its folder has been written yet.
 
     Attributes:
         bundle: the adapted bundle, in the run's folder; verified.
-        figures: of both bundles on the held-out frames.
-        misses: why the new one must not be used; empty if it may.
+        figures: scores of both bundles on the held-out frames.
+        misses: reasons to reject the new bundle; empty if it is accepted.
         selection: the frames.
-        labelled: share of the training pixels that got a label, 0 to 1.
-        minutes: how long it was trained.
+        labelled: share of the training pixels that have a label, 0 to 1.
+        minutes: training time.
     """
 
     bundle: Bundle
@@ -74,25 +74,25 @@ def adapt(
     config: AdaptConfig | None = None,
     backend: str = "auto",
 ) -> Adaptation:
-    """Adapt a bundle to the camera of a recording, in `folder`; a killed run goes on from there.
+    """Adapt a bundle to the camera of a recording, in `folder`; resume a run that was killed.
 
     Args:
         recording: its frames need no labels.
-        bundle: what is adapted; stays as it is, and is copied at the start.
-        preset: of the bundle's networks.
-        folder: of the run.
-        budget: of the training.
-        config: the rules; the default ones, if None.
+        bundle: the bundle to adapt; it is copied first and never changed.
+        preset: the preset of the bundle's networks.
+        folder: folder of the run.
+        budget: training budget.
+        config: the settings; None: the default ones.
         backend: runs both bundles in float32; see `backends.select`.
 
     Raises:
-        TrainingError: for a bundle that cannot be trained on, a recording with too few usable
-            frames or too few labels, and a folder whose run was started with other settings.
-        MagicFuseError: for what cannot be read, run or written.
+        TrainingError: if the bundle cannot be trained further, the recording has too few usable
+            frames or too few labels, or the folder holds a run with other settings.
+        MagicFuseError: if something cannot be read, run or written.
     """
     config = config or AdaptConfig()
     preset = preset_of(bundle, preset)
-    model_of(bundle, preset)  # an error now, and not after an hour of labelling
+    model_of(bundle, preset)  # fail now, not after an hour of labelling
     size = preset.height, preset.width
     data = folder / DATA
     if not _goes_on(folder / SETTINGS, settings := _settings(recording, bundle, config)):
@@ -101,7 +101,7 @@ def adapt(
         collect(source, data, size, config)
         copied(bundle, folder / OLD)
         write_atomically(settings, folder / SETTINGS)
-    bundle = Bundle.load(folder / OLD)  # its own folder may get another bundle during the night
+    bundle = Bundle.load(folder / OLD)  # its own folder may get another bundle overnight
     share = labelled(bundle, data / TRAIN, backend, config, budget)
     stage = adaptation_stage(config)
     start = f"{bundle.manifest.name} {bundle.fingerprint}"
@@ -137,7 +137,7 @@ def publish(bundle: Bundle, out: Path, backend: str = "auto") -> None:
 
 
 def copied(bundle: Bundle, out: Path) -> Bundle:
-    """Copy a bundle to another folder, the manifest last; return the copy.
+    """Copy a bundle to another folder, with the manifest last; return the copy.
 
     Raises:
         MagicFuseError: if the copy cannot be written or verified.
@@ -159,15 +159,15 @@ def copied(bundle: Bundle, out: Path) -> Bundle:
 def labelled(
     bundle: Bundle, folder: Path, backend: str, config: AdaptConfig, budget: Budget
 ) -> float:
-    """Label the frames of a split that have no label; return the share of pixels that have one.
+    """Label the unlabelled frames of a split; return the share of labelled pixels.
 
     Raises:
-        TrainingError: if that is too little to learn from.
-        MagicFuseError: as `label_frames`.
+        TrainingError: if too few pixels are labelled to learn from.
+        MagicFuseError: see `label_frames`.
     """
     if unlabelled(folder):
         task = (bundle.root, backend, folder, config.confident)
-        if budget.workers:  # which are forked, and inherit no threads of inference libraries
+        if budget.workers:  # forked workers must not inherit threads of inference libraries
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
                 other.submit(label_frames, *task).result()
         else:
@@ -182,7 +182,7 @@ def labelled(
 
 
 def _export(model: MagicFuse, folder: Path, name: str, made: Provenance) -> Bundle:
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed, or goes on
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed or is resuming
     manifest = export_bundle(model, folder, made)
     write_manifest(folder, manifest.model_copy(update={"name": name}))
     return Bundle.load(folder)
@@ -204,7 +204,7 @@ def _provenance(bundle: Bundle, recording: Recording, frames: int, minutes: floa
 
 
 def _settings(recording: Recording, bundle: Bundle, config: AdaptConfig) -> str:
-    """Return as JSON what a run's frames and labels follow from."""
+    """Return as JSON the settings that determine a run's frames and labels."""
     settings = {
         "recording": str(recording.path.resolve()),
         "topic": recording.topic,
@@ -215,7 +215,7 @@ def _settings(recording: Recording, bundle: Bundle, config: AdaptConfig) -> str:
 
 
 def _goes_on(path: Path, settings: str) -> bool:
-    """Return whether a run that has its frames goes on, with the settings that it started with.
+    """Return whether a run already has its frames and can resume with the same settings.
 
     Raises:
         TrainingError: naming the first setting that differs, and both values.

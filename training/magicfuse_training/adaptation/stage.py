@@ -1,8 +1,8 @@
-"""The stage of an adaptation: `few_step` without a thermal image to learn from.
+"""The training stage of an adaptation: `few_step` without thermal images.
 
-Neither the encoder nor ckg nor the decoder is trained: the thermal estimate follows from them
-alone, and nothing in one camera's frames tells how warm things are. So it stays as it was, bit for
-bit, and what restores, fuses and labels is fitted to the features that there are.
+The encoder, ckg and the decoder stay frozen. The thermal estimate depends on them alone, and
+nothing in one camera's frames tells how warm objects are. The estimate therefore stays the same bit
+for bit, and the layers that restore, fuse and segment adapt to the existing features.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.stages import STAGES, few_step_loss
 
 TRAINED = ("ikr", "mkf", "segmentation")
-_TERMS = ("restored", "segmentation", "fusion")  # the others are of the thermal estimate
+_TERMS = ("restored", "segmentation", "fusion")  # the other losses concern the thermal estimate
 
 
 def adaptation_stage(config: AdaptConfig) -> Stage:
-    """Return the stage; a preset's own rate for `few_step` is not for it."""
+    """Return the stage; it ignores a preset's own learning rate for `few_step`."""
     return replace(
         STAGES["few_step"],
         name="adapt",
@@ -41,20 +41,19 @@ def adaptation_stage(config: AdaptConfig) -> Stage:
 
 
 def adaptation_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Return the losses of `few_step` that an unpaired frame has a target for."""
+    """Return the losses of `few_step` for which an unpaired frame has a target."""
     terms = few_step_loss(model, batch)
     return {name: terms[name] for name in _TERMS}
 
 
 def preset_of(bundle: Bundle, preset: Preset) -> Preset:
-    """Return a preset with what a bundle says of itself: its K, its size, how it codes uncertainty.
+    """Return a preset with the bundle's own K, size and coding of uncertainty.
 
-    An older version's preset of the same name may have had others; what the networks are must be
-    the same.
+    An older version's preset of the same name may differ in these. The networks must be the same.
 
     Raises:
-        TrainingError: for a bundle that cannot be trained on: of other classes than the project's,
-            not of float32, or with step grids that the preset does not have.
+        TrainingError: if the bundle cannot be trained further: its classes are not the project's,
+            it is not float32, or it has step grids that the preset lacks.
     """
     manifest = bundle.manifest
     if manifest.precision != "float32":
@@ -83,12 +82,12 @@ def preset_of(bundle: Bundle, preset: Preset) -> Preset:
 
 
 def model_of(bundle: Bundle, preset: Preset) -> MagicFuse:
-    """Return the model of a bundle; `preset` as `preset_of` returns it.
+    """Return the model of a bundle; `preset` is the result of `preset_of`.
 
     Raises:
         TrainingError: if the bundle's weights are not those of the preset's networks.
     """
-    torch.manual_seed(0)  # of the latents' head, which no bundle has and nothing here uses
+    torch.manual_seed(0)  # for the latents' head, which no bundle contains and nothing here uses
     model = MagicFuse(preset)
     try:
         load_weights(model, bundle)
@@ -101,7 +100,7 @@ def model_of(bundle: Bundle, preset: Preset) -> MagicFuse:
 
 
 def interpolated(old: MagicFuse, new: MagicFuse, share: float) -> MagicFuse:
-    """Return `new` with `share` of its own weights, 0 to 1, and the rest of `old`'s: in place."""
+    """Return `new` averaged in place with `old`: `share`, 0 to 1, is the weight of `new`."""
     states = [model.cpu().state_dict() for model in (old, new)]
     new.load_state_dict(weighted_mean(states, [1 - share, share], TRAINED))
     return new

@@ -1,4 +1,4 @@
-"""`magicfuse-train ablate`: what each part of the method is worth, as a table and a plot."""
+"""`magicfuse-train ablate`: measures what each part of the method contributes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ablate_command(
     seed: int = 0,
 ) -> None:
     """Train phase 2 of every ablated model from the same start, score all, sweep tau."""
-    check_folder(out)  # better now than after hours
+    check_folder(out)  # fail now, not after hours
     if only != "score":
         start = from_bundle or run / "ckg" / "last.pt"
         if not start.exists():
@@ -74,19 +74,19 @@ def ablate_command(
 
 
 def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) -> None:
-    """Train every variant in `out`/models, export it as a bundle, and write down how.
+    """Train every variant in `out`/models, export it as a bundle and record how it was trained.
 
     Args:
         data: folder of repacked camvid and msrs.
-        out: folder to write.
-        start: bundle to go on from, or checkpoint of the end of phase 1.
-        name: the preset that it is of.
-        budget: of each stage of each model.
+        out: output folder.
+        start: a bundle, or a checkpoint from the end of phase 1.
+        name: preset of the start.
+        budget: budget of each stage of each model.
     """
     preset = load_preset(name)
     sources = [Source(f"{kind}-repacked", data / kind) for kind in ("camvid", "msrs")]
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
-    go_on = start.is_dir()  # a bundle has trained F and S; after phase 1 they are at the start
+    go_on = start.is_dir()  # a bundle has trained F and S; after phase 1 they are untrained
     models: dict[str, MagicFuse] = {}
     for variant, ablation in ablations_of(preset).items():
         torch.manual_seed(budget.seed)
@@ -98,7 +98,7 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
         models[variant] = model
     if not processes().is_main_process:
         return
-    # Only now: loaders fork, which inference libraries with their threads do not survive.
+    # Import only now: loaders fork, and the threads of inference libraries do not survive that.
     trained, commit = describe(sources), current_commit(Path(__file__).parent)
     steps: dict[str, dict[str, int]] = {}
     for variant, model in models.items():
@@ -121,13 +121,13 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
 
 
 def score_models(data: Path, out: Path, every: int) -> dict[str, Any]:
-    """Score the bundles that `train_models` left in `out`, on every n-th frame; sweep tau.
+    """Score the bundles that `train_models` left in `out` on every n-th frame; sweep tau.
 
-    The full model's other images stand beside the models: the restored one alone, and with heat
-    added by a formula.
+    The table also shows two other images of the full model: the restored image alone, and the
+    restored image with heat added by a formula.
 
     Raises:
-        TrainingError: if `out` has none, or one of a name that is not known.
+        TrainingError: if `out` has no bundle, or one whose name is unknown.
     """
     try:
         trained = json.loads((out / "trained.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""`magicfuse-train adapt`: fits a bundle to a camera, with frames of it that have no labels."""
+"""`magicfuse-train adapt`: adapts a bundle to a camera with unlabelled frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.accelerator import processes
 from magicfuse_training.stages.runner import Budget
 
-REFUSED = 1  # exit code; errors have 2
+REFUSED = 1  # exit code; errors exit with 2
 
 
 def adapt_command(
@@ -47,11 +47,11 @@ def adapt_command(
     backend: Annotated[str, typer.Option(help="that labels and judges")] = "auto",
     seed: int = 0,
 ) -> None:
-    """Fit a bundle to one camera; goes on where a killed run stopped.
+    """Adapt a bundle to one camera; resume a run that was killed.
 
-    The bundle labels the frames itself, where it is sure of them, and learns to find the same when
-    they are dark or hazy. Exit code 1, and nothing written to OUT, where that made it no better on
-    frames that were held out.
+    The bundle labels the frames itself, wherever it is confident, and learns to find the same in
+    dark or hazy versions of them. If the result is no better on held-out frames, the exit code is 1
+    and nothing is written to OUT.
     """
     if processes().num_processes > 1:
         raise TrainingError("adapt is for one process; expected no launcher of several")
@@ -62,7 +62,7 @@ def adapt_command(
     given = input.resolve()
     if folder.resolve() in (given, *given.parents):
         raise TrainingError(f"run is '{folder}', which holds the input; expected another folder")
-    check_folder(out)  # better now than after a night
+    check_folder(out)  # fail now, not after a night
     budget = Budget(
         None if steps is not None else minutes,
         steps,

@@ -1,4 +1,4 @@
-"""`magicfuse-train bench-eager`: how much faster the vehicle's runtime is than eager torch."""
+"""`magicfuse-train bench-eager`: compares the speed of the vehicle's runtime with eager torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OUTPUTS: tuple[Output, ...] = ("mag_image", "mask", "confidence")
 
 
 class SeveralPrecisions(SeveralValues):
-    """Lets --precision have several values."""
+    """Accepts several values for --precision."""
 
     several: ClassVar = {"--precision": r"\w+"}
 
@@ -57,7 +57,7 @@ def bench_eager_command(
 ) -> None:
     """Time eager torch and the vehicle's runtime in turn, uint8 to uint8, on the same threads."""
     if json_file:
-        check_file(json_file)  # better now than after minutes
+        check_file(json_file)  # fail now, not after minutes
     loaded = Bundle.load(bundle)
     manifest = loaded.manifest
     model = MagicFuse(load_preset(preset or manifest.preset)).eval()
@@ -101,7 +101,7 @@ def bench_eager_command(
 def compare(
     eager: Fuser, jobs: Sequence[Job], rounds: int, frames: int
 ) -> tuple[list[float], list[Result]]:
-    """Return the times of eager frames, in ms, and the results of the jobs that can run here."""
+    """Return the times of eager frames, in ms, and the results of the jobs that run here."""
     image = frame(jobs[0].height, jobs[0].width)
     eager_ms: list[float] = []
 

@@ -1,4 +1,4 @@
-"""`magicfuse-train check-data`: is a data set complete and as it should be?"""
+"""`magicfuse-train check-data`: checks that a data set is complete and valid."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_data_command(
     sheet: Annotated[Path | None, typer.Option(help="PNG of some scenes to write")] = None,
     preset: Annotated[str, typer.Option(help="whose classes a folder's labels are of")] = "nano",
 ) -> None:
-    """Read every file of a data set; exit with 1 if any is missing, damaged or foreign to it."""
+    """Read every file of a data set; exit with 1 if a file is missing, damaged or unexpected."""
     data, config = dataset(kind), load_preset(preset)
     names = tuple(c.name for c in config.classes)
     if data.labels is FOLDER and names not in (CLASSES, MFNET_CLASSES):
@@ -138,7 +138,7 @@ def _label_table(data: DataSet, reports: list[SplitReport]) -> Table:
 
 
 def _remarks(reports: list[SplitReport]) -> Iterator[str]:
-    """Say what a user may not expect, though it is no fault."""
+    """Point out what may surprise a user but is no fault."""
     if stretched := sum(report.stretched for report in reports):
         yield (
             f"thermal: what the levels of {stretched:,} pictures of 16 bits or floats mean, no "
@@ -166,7 +166,7 @@ def _print_faults(console: Console, reports: list[SplitReport]) -> int:
 
 
 def _write_sheet(data: DataSet, preset: Preset, reports: list[SplitReport], path: Path) -> None:
-    """Write what training gets to see of a few scenes that are spread over all splits."""
+    """Write the training inputs of a few scenes, spread over all splits."""
     names = [c.name for c in preset.classes]
     palette = np.zeros((256, 3), np.uint8)
     for c in preset.classes:

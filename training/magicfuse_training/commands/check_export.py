@@ -1,4 +1,4 @@
-"""`magicfuse-train check-export`: whether a preset's exported graphs do what its networks do."""
+"""`magicfuse-train check-export`: checks that exported graphs match a preset's networks."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ LIBRARIES = ("onnxruntime", "openvino")
 
 
 class SeveralNames(SeveralValues):
-    """Lets --backend and --network have several values."""
+    """Accepts several values for --backend and --network."""
 
     several: ClassVar = {"--backend": r"\w+", "--network": r"\w+"}
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a network; `distance` is that of its worst output from eager torch."""
+    """One call of a network; `distance` compares its worst output with eager torch."""
 
     network: str
     library: str
@@ -79,8 +79,8 @@ def check_export_command(
 ) -> None:
     """Export a preset with random weights, and compare every graph with eager torch.
 
-    Prints each network's worst output, the time of its first call, and how far that makes the
-    memory of the process grow: in torch without the weights, in a library with them.
+    Prints each network's worst output, the time of its first call, and how much that call grows the
+    memory of the process: without the weights for torch, with them for a library.
     """
     names = network or list(NETWORKS)
     if unknown := [name for name in names if name not in NETWORKS]:
@@ -119,7 +119,7 @@ def check_export_command(
 
 @torch.no_grad()
 def random_model(preset: Preset) -> MagicFuse:
-    """Return a model whose layers all do something: none is left at zero."""
+    """Return a model in which every layer has an effect: no layer is left at zero."""
     torch.manual_seed(0)
     model = MagicFuse(preset).eval()
     for parameter in model.parameters():
@@ -133,10 +133,10 @@ def random_model(preset: Preset) -> MagicFuse:
 def check_network(
     model: MagicFuse, name: NetworkName, precision: Precision, libraries: list[Backend]
 ) -> Iterator[Call]:
-    """Export one graph of a model, and yield a call in eager torch and one in every library.
+    """Export one graph of a model; yield a call in eager torch and one in every library.
 
-    Inputs are random, as `example_inputs` draws them. In a half body the mask is left out, and tau
-    is 1: see `uncapped`.
+    The inputs are random, as `example_inputs` draws them. For a half body, the mask is left out and
+    tau is 1: see `uncapped`.
     """
     preset, graph = model.preset, graphs(model)[name]
     examples = example_inputs(model, preset.height, preset.width)

@@ -1,4 +1,4 @@
-"""`magicfuse-train convert-official`: the authors' own weights become a bundle or a checkpoint."""
+"""`magicfuse-train convert-official`: converts the authors' weights to a bundle or checkpoint."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def convert_official_command(
 ) -> None:
     """Convert the authors' weights, .pth or .safetensors; a bundle stores them as float16.
 
-    With --verify nothing is written unless every array is within its limit.
+    With --verify, nothing is written unless every array is within its limit.
     """
     for name, size in (("height", height), ("width", width)):
         if size % 4:
@@ -73,7 +73,7 @@ def _print(results: list[Comparison]) -> None:
 
 
 def _write_run(model: MagicFuse, made: Provenance, folder: Path) -> None:
-    """Write what a finished `mkf` stage leaves, and the preset that it belongs to."""
+    """Write what a finished `mkf` stage leaves, and its preset."""
     stage = folder / "mkf"
     stage.mkdir(parents=True, exist_ok=True)
     save_atomically({"ema": model.state_dict(), "elapsed": 0.0}, stage / "last.pt")

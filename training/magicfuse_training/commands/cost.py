@@ -1,4 +1,4 @@
-"""`magicfuse-train cost`: what a preset costs."""
+"""`magicfuse-train cost`: prints what a preset costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from magicfuse_training.preset import load_preset
 
 
 def cost_command(preset: str = "nano") -> None:
-    """Print the parameters and the GFLOP of every network, and of a frame for each trained K."""
+    """Print the parameters and GFLOP of every network, and those of a frame for each trained K."""
     config = load_preset(preset)
     model = shapes_only(config)
     calls = gflop_per_call(model)

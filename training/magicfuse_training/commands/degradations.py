@@ -1,4 +1,4 @@
-"""`magicfuse-train degradations`: a sheet of what the camera and weather model makes of images."""
+"""`magicfuse-train degradations`: draws a sheet of the camera and weather model's effects."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def degradations_command(
     rows: list[tuple[str, list[Image]]] = []
     for kind in (*(k for k in known_kinds() if k != "clean"), *COMBINATIONS):
         for path, picture in pictures:
-            # One seed in a row: only the strength differs between its columns.
+            # All columns of a row share one seed, so only the strength differs.
             made = [degrade(picture, kind, s, np.random.default_rng(seed)) for s in STRENGTHS]
             label = kind if len(pictures) == 1 else f"{kind}: {path.stem}"
             rows.append((label, [picture, *made]))

@@ -1,4 +1,4 @@
-"""`magicfuse-train distill`: teaches a smaller ckg what a larger one does."""
+"""`magicfuse-train distill`: teaches a smaller ckg the output of a larger one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def distill_command(
     workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
     seed: int = 0,
 ) -> None:
-    """Train the student's ckg on the teacher's output; everything else is copied from it."""
+    """Train the student's ckg on the teacher's output; copy everything else from the teacher."""
     sources = [Source.parse(text) for text in data]
     checkpoint = newest_checkpoint(teacher)
     if checkpoint is None:

@@ -1,4 +1,4 @@
-"""`magicfuse-train evaluate`: all scores of a bundle beside other methods, as a report."""
+"""`magicfuse-train evaluate`: reports all scores of a bundle next to other methods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from magicfuse_training.metrics.report import as_html, as_markdown
 from magicfuse_training.metrics.rows import OWN
 from magicfuse_training.metrics.score import as_json, open_sets
 
-NAME = "evaluation"  # of the report's files
+NAME = "evaluation"  # base name of the report's files
 
 
 def evaluate_command(
@@ -53,13 +53,13 @@ def evaluate_command(
     steps: Annotated[int | None, typer.Option(help="K; default: the bundle's")] = None,
     every: Annotated[int, typer.Option(min=1, help="take every n-th frame")] = 1,
 ) -> None:
-    """Evaluate a bundle on held-out data, beside other methods: JSON, Markdown and one HTML page.
+    """Evaluate a bundle on held-out data next to other methods: JSON, Markdown and one HTML page.
 
-    Each set is evaluated on its split val, dev or test: frames by day clean, dark, hazy, in rain
-    and noisy, those at night as they are. `score` is the short form of it, for a model card.
+    Each set is evaluated on its split val, dev or test: day frames clean, dark, hazy, in rain and
+    noisy, night frames as they are. `score` is the short form, for a model card.
 
-    The report is written anew after every set, so that Ctrl-C leaves that of the sets that are
-    done; the exit code is then 130.
+    The report is rewritten after every set. Ctrl-C keeps the report of the finished sets; the exit
+    code is then 130.
     """
     peers: list[Peer] = []
     for text in fused or []:

@@ -1,12 +1,12 @@
-"""`magicfuse-train make`: from a recipe to a bundle, in one command.
+"""`magicfuse-train make`: makes a bundle from a recipe in one command.
 
-RUN/recipe.yaml   what the run was begun with: the recipe, with scaled budgets
-RUN/start         the bundle to start from, as it was at the recipe's commit
+RUN/recipe.yaml   the recipe that the run started with, with scaled budgets
+RUN/start         the bundle to start from, as of the recipe's commit
 RUN/STAGE         a stage: see `stages/run_folder.py`
-RUN/bundle        the float32 bundle, where the recipe asks for int8, too
+RUN/bundle        the float32 bundle, if the recipe also asks for int8
 
-Killed anywhere and run again, it goes on: finished stages are not trained again, and the bundle
-folder is written last.
+If it is killed at any point and run again, it resumes: finished stages are not trained again, and
+the bundle folder is written last.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def make_command(
     workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
     device_crops: DeviceCropsOption = False,
 ) -> None:
-    """Train all stages of a recipe and export the bundle; goes on where it was killed.
+    """Train all stages of a recipe and export the bundle; resume if it was killed.
 
-    Of several processes all train, and the first alone exports.
+    Several processes all train, and only the first one exports.
     """
     plan = load_recipe(recipe).scaled(scale)
     beside = plan.preset.endswith((".yaml", ".yml"))
@@ -79,7 +79,7 @@ def make_command(
         raise ExportError("int8 needs nncf: pip install 'magicfuse-training[quantize]'")
     sources = [_source(text, data) for text in plan.data]
     if plan.int8:
-        check_frames(data)  # better now than after hours
+        check_frames(data)  # fail now, not after hours
     check_folder(out)
     ours = processes()
     if ours.is_main_process:
@@ -121,10 +121,10 @@ def make_command(
 
 
 def _open(run: Path, plan: Recipe) -> None:
-    """Write down how a run is begun; or check that it goes on alike. Stages may be added.
+    """Record the settings of a new run, or check those of a resumed one. Stages may be added.
 
     Raises:
-        TrainingError: naming the first key that differs, and both values.
+        TrainingError: names the first key that differs, and both values.
     """
     path = run / "recipe.yaml"
     ours = plan.model_dump(mode="json", include={"preset", "start", "data", "stages"})
@@ -143,10 +143,10 @@ def _open(run: Path, plan: Recipe) -> None:
 
 
 def _train(plan: Recipe, preset: Preset, sources: list[Source], run: Path, common: Budget) -> None:
-    """Train every stage in a folder of its own, from the one before.
+    """Train every stage in its own folder, each from the previous one.
 
-    Every stage of a recipe that starts from a bundle trains networks that were trained before: in
-    small steps, and with the statistics that they have.
+    Every stage of a recipe that starts from a bundle trains networks that are already trained. It
+    therefore takes small steps and keeps their batch statistics.
     """
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
     start = "random weights"
@@ -167,14 +167,14 @@ def _train(plan: Recipe, preset: Preset, sources: list[Source], run: Path, commo
 
 
 def _source(text: str, data: Path) -> Source:
-    """Read "KIND:FOLDER", the folder as seen from `data`."""
+    """Read "KIND:FOLDER", with the folder relative to `data`."""
     kind, colon, folder = text.partition(":")
     folder = os.path.expanduser(folder)
     return Source.parse(f"{kind}:{data / folder}" if colon and folder else text)
 
 
 def _overridden(preset: Preset, part: StageRun) -> Preset:
-    """Return the preset with the optimizer that the recipe has for a stage."""
+    """Return the preset with the recipe's optimizer for a stage."""
     if part.optimizer is None:
         return preset
     old = preset.training.get(part.stage, StageOverrides())
@@ -183,7 +183,7 @@ def _overridden(preset: Preset, part: StageRun) -> Preset:
 
 
 def _provenance(plan: Recipe, sources: list[Source], run: Path, recipe: str) -> Provenance:
-    """Return where the weights come from, with what their start had learnt from."""
+    """Return where the weights come from, including what their start was trained on."""
     trained = describe(sources)
     data, terms = trained.data, trained.terms.split("; ")
     if plan.start:

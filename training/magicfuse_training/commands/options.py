@@ -1,4 +1,4 @@
-"""Options that several commands take, and where a run keeps its checkpoints."""
+"""Options that several commands share, and the location of a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def newest_checkpoint(run: Path, before: str | None = None) -> Path | None:
 
 
 def tell_replaced(out: Path, console: Console) -> None:
-    """Say that a bundle folder holds a bundle already, which is about to be replaced."""
+    """Warn that a bundle folder already holds a bundle, which will be replaced."""
     if not (out / MANIFEST).is_file():
         return
     card = out / "MODEL_CARD.md"
@@ -54,13 +54,13 @@ def load_averaged(model: MagicFuse, checkpoint: Path) -> None:
     """Load a checkpoint's averaged weights.
 
     Raises:
-        TrainingError: where it is damaged, no checkpoint, or one of another preset.
+        TrainingError: if it is damaged, is no checkpoint, or belongs to another preset.
     """
     load_weights(model, averaged_weights(checkpoint), checkpoint)
 
 
 def minutes_of(run: Path, names: Sequence[str] = ORDER) -> dict[str, float]:
-    """Return how long each stage of a run was trained, of those named."""
+    """Return the training time of each named stage of a run."""
     paths = {name: run / name / "last.pt" for name in names}
     return {
         name: round(read_checkpoint(path, {"elapsed"})["elapsed"] / 60, 1)

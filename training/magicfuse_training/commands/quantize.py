@@ -17,7 +17,7 @@ from magicfuse_training.data.errors import DataError
 from magicfuse_training.errors import ExportError
 
 MINIMUM_DB = 36.0
-FRAMES = {  # that graphs are calibrated on, and measured on
+FRAMES = {  # for calibration and for measurement
     "camvid/train/vi": "*.jpg",
     "msrs/train/vi": "*N.jpg",
     "camvid/val/vi": "*.jpg",
@@ -73,10 +73,10 @@ def quantize_command(
 
 
 def check_frames(data: Path) -> None:
-    """Check that a folder has the frames that graphs are calibrated on, and measured on.
+    """Check that a folder has the frames for calibration and for measurement.
 
     Raises:
-        DataError: naming the first folder that lacks some.
+        DataError: names the first folder without frames.
     """
     for folder, pattern in FRAMES.items():
         if next((data / folder).glob(pattern), None) is None:

@@ -42,14 +42,14 @@ def score_command(
 ) -> None:
     """Score a bundle on held-out data through the vehicle's own runtime.
 
-    Each set is scored on its split val, dev or test, by day clean, dark and hazy, and by night: all
-    that its labels, boxes and thermal images allow. It is what a model card shows; `evaluate`
-    measures the same and more, beside other methods, and writes a report.
+    Each set is scored on its split val, dev or test, by day clean, dark and hazy, and by night,
+    with every score that its labels, boxes and thermal images allow. A model card shows these
+    scores; `evaluate` measures the same and more, next to other methods, and writes a report.
 
-    Ctrl-C leaves the scores of the sets that are done, and records none; the exit code is 130.
+    Ctrl-C keeps the scores of the finished sets and records none; the exit code is 130.
     """
     if json_file:
-        check_file(json_file)  # better now than after minutes
+        check_file(json_file)  # fail now, not after minutes
     loaded = Bundle.load(bundle)
     sources = [Source.parse(text) for text in data]
     card = loaded.root / "MODEL_CARD.md"
@@ -85,7 +85,7 @@ def score_command(
 def no_scores(
     bundle: Bundle, fuser: Fuser, backend: str, precision: Precision, every: int
 ) -> dict[str, Any]:
-    """Return scores of no set yet: what is scored, and how."""
+    """Return scores without any set yet: what is scored, and how."""
     return {
         "bundle": bundle.manifest.name,
         "fingerprint": bundle.fingerprint,

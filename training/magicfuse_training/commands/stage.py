@@ -53,7 +53,7 @@ def stage_command(
     device_crops: DeviceCropsOption = False,
     seed: int = 0,
 ) -> None:
-    """Train one stage; goes on where a killed run of the same stage stopped."""
+    """Train one stage; resume a killed run of the same stage."""
     if name not in STAGES:
         raise typer.BadParameter(f"stage is '{name}'; expected one of {', '.join(STAGES)}")
     sources = [Source.parse(text) for text in data]
@@ -74,10 +74,10 @@ def stage_command(
 
 
 def check_training(preset: Preset, name: str) -> None:
-    """Check that a preset overrides only stages that there are.
+    """Check that a preset overrides only stages that exist.
 
     Raises:
-        PresetError: naming the first other one.
+        PresetError: names the first unknown stage.
     """
     for key in preset.training:
         if key not in STAGES:
@@ -87,11 +87,11 @@ def check_training(preset: Preset, name: str) -> None:
 
 
 def check_stage(preset: Preset, name: str) -> None:
-    """Check that a stage trains something that a preset has.
+    """Check that a preset has something for a stage to train.
 
     Raises:
-        TrainingError: for `one_step`, where it has no K = 1; for that and `few_step`, where it has
-            no losses for them.
+        TrainingError: for `one_step` if the preset has no K = 1; for `one_step` and `few_step` if
+            it has no losses for them.
     """
     if name in ("one_step", "few_step") and preset.losses.output is None:
         raise TrainingError(

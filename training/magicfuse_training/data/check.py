@@ -1,4 +1,4 @@
-"""Looks at every file of a data set and tells what is there, what is missing, what is damaged."""
+"""Checks every file of a data set: what is there, what is missing, what is damaged."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _ASPECT_TOLERANCE = 0.01
 
 @dataclass
 class SplitReport:
-    """What was found of one split.
+    """The findings on one split.
 
     Attributes:
         split: its name.
-        counts: files of each part; a part that is left out is not listed.
-        sizes: how many images of each part have which size.
-        depths: how many thermal images have which bit depth.
+        counts: files of each part; an omitted part is not listed.
+        sizes: number of images of each size, by part.
+        depths: number of thermal images of each bit depth.
         labels: pixels of every label id.
         boxes: boxes of every name.
-        stretched: how many thermal images were stretched, see `read_thermal`.
-        left_out: files and folders that no part takes.
-        faults: for every kind of fault, the files or scenes that have it.
+        stretched: number of thermal images that were stretched; see `read_thermal`.
+        left_out: files and folders that belong to no part.
+        faults: the affected files or scenes, by kind of fault.
         sound: the scenes without a fault.
     """
 
@@ -55,17 +55,17 @@ class SplitReport:
     sound: list[Record] = field(default_factory=list)
 
     def fault(self, kind: str, what: str) -> None:
-        """Note one fault."""
+        """Record one fault."""
         self.faults.setdefault(kind, []).append(what)
 
 
 def check_split(
     data: DataSet, root: Path, split: str, done: Callable[[int, int], None] = lambda *_: None
 ) -> SplitReport:
-    """Read all files of a split; `done` is told after every scene: how many, of how many.
+    """Read all files of a split; call `done` after every scene with the count and the total.
 
     Raises:
-        DataError: for an unknown split, or a split whose files cannot even be listed.
+        DataError: for an unknown split, or a split whose files cannot be listed.
     """
     index = data.index(root, split)
     left_out = data.left_out(root, split)
@@ -86,13 +86,13 @@ def check_split(
 
 
 def _check_scene(report: SplitReport, data: DataSet, root: Path, files: dict[Part, Path]) -> bool:
-    """Read the files of a scene; return whether all of them are as they should be."""
+    """Read the files of a scene; return whether all of them are valid."""
     before = sum(map(len, report.faults.values()))
     sizes: dict[Part, Size] = {}
     for part, path in files.items():
         shown = path.relative_to(root).as_posix()
         try:
-            # An empty text file of boxes is how YOLO says that there is none.
+            # YOLO writes an empty text file for an image without boxes.
             if path.stat().st_size == 0 and path.suffix.lower() != ".txt":
                 report.fault("empty", shown)
             elif part == "boxes":

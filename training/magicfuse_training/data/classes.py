@@ -1,9 +1,8 @@
-"""Class maps between data sets, as data, in one place: what every id and name of a set becomes.
+"""Class maps between data sets, as data in one place: each id and name, and the class it maps to.
 
-Targets are the project's 11 classes, IGNORE, or an id of `SETS`: some class of a set, which one is
-not known. `to_classes` goes on from there to the classes of a preset. A map holds every id that its
-set defines: one that is not listed is an error and names the file, so that no label gets lost
-unseen.
+A target is one of the project's 11 classes, IGNORE, or an id of `SETS`: one of a set of classes,
+but not known which. `to_classes` then maps targets to a preset's classes. A map lists every id that
+its data set defines. An unlisted id is an error that names the file, so no label is lost silently.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ CLASSES = (
 )  # fmt: skip
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 IGNORE = 255
-MOST_CLASSES = 240  # ids from here on are sets of classes, or IGNORE
-STATIC = 254  # some class that is neither car, pedestrian nor bicyclist; which one is not known
+MOST_CLASSES = 240  # higher ids stand for sets of classes, or IGNORE
+STATIC = 254  # neither car, pedestrian nor bicyclist; otherwise unknown
 NOBODY = 252  # anything but a pedestrian
-LOOKALIKE = 253  # as STATIC, and of the shape of a person: what is taken for one at night
+LOOKALIKE = 253  # like STATIC, but shaped like a person and mistaken for one at night
 MOVING = (CAR, PEDESTRIAN, BICYCLIST)
 
-# IDD Lite (arXiv 1811.10200, its level 1): 7 groups that cut across the project's classes. Two are
-# a single class; the others get an id of their own.
+# IDD Lite (arXiv 1811.10200, level 1) has 7 groups that cut across the project's classes. Two match
+# a single class; each of the others gets an id.
 _IDD_SETS: dict[int, tuple[int, ...]] = {
     240: (PAVEMENT, TREE),  # non-drivable: pavement, and grass or earth
     241: (PEDESTRIAN, BICYCLIST),  # living things: people, riders, animals
@@ -49,21 +48,21 @@ SETS: dict[int, tuple[int, ...]] = {
     STATIC: _STATIC_CLASSES,
 }
 
-# By the names that they have in the presets, here and in MFNet.
+# By their names in the presets, both here and in MFNet.
 PEOPLE = ("pedestrian", "person")
 RIDERS = ("bicyclist", "bike")
 
 
 def ids_of_people(names: Sequence[str]) -> tuple[int, ...]:
-    """Return the ids of people in labels of a preset's classes, which are in the order of ids."""
+    """Return the ids of people in labels of a preset's classes, which are ordered by id."""
     return tuple(i for i, name in enumerate(names) if name in PEOPLE)
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What the label images of a set hold: ids, their names, and the class each becomes.
+    """The content of a set's label images: ids, their names, and the class of each.
 
-    `colors` is given where label images are RGB pictures; its order is that of the ids.
+    `colors`, in the order of the ids, is given if the label images are RGB pictures.
     """
 
     name: str
@@ -74,7 +73,7 @@ class LabelMap:
         """Map an image of the set's ids (H, W) uint8 to the project's; same shape.
 
         Raises:
-            DataError: naming the file and the ids that the set does not define.
+            DataError: names the file and the ids that the set does not define.
         """
         if unknown := self.unknown(ids):
             known = ", ".join(map(str, self.classes))
@@ -88,7 +87,7 @@ class LabelMap:
         return np.asarray(lookup[ids], np.uint8)
 
     def unknown(self, ids: U8) -> list[int]:
-        """Return the ids that occur and are not defined, in order."""
+        """Return the undefined ids that occur, in order."""
         counts = np.bincount(ids.reshape(-1), minlength=256)
         return [i for i in np.flatnonzero(counts).tolist() if i not in self.classes]
 
@@ -96,7 +95,7 @@ class LabelMap:
         """Return the ids (H, W) of an RGB label picture (H, W, 3).
 
         Raises:
-            DataError: naming the file and a colour that the set does not define.
+            DataError: names the file and a colour that the set does not define.
         """
         packed = (image.astype(np.int32) << np.array([16, 8, 0])).sum(2)
         codes = np.array([r << 16 | g << 8 | b for r, g, b in self.colors], np.int32)
@@ -120,13 +119,13 @@ PROJECT = LabelMap(
     },
 )
 
-# What the label images of a user's own folder hold: for a preset with classes of its own, their
-# ids; else the project's.
+# Label images in a user's own folder hold the ids of the preset's own classes, if it has any, else
+# the project's ids.
 FOLDER = LabelMap("the project's classes, in a folder", PROJECT.classes)
 
 
 def own_labels(names: Sequence[str]) -> LabelMap:
-    """Return what a folder's label images hold for a preset with classes of its own."""
+    """Return the label map of a folder for a preset with its own classes."""
     ids = {i: (name, i) for i, name in enumerate(names)}
     return LabelMap("the preset's classes", {**ids, IGNORE: ("void", IGNORE)})
 
@@ -179,8 +178,8 @@ IDD = LabelMap(
     },
 )
 
-# The masks of PennFudanPed number the people of a picture; nothing else is labelled. Few people are
-# left out: taken for unknown, the rest would let a network call everything a pedestrian.
+# PennFudanPed masks number the people of a picture and label nothing else. They omit few people. If
+# all the rest counted as unknown, a network could call everything a pedestrian.
 PENNFUDAN = LabelMap(
     "PennFudanPed's numbered people",
     {0: ("nobody", NOBODY), **{i: ("person", PEDESTRIAN) for i in range(1, 101)}},
@@ -189,13 +188,13 @@ PENNFUDAN_REPACKED = LabelMap(
     "people as the project's id", {PEDESTRIAN: ("person", PEDESTRIAN), 255: ("nobody", NOBODY)}
 )
 
-# The 11 classes of SegNet (10.1109/TPAMI.2016.2644615), which are the project's.
+# The 11 classes of SegNet (10.1109/TPAMI.2016.2644615) are the project's.
 CAMVID = LabelMap("CamVid's 11 classes", {k: v for k, v in PROJECT.classes.items() if k != STATIC})
 CAMVID_SEGNET = LabelMap(
     "SegNet's CamVid", {**{i: (n, i) for i, n in enumerate(CLASSES)}, 11: ("unlabelled", IGNORE)}
 )
 
-# CamVid's own 32 (10.1016/j.patrec.2008.04.005), by its label_colors.txt; grouped as SegNet does.
+# CamVid's own 32 (10.1016/j.patrec.2008.04.005), from its label_colors.txt; grouped as in SegNet.
 _CAMVID_32: tuple[tuple[str, Rgb, int], ...] = (
     ("Animal", (64, 128, 64), PEDESTRIAN),
     ("Archway", (192, 0, 128), BUILDING),
@@ -236,8 +235,8 @@ CAMVID_COLORS = LabelMap(
     tuple(color for _, color, _ in _CAMVID_32),
 )
 
-# MFNet's 9 (10.1109/IROS.2017.8206396), also of MSRS. Its unlabelled pixels are labelled in one
-# way: they are none of its classes. Without these negatives a model calls most of MSRS a
+# MFNet's 9 (10.1109/IROS.2017.8206396), which MSRS shares. Its unlabelled pixels do carry
+# information: they are none of its classes. Without these negatives a model calls most of MSRS a
 # pedestrian.
 MFNET = LabelMap(
     "MFNet's 9 classes",
@@ -256,7 +255,7 @@ MFNET = LabelMap(
 )
 
 MFNET_CLASSES = tuple(name for i, (name, _) in MFNET.classes.items() if i != IGNORE)
-# All others: unlabelled, 0. What may or may not be one of MFNet's classes tells nothing.
+# All others are unlabelled, 0. An id that may or may not be an MFNet class tells nothing.
 _MFNET_IDS = {
     CAR: 1,
     PEDESTRIAN: 2,
@@ -338,18 +337,18 @@ LABEL_MAPS = (
 
 
 def to_classes(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U8:
-    """Map an image of a set's ids (H, W) uint8 to those of a preset's classes; same shape.
+    """Map a set's label image (H, W) uint8 to the ids of a preset's classes; same shape.
 
     Args:
         labels: the set's map.
         ids: the label image.
-        file: where it came from.
-        names: the preset's classes. In MFNet's 9, a road, a sky or a building of another set is
-            unlabelled, as it is in MFNet itself. In classes of your own, those of other sets count
-            by name, and what has no name there is not labelled (IGNORE).
+        file: source of the label image.
+        names: the preset's classes. With MFNet's 9, a road, a sky or a building of another set is
+            unlabelled, as in MFNet itself. With a preset's own classes, those of other sets are
+            matched by name, and a class without a match is not labelled (IGNORE).
 
     Raises:
-        DataError: as `LabelMap.to_project`; if no class of the set has a name in yours.
+        DataError: see `LabelMap.to_project`; also if no class of the set matches a name.
     """
     if tuple(names) not in (CLASSES, MFNET_CLASSES):
         return _to_own(labels, ids, file, names)
@@ -365,7 +364,7 @@ def to_classes(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U
 
 
 def _to_own(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U8:
-    """Map to classes of a preset's own: a folder's are theirs already, others go by name."""
+    """Map to a preset's own classes: a folder already has their ids, other sets match by name."""
     if labels in (FOLDER, own := own_labels(names)):
         return own.to_project(ids, file)
     places = {name: i for i, name in enumerate(names)}
@@ -381,13 +380,13 @@ def _to_own(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U8:
         )
     lookup = np.full(256, IGNORE, np.uint8)
     lookup[list(becomes)] = list(becomes.values())
-    for some, members in SETS.items():  # a set is known where all of it is one class of yours
+    for some, members in SETS.items():  # a set is known if all of it maps to one own class
         if len(targets := {becomes[i] for i in members}) == 1:
             lookup[some] = targets.pop()
     return np.asarray(lookup[labels.to_project(ids, file)], np.uint8)
 
 
-# Names in box files, in lower case. YOLO text has numbers for names.
+# Names in box files, in lower case. YOLO text uses numbers for names.
 BoxMap = Mapping[str, int]
 MSRS_BOXES: BoxMap = {"0": PEDESTRIAN, "1": BICYCLIST, "2": CAR}
 LLVIP_BOXES: BoxMap = {"person": PEDESTRIAN}
@@ -402,7 +401,7 @@ M3FD_BOXES: BoxMap = {
 }
 KAIST_BOXES: BoxMap = {
     "person": PEDESTRIAN,
-    "people": PEDESTRIAN,  # a group in which nobody could be told from the others
+    "people": PEDESTRIAN,  # a group in which individuals could not be told apart
     "cyclist": BICYCLIST,
-    "person?": IGNORE,  # the people who labelled it were not sure
+    "person?": IGNORE,  # the annotators were not sure
 }

@@ -1,4 +1,4 @@
-"""How crops get another light, other clothes, and what degrades them."""
+"""Varies the light and the clothes in crops, and degrades them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from magicfuse_ros.media.degradations import Darkness, apply, blur, compress, de
 from magicfuse_training.data.classes import U8
 
 Arrays = dict[str, npt.NDArray[Any]]
-DARK_CLOTHES = 0.3  # share of crops by day whose people are darker than they were
-CLOTHES_GAIN = (0.1, 0.7)  # of their codes
+DARK_CLOTHES = 0.3  # share of day crops whose people are darkened
+CLOTHES_GAIN = (0.1, 0.7)  # factor on their codes
 CLOTHES_EDGE = (
-    5  # pixels over which it fades: a sharper edge than a lens makes would give them away
+    5  # pixels over which the gain fades: an edge sharper than a lens makes would reveal it
 )
 
 
 @dataclass(frozen=True)
 class JitterRange:
-    """Ranges that the light of a scene is changed in: a few hundred are soon learnt by heart."""
+    """Ranges of a scene's light changes: a network soon memorises a few hundred fixed scenes."""
 
     gamma: tuple[float, float]
     gain: tuple[float, float]
-    balance: tuple[float, float] = (0.9, 1.1)  # of each colour
-    saturation: tuple[float, float] = (0.5, 1.4)  # of half of the crops
+    balance: tuple[float, float] = (0.9, 1.1)  # for each colour
+    saturation: tuple[float, float] = (0.5, 1.4)  # for half of the crops
 
 
-# By day and at night, where lamps and the camera's gain make more of a difference.
+# By day and at night, where lamps and the camera's gain vary more.
 JITTER = {
     True: JitterRange(gamma=(0.75, 1.35), gain=(0.85, 1.15)),
     False: JitterRange(gamma=(0.7, 1.4), gain=(0.6, 1.5)),
@@ -58,9 +58,9 @@ class Jitter:
 
 
 def dress_darkly(crop: Arrays, gain: float, people: tuple[int, ...]) -> None:
-    """Darken the people of a crop in place: few of the training scenes have any in dark clothes.
+    """Darken the people of a crop in place: few training scenes show dark clothes.
 
-    `visible` and `target` are (h, w, 3) uint8, `label` (h, w), where `people` are ids.
+    `visible` and `target` are (h, w, 3) uint8; `label` (h, w) shows people as the ids `people`.
     """
     mask = np.isin(crop["label"], people).astype(np.float32)
     mask = cv2.blur(mask, (CLOTHES_EDGE, CLOTHES_EDGE))[..., None]
@@ -70,16 +70,16 @@ def dress_darkly(crop: Arrays, gain: float, people: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class Causes:
-    """What degrades a crop: shares of the clean scenes that are not left as they are."""
+    """Degradations of crops: shares of the clean scenes that are changed."""
 
     dark: float = 0.42
     haze: float = 0.26
     blur: float = 0.06
-    # The rest, and a quarter of all, is compressed; some are blurred before all else.
+    # The rest, and a quarter of all, is compressed; some crops are first blurred.
     compressed: float = 0.25
     blurred_first: float = 0.15
     dark_night: float = 0.15  # of the night scenes, mildly
-    noisier: float = 0.35  # of the dark ones
+    noisier: float = 0.35  # of the dark crops
 
 
 CAUSES = Causes()
@@ -88,7 +88,7 @@ NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 
 
 def _darken(image: U8, strength: float, rng: np.random.Generator) -> U8:
-    """Darken by the camera model, at times with a noisier sensor than scores are taken with."""
+    """Darken with the camera model, sometimes with a noisier sensor than the scores use."""
     effect = Darkness.draw(strength, rng)
     if rng.random() < CAUSES.noisier:
         well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
@@ -104,9 +104,9 @@ def degraded_crop(
     rows: tuple[float, float],
     more: Sequence[tuple[str, float]] = (),
 ) -> npt.NDArray[np.uint8]:
-    """Degrade a clean scene by one main cause and at times a second; a night scene seldom.
+    """Degrade a clean scene by one main cause and sometimes a second; a night scene rarely.
 
-    `more` are kinds that a degraded crop gets on top, and how often.
+    `more` holds extra kinds for degraded crops and their probabilities.
     """
     draw = rng.random()
     if not clean:

@@ -35,14 +35,14 @@ from magicfuse_training.data.scenes import Scene
 from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
 
 Batch = dict[str, torch.Tensor]
-PASTED = (0.2, 0.6)  # height and width of what one scene lends another, as shares of a crop
-AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops that are, by day and at night
-AROUND_RARE = 0.25  # share of the other crops that are around a rare class, where a scene has one
-RARE = (SIGN, FENCE, BICYCLIST)  # drawn alike: by pixels, most crops would show none of them
-NEAR = 0.2  # share of crops that show a scene as if from near, where people fill a frame
+PASTED = (0.2, 0.6)  # height and width of a patch from another scene, as shares of a crop
+AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day and at night
+AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
+RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often: by pixels, most crops would show none
+NEAR = 0.2  # share of crops that zoom in on a scene, so that people fill the frame
 NEAREST = 4.5  # scale
-LEAST_RANGE = 1.4  # between the least and the largest scale of a scene that is not seen from near
-LABELLED = 0.5  # share of a crop whose classes are known: night is made by class
+LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
+LABELLED = 0.5  # share of a crop that needs known classes: night is made by class
 
 
 @dataclass(frozen=True)
@@ -52,31 +52,31 @@ class CropConfig:
     height: int = 256
     width: int = 320
     batch: int = 12
-    scale: tuple[float, float] = (0.53, 1.6)  # of the letterboxed scene; more if that is smaller
-    clean: float = 0.3  # a restorer that seldom sees clean input overdoes it on clean days
-    night_weight: float = 0.3  # of a stand-in for the clean image of a night scene
-    person_weight: float = 7.0  # thermal images are mostly dark: people need weight to be learnt
-    # Crops with a piece of another scene of their group in them (CutMix, arXiv 1905.04899). A few
-    # hundred scenes are soon learnt by heart; who stands where is what must not be.
+    scale: tuple[float, float] = (0.53, 1.6)  # of the letterboxed scene; more if it is smaller
+    clean: float = 0.3  # a restorer that rarely sees clean input overcorrects on clean days
+    night_weight: float = 0.3  # of the stand-in for a night scene's clean image
+    person_weight: float = 7.0  # in mostly dark thermal images, people need extra weight
+    # Share of crops with a patch of another scene of their group (CutMix, arXiv 1905.04899). A
+    # network soon memorises a few hundred scenes; it must not memorise who stands where.
     mixed: float = 0.4
-    night: float = 0.22  # share of labelled crops by day, without thermal, that are made night
-    pasted: float = 0.35  # share of night crops that people are put into
+    night: float = 0.22  # share of labelled day crops without thermal that become night
+    pasted: float = 0.35  # share of night crops that people are pasted into
     people: tuple[int, ...] = (PEDESTRIAN,)  # their ids in the labels
     rare: tuple[int, ...] = RARE
-    more: tuple[tuple[str, float], ...] = ()  # kinds that degraded crops get on top, and how often
+    more: tuple[tuple[str, float], ...] = ()  # extra kinds for degraded crops, with probabilities
 
 
 class Crops(Dataset[Batch]):
     """An endless list of random crops: sample i is a pure function of (seed, i).
 
-    So a killed run goes on with the very crops that it would have seen, and processes that share a
-    batch see together what one process would see alone.
+    A killed run therefore resumes with exactly the crops that it would have seen, and processes
+    that share a batch see together what one process would see alone.
 
     `crops[range(24, 36)]` is a batch of samples 24 to 35: `degraded`, `clean` (B, 3, H, W) uint8;
-    `thermal` (B, 1, H, W) uint8; `label`, `teacher` (B, H, W) int64; `has_clean` (B,) float32, 1
-    or the lower weight of a stand-in; `has_thermal` (B,) float32, 0 or 1; `sharpness` (B,) float32
-    in (0, 1], the weight of the clean image as one to restore; `weight` (B, 1, H, W) float32 for
-    the thermal.
+    `thermal` (B, 1, H, W) uint8; `label`, `teacher` (B, H, W) int64; `has_clean` (B,) float32, 1 or
+    the lower weight of a stand-in; `has_thermal` (B,) float32, 0 or 1; `sharpness` (B,) float32 in
+    (0, 1], the weight of the clean image as a restoration target; `weight` (B, 1, H, W) float32 for
+    the thermal loss.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Crops(Dataset[Batch]):
 
     @property
     def scenes(self) -> int:
-        """Number of scenes that are drawn from: as many samples are one epoch."""
+        """Number of scenes to draw from: one epoch has as many samples."""
         return sum(len(g) for g, p in zip(self.groups, self.probabilities, strict=True) if p > 0)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
@@ -103,7 +103,7 @@ class Crops(Dataset[Batch]):
         return {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0]}
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches of `config.batch` samples, one after the other, without end."""
+        """Yield batches of `config.batch` consecutive samples without end."""
         for start in itertools.count(0, self.config.batch):
             yield self[range(start, start + self.config.batch)]
 
@@ -149,15 +149,15 @@ class Crops(Dataset[Batch]):
     def _cut(
         self, scene: Scene, rng: np.random.Generator
     ) -> tuple[Arrays, tuple[float, float], float]:
-        """Cut a random part out of a scene's images.
+        """Cut a random crop out of a scene's images.
 
-        Also return the rows that it shows, and how sharp it is: scene pixels to one of the crop's,
-        at most 1. What was enlarged is no model of a restored image.
+        Also return its rows and its sharpness: scene pixels per crop pixel, at most 1. An enlarged
+        crop is not a sharp restoration target.
         """
         config = self.config
         height, width = scene.visible.shape[:2]
         near = rng.random() < NEAR
-        # A crop of a small scene is enlarged: where it exceeded the scene, it would be stretched.
+        # A crop of a small scene is enlarged; a crop that exceeded the scene would be stretched.
         least = max(config.scale[0], config.height / height, config.width / width)
         most = max(config.scale[1], least * LEAST_RANGE)
         scales = (most, max(most, NEAREST)) if near else (least, most)
@@ -197,12 +197,12 @@ class Crops(Dataset[Batch]):
     def _corner(
         self, scene: Scene, h: int, w: int, near: bool, rng: np.random.Generator
     ) -> tuple[int, int]:
-        """Choose a crop, at times around people, fewer at night, or around a rare class.
+        """Choose a crop, sometimes around people (less often at night) or around a rare class.
 
-        All of those from near are: of most other places they would show no more than a patch.
+        Zoomed-in crops are always around people: most other places would show no more than a patch.
 
-        Where little tells people from lit windows and cones, their share in the crops is what an
-        estimate goes by.
+        If little tells people from lit windows and cones, an estimate goes by their share in the
+        crops.
         """
         height, width = scene.visible.shape[:2]
         y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
@@ -218,7 +218,7 @@ class Crops(Dataset[Batch]):
         return int(y), int(x)
 
     def _pasted_part(self, rng: np.random.Generator) -> tuple[slice, slice]:
-        """Choose the rows and columns of a crop that another scene lends it."""
+        """Choose the rows and columns that another scene's patch covers."""
         size = (self.config.height, self.config.width)
         shares = rng.uniform(*PASTED, 2)
         starts = rng.uniform(0, 1 - shares)
@@ -232,7 +232,7 @@ class Crops(Dataset[Batch]):
 def rare_place(
     label: U8, rare: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """Return row and column of a pixel of a rare class of a label (H, W); None if it has none."""
+    """Return row and column of a rare-class pixel of a label (H, W); None if it has none."""
     there = [i for i in rare if (label == i).any()]
     if not there:
         return None
@@ -242,5 +242,5 @@ def rare_place(
 
 
 def known_classes(label: U8, teacher: U8 | None) -> U8:
-    """Return the classes of a label, and those of a teacher where it knows none itself."""
+    """Return the classes of a label, filled in from the teacher where the label knows none."""
     return label if teacher is None else np.where(label < MOST_CLASSES, label, teacher)

@@ -1,7 +1,7 @@
-"""The data sets that the project reads; adding one is adding one entry.
+"""The data sets that the project reads; a new data set needs one new entry.
 
-A published layout is the one in which the set's authors, or the repository that `source` names,
-give it out. "repacked" sets keep one folder a split with vi/, ir/ and their companions.
+A published layout is that of the set's authors, or of the repository that `source` names.
+"repacked" sets have one folder per split, with vi/, ir/ and their companions.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def _always(name: str) -> bool:
 
 
 def _ends_in_n(name: str) -> bool:
-    """Tell a night of MFNet or MSRS, of which MFNet's lists have mirrored copies: 00001N_flip."""
+    """Detect a night scene of MFNet or MSRS, also among MFNet's mirrored copies: 00001N_flip."""
     return name.removesuffix("_flip").endswith("N")
 
 
 _ROADSCENE_NIGHT = (
-    150.0  # its camera lifts nights a lot; by eye, 2 of the 36 frames nearest to it are wrong
+    150.0  # its camera brightens nights a lot; by eye, 2 of the 36 closest frames are misjudged
 )
 _KAIST_NIGHT = re.compile(r"set(0[345]|09|1[01])/")
 
@@ -236,7 +236,7 @@ _ALL = (
         },
         labels=classes.IDD_LITE,
         splits=("train", "val"),
-        members=dict.fromkeys(("train", "val"), r"\d+/\d+$"),  # its instances are labels, too
+        members=dict.fromkeys(("train", "val"), r"\d+/\d+$"),  # its instances also count as labels
         night=_never,
         terms="research only",
     ),
@@ -294,10 +294,10 @@ DATASETS = {data.kind: data for data in _ALL}
 
 
 def dataset(kind: str) -> DataSet:
-    """Return a data set's declaration.
+    """Return the declaration of a data set.
 
     Raises:
-        DataError: for an unknown kind; names those that there are.
+        DataError: for an unknown kind; lists the known ones.
     """
     if kind not in DATASETS:
         raise DataError(f"data set is '{kind}'; expected one of {', '.join(DATASETS)}")

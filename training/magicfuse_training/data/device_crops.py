@@ -1,9 +1,9 @@
-"""Crops made on the device that trains on them: all scenes lie in its memory.
+"""Makes crops on the training device, which holds all scenes in its memory.
 
-Sixteen cores make some 500 crops a second for a GPU that could take thousands. The draws have the
-distributions of `Crops`; only the numbers differ, so a run on one kind of crops is no run on the
-other: night is made of scenes once, not of every crop anew, and nobody is pasted. Every batch has
-the same number of crops of each group.
+Sixteen CPU cores make about 500 crops a second for a GPU that could take thousands. The draws have
+the distributions of `Crops` but not its numbers, so a run on one kind of crops does not match a run
+on the other. Night is made from whole scenes once, not from every crop, and nobody is pasted. Every
+batch has the same number of crops of each group.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from magicfuse_training.data.scenes import Scene
 
 Numbers = npt.NDArray[np.float64]
 Range = tuple[float, float]
-KERNEL = 17  # pixels: holds the longest motion and the widest defocus that are drawn
-PLACES = 8  # of rare classes that are kept of a scene
-PLANES = 10  # bytes of a scene for each pixel
-POOLS = (8, 16)  # cells that pools of light of any number of cells are brought to
+KERNEL = 17  # pixels: holds the longest motion blur and the widest defocus
+PLACES = 8  # pixels of rare classes that are kept for each scene
+PLANES = 10  # bytes of a scene per pixel
+POOLS = (8, 16)  # cells: pools of light of any size are resized to this grid
 
 
 def free_memory(device: torch.device) -> int:
-    """Return how many bytes are free on a device; what nobody tells is taken for enough."""
+    """Return the free bytes of a device; assume enough if nothing reports them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -66,7 +66,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _check_room(count: int, size: Sequence[int], device: torch.device) -> None:
-    """Check that a device can hold scenes of a size (rows, columns)."""
+    """Check that a device can hold scenes of a given size (rows, columns)."""
     each = PLANES * size[0] * size[1]
     if (free := free_memory(device)) < count * each:
         raise DataError(
@@ -77,7 +77,7 @@ def _check_room(count: int, size: Sequence[int], device: torch.device) -> None:
 
 
 class DeviceCrops(Crops):
-    """As `Crops`, with batches on `device`; what a batch is follows from the seed and its start."""
+    """Like `Crops`, with batches on `device`; the seed and the start index determine a batch."""
 
     def __init__(
         self,
@@ -90,17 +90,17 @@ class DeviceCrops(Crops):
         """Read all scenes into the device's memory.
 
         Raises:
-            DataError: where it cannot hold them.
+            DataError: if it cannot hold them.
         """
         first = next(group[0] for group in groups if len(group))
         count = sum(map(len, groups))
-        _check_room(count, first.label.shape, device)  # before reading them, which takes long
+        _check_room(count, first.label.shape, device)  # check before reading, which takes long
         super().__init__(groups, group_weights, config, seed)
         self.device = device
         scenes = [scene for group in groups for scene in group]
         self.starts = np.cumsum([0, *(len(group) for group in groups)])
         self.sizes = np.array([s.label.shape for s in scenes])  # of the scenes, (N, 2)
-        self.canvas = tuple(int(n) for n in self.sizes.max(0))  # that each scene is in a corner of
+        self.canvas = tuple(int(n) for n in self.sizes.max(0))  # each scene lies in a corner of it
         self.clean = np.array([s.clean for s in scenes])
         self.paired = np.array([s.thermal is not None for s in scenes])
         self.boxes = [s.people for s in scenes]
@@ -108,8 +108,8 @@ class DeviceCrops(Crops):
         rng = np.random.default_rng(seed)
         drawn = ([rare_place(s.label, config.rare, rng) for _ in range(PLACES)] for s in scenes)
         self.places = [[place for place in some if place] for some in drawn]
-        # (N, 10, H, W): visible, target, thermal, label, teacher, people. A scene that is clean is
-        # its own target, but one gather for all is worth the memory.
+        # (N, 10, H, W): visible, target, thermal, label, teacher, people. A clean scene is its own
+        # target, but a single gather for everything is worth the memory.
         _check_room(count, self.canvas, device)
         self.images = torch.zeros((count, PLANES, *self.canvas), dtype=torch.uint8, device=device)
         for i, scene in enumerate(scenes):
@@ -152,9 +152,9 @@ class DeviceCrops(Crops):
         }
 
     def _counts(self, total: int) -> npt.NDArray[np.int64]:
-        """Return how many crops of every group a batch has, the same every time.
+        """Return how many crops of each group a batch has; the numbers never change.
 
-        Losses take a part of a batch by group, and cuDNN makes a plan for every size it meets.
+        Losses split a batch by group, and cuDNN makes a plan for every new size.
         """
         wanted = self.probabilities * total
         counts = np.floor(wanted).astype(np.int64)
@@ -172,7 +172,7 @@ class DeviceCrops(Crops):
     ) -> tuple[Tensor, Numbers, Numbers]:
         """Cut crops with new light out of scenes.
 
-        Return them (B, 10, h, w) in [0, 1], their rows, and how sharp they are: see `Crops`.
+        Return them (B, 10, h, w) in [0, 1], their rows and their sharpness: see `Crops`.
         """
         config, count = self.config, len(scene)
         height, width = self.sizes[scene].T
@@ -245,7 +245,7 @@ class DeviceCrops(Crops):
         return device_effects.quantised(image.reshape(b, 6, h, w))
 
     def _pasted(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Return where crops take what another scene lends, (B, 1, h, w) bool."""
+        """Return where another scene's patch covers each crop, (B, 1, h, w) bool."""
         shares = rng.uniform(*PASTED, (count, 2))
         starts = rng.uniform(0, 1 - shares)
         inside = []
@@ -263,7 +263,7 @@ class DeviceCrops(Crops):
         rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        """See `degraded_crop`; `image` (B, 3, h, w) in [0, 1], and so is the result."""
+        """See `degraded_crop`; `image` and the result are (B, 3, h, w) in [0, 1]."""
         count, undegraded = len(clean), self.config.clean
         draw, strength = rng.random(count), rng.random(count)
         degraded = clean & (draw >= undegraded)
@@ -298,7 +298,7 @@ class DeviceCrops(Crops):
     ) -> Tensor:
         drawn = [Darkness.draw(s, rng) for s in strength]
         height, width = image.shape[2:]
-        # Grids of different sizes: the processor brings them to one that the device enlarges.
+        # The grids differ in size: the CPU resizes them to one size, which the device enlarges.
         grids = [np.array(d.light_stops, np.float32) for d in drawn]
         pools = np.stack([cv2.resize(g, POOLS[::-1], interpolation=cv2.INTER_CUBIC) for g in grids])
         return device_effects.darkness(
@@ -343,7 +343,7 @@ class DeviceCrops(Crops):
             _padded((MotionBlur if rng.random() < 0.5 else DefocusBlur).draw(s, rng).kernel())
             for s in strength
         ]
-        # To a multiple of 16 images, again for the number of cuDNN's plans.
+        # Pad to a multiple of 16 images, again to limit the number of cuDNN's plans.
         kernels += kernels[:1] * (-len(kernels) % 16)
         padded = F.pad(image, (0, 0) * 3 + (0, len(kernels) - len(image)))
         return device_effects.blur(padded, self._to(np.stack(kernels)))[: len(image)]
@@ -373,7 +373,7 @@ def _dressed_darkly(images: Tensor, gain: Tensor, people: tuple[int, ...]) -> Te
 
 
 def _planes(scene: Scene) -> npt.NDArray[np.uint8]:
-    """Return a scene's images one above the other, (10, H, W) uint8."""
+    """Return a scene's images stacked, (10, H, W) uint8."""
     none = np.zeros_like(scene.label)
     people = none.copy()
     for x0, y0, x1, y1 in scene.people.round().astype(int):

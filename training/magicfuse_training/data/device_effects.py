@@ -1,8 +1,9 @@
-"""The camera model's effects on a batch of images at once, on the device that holds it.
+"""The camera model's effects on a batch of images, on the device that holds the batch.
 
-A GPU waits for processor cores that make crops; here it makes its own. The arithmetic is that of
-`magicfuse_ros.media.degradations`, and a test holds each effect to it. Images are (B, 3, H, W)
-float32 sRGB in [0, 1]; parameters are (B,) or as said, named and meant as in the effects there.
+A GPU would wait for CPU cores to make crops; here it makes its own. The arithmetic is that of
+`magicfuse_ros.media.degradations`, and a test checks that each effect matches it. Images are (B, 3,
+H, W) float32 sRGB in [0, 1]. Parameters are (B,) unless stated otherwise, with the names and
+meanings of the effects there.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ def to_linear(image: Tensor) -> Tensor:
 
 
 def to_srgb(linear: Tensor) -> Tensor:
-    """Encode linear light as sRGB, clipped to [0, 1] as a sensor does, in 256 steps."""
+    """Encode linear light as sRGB in 256 steps, clipped to [0, 1] as in a sensor."""
     light = linear.clamp(0, 1)
     image = torch.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
     return quantised(image)
 
 
 def quantised(image: Tensor) -> Tensor:
-    """Round to the 256 codes that a camera's image has, in [0, 1]."""
+    """Round to the 256 codes of a camera's image, in [0, 1]."""
     return (image.clamp(0, 1) * 255).round() / 255
 
 
 def enlarged(grid: Tensor, height: int, width: int) -> Tensor:
-    """Enlarge coarse grids (B, h, w) to (B, 1, H, W), bicubic."""
+    """Enlarge coarse grids (B, h, w) to (B, 1, H, W) by bicubic interpolation."""
     return F.interpolate(grid[:, None], size=(height, width), mode="bicubic", align_corners=False)
 
 
@@ -66,7 +67,7 @@ def haze(
     horizon: Tensor,
     rows: Tensor,
 ) -> Tensor:
-    """See `Haze`. `drifts`: (B, 1, H, W); `airlight`: (B, 3); `rows`: (B, 2), shown of the view."""
+    """See `Haze`. `drifts`: (B, 1, H, W); `airlight`: (B, 3); `rows`: (B, 2), rows of the view."""
     height = image.shape[2]
     share = torch.linspace(0, 1, height, device=image.device)[None]
     row = rows[:, :1] + share * (rows[:, 1:] - rows[:, :1])
@@ -78,7 +79,7 @@ def haze(
 
 
 def blur(image: Tensor, kernels: Tensor) -> Tensor:
-    """Filter each image with a kernel of its own, (B, k, k), k odd; on sRGB codes."""
+    """Filter each image's sRGB codes with its own kernel, (B, k, k), k odd."""
     b, c, h, w = image.shape
     reach = kernels.shape[-1] // 2
     padded = F.pad(image, (reach,) * 4, mode="reflect").reshape(1, b * c, h + 2 * reach, -1)
@@ -86,7 +87,7 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
     return quantised(F.conv2d(padded, weight, groups=b * c).reshape(b, c, h, w))
 
 
-# Annex K of ITU-T T.81, in rows: what libjpeg scales by the quality.
+# Annex K of ITU-T T.81, by rows: libjpeg scales it by the quality.
 _LUMA = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
     14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -120,7 +121,7 @@ def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def jpeg(image: Tensor, quality: Tensor) -> Tensor:
     """See `Jpeg`: colour at half size, 8 x 8 cosine transforms, rounded coefficients.
 
-    H and W are multiples of 16. Entropy coding, which loses nothing, is left out.
+    H and W are multiples of 16. Entropy coding is left out because it loses nothing.
     """
     dct, ycc, rgb, tables = _jpeg_tables(image.device)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None, None]

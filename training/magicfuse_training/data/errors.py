@@ -1,7 +1,7 @@
-"""The error of data that a user can mend."""
+"""The error for data that a user can fix."""
 
 from magicfuse_ros.errors import MagicFuseError
 
 
 class DataError(MagicFuseError):
-    """A data set that is not where or what it should be; the message names the file."""
+    """A data set that is missing or invalid; the message names the file."""

@@ -1,4 +1,4 @@
-"""Reading one file of a data set: a picture, a label image, boxes."""
+"""Reads one file of a data set: a picture, a label image, or boxes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from magicfuse_training.data.classes import U8, LabelMap
 from magicfuse_training.data.errors import DataError
 
 Boxes = npt.NDArray[np.float32]
-STRETCH = (1.0, 99.0)  # percentiles of a thermal picture of more than 8 bits: black and white
-_GRAY_SPREAD = 12  # of 255 between the channels: JPEG's own colours of a gray picture are less
-_COLORED_SHARE = 0.02  # of the pixels: a logo or a scale at the edge is less
+STRETCH = (1.0, 99.0)  # percentiles of a thermal picture with more than 8 bits: black and white
+_GRAY_SPREAD = 12  # of 255 between the channels: JPEG colours in a gray picture are weaker
+_COLORED_SHARE = 0.02  # share of the pixels: a logo or a scale at the edge takes less
 
 cv2.setNumThreads(0)  # its thread pool does not survive the fork of a data loader's worker
 
@@ -31,7 +31,7 @@ def read_picture(path: Path) -> npt.NDArray[Any]:
     """Read a picture as `magicfuse run` does; see `decode_picture`.
 
     Raises:
-        DataError: if it is missing, cut or damaged, or no picture.
+        DataError: if it is missing, truncated or damaged, or no picture.
     """
     try:
         return decode_picture(path.read_bytes())
@@ -45,16 +45,16 @@ def read_image(path: Path, gray: bool = False) -> U8:
     """Read a picture as RGB (or gray) uint8, upright, without a fourth channel.
 
     Raises:
-        DataError: if it is missing, cut or damaged, or no picture.
+        DataError: if it is missing, truncated or damaged, or no picture.
     """
     return rgb_of(read_picture(path), path, gray)
 
 
 def rgb_of(picture: npt.NDArray[Any], path: Path, gray: bool = False) -> U8:
-    """Return what `read_picture` read as RGB (or gray) uint8.
+    """Convert the result of `read_picture` to RGB (or gray) uint8.
 
     Raises:
-        DataError: naming the file, for a float picture that is not 0 to 1.
+        DataError: names the file, for a float picture outside 0 to 1.
     """
     try:
         image = to_rgb(picture)
@@ -64,24 +64,25 @@ def rgb_of(picture: npt.NDArray[Any], path: Path, gray: bool = False) -> U8:
 
 
 def read_thermal(path: Path, in_alpha: bool = False) -> tuple[U8, bool]:
-    """Read a thermal picture as gray levels, (H, W) uint8, and whether they were stretched.
+    """Read a thermal picture as gray levels, (H, W) uint8; also return if they were stretched.
 
-    What 16 bits and floats mean, counts of a sensor or a temperature, no file says. They are
-    stretched between two percentiles of each picture, as a camera with automatic gain does: then
-    their level says nothing, only what is warmer than what is in the picture.
+    No file says whether its 16-bit or float values are sensor counts or a temperature. They are
+    stretched between two percentiles of each picture, as a camera with automatic gain does. The
+    levels then carry no absolute meaning; they only tell what is warmer within the picture.
 
     Args:
         path: the file.
-        in_alpha: the thermal picture is the fourth channel, as MFNet keeps it.
+        in_alpha: the thermal picture is the fourth channel, as in MFNet.
 
     Raises:
-        DataError: if it is missing, cut or damaged, a colour picture, or has no fourth channel.
+        DataError: if it is missing, truncated or damaged, a colour picture, or has no fourth
+        channel.
     """
     return thermal_of(read_picture(path), path, in_alpha)
 
 
 def thermal_of(picture: npt.NDArray[Any], path: Path, in_alpha: bool = False) -> tuple[U8, bool]:
-    """Return what `read_picture` read of a thermal picture; see `read_thermal`."""
+    """Convert the result of `read_picture` for a thermal picture; see `read_thermal`."""
     if in_alpha:
         if picture.dtype != np.uint8 or picture.shape[2:] != (4,):
             raise DataError(
@@ -109,10 +110,10 @@ def thermal_of(picture: npt.NDArray[Any], path: Path, in_alpha: bool = False) ->
 def read_label(path: Path, labels: LabelMap) -> U8:
     """Read a label image, upright, as the set's own ids, (H, W) uint8.
 
-    Pillow reads it and not OpenCV, which turns the indices of a palette PNG into gray levels.
+    This uses Pillow because OpenCV turns the indices of a palette PNG into gray levels.
 
     Raises:
-        DataError: if it cannot be read, is a JPEG, or holds colours where ids are expected.
+        DataError: if it cannot be read, is a JPEG, or holds colours instead of ids.
     """
     try:
         data = path.read_bytes()
@@ -137,13 +138,13 @@ def read_label(path: Path, labels: LabelMap) -> U8:
 
 
 def read_objects(path: Path, height: int, width: int) -> tuple[list[str], Boxes]:
-    """Read the boxes of an image of that size: YOLO text, or the XML of Pascal VOC or of KAIST.
+    """Read the boxes of an image of the given size: YOLO text, or XML of Pascal VOC or KAIST.
 
     Returns:
-        Their names in lower case (YOLO: the numbers), and (N, 4) x0, y0, x1, y1 in pixels.
+        The names in lower case (YOLO: the numbers), and (N, 4) x0, y0, x1, y1 in pixels.
 
     Raises:
-        DataError: if the file is missing or is not of the format of its suffix.
+        DataError: if the file is missing or its content does not match its suffix.
     """
     try:
         if path.suffix.lower() == ".xml":

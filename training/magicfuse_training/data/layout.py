@@ -1,8 +1,8 @@
-"""Where a data set keeps its files: a declaration, and the one reader that walks it.
+"""The file layout of a data set: a declaration, and the one reader that walks it.
 
-A path is a template like "leftImg8bit/{split}/{city}/{name}_leftImg8bit.png". Fields in braces
-match one folder or file name (or a part of it); a scene is known by its fields other than the
-split, joined by "/". A template that ends in ".*" takes any picture suffix. File names are taken in
+A path is a template like "leftImg8bit/{split}/{city}/{name}_leftImg8bit.png". Each field in braces
+matches one folder or file name (or a part of it). A scene is named by its fields other than the
+split, joined by "/". A template that ends in ".*" accepts any picture suffix. File names match in
 upper and lower case alike: a camera's .JPG is a .jpg.
 """
 
@@ -28,8 +28,8 @@ _SHOWN = 3
 class Record:
     """The files of one scene.
 
-    `coarse` is a label of the project's ids, drawn by eye, that fills in where `label` knows no
-    class; `teacher` one that another network made.
+    `coarse` is a hand-drawn label with the project's ids; it fills in the pixels that `label`
+    leaves unknown. `teacher` is a label that another network made.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Index:
-    """What was found of one split: the files of each part by scene, and what does not fit."""
+    """The files found for one split: each part by scene, and what does not fit."""
 
-    names: list[str]  # of the scenes that the split should have
-    files: dict[Part, dict[str, Path]]  # a part that the set does not have, or is left out, lacks
+    names: list[str]  # scenes that the split should have
+    files: dict[Part, dict[str, Path]]  # without parts that the set lacks or omits
     missing: dict[Part, list[str]]
     orphans: dict[Part, list[str]]  # files without a visible image
 
@@ -60,23 +60,23 @@ class Index:
 class DataSet:
     """The declaration of a data set.
 
-    Attributes:
-        kind: its name on the command line.
-        source: where the layout is published.
-        templates: path of each part, relative to the root.
-        labels: what the label images hold.
-        boxes: what the names in the box files mean.
-        splits: their names; empty: every folder that holds visible images, and the root as ".".
-        members: for each split a pattern that names of its scenes match, where folders do not tell.
-        list_file: template of a text file with the names of a split's scenes, one a line.
-        optional: parts that may be left out altogether.
-        partial: parts that only some scenes have.
-        thermal_in_alpha: the thermal image is the fourth channel of its file.
-        auto_gain: the thermal camera set level and gain for every image anew.
-        width_factor: what the stored width is multiplied by to get square pixels.
-        night: tells a night scene by its name; or the mean luma, 0 to 255, of the upper third of
-            an image, below which it is one.
-        terms: what its licence means for weights that were trained on it.
+    kind: its name on the command line.
+    source: where the layout is published.
+    templates: path of each part, relative to the root.
+    labels: content of the label images.
+    boxes: meaning of the names in the box files.
+    splits: their names; if empty, every folder that holds visible images is a split, and the root
+        is ".".
+    members: for each split, a pattern that its scene names match, if folders do not tell.
+    list_file: template of a text file with the scene names of a split, one per line.
+    optional: parts that may be missing entirely.
+    partial: parts that only some scenes have.
+    thermal_in_alpha: the thermal image is the fourth channel of its file.
+    auto_gain: the thermal camera set level and gain anew for every image.
+    width_factor: factor on the stored width that gives square pixels.
+    night: tells a night scene by its name; or the mean luma, 0 to 255, of an image's upper third,
+        below which the scene is a night scene.
+    terms: what its licence means for weights trained on it.
     """
 
     kind: str
@@ -96,10 +96,10 @@ class DataSet:
     night: Callable[[str], bool] | float = 45.0  # right for 99 % of MSRS's days, 97 % of its nights
 
     def splits_in(self, root: Path) -> list[str]:
-        """Return the names of the splits, for sets that leave them to the user also those there.
+        """Return the names of the splits; also those on disk if the set leaves them to the user.
 
         Raises:
-            DataError: if the root is no folder.
+            DataError: if the root is not a folder.
         """
         if not root.is_dir():
             raise DataError(f"data folder '{root}' does not exist")
@@ -139,18 +139,18 @@ class DataSet:
             files[part] = {name: there[name] for name in names if name in there}
             lacking = [name for name in names if name not in there]
             missing[part] = [] if part in self.partial and there else lacking
-            # A part that keeps all splits in one folder holds files of the other splits as well.
+            # A part whose folder holds all splits also contains files of the other splits.
             if ("{split}" in self.templates[part]) == ("{split}" in self.templates["visible"]):
                 alone = there.keys() - found["visible"].keys()
                 orphans[part] = sorted(filter(self._pattern(split).match, alone))
         return Index(names, files, missing, orphans)
 
     def left_out(self, root: Path, split: str) -> list[Path]:
-        """Return files and folders that lie where a split has its files, and belong to no part."""
+        """Return the files and folders beside a split's files that belong to no part."""
         found = [find_files(root, template, split) for template in self.templates.values()]
         taken = {path for files in found for path in files.values()}
         beside = {path for part in self.templates for path in self._beside(root, split, part)}
-        if not self.splits:  # the user's own folders: a misspelt one is easily overlooked
+        if not self.splits:  # users' own folders: a typo in a name is easily overlooked
             known = {PurePosixPath(t).parts[1] for t in self.templates.values()}
             others = set() if split != "." else set(self.splits_in(root))
             beside |= {
@@ -161,7 +161,7 @@ class DataSet:
         return sorted(beside - taken)
 
     def _beside(self, root: Path, split: str, part: Part) -> list[Path]:
-        """Return all that lies in the folders of a part."""
+        """Return everything in the folders of a part."""
         template = self.templates[part].replace("{split}", split)
         folder = re.sub(r"{\w+}", "*", str(PurePosixPath(template).parent))
         return [path for found in root.glob(folder) for path in _visible(found)]
@@ -175,10 +175,10 @@ class DataSet:
         return re.compile(self.members.get(split, ""))
 
     def records(self, root: Path, split: str) -> list[Record]:
-        """Return the scenes of a split, in the order of their names.
+        """Return the scenes of a split, ordered by name.
 
         Raises:
-            DataError: if there is none, or naming the first files that are missing.
+            DataError: if there is none, or if files are missing; names the first ones.
         """
         index = self.index(root, split)
         if not index.names:
@@ -196,7 +196,7 @@ class DataSet:
         return [index.record(name) for name in index.names]
 
     def expected(self, part: Part, split: str, names: list[str]) -> str:
-        """Return the paths, relative to the root, of the first few of some scenes of a part."""
+        """Return the paths, relative to the root, of a part in the first few of some scenes."""
         template = self.templates[part]
         fields = [f for f in re.findall(r"{(\w+)}", template) if f != "split"]
         shown = []
@@ -213,10 +213,10 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def find_files(root: Path, template: str, split: str) -> dict[str, Path]:
-    """Return the files of a template for one split, by the names of their scenes.
+    """Return the files of a template in one split, by scene name.
 
     Raises:
-        DataError: if two files are of the same scene.
+        DataError: if two files belong to the same scene.
     """
     path = str(PurePosixPath(template.replace("{split}", split)))
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))

@@ -1,9 +1,9 @@
-"""What a run is trained on: one or several data sets, in the groups that crops are drawn from.
+"""The training data of a run: one or more data sets, in groups from which crops are drawn.
 
-A group holds the scenes of one set under one condition. Stages say how often each condition is
-drawn. Within a condition a group is drawn in proportion to the square root of its size: by file
-count 2,700 frames of one set would leave 140 of another unseen, at equal shares those would be seen
-twenty times as often.
+A group holds the scenes of one set under one condition. Stages set how often each condition is
+drawn. Within a condition, a group is drawn in proportion to the square root of its size. By file
+count, 2,700 frames of one set would leave 140 frames of another unseen; with equal shares, the 140
+would be seen twenty times as often.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from magicfuse_training.data.night_scene import render_night
 from magicfuse_training.data.scenes import Scene, Scenes
 
 HELD_OUT = ("val", "dev", "test")
-IN_MEMORY = 8000  # scenes: some 10 GB; decoding anew would take a core
+IN_MEMORY = 8000  # scenes: some 10 GB; decoding them each time would take a core
 CONDITIONS = ("by day without a thermal image", "by day with one", "at night")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Scenes of one data set under one of CONDITIONS, given by its place there."""
+    """Scenes of one data set under one condition, given as an index into CONDITIONS."""
 
     condition: int
     scenes: Sequence[Scene]
@@ -52,7 +52,7 @@ class Source:
         """Read "KIND:ROOT".
 
         Raises:
-            DataError: for another form, or an unknown kind.
+            DataError: for any other form, or an unknown kind.
         """
         kind, colon, root = text.partition(":")
         if not colon or not root:
@@ -65,25 +65,25 @@ class Source:
 
     @property
     def training_split(self) -> str:
-        """The split to train on: "train" where there is one, else all of the set."""
+        """The split to train on: "train" if there is one, else the whole set."""
         splits = dataset(self.kind).splits_in(self.root)
         return "train" if "train" in splits else next(iter(splits), "train")
 
     @property
     def held_out_split(self) -> str | None:
-        """The split to look at during training, if there is one."""
+        """The split for validation during training, if there is one."""
         splits = dataset(self.kind).splits_in(self.root)
         return next((name for name in HELD_OUT if name in splits), None)
 
     def folder(self, split: str) -> Path:
-        """Return the folder of a split, or the root where a set has no such folder."""
+        """Return the folder of a split, or the root if a set has no such folder."""
         inside = self.root / split
         return inside if inside.is_dir() else self.root
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run was trained on, as its folder and the bundle tell it."""
+    """The training data of a run, as recorded in its folder and in the bundle."""
 
     data: list[str]
     terms: str
@@ -101,7 +101,7 @@ def describe(sources: Sequence[Source]) -> Trained:
 
 
 class _Lazy(Sequence[Scene]):
-    """Scenes of several sets, each read when it is asked for."""
+    """Scenes of several sets; each is read on demand."""
 
     def __init__(self, places: list[tuple[Scenes, int]]) -> None:
         self.places = places
@@ -123,13 +123,13 @@ class _Lazy(Sequence[Scene]):
 def load_groups(
     sources: Sequence[Source], height: int, width: int, names: Sequence[str] = CLASSES
 ) -> Groups:
-    """Load the training splits of some sets, a group for each set and condition that it has.
+    """Load the training splits of some sets: one group for each set and condition in it.
 
-    Up to IN_MEMORY scenes are decoded now, more than that whenever they are drawn. `names`: see
-    `Scenes`.
+    Up to IN_MEMORY scenes are decoded now; if there are more, each is decoded when it is drawn.
+    `names`: see `Scenes`.
 
     Raises:
-        DataError: for a set that is incomplete or damaged.
+        DataError: for an incomplete or damaged set.
     """
     sets = [
         Scenes(dataset(s.kind), s.root, s.training_split, height, width, names) for s in sources
@@ -140,7 +140,7 @@ def load_groups(
         members: list[list[Scene]] = [[] for _ in CONDITIONS]
         places: list[list[tuple[Scenes, int]]] = [[] for _ in CONDITIONS]
         if in_memory:
-            with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter to others
+            with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
                 for scene in pool.map(scenes.__getitem__, range(len(scenes))):
                     members[_condition(scene.thermal is not None, scene.clean)].append(scene)
         else:
@@ -161,7 +161,7 @@ def _condition(paired: bool, clean: bool) -> int:
 
 
 def shares(groups: Groups, by_condition: Sequence[float]) -> list[float]:
-    """Return how often each group is drawn, given how often each condition is; not normalised."""
+    """Return how often each group is drawn, from how often each condition is; not normalised."""
     roots = [len(group.scenes) ** 0.5 for group in groups]
     totals = [
         sum(r for r, g in zip(roots, groups, strict=True) if g.condition == c)
@@ -174,10 +174,10 @@ def shares(groups: Groups, by_condition: Sequence[float]) -> list[float]:
 
 
 def made_night(groups: Groups, share: float, seed: int) -> Groups:
-    """Return a group at night for every one of labelled scenes by day, of a share of its size.
+    """Return a night group for each group of labelled day scenes, with a share of its size.
 
-    `Crops` makes night of every crop anew, which a device has no code for. A scene of which too
-    little is labelled is left out.
+    `Crops` makes night anew from every crop, which the device has no code for. Scenes with too few
+    labelled pixels are skipped.
     """
     nights: Groups = []
     for number, group in enumerate(groups):
@@ -199,7 +199,7 @@ def made_night(groups: Groups, share: float, seed: int) -> Groups:
 def load_held_out(
     sources: Sequence[Source], height: int, width: int, count: int, names: Sequence[str] = CLASSES
 ) -> list[Scene]:
-    """Load a few scenes of every set to look at: held-out ones where the set has such a split."""
+    """Load a few scenes of every set for pictures: held-out ones if the set has such a split."""
     some: list[Scene] = []
     for source in sources:
         split = source.held_out_split or source.training_split

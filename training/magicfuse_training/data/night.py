@@ -1,4 +1,4 @@
-"""A stand-in for the clean image that a real night frame does not have."""
+"""A substitute for the clean image that a real night frame lacks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy.typing as npt
 def night_reference(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Brighten and denoise a night frame (H, W, 3) RGB uint8; same shape.
 
-    Retinex: the image is divided by a power of its own edge-preserving illumination (as LIME does,
-    10.1109/TIP.2016.2639450). Chroma is smoothed, lessened and balanced: most of it is noise and
-    the colour of lamps. This is a teacher with faults, so stages give it a low weight, and scores
-    never compare with it.
+    This is Retinex: the image is divided by a power of its own edge-preserving illumination (as in
+    LIME, 10.1109/TIP.2016.2639450). Chroma is smoothed, reduced and balanced, because most of it is
+    noise and lamp colour. The result is an imperfect teacher, so stages give it a low weight, and
+    scores never compare with it.
     """
     height, width = image.shape[:2]
     smooth = cv2.bilateralFilter(image, 7, 18, 3)
@@ -25,7 +25,7 @@ def night_reference(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     bright = np.clip(bright, 0, 1, dtype=np.float32)
     mean = bright.mean((0, 1))
     gain = np.clip(mean.mean() / mean, 0.8, 1.25) - 1
-    lamp = bright.max(2, keepdims=True)  # lamps are white already
+    lamp = bright.max(2, keepdims=True)  # lamps are already white
     balanced = np.clip(bright * (1 + gain * (1 - lamp)), 0, 1, dtype=np.float32)
     y, cr, cb = cv2.split(cv2.cvtColor(balanced, cv2.COLOR_RGB2YCrCb))
     cr, cb = (0.5 + 0.5 * (cv2.GaussianBlur(c, (0, 0), 2.0) - 0.5) for c in (cr, cb))

@@ -1,9 +1,9 @@
-"""The lamps of a night scene: street lamps, own headlights, cars, windows, signs.
+"""The lamps of a night scene: street lamps, the car's headlights, other cars, windows, signs.
 
-`View` guesses the scene's geometry from its labels alone: the horizon, the vanishing point of the
-road, and for every pixel the distance at which what it shows stands on the ground. With it lamps
-have places in metres, so that pools of light lie on the ground in perspective, and a lamp that is
-seen, and the light that it throws, agree.
+`View` estimates the scene's geometry from its labels alone: the horizon, the vanishing point of the
+road, and the distance at which each pixel's object stands on the ground. Lamps therefore have
+positions in metres. Pools of light lie on the ground in perspective, and the light of a lamp
+matches its visible position.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from magicfuse_training.data.classes import (
 F32 = npt.NDArray[np.float32]
 Rng = np.random.Generator
 
-FAR_M = 90.0  # nothing is taken to be farther away
-FLOOR_M = 3.3  # from one floor to the next
+FAR_M = 90.0  # the farthest distance considered
+FLOOR_M = 3.3  # height of a floor
 UNKNOWN = BICYCLIST + 1  # this label and all above: not exactly known
 
 SODIUM, WARM, WHITE, COLD, MERCURY = (
@@ -44,25 +44,26 @@ SIGNALS = np.array(((1.0, 0.06, 0.03), (1.0, 0.5, 0.03), (0.05, 1.0, 0.55)), np.
 
 
 def log_uniform(rng: Rng, low: float, high: float) -> float:
-    """Draw a number of which every octave between `low` and `high` is as likely."""
+    """Draw a number, equally likely in every octave between `low` and `high`."""
     return float(low * (high / low) ** rng.random())
 
 
 class View:
-    """Where things stand, at half the size of the image; lengths in metres.
+    """The geometry of a scene, at half the size of the image; lengths in metres.
 
     Attributes:
-        height, width: of the image, in pixels.
-        horizon, vanish: row and column where the road would end, in pixels of the image.
-        focal: of the camera, in pixels of the image.
+        height, width: size of the image, in pixels.
+        horizon, vanish: row and column of the road's vanishing point, in pixels of the image.
+        focal: focal length of the camera, in pixels of the image.
         small: the label, (H/2, W/2) uint8.
-        eye: height of the camera over the road, in metres.
-        x, y, z: to the right of the camera, over the ground, ahead: (H/2, W/2) float32.
-        ground: what lies instead of standing, (H/2, W/2) bool.
+        eye: height of the camera above the road, in metres.
+        x, y, z: distance to the right of the camera, above the ground, and ahead: (H/2, W/2)
+            float32.
+        ground: pixels that lie flat instead of standing, (H/2, W/2) bool.
     """
 
     def __init__(self, label: U8, rng: Rng) -> None:
-        """Guess it from a label (H, W) uint8; what labels do not tell is drawn."""
+        """Estimate it from a label (H, W) uint8; draw what labels do not tell."""
         self.height, self.width = label.shape
         h, w = max(1, self.height // 2), max(1, self.width // 2)
         self.small = small = np.asarray(
@@ -78,7 +79,7 @@ class View:
         foot = np.where(ground, rows, np.float32(self.height))
         foot = np.minimum.accumulate(foot[::-1], axis=0)[::-1]  # the first ground below
         foot = cv2.medianBlur(foot.astype(np.float32), 5)
-        # Behind a car a house stands as far away as beside the car.
+        # A house is as far away behind a car as it is beside the car.
         reach = max(3, w // 7)
         behind = cv2.blur(cv2.erode(foot, np.ones((1, reach), np.uint8)), (reach, 3))
         own = ground | (small == CAR) | (small == PEDESTRIAN) | (small == BICYCLIST)
@@ -104,48 +105,48 @@ class View:
         return self.vanish + self.focal * x / z, self.horizon - self.focal * (y - self.eye) / z
 
     def depth(self, column: float, row: float) -> float:
-        """Return the distance ahead, in metres, of what a pixel inside the image shows."""
+        """Return the distance ahead, in metres, of the object at a pixel inside the image."""
         h, w = self.z.shape
         return float(self.z[min(h - 1, int(row) // 2), min(w - 1, int(column) // 2)])
 
 
 @dataclass
 class Lights:
-    """What shines: as the camera sees it, and where it stands.
+    """Light sources: what the camera sees of them, and where they stand.
 
     Attributes:
         layer: light straight from the lamps, (H, W, 3) float32; 1 is the camera's white.
-        lamps: x, y, z in metres, strength, and colour of what lights the surroundings.
+        lamps: x, y, z in metres, strength and colour of each lamp that lights the surroundings.
     """
 
     layer: F32
     lamps: list[tuple[float, ...]] = field(default_factory=list)
 
     def dot(self, column: float, row: float, radius: float, color: F32) -> None:
-        """Draw a round lamp; one of less than a pixel is as much dimmer."""
+        """Draw a round lamp; one smaller than a pixel is dimmed in proportion."""
         value = (color * min(1.0, radius * radius)).tolist()
         at, r = (round(column * 8), round(row * 8)), round(max(radius, 0.9) * 8)
         cv2.circle(self.layer, at, r, value, -1, shift=3)
 
     def shed(self, view: View) -> F32:
-        """Return the light that the lamps throw on everything, (H/2, W/2, 3) float32."""
+        """Return the light of the lamps on all surfaces, (H/2, W/2, 3) float32."""
         if not self.lamps:
             return np.zeros((*view.z.shape, 3), np.float32)
         lamps = np.array(self.lamps, np.float32)
         x, y, z, power = lamps[:, :4].T[:, :, None, None]
         over = y - view.y
-        squared = (view.x - x) ** 2 + over**2 + (view.z - z) ** 2 + 1  # lamps are no points
-        # What stands is lit from the side at about 50 degrees; street lamps shine downwards.
+        squared = (view.x - x) ** 2 + over**2 + (view.z - z) ** 2 + 1  # lamps are not points
+        # Upright objects are lit from the side at about 50 degrees; street lamps shine downwards.
         facing = np.where(view.ground, over / np.sqrt(squared), np.float32(0.6))
         light = power * facing * np.clip(0.5 + over * 0.4, 0.05, 1) / squared
         return np.asarray(np.tensordot(light, lamps[:, 4:], (0, 0)), np.float32)
 
 
 def headlights(view: View, rng: Rng) -> F32:
-    """Return the light of the own car's headlights, (H/2, W/2) float32; low or high beam."""
+    """Return the light of the car's own headlights, (H/2, W/2) float32; low or high beam."""
     side, down = rng.uniform(0.15, 0.45), rng.uniform(0.06, 0.25)  # radians
     above = 0.4 if rng.random() < 0.15 else rng.uniform(0.02, 0.1)
-    lamp = 0.65  # metres over the ground
+    lamp = 0.65  # metres above the ground
     tilt = (view.y - lamp) / view.z + 0.01
     beam = np.exp(-(((view.x / view.z - rng.uniform(-0.05, 0.1)) / side) ** 2))
     cutoff = 1 / (1 + np.exp(np.clip(tilt * 120, -30, 30)))
@@ -156,7 +157,7 @@ def headlights(view: View, rng: Rng) -> F32:
 
 
 def street_lamps(lights: Lights, view: View, label: U8, rng: Rng) -> None:
-    """Put up street lamps in rows along the road, and on tops of poles that are labelled."""
+    """Place street lamps in rows along the road, and on the tops of labelled poles."""
     power, size = log_uniform(rng, 2, 20), rng.uniform(0.05, 0.13)  # white = 1; metres
     main, other = LAMPS[rng.integers(len(LAMPS))], LAMPS[rng.integers(len(LAMPS))]
     places: list[tuple[float, float, float]] = []
@@ -189,7 +190,7 @@ def street_lamps(lights: Lights, view: View, label: U8, rng: Rng) -> None:
 
 
 def far_lights(lights: Lights, view: View, label: U8, rng: Rng) -> None:
-    """Sprinkle small lamps around the horizon: other streets, doors, signals far away."""
+    """Scatter small lamps around the horizon: other streets, doors, distant signals."""
     count = int(rng.integers(0, 11) * rng.random())
     columns = rng.uniform(0, view.width - 1, count)
     rows = view.horizon + view.height * rng.normal(-0.02, 0.025, count)
@@ -202,7 +203,7 @@ def far_lights(lights: Lights, view: View, label: U8, rng: Rng) -> None:
 
 
 def _parts(view: View, which: int, least: int) -> list[list[int]]:
-    """Return x, y, w, h, in pixels of the image, of a label's largest connected parts."""
+    """Return x, y, w, h, in image pixels, of a label's largest connected parts."""
     mask = (view.small == which).astype(np.uint8)
     if not mask.any():
         return []
@@ -213,7 +214,7 @@ def _parts(view: View, which: int, least: int) -> list[list[int]]:
 
 
 def car_lights(lights: Lights, view: View, label: U8, rng: Rng) -> None:
-    """Switch on lights of the labelled cars: white ones coming towards us, red ones driving off."""
+    """Switch on the lights of labelled cars: white if they approach, red if they drive away."""
     moving = rng.uniform(0.3, 0.95)  # the others are parked
     keep_right = 1 if rng.random() < 0.7 else -1
     for x, y, w, h in _parts(view, CAR, label.size // 1500):
@@ -236,12 +237,12 @@ def car_lights(lights: Lights, view: View, label: U8, rng: Rng) -> None:
             if not inside or label[int(row), int(column)] != CAR:
                 continue
             lights.dot(column, row, radius, color * np.float32(power))
-            if not oncoming:  # the lamp itself is pink where it is brightest
+            if not oncoming:  # the lamp itself is pink at its brightest
                 lights.dot(column, row, radius * 0.4, (color + 0.25) * np.float32(power))
 
 
 def signals(lights: Lights, view: View, rng: Rng) -> None:
-    """Light some signs that are taller than wide, as traffic lights."""
+    """Light some signs that are taller than wide, like traffic lights."""
     for x, y, w, h in _parts(view, SIGN, 12):
         if h > 1.5 * w and rng.random() < 0.4:
             which = int(rng.choice(3, p=(0.5, 0.1, 0.4)))
@@ -254,12 +255,12 @@ def windows(lights: Lights, view: View, label: U8, shade: F32, rng: Rng) -> None
     """Light windows and shops, in rows that run to the vanishing point, and some facades ahead.
 
     Args:
-        lights: gets them.
-        view: of `label`.
+        lights: receives them.
+        view: the view of `label`.
         label: (H, W) uint8.
-        shade: brightness by day against that of the surroundings, (H, W) float32: real windows are
-            dark by day, and shine most.
-        rng: draws which.
+        shade: daytime brightness relative to the surroundings, (H, W) float32: real windows are
+            dark by day, and these shine most.
+        rng: selects them.
     """
     rows, columns = np.nonzero(view.small == BUILDING)
     if not rows.size:
@@ -269,7 +270,7 @@ def windows(lights: Lights, view: View, label: U8, shade: F32, rng: Rng) -> None
     off = np.maximum(np.abs(aside), 1)
     left, right, near, front = rng.uniform((5, 5, 25, 15), (14, 14, 50, 45)).astype(np.float32)
     ahead = np.where(aside > 0, right, left) * np.float32(view.focal) / off
-    facing = ahead > (near if rng.random() < 0.7 else 0)  # facades that face us
+    facing = ahead > (near if rng.random() < 0.7 else 0)  # facades towards us
     ahead[facing] = front
     off[facing] = view.focal
     along = np.where(facing, aside * ahead / np.float32(view.focal) + 200, ahead)

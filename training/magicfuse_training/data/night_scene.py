@@ -1,9 +1,9 @@
-"""Turns a labelled road image by day into a plausible one by night: training data for the dark.
+"""Turns a labelled day image of a road into a plausible night image, as training data.
 
-Labelled nights are rare and labelled days are not. Darkening all of a day alike keeps a bright sky
-over a dark road, has no lamps, and teaches the opposite of a night. Here labels say what is sky,
-which goes dark, and where lamps belong; light is added up in linear units, lit by `night_lights`
-and taken by a camera with photon and read noise. Nothing in it is learnt.
+Labelled nights are rare; labelled days are not. Darkening the whole day image equally keeps a
+bright sky above a dark road, adds no lamps, and teaches the opposite of a night. Here the labels
+tell which pixels are sky and go dark, and where lamps belong. Light is summed in linear units, lit
+by `night_lights` and captured by a camera with photon and read noise. Nothing here is learnt.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ Pixels = tuple[npt.NDArray[np.intp], ...]
 __all__ = ["render_night"]
 
 LUMA = np.array((0.2126, 0.7152, 0.0722), np.float32)  # of linear RGB
-NOT_RED = np.array(((-0.7, 0, 1),), np.float32)  # times RGB at least 0: blue is not far below red
+NOT_RED = np.array(((-0.7, 0, 1),), np.float32)  # at least 0 for sky: blue is not far below red
 ALBEDO = 0.16  # of an average surface
-# The target's sky: fixed, since nobody can tell the day's sky from a night image.
+# The target's sky is fixed: nobody can tell the day's sky from a night image.
 TARGET_SKY = to_linear(np.array(((66, 74, 88), (98, 105, 116)), np.uint8))  # at the top, low down
 QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
 QUANTILES /= QUANTILES.std()
@@ -59,16 +59,16 @@ SKY_GLOW = np.array(
 
 
 def render_night(image: U8, label: U8, rng: Rng) -> tuple[U8, U8]:
-    """Return the scene by night, and what a restorer should make of that.
+    """Return the scene by night, and the image that a restorer should make of it.
 
     Args:
         image: RGB by day, (H, W, 3) uint8.
-        label: the project's ids, (H, W) uint8; all above those are not exactly known, and are lit
-            as their surroundings are. Where nothing is known, there are just fewer kinds of lamps.
-        rng: draws lamps, exposure, weather of the road, and noise.
+        label: the project's ids, (H, W) uint8. Higher ids are not exactly known; such pixels are
+            lit like their surroundings. Unknown pixels only reduce the kinds of lamps.
+        rng: draws lamps, exposure, road wetness and noise.
 
     Returns:
-        What a camera sees at night, and the day without its bright sky; both (H, W, 3) uint8.
+        The camera's image at night, and the day image without its bright sky; both (H, W, 3) uint8.
     """
     height, width = label.shape
     view = View(label, rng)
@@ -90,8 +90,8 @@ def render_night(image: U8, label: U8, rng: Rng) -> tuple[U8, U8]:
 
     target = _target(image, day, sky, mixed, view)
     day *= _up(_illumination(lights, gain, view, rng), height, width)
-    scene = day  # it is night
-    level = log_uniform(rng, 0.0025, 0.06)  # mean of what is no sky; 1 is white
+    scene = day  # now it is night
+    level = log_uniform(rng, 0.0025, 0.06)  # mean of everything but the sky; 1 is white
     scene *= np.float32(level / max(1e-6, float(np.dot(cv2.mean(scene)[:3], LUMA))))
     scene[: len(sky)] += _rgb(sky) * _night_sky(sky, view.horizon, level, rng)
     scene = _glare(scene, lights, label, view, rng)
@@ -109,12 +109,12 @@ def _down(full: F32) -> F32:
 
 
 def _rgb(plane: F32) -> F32:
-    """Repeat a plane for three channels, which is faster than to broadcast it."""
+    """Repeat a plane for three channels; this is faster than broadcasting it."""
     return np.asarray(cv2.merge((plane, plane, plane)))
 
 
 def _around(value: F32, weight: F32) -> F32:
-    """Return weighted means of the surroundings, or of all, where no weight is near; small images.
+    """Return weighted local means as small images, or the global mean if no weight is near.
 
     Args:
         value: (h, w) or (h, w, 3) float32.
@@ -134,13 +134,13 @@ def _around(value: F32, weight: F32) -> F32:
 
 
 def _matte(day: F32, label: U8, view: View) -> tuple[F32, Pixels]:
-    """Take the sky out of an image in linear light, in place: it becomes black.
+    """Remove the sky from an image in linear light, in place: it becomes black.
 
-    Returns the share of sky in each pixel of the upper rows, (rows, W) float32, and which ones are
-    sky in part.
+    Return the share of sky in each pixel of the upper rows, (rows, W) float32, and which pixels are
+    partly sky.
 
-    Labels end at the outline of a tree; at borders, and between leaves, a pixel is part sky, part
-    tree. How much of each follows from its brightness between that of the sky and the tree's.
+    Labels follow the outline of a tree. At borders and between leaves, a pixel is part sky, part
+    tree. The share of each follows from where its brightness lies between the sky's and the tree's.
     """
     known = label == SKY
     last = np.flatnonzero(known.any(1))
@@ -161,8 +161,8 @@ def _matte(day: F32, label: U8, view: View) -> tuple[F32, Pixels]:
     open_to = leaves | (label >= UNKNOWN) | ((share > 0.02) & (share < 0.98))
     solid = np.minimum(solid, sky_luma * np.where(leaves, np.float32(0.15), np.float32(0.5)))
     guess = (cv2.transform(top, LUMA[None]) - solid) / (sky_luma - solid + np.float32(1e-3))
-    guess *= cv2.transform(top, NOT_RED) >= 0  # as skies are
-    guess = (1.1 * guess - 0.05).clip(0, 1)  # what is almost all of one is
+    guess *= cv2.transform(top, NOT_RED) >= 0  # like skies
+    guess = (1.1 * guess - 0.05).clip(0, 1)  # a pixel that is almost all sky or tree counts as all
     share = np.where(open_to, guess, known.astype(np.float32))
     mixed = np.nonzero((share > 0) & (share < 1))
     whole = top[mixed]
@@ -174,11 +174,11 @@ def _matte(day: F32, label: U8, view: View) -> tuple[F32, Pixels]:
 
 
 def _flatten(day: F32, sky: F32, rng: Rng) -> tuple[F32, F32]:
-    """Tell surfaces from the day's sun and shade.
+    """Separate surfaces from the day's sun and shade.
 
     Returns:
-        By how much to multiply the day for reflectance, (H/4, W/4) float32, and its brightness
-        against that of the surroundings, (H, W) float32.
+        The factor that turns the day image into reflectance, (H/4, W/4) float32, and the day's
+        brightness relative to the surroundings, (H, W) float32.
     """
     luma = cv2.transform(day, LUMA[None])
     height, width = luma.shape
@@ -192,7 +192,7 @@ def _flatten(day: F32, sky: F32, rng: Rng) -> tuple[F32, F32]:
 
 
 def _illumination(lights: Lights, gain: F32, view: View, rng: Rng) -> F32:
-    """Return all light, times the gain of `_flatten`: (H/2, W/2, 3) float32, in no unit."""
+    """Return all light, times the gain of `_flatten`: (H/2, W/2, 3) float32, without a unit."""
     ambient = np.array((0.75, 0.95, 1.2) if rng.random() < 0.6 else (1.25, 0.95, 0.6), np.float32)
     shed = lights.shed(view)
     shed *= np.float32(log_uniform(rng, 0.3, 1.6) / (float(shed.mean()) + 1e-3))
@@ -202,10 +202,10 @@ def _illumination(lights: Lights, gain: F32, view: View, rng: Rng) -> F32:
         beam *= np.float32(log_uniform(rng, 0.2, 2) / (float(beam.mean()) + 1e-9))
         color = (1.0, 0.93, 0.8) if rng.random() < 0.5 else (0.92, 1.0, 1.05)
         light += cv2.merge([beam * np.float32(c) for c in color])
-    light /= 1 + light * np.float32(1 / 15)  # cameras meter the lit parts
+    light /= 1 + light * np.float32(1 / 15)  # cameras expose for the lit parts
     balance = np.array(cv2.mean(light)[:3], np.float32)
-    light *= (balance.mean() / balance) ** np.float32(rng.uniform(0.2, 0.9))  # camera's white
-    if own:  # signs send headlights straight back
+    light *= (balance.mean() / balance) ** np.float32(rng.uniform(0.2, 0.9))  # white balance
+    if own:  # signs reflect headlights straight back
         light[view.small == SIGN] *= np.float32(log_uniform(rng, 1.5, 12))
     light *= _rgb(_up(gain, *view.small.shape))
     return light
@@ -218,7 +218,7 @@ def _night_sky(share: F32, horizon: float, level: float, rng: Rng) -> F32:
     above = np.maximum(horizon - rows, 0) / (2 * horizon)
     tone, glow = (SKY_GLOW[i] for i in rng.integers(len(SKY_GLOW), size=2))
     base, low = log_uniform(rng, 0.01, 0.35), log_uniform(rng, 0.02, 1.0)
-    if rng.random() < 0.08:  # just after sunset
+    if rng.random() < 0.08:  # shortly after sunset
         base, low, tone = log_uniform(rng, 0.5, 3), log_uniform(rng, 0.5, 4), SKY_GLOW[1]
     clouds = np.exp(rng.normal(0, 0.15, (5, 5))).astype(np.float32)
     clouds = cv2.resize(clouds, (16, 32), interpolation=cv2.INTER_CUBIC)[..., None]
@@ -227,7 +227,7 @@ def _night_sky(share: F32, horizon: float, level: float, rng: Rng) -> F32:
 
 
 def _glare(scene: F32, lights: Lights, label: U8, view: View, rng: Rng) -> F32:
-    """Add the lamps, their glare in the lens, and their reflections where the road is wet."""
+    """Add the lamps, their glare in the lens, and their reflections if the road is wet."""
     layer = cv2.GaussianBlur(lights.layer, (3, 3), 0.6)
     small = _down(layer)
     unit = len(small) / 64
@@ -253,7 +253,7 @@ def _reflect(scene: F32, small: F32, label: U8, view: View, rng: Rng) -> None:
     mirror = cv2.warpAffine(seen, turn, (w, h))
     mirror = cv2.GaussianBlur(mirror, (0, 0), 0.6, sigmaY=h * rng.uniform(0.04, 0.12))
     below = (np.arange(h, dtype=np.float32) - horizon).clip(0) / h
-    share = rng.uniform(0.15, 0.5) * (0.15 + np.exp(-below / 0.2))  # Fresnel: more where it is far
+    share = rng.uniform(0.15, 0.5) * (0.15 + np.exp(-below / 0.2))  # Fresnel: more at a distance
     puddles = _up(rng.uniform(0.3, 1.2, (8, 5)).astype(np.float32), h, w)
     mirror *= (share[:, None] * puddles)[..., None].astype(np.float32)
     wet = _rgb(((label == ROAD) | (label == PAVEMENT)).astype(np.float32))
@@ -262,19 +262,19 @@ def _reflect(scene: F32, small: F32, label: U8, view: View, rng: Rng) -> None:
 
 
 def _take(scene: F32, rng: Rng) -> U8:
-    """Take the picture: photon and read noise, gain, the camera's colours, black and noise filter.
+    """Take the picture: photon and read noise, gain, camera colours, black level, noise filter.
 
-    Noise is normal, at 256 quantiles: random bytes are much faster to come by.
+    Noise is normal, at 256 quantiles: random bytes are much faster to draw.
     """
     gain = 2.0 ** rng.uniform(0, 2)
     full_well = rng.uniform(1000, 9000)  # electrons at white, at gain 1
-    read = rng.uniform(2, min(12, 2 + full_well / 500))  # electrons; small wells are read better
+    read = rng.uniform(2, min(12, 2 + full_well / 500))  # electrons; small wells are less noisy
     draw = rng.integers(0, 1 << 64, scene.size // 8 + 1, np.uint64).view(np.uint8)[: scene.size]
     noise = cv2.LUT(draw.reshape(scene.shape), QUANTILES)
     scene *= np.float32(full_well / gain)
     noise *= cv2.sqrt(scene + np.float32(read**2))
     scene += noise
-    gray = rng.uniform(0, 0.3)  # cameras take colour from dark images
+    gray = rng.uniform(0, 0.3)  # cameras desaturate dark images
     colors = (1 - gray) * np.eye(3) + gray * LUMA
     colors *= rng.uniform((0.88, 0.95, 0.85), (1.1, 1.15, 1.08))[:, None] * gain / full_well
     stray = rng.uniform(-0.0012, 0.0016) * rng.uniform(0.7, 1.3, 3)

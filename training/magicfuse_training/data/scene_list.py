@@ -1,4 +1,4 @@
-"""Lists of scenes as people save them: with BOM, as UTF-16, from Windows, with suffixes."""
+"""Reads scene lists as people save them: with BOM, as UTF-16, from Windows, with suffixes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_scene_list(path: Path) -> list[str]:
-    """Return the names of a text file, in its order, each once.
+    """Return the names in a text file, in order, without duplicates.
 
-    A name may have a folder before it and a picture's suffix behind it, and a line several of
-    them: an image and its label are one scene.
+    A name may have a folder before it and a picture suffix after it. A line may hold several names:
+    an image and its label are one scene.
 
     Raises:
-        DataError: if the file cannot be read, is no text, or names no scene.
+        DataError: if the file cannot be read, is not text, or names no scene.
     """
     try:
         data = path.read_bytes()
@@ -40,7 +40,7 @@ def read_scene_list(path: Path) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """Return a name without folder and picture suffix; a dot inside of it stays."""
+    """Return a name without folder and picture suffix; dots inside the name stay."""
     name = PurePosixPath(word.replace("\\", "/")).name
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in PICTURE_SUFFIXES else name

@@ -40,22 +40,22 @@ from magicfuse_training.data.night import night_reference
 __all__ = ["PERSON", "Scene", "Scenes", "load", "load_camvid", "load_msrs", "read_boxes",
            "read_image", "read_scene"]  # fmt: skip
 
-PERSON = 0  # in the box files of MSRS
-SMALLEST = 300  # pixels of a labelled person who gets a box
+PERSON = 0  # its id in the box files of MSRS
+SMALLEST = 300  # pixels of the smallest labelled person that gets a box
 THERMAL_MEAN, THERMAL_SPREAD = 27.0, 20.0  # of MSRS train's images, of 255: means over its frames
 Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene; arrays (H, W, 3) or (H, W), uint8, all of one size that fits into the networks'.
+    """One scene; uint8 arrays (H, W, 3) or (H, W), all of one size that fits into the networks'.
 
-    `clean` is false for real night images: they are degraded, and no clean image of them exists;
-    `target` is then a stand-in (`night_reference`), else the visible image itself. `label` is all
-    IGNORE where the set has no labels; `teacher` is what another network says, None where it says
-    nothing. A thermal image of a camera with automatic gain, or of more than 8 bits, is brought to
-    the level and gain that thermal images have in MSRS (`usual_gain`). `people` holds boxes (N, 4)
-    as x0, y0, x1, y1 in pixels; where the set has no boxes they are those of the label.
+    `clean` is false for real night images: they are degraded, and no clean image of them exists.
+    `target` is then a substitute (`night_reference`), otherwise the visible image itself. `label`
+    is all IGNORE if the set has no labels. `teacher` is another network's label, or None if it adds
+    nothing. A thermal image with more than 8 bits, or from a camera with automatic gain, is
+    converted to the usual level and gain of MSRS (`usual_gain`). `people` holds boxes (N, 4) as x0,
+    y0, x1, y1 in pixels; if the set has no boxes, they come from the label.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Scene:
 
 
 class Scenes(Sequence[Scene]):
-    """The scenes of one split, each read when it is asked for; `list(scenes)` keeps them."""
+    """The scenes of one split; each is read on demand. `list(scenes)` keeps them in memory."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Scenes(Sequence[Scene]):
         """Find the files; `names` are the classes of the labels, see `to_classes`.
 
         Raises:
-            DataError: if there is no scene, or a file of one is missing.
+            DataError: if there is no scene, or a scene lacks a file.
         """
         self.data = data
         self.records = data.records(root, split)
@@ -101,14 +101,14 @@ class Scenes(Sequence[Scene]):
         """Read one scene, or several.
 
         Raises:
-            DataError: for a file that is damaged, or a label or box that the set does not define.
+            DataError: for a damaged file, or a label or box that the set does not define.
         """
         if isinstance(index, slice):
             return [self._read(record) for record in self.records[index]]
         return self._read(self.records[index])
 
     def is_clean(self, index: int) -> bool:
-        """Return whether a scene is one by day; reads its image only if its name does not tell."""
+        """Return whether it is a day scene; read its image only if its name does not tell."""
         name, path = self.records[index].name, self.records[index].visible
         if callable(self.data.night):
             return not self.data.night(name)
@@ -121,10 +121,10 @@ class Scenes(Sequence[Scene]):
 def read_scene(
     data: DataSet, record: Record, height: int, width: int, names: Sequence[str] = CLASSES
 ) -> Scene:
-    """Read one scene of a data set, enlarged to fit height x width; `names` as for `Scenes`.
+    """Read one scene of a data set, resized to fit height x width; `names` as in `Scenes`.
 
     Raises:
-        DataError: for a file that is damaged, or a label or box that the set does not define.
+        DataError: for a damaged file, or a label or box that the set does not define.
     """
     original = _squared(read_image(record.visible), data)
     size = _fitting((original.shape[0], original.shape[1]), (height, width))
@@ -157,10 +157,10 @@ def read_scene(
 
 
 def usual_gain(thermal: U8) -> U8:
-    """Return a thermal image with the mean and the spread that MSRS's have; same shape.
+    """Scale a thermal image to the mean and spread of MSRS; same shape.
 
-    A camera with automatic gain says nothing of absolute temperatures: only what is warmer than
-    what is in its image.
+    A camera with automatic gain tells nothing about absolute temperatures: only what is warmer
+    within its image.
     """
     values = thermal.astype(np.float32)
     spread = (values - values.mean()) / max(float(values.std()), 1.0)
@@ -168,17 +168,17 @@ def usual_gain(thermal: U8) -> U8:
 
 
 def filled(label: U8, coarse: U8) -> U8:
-    """Return a label with the classes of a coarse one where it knows no class itself.
+    """Fill in a label from a coarse one wherever the label knows no class.
 
-    What a sensor's label calls STATIC, and an eye calls a person or a car, is one.
+    If a sensor's label says STATIC and the hand-drawn one says person or car, the latter is right.
     """
     unknown = (label >= MOST_CLASSES) & (coarse < MOST_CLASSES) & (label != LOOKALIKE)
     return np.asarray(np.where(unknown, coarse, label), np.uint8)
 
 
 def consistent(teacher: U8, label: U8) -> U8:
-    """Return a teacher's label where it adds to a label and does not contradict it, else IGNORE."""
-    allowed = np.zeros((256, 256), bool)  # by the label's id, and the teacher's
+    """Return a teacher's label where it adds to a label without contradiction, else IGNORE."""
+    allowed = np.zeros((256, 256), bool)  # by the label's id, then the teacher's
     allowed[IGNORE, :MOST_CLASSES] = True
     for known, classes in SETS.items():
         allowed[known, list(classes)] = True
@@ -215,7 +215,7 @@ def people_in(path: Path, names: BoxMap, height: int, width: int) -> Boxes:
 def people_labelled(label: U8, names: Sequence[str] = CLASSES) -> Boxes:
     """Return the boxes of connected pedestrians in a label (H, W), (N, 4) x0, y0, x1, y1 in pixels.
 
-    Those under `SMALLEST` pixels are left out: from near they would be a smear.
+    Pedestrians under `SMALLEST` pixels are skipped: a close-up would show a smear.
     """
     mask = np.isin(label, ids_of_people(names)).astype(np.uint8)
     _, _, found, _ = cv2.connectedComponentsWithStats(mask)
@@ -225,7 +225,7 @@ def people_labelled(label: U8, names: Sequence[str] = CLASSES) -> Boxes:
 
 
 def _fitting(size: Size, limits: Size) -> Size:
-    """Return the largest size of the same aspect ratio within limits, as a letterbox has it."""
+    """Return the largest size of the same aspect ratio within limits, like a letterbox."""
     scale = min(limits[0] / size[0], limits[1] / size[1])
     return round(size[0] * scale), round(size[1] * scale)
 
@@ -238,7 +238,7 @@ def _resize(image: U8, size: Size, label: bool = False) -> U8:
 
 
 def _squared(image: U8, data: DataSet, label: bool = False) -> U8:
-    """Undo that a set is stored squeezed."""
+    """Undo the squeezed width of a stored set."""
     height, width = image.shape[:2]
     return _resize(image, (height, width * data.width_factor), label)
 
@@ -251,13 +251,13 @@ def load(
     Args:
         kind: the data set.
         root: its folder.
-        split: one of its splits; "all" where it has none.
-        height: that every scene fits into, in pixels.
-        width: that every scene fits into, in pixels.
-        in_memory: read all of it now; otherwise each scene is read whenever it is asked for.
+        split: one of its splits; "all" if it has none.
+        height: limit for every scene, in pixels.
+        width: limit for every scene, in pixels.
+        in_memory: read everything now; otherwise each scene is read on demand.
 
     Raises:
-        DataError: for an unknown kind or split, and for a missing, damaged or foreign file.
+        DataError: for an unknown kind or split, or a missing, damaged or foreign file.
     """
     scenes = Scenes(dataset(kind), root, split, height, width)
     return list(scenes) if in_memory else scenes

@@ -1,7 +1,7 @@
-"""People cut out of labelled day scenes, to be put into night scenes, which have few of their own.
+"""Cuts people out of labelled day scenes to paste them into night scenes, which show few people.
 
-A pasted person gets the light of the place where it stands, so that brightness does not tell it
-from those who were there. Its feet lie where its height on a flat street puts them.
+A pasted person takes on the light of the place, so that brightness does not reveal which people
+were pasted. The feet stand where the person's height on a flat street puts them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy.typing as npt
 from magicfuse_training.data.classes import PEDESTRIAN, U8
 from magicfuse_training.data.scenes import Scene
 
-LEAST_HEIGHT = 70  # pixels of a person who is kept: a smaller one would be a smear
-MOST = 600  # people that are kept
+LEAST_HEIGHT = 70  # pixels of a kept person: a smaller one would be a smear
+MOST = 600  # the most people that are kept
 HEIGHT = (24, 200)  # pixels of a pasted person
-HORIZON = (0.3, 0.5)  # of a crop's rows, where people would have no height
-LIGHT = (0.5, 2.2)  # of the place's own light
-WARMTH = (30.0, 115.0)  # of 255, that a thermal image shows in the middle of a person by night
+HORIZON = (0.3, 0.5)  # share of a crop's rows: the row at which people would have no height
+LIGHT = (0.5, 2.2)  # times the place's own light
+WARMTH = (30.0, 115.0)  # of 255, level in the middle of a person in a thermal image at night
 SOFT_EDGE = 3  # pixels over which a silhouette fades
 
 
@@ -35,10 +35,10 @@ class Silhouette:
 
 
 def silhouettes(groups: Sequence[Sequence[Scene]]) -> list[Silhouette]:
-    """Cut out people that are labelled by day, at most MOST, evenly over all scenes in memory."""
+    """Cut out people who are labelled by day, at most MOST, evenly over all scenes in memory."""
     found: list[Silhouette] = []
     for group in groups:
-        if not isinstance(group, list):  # reading every scene anew would take minutes
+        if not isinstance(group, list):  # rereading every scene would take minutes
             continue
         for scene in group:
             if scene.clean:
@@ -61,7 +61,7 @@ def _people_of(scene: Scene) -> list[Silhouette]:
 def paste(
     crop: dict[str, npt.NDArray[Any]], people: Sequence[Silhouette], rng: np.random.Generator
 ) -> None:
-    """Put one to three people into the images of a crop, in place.
+    """Paste one to three people into the images of a crop, in place.
 
     `crop` holds `visible` and `target` (h, w, 3), `thermal`, `label`, `teacher` and `people`
     (h, w), uint8.

@@ -28,7 +28,7 @@ def velocity(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
 def split(prediction: Prediction, output: Tensor, z: Tensor, abar: Tensor) -> tuple[Tensor, Tensor]:
     """Return (eps, x0) from a network's output; x0 is the paper's one-step estimate z~_{t->0}.
 
-    With `epsilon`, abar must be above 0: at zero terminal SNR only `v` is defined.
+    With `epsilon`, abar must be above 0: at zero terminal SNR, only `v` is defined.
     """
     a, s = abar.sqrt(), (1 - abar).sqrt()
     if prediction == "v":
@@ -52,8 +52,8 @@ def fuse(
     """Mix the streams' noise by w (Eq. 8) and return (eps, x0) of the fused stream.
 
     `ikr` and `ckg` are (eps, x0) pairs. With `epsilon`, eps_f = w eps_ikr + (1 - w) eps_ckg. With
-    `v` the velocities are mixed instead: wherever the streams share z the two give the same x0, and
-    only the velocity still says something at abar = 0, where every eps is just z.
+    `v`, the velocities are mixed instead. Both give the same x0 while the streams share z, but at
+    abar = 0 every eps equals z, and only the velocity is still informative.
     """
     if prediction == "epsilon":
         return split("epsilon", w * ikr[0] + (1 - w) * ckg[0], z, abar)

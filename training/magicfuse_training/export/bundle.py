@@ -33,7 +33,7 @@ from magicfuse_training.networks.model import MagicFuse
 
 OPSET = 18
 _DTYPES = {torch.float32: "float32", torch.uint8: "uint8"}
-STORED_AS_HALF = 1024  # elements; biases, norms and constants are small, and stay exact
+STORED_AS_HALF = 1024  # elements; biases, norms and constants are small and stay exact
 
 
 def export_bundle(
@@ -44,16 +44,17 @@ def export_bundle(
 ) -> Manifest:
     """Export every graph at the preset's size and write the manifest last.
 
-    Files of `float32` store large weights as float16 but compute in float32; those of `float16`
-    compute in it, apart from norms, DDIM steps, inputs and outputs: see `half_body`.
+    Files of `float32` store large weights as float16 but compute in float32. Files of `float16`
+    compute in float16, except for norms, DDIM steps, inputs and outputs: see `half_body`.
 
     Raises:
-        ExportError: where an exported graph differs from eager float32 by more than `TOLERANCE` of
-            the output's largest value, or with `float16` is less than `HALF_DB` from it.
+        ExportError: if an exported graph differs from eager float32 by more than `TOLERANCE` of the
+            output's largest value, or if the signal-to-noise ratio of a `float16` output is below
+            `HALF_DB`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     preset = model.preset
-    model = model.cpu().eval()  # where the files are checked
+    model = model.cpu().eval()  # the files are checked on the CPU
     round_weights_to_half(model)
     costs = gflop_per_call(model)
     examples = example_inputs(model, preset.height, preset.width)
@@ -103,7 +104,7 @@ def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
             opset_version=OPSET,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            optimize=False,  # runtimes fold batch norms; unfolded, a bundle can be trained on
+            optimize=False,  # runtimes fold batch norms; unfolded, a bundle can be trained further
             verbose=False,
         )
     assert program is not None
@@ -112,7 +113,7 @@ def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporter says of its own insides off the terminal; errors are raised."""
+    """Hide the exporter's internal messages from the terminal; errors are still raised."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -131,14 +132,14 @@ def make_half(path: Path) -> None:
 
 @torch.no_grad()
 def round_weights_to_half(model: MagicFuse) -> None:
-    """Round the weights to what float16 storage holds, so that eager and the files agree."""
+    """Round the weights to float16 storage, so that eager and the files agree."""
     for p in model.parameters():
         if p.numel() >= STORED_AS_HALF:
             p.copy_(p.half().float())
 
 
 def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store large float32 constants as float16 with a Cast behind: half the file, same arithmetic.
+    """Store large float32 constants as float16, followed by a Cast: half the file, same arithmetic.
 
     Runtimes fold the Cast when they load the file.
     """
@@ -161,7 +162,7 @@ def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove the exporter's notes on every node: stack traces with the paths of this machine."""
+    """Remove the exporter's notes on every node: stack traces with this machine's paths."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.functions):
@@ -177,7 +178,7 @@ def network_spec(
     parameters: int,
     gflop: float,
 ) -> NetworkSpec:
-    """Describe an exported file as the bundle's manifest does."""
+    """Describe an exported file for the bundle's manifest."""
     return NetworkSpec(
         file=path.name,
         sha256=sha256(path),

@@ -1,4 +1,4 @@
-"""How far an exported graph is from the module that it was made of."""
+"""Measures how far an exported graph is from its module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 def eager(graph: Graph, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return what eager torch gives, by the names of the outputs."""
+    """Return the outputs of eager torch, by name."""
     with torch.no_grad():
         values = graph(*inputs.values())
     values = (values,) if isinstance(values, Tensor) else values
@@ -30,10 +30,10 @@ def eager(graph: Graph, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def relative_error(have: Array, want: Array) -> float:
-    """Return the largest difference as a share of the largest value wanted.
+    """Return the largest difference as a share of the largest expected value.
 
-    Of uint8 (rounding, and ties of two classes, may go either way): the share of the values that
-    are off by more than 1.
+    For uint8, return the share of values that are off by more than 1 (rounding and ties of two
+    classes may go either way).
     """
     difference = np.abs(have.astype(np.float64) - want.astype(np.float64))
     if want.dtype == np.uint8:
@@ -42,17 +42,17 @@ def relative_error(have: Array, want: Array) -> float:
 
 
 def decibels(have: Array, want: Array) -> float:
-    """Return the mean square of what is wanted over that of the difference, in dB."""
+    """Return the mean square of the expected values over that of the difference, in dB."""
     have, want = have.astype(np.float64), want.astype(np.float64)
     noise = float(((have - want) ** 2).mean())
     return float(10 * np.log10(max(float((want**2).mean()), 1e-12) / max(noise, 1e-30)))
 
 
 def uncapped(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a graph's inputs with tau = 1, so that Eq. 11 does nothing.
+    """Return a graph's inputs with tau = 1, so that Eq. 11 has no effect.
 
-    It hangs on a choice between two close scores, and so cannot be compared in a half body. For the
-    same reason the mask is left out there.
+    Eq. 11 depends on a choice between two close scores and therefore cannot be compared in a half
+    body. The mask is left out there for the same reason.
     """
     return {k: torch.ones_like(v) if k == "tau" else v for k, v in inputs.items()}
 
@@ -66,10 +66,10 @@ def check_graph(
     """Run an exported file and compare it with eager.
 
     Raises:
-        ExportError: naming the file, the output and its relative error.
+        ExportError: names the file, the output and its relative error.
     """
     for name, have, want in _run(path, inputs, expected):
-        if not (error := relative_error(have, want)) <= tolerance:  # nor what is no number
+        if not (error := relative_error(have, want)) <= tolerance:  # this also rejects NaN
             raise ExportError(
                 f"{path.name}: output '{name}' differs from eager by {error:.2e}; "
                 f"the limit is {tolerance:.0e}"
@@ -80,7 +80,7 @@ def check_half_graph(path: Path, graph: Graph, inputs: dict[str, Tensor]) -> Non
     """Run an exported file of a half body and compare it with eager float32; see `uncapped`.
 
     Raises:
-        ExportError: naming the file, the output and its distance in dB.
+        ExportError: names the file, the output and its distance in dB.
     """
     inputs = uncapped(inputs)
     for name, have, want in _run(path, inputs, eager(graph, inputs)):
@@ -94,7 +94,7 @@ def check_half_graph(path: Path, graph: Graph, inputs: dict[str, Tensor]) -> Non
 def _run(
     path: Path, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> Iterator[tuple[str, Array, Array]]:
-    """Yield name, value in the file and value expected of every output."""
+    """Yield name, actual value and expected value of every output."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     got = session.run(list(expected), {k: v.numpy() for k, v in inputs.items()})
     for (name, want), have in zip(expected.items(), got, strict=True):

@@ -1,4 +1,4 @@
-"""Eager torch as a backend: what the vehicle's libraries are compared with."""
+"""Eager torch as a backend: the reference for the vehicle's libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from magicfuse_training.networks.model import MagicFuse
 
 
 class EagerBackend(HostBackend):
-    """Runs the graphs of a model uncompiled, on the threads that torch has; see `Backend`."""
+    """Runs the graphs of a model uncompiled, on torch's own threads; see `Backend`."""
 
     name = "torch eager"
     device = "CPU"
@@ -29,15 +29,15 @@ class EagerBackend(HostBackend):
         self._graphs = graphs(model.eval())
 
     def load(self, path: Path, spec: NetworkSpec) -> _Network:
-        """Return the graph that the exported file is of; the file is not read."""
+        """Return the module behind an exported file; the file is not read."""
         return _Network(self._graphs[path.stem])
 
     def upload(self, array: npt.NDArray[Any]) -> torch.Tensor:
-        """Return a copy: torch wants arrays that may be written."""
+        """Return a copy: torch needs writable arrays."""
         return torch.tensor(array)
 
     def download(self, tensor: torch.Tensor) -> npt.NDArray[Any]:
-        """Return the tensor's own memory: every call has a new one."""
+        """Return the tensor's own memory: every call allocates a new one."""
         array: npt.NDArray[Any] = tensor.numpy()
         return array
 

@@ -1,7 +1,8 @@
 """The six ONNX graphs of a bundle, as modules whose forward is exactly one graph.
 
-Images enter and leave as uint8 NHWC, and every branch does its own DDIM step, so that no arithmetic
-is left between graphs. uint8 is cast next to the edge of a graph: TensorRT has none inside.
+Images enter and leave as uint8 NHWC. Every branch does its own DDIM step, so no arithmetic is left
+between graphs. Casts from and to uint8 are at the very edge of a graph, because TensorRT has no
+uint8 inside.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class EncoderGraph(nn.Module):
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Run the graph."""
-        # Spread before it is permuted: the axes then change with no copy in OpenVINO.
+        # Spread before permuting: OpenVINO then changes the axes without a copy.
         x = self.encoder.spread(image.float() / 255).permute(0, 3, 1, 2)
         return self.encoder.look(x, noise)
 
@@ -49,7 +50,7 @@ class StreamGraph(nn.Module):
 
 
 class FusionGraph(nn.Module):
-    """One DDIM step of mkf, which may take the condition, too."""
+    """One DDIM step of mkf, which may also take the condition."""
 
     outputs = ("x0", "z_next", "z_seg_next", "w")
 
@@ -91,20 +92,21 @@ class SegmentationGraph(nn.Module):
         self.head = model.segmentation
 
     def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run the graph. A refined head is decided at 1/2, and how sure it is at 1/4.
+        """Run the graph. A refined head decides the class at 1/2 and the confidence at 1/4.
 
-        11 scores a pixel cost a CPU more than the network; how sure a head is changes slowly.
+        On a CPU, 11 scores per pixel cost more than the network; the head's confidence varies
+        slowly.
         """
         logits = self.head(z_seg, detail_4)
-        # Without its batch axis a map is held plane by plane, where OpenVINO finds the best of 11
-        # several times faster than with the channels of a pixel side by side.
+        # Without its batch axis, a map is stored plane by plane. OpenVINO then finds the best of 11
+        # several times faster than with a pixel's channels side by side.
         scores = logits.squeeze(0)
         sums = (scores - scores.amax(dim=0, keepdim=True)).exp().sum(0, keepdim=True)
         both = torch.cat([logits, 255 / sums[None]], dim=1)
         if self.head.refined:
             both = F.interpolate(both, scale_factor=2, mode="bilinear", align_corners=False)
         both = both.squeeze(0)
-        mask = both[:-1].argmax(dim=0, keepdim=True)  # max(dim) leaves its axis to be computed
+        mask = both[:-1].argmax(dim=0, keepdim=True)  # max(dim) would export a computed axis
         return self._labels(mask.float()), self._labels(both[-1:].round())
 
     def _labels(self, x: Tensor) -> Tensor:
@@ -136,11 +138,11 @@ class DecoderGraph(nn.Module):
         return result
 
     def _join(self, h: Tensor, codes: Tensor) -> Tensor:
-        """Do what Decoder.forward does to its features, on the image's rows as they are wanted.
+        """Do what Decoder.forward does to its features, but on the image's rows.
 
-        The cells' channels are made in the order (row, column, colour), so that a row of pixels of
-        a cell is one piece; and a gain for a whole row of a cell. A permutation of more than four
-        axes, or of colours, takes OpenVINO longer than the convolution.
+        The cells' channels are made in the order (row, column, colour), so that a row of a cell's
+        pixels is contiguous; each row of a cell has its own gain. Permuting more than four axes, or
+        colours, takes OpenVINO longer than the convolution.
         """
         pixels, gain = self.decoder.pixels, self.decoder.gain
         assert pixels.bias is not None and gain.bias is not None
@@ -157,7 +159,7 @@ class DecoderGraph(nn.Module):
 
 
 def detail_names(model: MagicFuse) -> tuple[str, ...]:
-    """Return the names of the features that the encoder hands to the head and the decoder."""
+    """Return the names of the features that the encoder passes to the head and the decoder."""
     return () if model.preset.autoencoder.latent_only else ("detail_4",)
 
 
@@ -177,7 +179,7 @@ def graphs(model: MagicFuse) -> dict[str, Graph]:
 
 
 def example_inputs(model: MagicFuse, height: int, width: int, seed: int = 0) -> dict[str, Tensor]:
-    """Return one tensor for every input name that a graph can have, at an image size."""
+    """Return one tensor for every possible input of a graph, by name, at an image size."""
     preset = model.preset
     generator = torch.Generator().manual_seed(seed)
     size = (height // preset.autoencoder.scale, width // preset.autoencoder.scale)

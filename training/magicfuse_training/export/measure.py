@@ -1,4 +1,4 @@
-"""What a call takes: its time, and how far the memory of this process grows meanwhile (Linux)."""
+"""Measures a call: its time, and how much the memory of this process grows meanwhile (Linux)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _STATUS, _PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Measure:
-    """A context that measures what is done within it.
+    """A context that measures its body.
 
     Attributes:
-        seconds: from its start to its end.
-        gigabytes: resident memory at its highest, over that at the start.
+        seconds: from start to end.
+        gigabytes: peak resident memory minus the resident memory at the start.
     """
 
     seconds = 0.0
@@ -23,7 +23,7 @@ class Measure:
 
     def __enter__(self) -> Measure:
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not be used again unseen
+        ctypes.CDLL(None).malloc_trim(0)  # the call must not reuse freed memory unnoticed
         _PEAK_RESET.write_text("5")
         self._before = _kilobytes("VmRSS")
         self._started = perf_counter()

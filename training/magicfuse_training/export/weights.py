@@ -1,4 +1,4 @@
-"""Reads the weights of an exported bundle back, to train on from it."""
+"""Reads the weights of an exported bundle for further training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from magicfuse_ros.bundle import NETWORKS, Bundle
 from magicfuse_training.networks.model import MagicFuse
 
-# A graph's module names its network in its own way; see export/graphs.py.
+# Each graph's module has its own name for its network; see export/graphs.py.
 _PREFIXES = {
     "ikr": {"unet.": "ikr."},
     "ckg": {"unet.": "ckg."},
@@ -17,7 +17,7 @@ _PREFIXES = {
 }
 # Only training uses these; with `latent_only` the condition is the latent, and is exported.
 _NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
-_MAY_BE_NEW = ("encoder.context.deeper.",)  # they start as the identity: an older bundle has fewer
+_MAY_BE_NEW = ("encoder.context.deeper.",)  # they start as the identity: older bundles have fewer
 
 
 def may_lack(name: str) -> bool:
@@ -28,11 +28,11 @@ def may_lack(name: str) -> bool:
 def load_weights(model: MagicFuse, bundle: Bundle) -> None:
     """Load a bundle's float16 weights into a model of the same preset.
 
-    The head that makes latents of clean images is not part of a bundle: it keeps its values, so a
-    bundle is a start for `few_step`, not for the stages before it.
+    The head that makes latents of clean images is not part of a bundle and keeps its values. A
+    bundle can therefore start `few_step` but not the earlier stages.
 
     Raises:
-        ValueError: naming the first weight that the bundle lacks or that has another shape.
+        ValueError: names the first weight that is missing or has another shape.
     """
     found: dict[str, torch.Tensor] = {}
     for network in NETWORKS:

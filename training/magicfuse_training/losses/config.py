@@ -1,6 +1,6 @@
-"""What the losses are made of, and how much each part counts: part of a preset.
+"""The parts of the losses and their weights: part of a preset.
 
-What has no default says why in the preset, beside its value. What is left out is as published.
+The preset explains each value that has no default here. Defaults are the published values.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class _Strict(BaseModel):
 
 
 class HeatConfig(_Strict):
-    """What a fused image gains by heat, in the place of Eq. 15's larger of visible and thermal.
+    """The heat that a fused image gains, instead of Eq. 15's maximum of visible and thermal.
 
-    The luma gains `gain` times what the thermal estimate has above a street's, where the head finds
-    people: see `losses.image.fused_luma`.
+    Where the head finds people, the luma gains `gain` times the excess of the thermal estimate over
+    a street's level: see `losses.image.fused_luma`.
     """
 
     gain: float = Field(gt=0, description="luma for each unit of thermal above a street's")
@@ -46,19 +46,19 @@ class ThermalLossConfig(_Strict):
     """The loss of the decoded thermal estimate, see `losses.thermal`; levels are 0 to 1.
 
     absolute, squared, edges   of the error everywhere
-    people, contrast           of the squared error on people, of the contrast that they fall short
-                               of: by day, and at night
-    lookalikes, few            of the squared error on what looks like people; pixels of them in a
-                               batch that together count no more than so many
+    people, contrast           of the squared error on people, and of their lack of contrast: by
+                               day, and at night
+    lookalikes, few            of the mean squared error on objects that look like people; the mean
+                               divides by at least `few` pixels of a batch
     enough                     share of a real contrast that is enough
-    scale                      of the likelihood that teaches how sure the estimate is
+    scale                      of the likelihood that teaches how confident the estimate is
     street                     level of a street off people
-    hottest, cool              without a thermal image: people are no hotter; what is not warm is no
-                               warmer than `cool`
+    hottest, cool              without a thermal image: the upper limit of people, and of everything
+                               that is not warm
     unseen_contrast, unseen    without a thermal image: the contrast that people should have, and
-                               the weight of what they fall short of it
-    warmer, excess             weights of what is warmer than `cool`, and of the squared excess over
-                               it and over `hottest`
+                               the weight of what they lack of it
+    warmer, excess             weights of the excess over `cool`, and of the squared excess over
+                               `cool` and over `hottest`
     """
 
     absolute: float = Field(ge=0)
@@ -80,7 +80,7 @@ class ThermalLossConfig(_Strict):
 
 
 class OutputLossConfig(_Strict):
-    """The losses of the stages `one_step` and `few_step`, on what the sampler puts out."""
+    """The losses of the stages `one_step` and `few_step`, on the sampler's output."""
 
     restored: float = Field(ge=0, description="of L1, of gradients, and of means over 16 pixels")
     chroma: float = Field(ge=0, description="of the L1 of Cb and Cr of the restored image")
@@ -89,7 +89,7 @@ class OutputLossConfig(_Strict):
 
 
 class LossConfig(_Strict):
-    """Eq. 7, Eq. 15 and Eq. 16 and, if a preset has them, what is trained beyond them."""
+    """Eq. 7, Eq. 15 and Eq. 16, and further losses if a preset has them."""
 
     on_grid: float = Field(
         0.0, ge=0, le=1, description="of the draws of t in Eq. 7 on the levels of the step grids"

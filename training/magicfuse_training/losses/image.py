@@ -17,7 +17,7 @@ def sobel(image: Tensor) -> Tensor:
     kernel = torch.stack([_SOBEL, _SOBEL.T])[:, None].to(image)
     kernel = kernel.repeat(c, 1, 1, 1)  # (2C, 1, 3, 3)
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    with torch.autocast(image.device.type, enabled=False):  # differences of near equals
+    with torch.autocast(image.device.type, enabled=False):  # differences of nearly equal values
         g = F.conv2d(padded, kernel, groups=c).abs()
     return g[:, 0::2] + g[:, 1::2]
 
@@ -34,7 +34,7 @@ def chroma(image: Tensor) -> Tensor:
 
 
 def weighted_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Return mean |a - b| under a weight that broadcasts; 0 where all weights are 0."""
+    """Return the weighted mean of |a - b|; `weight` broadcasts; 0 if all weights are 0."""
     return _mean_abs(a - b, weight)
 
 
@@ -44,7 +44,7 @@ def _mean_abs(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def detail_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Return L1 plus L1 of gradients at full and half size: keeps edges that L1 alone gives up.
+    """Return L1 plus L1 of gradients at full and half size: keeps edges that L1 alone would lose.
 
     `weight` is (B, 1, 1, 1) or (B, 1, H, W).
     """
@@ -53,14 +53,14 @@ def detail_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 def edge_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """Return the L1 of gradients at full and half size; `weight` as in `detail_l1`."""
-    full = a - b  # a gradient is linear: the difference of gradients is the gradient of this
+    full = a - b  # a gradient is linear: the gradient of the difference
     half = F.avg_pool2d(full, 2)
     half_weight = F.avg_pool2d(weight, 2) if weight.shape[-1] > 1 else weight
     return _gradient_l1(full, weight) + _gradient_l1(half, half_weight)
 
 
 def coarse_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Return L1 of means over 16 x 16 pixels: exposure, which is most of the error of a dark image.
+    """Return L1 of means over 16 x 16 pixels: exposure, the largest error of a dark image.
 
     `weight` is (B, 1, 1, 1).
     """
@@ -81,13 +81,13 @@ def fused_luma(
     day: Tensor,
     people: Tensor | float = 1.0,
 ) -> Tensor:
-    """Return the luma (B, 1, H, W) that a fused image should have, in [0, 1].
+    """Return the target luma (B, 1, H, W) of a fused image, in [0, 1].
 
-    The larger of visible and thermal (Eq. 15, `heat` None) leaves most people as they are: in
-    thermal images they are seldom brighter than a street by day, or restored from night, is in
-    visible ones. With `heat` the thermal above a street's is added, `heat.limit` at most, as far as
-    there are `people` (B, 1, H, W), in [0, 1]. `visible` is (B, 3, H, W), `thermal` (B, 1, H, W),
-    `day` (B,) bool.
+    The maximum of visible and thermal (Eq. 15, `heat` None) leaves most people unchanged: in
+    thermal images they are rarely brighter than a street by day, or a restored night street, is in
+    visible images. With `heat`, the excess of the thermal image over a street's level is added,
+    limited to `heat.limit`, in proportion to `people` (B, 1, H, W), in [0, 1]. `visible` is (B, 3,
+    H, W), `thermal` (B, 1, H, W), `day` (B,) bool.
     """
     y = luma(visible)
     if heat is None:
@@ -111,8 +111,8 @@ def fusion_loss(
     """Return Eq. 15: contrast, texture and colour of a fused RGB image, a scalar.
 
     visible: RGB; thermal: (B, 1, H, W); day: (B,) bool. Contrast and texture follow the stronger of
-    the two, or with `weights.heat` the visible image with heat, see `fused_luma`; light where none
-    is due then costs extra.
+    the two or, with `weights.heat`, the visible image with heat (see `fused_luma`). Light in a
+    wrong place then costs extra.
     """
     heat, y, y_visible = weights.heat, luma(fused), luma(visible)
     target = fused_luma(visible, thermal, heat, day, people)

@@ -1,4 +1,4 @@
-"""Eq. 16, with labels that know less than a class."""
+"""Eq. 16, with labels that may know less than a class."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch.nn import functional as F
 
 from magicfuse_training.data.classes import CLASSES, LOOKALIKE, NOBODY, SETS, STATIC
 
-_LOOKALIKE_WEIGHT = 8.0  # they are few: in 27 of MSRS's 249 training frames
+_LOOKALIKE_WEIGHT = 8.0  # lookalikes are rare: they occur in 27 of MSRS's 249 training frames
 _IDS = 256
 
 
 def segmentation_loss(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tensor:
     """Return the cross entropy of logits (B, C, h, w) against label (B, h, w), a scalar.
 
-    A pixel of which only a set of classes is known costs minus the log of their summed probability
-    (only labels in the project's classes have such pixels), at the least of their weights: it says
-    little of the rare ones. What only excludes classes (STATIC, NOBODY, LOOKALIKE) is averaged by
-    itself: those are most pixels where they occur. LOOKALIKE counts more; an IGNORE pixel costs
-    nothing.
+    If only a set of classes is known for a pixel, its cost is minus the log of their summed
+    probability, at the lowest of their weights, because it says little about the rare ones. Only
+    labels in the project's classes have such pixels. Ids that merely exclude classes (STATIC,
+    NOBODY, LOOKALIKE) are averaged separately, because they cover most pixels of the images in
+    which they occur. LOOKALIKE weighs more. An IGNORE pixel costs nothing.
     """
     log_p = logits.float().log_softmax(1)
     allowed, weights = (t.to(label.device) for t in _tables(class_weights, logits.shape[1]))
@@ -36,9 +36,9 @@ def _mean(cost: Tensor, weight: Tensor) -> Tensor:
 
 
 def _tables(class_weights: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return which classes each id of a label allows (256, C) bool, and the id's weight (256,).
+    """Return the classes that each label id allows, (256, C) bool, and the id's weight, (256,).
 
-    All are allowed where nothing is known, so that such a pixel costs nothing.
+    An unknown pixel allows all classes, so it costs nothing.
     """
     allowed = torch.ones(_IDS, classes, dtype=torch.bool)
     weights = torch.zeros(_IDS)
@@ -54,12 +54,12 @@ def _tables(class_weights: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def resize_label(label: Tensor, size: torch.Size) -> Tensor:
-    """Bring a label (B, H, W) int64 to `size` (h, w) by nearest neighbour."""
+    """Resize a label (B, H, W) int64 to `size` (h, w) by nearest neighbour."""
     return F.interpolate(label[:, None].float(), size=size, mode="nearest")[:, 0].long()
 
 
 def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean soft Dice loss over the classes present: lifts small and rare classes.
+    """Return the mean soft Dice loss over the classes present: helps small and rare classes.
 
     logits: (B, C, h, w); label: (B, h, w) int64.
     """

@@ -1,6 +1,6 @@
 """Losses of a thermal estimate (B, 1, H, W), float32, nominally in [0, 1]: its level and its error.
 
-An estimate is a mean and the scale b of a Laplace distributed error around it: see `read_estimate`.
+An estimate is a mean and the scale b of its Laplace-distributed error: see `read_estimate`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from magicfuse_ros.bundle import ThermalUncertainty
 from magicfuse_training.losses.config import ThermalLossConfig
 from magicfuse_training.losses.image import edge_l1, luma
 
-_RING = 4  # pixels around people that they are compared with: at half of an image's size, 8
+_RING = 4  # radius of the ring around people, in pixels at half of the image's size: 8 at full size
 
 
 class Estimate(NamedTuple):
-    """A thermal estimate: its mean, and the scale of its error if that is known."""
+    """A thermal estimate: its mean, and the scale of its error if known."""
 
     mean: Tensor  # (B, 1, H, W)
     scale: Tensor | None  # (B, 1, H, W), Laplace's b, over 0
@@ -30,20 +30,20 @@ class Estimate(NamedTuple):
         return Estimate(self.mean[samples], None if self.scale is None else self.scale[samples])
 
     def surely(self) -> Tensor:
-        """Return what the real image exceeds with a probability of 3/4, (B, 1, H, W)."""
+        """Return the level that the real image exceeds with probability 3/4, (B, 1, H, W)."""
         return self.mean if self.scale is None else self.mean - math.log(2) * self.scale
 
 
 def read_estimate(image: Tensor, coding: ThermalUncertainty | None) -> Estimate:
-    """Read the estimate from a decoded image (B, 3, H, W), as the vehicle's runtime does.
+    """Read the estimate from a decoded image (B, 3, H, W), like the vehicle's runtime.
 
-    The mean is the luma, and nothing is known of its error; or it is the red channel, and the blue
-    one codes the scale.
+    Either the mean is the luma and the error is unknown, or the mean is the red channel and the
+    blue channel encodes the scale.
     """
     if coding is None:
         return Estimate(luma(image), None)
     low, high = math.log(coding.lowest), math.log(coding.highest)
-    # Beyond the codes' ends the gradient is kept small, not cut off: else it would stay there.
+    # Outside of the codes' range the gradient is kept small, not zero, or values would stay there.
     blue = image[:, 2:3]
     code = blue.clamp(0, 1) + 0.1 * (blue - blue.clamp(0, 1))
     return Estimate(image[:, 0:1], (low + code * (high - low)).exp())
@@ -59,18 +59,18 @@ def thermal_loss(
 ) -> Tensor:
     """Return the loss against a real thermal image, a scalar.
 
-    The mean is drawn to the real image everywhere; people are a few pixels and are what thermal
-    adds, so their error, and how they stand out, count by themselves. The scale is taught by the
-    likelihood of the error that the mean has, which does not teach the mean: where an estimate is
-    unsure, as at night, a likelihood would all but stop teaching it (arXiv 2203.09168).
+    The mean is fitted to the real image everywhere. People cover few pixels but are what thermal
+    adds, so their error and their contrast count separately. The scale is taught by the likelihood
+    of the mean's error, which does not teach the mean: a likelihood would nearly stop teaching a
+    mean that is uncertain, as at night (arXiv 2203.09168).
 
     Args:
-        estimate: of B images.
+        estimate: estimate of B images.
         thermal: (B, 1, H, W), real, at the usual level and gain.
-        weight: (B, 1, H, W), over 1 on people.
-        lookalike: (B, 1, H, W) bool, what looks like people and is not.
+        weight: (B, 1, H, W), above 1 on people.
+        lookalike: (B, 1, H, W) bool, true on objects that look like people.
         day: (B,) bool.
-        weights: of the parts.
+        weights: weights of the parts.
     """
     people = (weight > 1).float()
     on_people, on_contrast = (torch.where(day, *w) for w in (weights.people, weights.contrast))
@@ -93,18 +93,19 @@ def thermal_loss(
 
 
 def laplace_nll(error: Tensor, scale: Tensor) -> Tensor:
-    """Return the mean of minus the log likelihood of errors under Laplace distributions, less ln 2.
+    """Return the mean negative log likelihood of errors under Laplace distributions, less ln 2.
 
-    `error` and `scale` (over 0) are of one shape; the result is a scalar.
+    `error` and `scale` (above 0) have the same shape; the result is a scalar.
     """
     return (error.abs() / scale + scale.log()).mean()
 
 
 def contrast(image: Tensor, people: Tensor, street: float) -> Tensor:
-    """Return mean over people minus mean of a ring around them, (B,); 0 where there is nobody.
+    """Return the mean over people minus the mean of a ring around them, (B,); 0 without people.
 
-    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1. A ring that is colder than a `street`
-    counts as a street: it would do as well as warmer people, and be seen as a rim.
+    `image` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1. A ring that is colder than `street`
+    counts as `street`. Otherwise a cold ring would raise the contrast as well as warmer people do,
+    and be visible as a rim.
     """
     ring = F.max_pool2d(people, 2 * _RING + 1, 1, _RING) - people
     inside, around = (
@@ -122,10 +123,10 @@ def contrast_loss(
     street: float,
     weight: Tensor | float = 1.0,
 ) -> Tensor:
-    """Return by how much people fall short of a contrast, mean over images that show some.
+    """Return how much contrast people lack, as a mean over the images that show some.
 
     `estimate` is (B, 1, H, W), `people` (B, 1, H, W), 0 or 1, `wanted` and `weight` (B,); `street`
-    as for `contrast`; the result is a scalar.
+    as in `contrast`; the result is a scalar.
     """
     short = weight * F.relu(wanted - contrast(estimate, people, street))
     seen = (people.sum((1, 2, 3)) > 0).float()
@@ -133,11 +134,12 @@ def contrast_loss(
 
 
 def unseen_loss(estimate: Tensor, warm: Tensor, weights: ThermalLossConfig) -> Tensor:
-    """Return the loss of an estimate that there is no thermal image for, a scalar.
+    """Return the loss of an estimate without a real thermal image, a scalar.
 
-    A contrast alone can be had by lighting up whatever stands where people often are. So what is
-    not warm is no warmer than most of a street, and nothing is hotter than people are. `estimate`
-    is (B, 1, H, W); `warm` (B, 1, H, W), 1 on people, riders and cars, and where unlabelled.
+    A network could satisfy a contrast loss alone by lighting up everything in places where people
+    often stand. This loss therefore keeps what is not warm below the level of most of a street, and
+    everything below the level of the hottest people. `estimate` is (B, 1, H, W); `warm` (B, 1, H,
+    W) is 1 on people, riders and cars, and on unlabelled pixels.
     """
     warmer = F.relu(estimate - weights.cool) * (1 - warm)
     over = F.relu(estimate - weights.hottest)

@@ -1,4 +1,4 @@
-"""Shows an ablation study: a table, and a plot of it beside the tau sweep."""
+"""Presents an ablation study: a table, and a plot next to the tau sweep."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _table(heading: list[str], rows: dict[str, Any], metrics: tuple[str, ...]) -
 
 
 def draw_plot(result: dict[str, Any], path: Path) -> None:
-    """Draw a bar for each model and a line over tau, one column a metric, as PNG."""
+    """Draw a bar for each model and a line over tau, one column per metric, as PNG."""
     figure, axes = plt.subplots(2, len(_BARS), figsize=(14, 9), layout="constrained")
     models, sweep = result["models"], result["tau"]
     for axis, metric in zip(axes[0], _BARS, strict=True):

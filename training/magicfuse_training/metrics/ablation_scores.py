@@ -1,8 +1,8 @@
 """Scores of an ablated model, through the vehicle's own runtime.
 
-The columns of images are means over MSRS dev, frames by day and at night as they are (see
-`rows.Rows`). `PSNR dark` is of darkened CamVid val frames against the clean ones, in dB: how much
-of the scene comes back. Those of the masks are over CamVid val (see `score`).
+The image columns are means over MSRS dev, with day and night frames as they are (see `rows.Rows`).
+`PSNR dark` compares restored darkened CamVid val frames with the clean ones, in dB: how much of the
+scene is recovered. The mask columns are over CamVid val (see `score`).
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ IMAGE_METRICS = (
     "EN", "SD", "SF", "SSIM", "MI", "Qabf", "PSNR", "VIF", "person contrast", "PSNR dark",
 )  # fmt: skip
 MASK_METRICS = ("mIoU clean", "mIoU dark")
-_DARK = "PSNR to clean"  # as `Rows` names it
+_DARK = "PSNR to clean"  # its name in `Rows`
 
 
 def score_model(bundle: Bundle, data: Path, every: int, masks: bool) -> dict[str, Scores]:
     """Score a bundle on every n-th frame of MSRS dev and CamVid val.
 
     Args:
-        bundle: of the model.
+        bundle: the model's bundle.
         data: folder of repacked camvid and msrs.
         every: n.
-        masks: whether the model's masks mean anything; otherwise their scores are None.
+        masks: whether the model's masks are meaningful; if not, their scores are None.
 
     Returns:
-        The scores of MagImg and of the images beside it, by row (see `Rows`); masks are MagImg's.
+        The scores of MagImg and of the images next to it, by row (see `Rows`); mask scores are
+        MagImg's.
     """
     fuser = Fuser(bundle, select("auto", bundle=bundle))
     camvid, msrs = (_frames(bundle, data / name, every) for name in ("camvid", "msrs"))
@@ -57,7 +58,7 @@ def score_model(bundle: Bundle, data: Path, every: int, masks: bool) -> dict[str
 def sweep_tau(bundle: Bundle, data: Path, every: int, taus: Iterable[float]) -> dict[str, Scores]:
     """Score MagImg and masks at several tau, by tau.
 
-    At K = 1 masks do not depend on it: M of Eq. 11 is taken from the state just updated.
+    At K = 1, masks do not depend on tau: M of Eq. 11 comes from the state just updated.
     """
     fuser = Fuser(bundle, select("auto", bundle=bundle))
     camvid, msrs = (_frames(bundle, data / name, every) for name in ("camvid", "msrs"))
@@ -101,7 +102,7 @@ def _score_masks(fuser: Fuser, bundle: Bundle, camvid: Frames) -> Scores:
 
 
 def _measure(fuser: Fuser, frames: Frames, kind: Condition, measures: list[Measure]) -> None:
-    """Measure every frame of a set; those by day under a condition, those at night as they are."""
+    """Measure every frame of a set: day frames under a condition, night frames as they are."""
     for frame in track(frames, description=f"{frames.data.kind}, {kind}"):
         image = frame.visible if frame.night else degraded(frame.visible, kind, frame.index)
         for measure in measures:

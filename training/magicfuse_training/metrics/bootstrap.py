@@ -1,9 +1,9 @@
-"""How far a score would move with other frames: the percentile bootstrap.
+"""Estimates how far a score would move with other frames: the percentile bootstrap.
 
-Frames are drawn anew, as many as there are, with replacement, 1000 times with a fixed seed; the
-score's interval holds 95 % of what they give (Efron and Tibshirani, 10.1201/9780429246593). It
-knows nothing of frames that were never taken: neighbours in a video are alike, and other streets
-differ by more than it says.
+Frames are redrawn with replacement, as many as there are, 1000 times with a fixed seed. The score's
+interval holds 95 % of the resulting scores (Efron and Tibshirani, 10.1201/9780429246593). The
+interval says nothing about frames that were never taken: neighbours in a video are alike, and other
+streets differ by more than it suggests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SEED = 0
 
 
 class Figure(NamedTuple):
-    """A score, and the ends of its 95 % interval; NaN where there is nothing to score."""
+    """A score and the ends of its 95 % interval; NaN if there is nothing to score."""
 
     value: float
     low: float
@@ -33,9 +33,10 @@ def figure_of(statistics: npt.ArrayLike, score: Callable[[F64], F64] = np.asarra
     """Return a score and its interval.
 
     Args:
-        statistics: what the score is made of, one row a frame: (frames, ...).
-        score: makes a score of the mean over frames: (samples, ...) to (samples,). As it is given
-            means, a share is that of two of them. By default the statistic is the score: (frames,).
+        statistics: the parts of the score, one row per frame: (frames, ...).
+        score: computes a score from the mean over frames: (samples, ...) to (samples,). It receives
+            means, so a share is the ratio of two of them. By default, the statistic is the score:
+            (frames,).
     """
     rows = np.asarray(statistics, np.float64)
     frames = len(rows)
@@ -52,5 +53,5 @@ def figure_of(statistics: npt.ArrayLike, score: Callable[[F64], F64] = np.asarra
 
 
 def share(hits: F64, of: F64) -> F64:
-    """Return hits / of, NaN where that is of nothing."""
+    """Return hits / of; NaN if `of` is 0."""
     return np.asarray(np.divide(hits, of, out=np.full_like(of, np.nan), where=of > 0), np.float64)

@@ -1,4 +1,4 @@
-"""Whether the confidence says how often the mask is right."""
+"""Measures whether the confidence tells how often the mask is right."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ BINS = 15
 def bins_of(confidence: U8, right: npt.NDArray[np.bool_]) -> F64:
     """Count pixels by confidence: 0 to 255 and whether right, each (N,), to (3, BINS).
 
-    The rows: how many pixels, how many of them right, the sum of their confidence (0 to 1). Bins
-    are equally wide.
+    The rows are the number of pixels, the number of right ones, and the sum of their confidence (0
+    to 1). All bins are equally wide.
     """
     place = np.minimum(confidence.astype(np.int64) * BINS // 255, BINS - 1)
     weights = (None, right.astype(np.float64), confidence / 255)
@@ -28,30 +28,31 @@ def bins_of(confidence: U8, right: npt.NDArray[np.bool_]) -> F64:
 def calibration_error(bins: F64) -> F64:
     """Return the expected calibration error, 0 to 100 %: (..., 3, BINS) to (...); 0 is best.
 
-    The mean over pixels of |share of right pixels - mean confidence| of their bin
-    (arXiv 1706.04599). NaN without a pixel.
+    It is the mean over pixels of |share of right pixels - mean confidence| of their bin (arXiv
+    1706.04599). NaN without a pixel.
     """
     count, right, confidence = (bins[..., i, :] for i in range(3))
     return 100 * share(np.abs(right - confidence).sum(-1), count.sum(-1))
 
 
 class Calibration:
-    """The confidence, on pixels whose class is known; sets of classes and pseudo labels tell none.
+    """The confidence on pixels with a known class; sets of classes and pseudo labels do not count.
 
     ece_percent   see `calibration_error`
-    reliability   by bin of the confidence, from the lowest: how many pixels, their mean confidence,
-                  and the share of them whose class is right, 0 to 1; null without a pixel
+    reliability   by bin of the confidence, from the lowest: number of pixels, their mean
+                  confidence, and the share of them with the right class, 0 to 1; null without a
+                  pixel
     """
 
     outputs: frozenset[Output] = frozenset({"mask", "confidence"})
 
     def __init__(self, classes: int) -> None:
-        """Take the number of the bundle's classes."""
+        """Store the number of the bundle's classes."""
         self.classes = classes
         self._bins: list[F64] = []
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether people labelled it."""
+        """Return whether people drew the label."""
         return frame.labels is not None and frame.labels.origin != "pseudo"
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
@@ -62,7 +63,7 @@ class Calibration:
         self._bins.append(bins_of(given(fused.confidence)[known], right))
 
     def scores(self) -> dict[str, object]:
-        """Return the calibration error, and what it is made of."""
+        """Return the calibration error and its parts."""
         if not self._bins:
             return {}
         pixels, right, confidence = np.sum(self._bins, axis=0)

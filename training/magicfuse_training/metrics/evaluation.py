@@ -1,11 +1,11 @@
-"""The whole evaluation of a bundle: what `score` measures, more of it, and other methods beside it.
+"""The full evaluation of a bundle: the scores of `score`, more scores, and other methods.
 
-Frames by day are also put under rain and noise (`restoration.ALL_CONDITIONS`). Everything that
-`score` measures is measured under every condition, and beyond it:
+Day frames are also put under rain and noise (`restoration.ALL_CONDITIONS`). Every score of `score`
+is measured under every condition, and in addition:
 
     by day                    `restoration.Structure`: SSIM and MS-SSIM
-    labels that people drew   `light.LightByClass`: what is lit up wrongly
-    every frame               `rows.Rows`: MagImg as a fused image beside simpler ones and peers
+    labels that people drew   `light.LightByClass`: what is lit by mistake
+    every frame               `rows.Rows`: MagImg as a fused image next to simpler ones and peers
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Files = Mapping[str, Mapping[str, Mapping[str, Path]]]  # by condition, peer and
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was found on one set: its scores, and a JPEG of frames by condition."""
+    """The results of one set: its scores, and a JPEG of frames by condition."""
 
     scores: dict[str, Any]
     examples: dict[str, bytes]
@@ -54,7 +54,7 @@ def files_of_peers(
     """Find the fused images of other methods, by set, condition, name of the method and frame.
 
     Raises:
-        DataError: if one has only some of the frames that it takes part with, or none at all.
+        DataError: if a method has no frames at all, or only some of those that it needs.
     """
     found: dict[str, dict[str, dict[str, dict[str, Path]]]] = {
         name: {condition: {} for condition in (*ALL_CONDITIONS, NIGHT)} for name in sets
@@ -81,11 +81,11 @@ def evaluate_set(
     """Evaluate a bundle on one set.
 
     Args:
-        fuser: of the bundle.
+        fuser: runs the bundle.
         bundle: the bundle.
-        frames: of the set.
-        name: of the set, shown while it is evaluated.
-        peers: files of other methods, as `files_of_peers` has them for the set.
+        frames: frames of the set.
+        name: name of the set, shown during the evaluation.
+        peers: files of other methods for the set, from `files_of_peers`.
     """
     manifest = bundle.manifest
     names = [c.name for c in manifest.classes]
@@ -114,10 +114,10 @@ def evaluate_set(
 
 
 def write_inputs(frames: Frames, name: str, folder: Path) -> int:
-    """Write every frame as it is fused to `folder`/SET/CONDITION/NAME.png; return how many.
+    """Write every input frame to `folder`/SET/CONDITION/NAME.png; return their number.
 
     Raises:
-        DataError: as `Frames`; if a file cannot be written.
+        DataError: see `Frames`; also if a file cannot be written.
     """
     count = 0
     for frame in frames:

@@ -1,7 +1,7 @@
-"""Held-out frames as they are scored: at their own size, with square pixels, and what is known.
+"""Held-out frames for scoring: at their own size, with square pixels, and with their labels.
 
 A label image tells a class, or a set of classes one of which is right (`classes.SETS`). Night
-frames of a set that has coarse masks are scored against those alone.
+frames of a set with coarse masks are scored against those alone.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ Origin = Literal["human", "pseudo", "coarse by eye"]
 
 @dataclass(frozen=True)
 class Labels:
-    """What the label images of a set are worth.
+    """How reliable the label images of a set are.
 
     Attributes:
         origin: who made them.
-        groups: ids and names, where most ids are sets of classes and are scored as such.
+        groups: ids and names, if most ids are sets of classes and are scored as such.
     """
 
     origin: Origin
@@ -53,15 +53,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame; arrays (H, W, 3) or (H, W), uint8, all of one size. None: not known.
+    """One frame; uint8 arrays (H, W, 3) or (H, W), all of one size. None: not known.
 
     Attributes:
-        index: its place among the scored frames of its set by day, or by night.
+        index: its index among the scored day frames, or night frames, of its set.
         visible: RGB.
         label: ids of the bundle's classes, of `SETS`, or IGNORE.
-        labels: what that is worth.
-        thermal: as the camera gave it.
-        usual: the thermal image at the level and gain that MSRS's have: `usual_gain`.
+        labels: how reliable the label is.
+        thermal: the thermal image as the camera gave it.
+        usual: the thermal image at the usual level and gain of MSRS: `usual_gain`.
         people: boxes of people on the thermal image.
         anybody: boxes of people on any image of the scene.
     """
@@ -79,34 +79,34 @@ class Frame:
 
 
 class Measure(Protocol):
-    """What is measured on the frames of one set under one condition."""
+    """A measure of the frames of one set under one condition."""
 
     outputs: frozenset[Output]
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether a frame has what this needs."""
+        """Return whether a frame has what this measure needs."""
         ...
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
-        """Measure a frame that applies: `image` is what was fused, (H, W, 3)."""
+        """Measure an applicable frame: `image` is the image that was fused, (H, W, 3)."""
         ...
 
     def scores(self) -> dict[str, object]:
-        """Return what was measured on all frames so far; empty without any."""
+        """Return the result for all frames so far; empty if there were none."""
         ...
 
 
 def given(array: U8 | None) -> U8:
-    """Return an array that is there: it was asked for."""
+    """Return an array that must exist, because the measure asked for it."""
     assert array is not None
     return array
 
 
 def split_to_score(source: Source) -> str:
-    """Return the held-out split of a set, or all of one that has no splits.
+    """Return the held-out split of a set, or the whole of a set without splits.
 
     Raises:
-        DataError: if there are only splits to train on.
+        DataError: if it only has training splits.
     """
     splits = dataset(source.kind).splits_in(source.root)
     held_out = source.held_out_split or next((s for s in splits if s in ("all", ".")), None)
@@ -119,7 +119,7 @@ def split_to_score(source: Source) -> str:
 
 
 class Frames:
-    """The frames of a set's held-out split to be scored, each read when its turn comes."""
+    """The frames of a set's held-out split; each is read when it is scored."""
 
     def __init__(self, source: Source, names: Sequence[str], every: int = 1) -> None:
         """Find the files.
@@ -127,10 +127,10 @@ class Frames:
         Args:
             source: the set.
             names: the bundle's classes, see `to_classes`.
-            every: n, to take every n-th frame by day and every n-th by night.
+            every: n, to take every n-th day frame and every n-th night frame.
 
         Raises:
-            DataError: as `split_to_score`; if there is no frame, or a file of one is missing.
+            DataError: see `split_to_score`; also if there is no frame, or a frame lacks a file.
         """
         self.data = dataset(source.kind)
         self.split = split_to_score(source)
@@ -142,11 +142,11 @@ class Frames:
         self._records = {night: some[::every] for night, some in self._records.items()}
 
     def names_of(self, night: bool) -> list[str]:
-        """Return the names of the frames by day, or by night, in their order."""
+        """Return the names of the day frames, or of the night frames, in order."""
         return [record.name for record in self._records[night]]
 
     def read(self, index: int, night: bool) -> Frame:
-        """Read one frame by its place among those by day, or by night; raises as iterating."""
+        """Read one frame by its index among the day or night frames; raises like iteration."""
         return self._read(self._records[night][index], index, night)
 
     def __len__(self) -> int:
@@ -154,10 +154,10 @@ class Frames:
         return sum(map(len, self._records.values()))
 
     def __iter__(self) -> Iterator[Frame]:
-        """Read the days, then the nights.
+        """Read the day frames, then the night frames.
 
         Raises:
-            DataError: for a file that is damaged, or a label or box that the set does not define.
+            DataError: for a damaged file, or a label or box that the set does not define.
         """
         for night, records in self._records.items():
             for index in range(len(records)):
@@ -185,7 +185,7 @@ class Frames:
 
 
 def label_image(data: DataSet, record: Record, night: bool) -> tuple[Path, LabelMap, Origin] | None:
-    """Return the file of the labels that a frame is scored against, what it holds, who made it."""
+    """Return the label file that a frame is scored against, its content, and who made it."""
     if night and "coarse" in data.templates:
         return None if record.coarse is None else (record.coarse, PROJECT, "coarse by eye")
     if record.label is None or data.labels is None:
@@ -194,7 +194,7 @@ def label_image(data: DataSet, record: Record, night: bool) -> tuple[Path, Label
 
 
 def groups_of(labels: LabelMap) -> dict[int, str]:
-    """Return the ids and names of groups, if most of the ids are sets of classes; else nothing."""
+    """Return the ids and names of groups if most of the ids are sets of classes; else nothing."""
     names = {target: name for name, target in labels.classes.values() if target != IGNORE}
     sets = names.keys() & (SETS.keys() - {STATIC, LOOKALIKE})
     return names if 2 * len(sets) > len(names) else {}

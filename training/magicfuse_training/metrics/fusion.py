@@ -1,8 +1,8 @@
-"""How good an image is as a fused one, by the metrics of infrared and visible image fusion.
+"""How good a fused image is, by the metrics of infrared and visible image fusion.
 
-All are of gray images (H, W), uint8: the fused one F and its sources, a visible image A and a
-thermal one B. What is summed over the sources is so in the field's survey (Ma, Ma and Li,
-10.1016/j.inffus.2018.02.004) and in most code; some papers give the mean, half of that.
+All metrics use gray images (H, W), uint8: the fused image F and its sources, a visible image A and
+a thermal image B. Metrics that sum over the sources follow the field's survey (Ma, Ma and Li,
+10.1016/j.inffus.2018.02.004) and most code; some papers give the mean, which is half of the sum.
 
 EN     `entropy` of F
 SD     standard deviation of F, 0 to 255
@@ -31,19 +31,19 @@ F64 = npt.NDArray[np.float64]
 OF_ONE = ("EN", "SD", "SF")  # of F alone
 OF_SOURCES = ("SSIM", "MI", "Qabf", "PSNR", "VIF")
 
-# Xydeas and Petrovic 2000, Table of constants: how a loss of edge strength, or a turn of an edge,
-# is perceived. Each is a sigmoid: its height, slope and middle.
+# Xydeas and Petrovic 2000, Table of constants: how a viewer perceives a loss of edge strength or a
+# rotation of an edge. Each is a sigmoid with a height, a slope and a middle.
 _STRENGTH = (0.9994, -15.0, 0.5)
 _ORIENTATION = (0.9879, -22.0, 0.8)
 
 _VIF_SCALES = 4
 _VIF_NOISE = 2.0  # variance of the eye's noise in the published model
 _LEAST = 1e-10
-VIF_SMALLEST = 41  # pixels of the shorter side: below that nothing is left at the fourth scale
+VIF_SMALLEST = 41  # pixels of the shorter side: below that, the fourth scale is empty
 
 
 def fusion_scores(fused: U8, sources: tuple[U8, U8] | None) -> dict[str, float]:
-    """Return the scores of one fused image, by name; without sources those of it alone.
+    """Return the scores of one fused image, by name; without sources, only those of F alone.
 
     VIF is NaN for an image with a side below VIF_SMALLEST.
     """
@@ -81,9 +81,9 @@ def spatial_frequency(gray: U8) -> float:
 def mutual_information(a: U8, b: U8) -> float:
     """Return the mutual information of two gray images (H, W) of one size in bits, 0 to 8.
 
-    Qu, Zhang and Yan, 10.1049/el:20020212: of the joint histogram of 256 x 256 levels. Not
-    normalised, and in bits: code that calls scikit-learn's `mutual_info_score` gives nats, which
-    are 0.693 of it.
+    Qu, Zhang and Yan, 10.1049/el:20020212: from the joint histogram of 256 x 256 levels. It is not
+    normalised, and in bits. Code that calls scikit-learn's `mutual_info_score` gives nats, which
+    are 0.693 times the bits.
     """
     joint = np.bincount(a.ravel().astype(np.int64) * 256 + b.ravel(), minlength=256 * 256)
     return entropy(a) + entropy(b) - _bits(joint)
@@ -95,13 +95,13 @@ def _bits(counts: npt.NDArray[np.int64]) -> float:
 
 
 def edge_preservation(a: U8, b: U8, fused: U8) -> float:
-    """Return Qabf: how much of the edges of two sources is in the fused image, 0 to 0.975.
+    """Return Qabf: how much of the edges of two sources the fused image keeps, 0 to 0.975.
 
-    Xydeas and Petrovic, 10.1049/el:20000267: Sobel edges, by strength and by orientation, a pixel
-    weighed by the strength of its edge in the source (their L = 1). With the published constants an
-    image that equals both of its sources has 0.975 and not 1. An orientation is a line's: edges
-    from dark to bright and from bright to dark are alike, as in the code that papers share. NaN
-    where neither source has an edge.
+    Xydeas and Petrovic, 10.1049/el:20000267: Sobel edges are compared by strength and by
+    orientation, and each pixel is weighted by the strength of its edge in the source (their L = 1).
+    With the published constants, an image that equals both of its sources scores 0.975, not 1. The
+    orientation is that of a line: edges from dark to bright and from bright to dark are alike, as
+    in the commonly shared code. NaN if neither source has an edge.
     """
     strength_f, angle_f = _edges(fused)
     hits = total = 0.0
@@ -117,7 +117,7 @@ def edge_preservation(a: U8, b: U8, fused: U8) -> float:
 
 
 def _edges(gray: U8) -> tuple[F64, F64]:
-    """Return the strength of Sobel's edges and their orientation, -pi/2 to pi/2, (H, W) each."""
+    """Return the strength of Sobel edges and their orientation, -pi/2 to pi/2, (H, W) each."""
     x, y = (
         cv2.Sobel(gray, cv2.CV_64F, dx, 1 - dx, ksize=3, borderType=cv2.BORDER_REPLICATE)
         for dx in (1, 0)
@@ -132,10 +132,10 @@ def _sigmoid(x: F64, height: float, slope: float, middle: float) -> F64:
 
 
 def fusion_psnr(a: U8, b: U8, fused: U8) -> float:
-    """Return the PSNR of a fused image, in dB, 0 to 60: of the mean of both squared errors.
+    """Return the PSNR of a fused image, in dB, 0 to 60, from the mean of both squared errors.
 
-    10 log10(255^2 / ((MSE(A, F) + MSE(B, F)) / 2)), as in the survey named above: not the mean of
-    two PSNR. It is the highest for the mean of the sources, whatever that looks like.
+    It is 10 log10(255^2 / ((MSE(A, F) + MSE(B, F)) / 2)), as in the survey named above, not the
+    mean of two PSNR. The mean of the sources has the highest PSNR, however it looks.
     """
     squares = sum(float(cv2.norm(s, fused, cv2.NORM_L2SQR)) for s in (a, b)) / (2 * fused.size)
     return HIGHEST_DB if squares == 0 else min(10 * float(np.log10(WHITE**2 / squares)), HIGHEST_DB)
@@ -144,9 +144,9 @@ def fusion_psnr(a: U8, b: U8, fused: U8) -> float:
 def vif(image: U8, reference: U8) -> float:
     """Return the visual information fidelity of a gray image for a reference, about 0 to 1.
 
-    Sheikh and Bovik, 10.1109/TIP.2005.859378, in the pixel domain at four scales (VIFp), as
-    torchmetrics computes it, in a sixth of its time. Over 1 for an image with more contrast than
-    the reference. NaN where a side has less than VIF_SMALLEST pixels.
+    Sheikh and Bovik, 10.1109/TIP.2005.859378, in the pixel domain at four scales (VIFp). The result
+    matches that of torchmetrics and takes a sixth of its time. It exceeds 1 for an image with more
+    contrast than the reference. NaN if a side has less than VIF_SMALLEST pixels.
     """
     if min(image.shape) < VIF_SMALLEST:
         return float("nan")
@@ -161,7 +161,7 @@ def vif(image: U8, reference: U8) -> float:
         var_r = np.maximum(_mean_inside(r * r, window) - mean_r**2, 0)
         covariance = _mean_inside(x * r, window) - mean_x * mean_r
         gain = covariance / (var_r + _LEAST)
-        rest = var_x - gain * covariance  # what the reference does not explain
+        rest = var_x - gain * covariance  # the part that the reference does not explain
         alive = (var_r >= _LEAST) & (var_x >= _LEAST) & (gain >= 0)
         rest = np.where(alive, rest, np.where(var_x < _LEAST, 0, var_x))
         gain = np.where(alive, gain, 0)
@@ -173,7 +173,7 @@ def vif(image: U8, reference: U8) -> float:
 
 
 def _mean_inside(x: F32, window: int) -> F32:
-    """Return Gaussian means where the window lies inside: (H, W) to (H - window + 1, ...)."""
+    """Return Gaussian means of all complete windows: (H, W) to (H - window + 1, ...)."""
     kernel, half = cv2.getGaussianKernel(window, window / 5, cv2.CV_32F), window // 2
     mean = cv2.sepFilter2D(x, -1, kernel, kernel)[half:-half, half:-half]
     return cast(F32, mean)

@@ -1,4 +1,4 @@
-"""How alike two images are, and the luma of one."""
+"""Similarity of two images, and the luma of one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 
 WHITE = 255.0
-HIGHEST_DB = 60.0  # of identical images, whose PSNR would be infinite
+HIGHEST_DB = 60.0  # for identical images, whose PSNR would be infinite
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM: pixels
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM, finest first
 MS_SSIM_SMALLEST = _WINDOW * 2 ** (len(_SCALE_WEIGHTS) - 1)  # pixels: 176
@@ -22,7 +22,7 @@ _C1, _C2 = (0.01 * WHITE) ** 2, (0.03 * WHITE) ** 2
 def psnr(a: U8, b: U8) -> float:
     """Return the peak signal-to-noise ratio of two images of one shape, in dB, 0 to 60.
 
-    10 log10(255^2 / mean squared difference), over all pixels and channels.
+    It is 10 log10(255^2 / mean squared difference), over all pixels and channels.
     """
     squares = float(cv2.norm(a, b, cv2.NORM_L2SQR)) / a.size
     return HIGHEST_DB if squares == 0 else min(10 * float(np.log10(WHITE**2 / squares)), HIGHEST_DB)
@@ -31,8 +31,8 @@ def psnr(a: U8, b: U8) -> float:
 def ssim(a: U8, b: U8) -> float:
     """Return the structural similarity of two gray images (H, W), -1 to 1; 1: identical.
 
-    The mean over pixels of the index of 10.1109/TIP.2003.819861, with its Gaussian window (11 x 11,
-    sigma 1.5) and constants; beyond the borders the images are mirrored.
+    It is the mean over pixels of the index of 10.1109/TIP.2003.819861, with its Gaussian window (11
+    x 11, sigma 1.5) and constants; the images are mirrored beyond the borders.
     """
     luminance, contrast = _similarity(a.astype(np.float64), b.astype(np.float64))
     return float((luminance * contrast).mean())
@@ -42,8 +42,8 @@ def ms_ssim(a: U8, b: U8) -> float:
     """Return the multi-scale structural similarity of two gray images (H, W), 0 to 1.
 
     Wang, Simoncelli and Bovik, 10.1109/ACSSC.2003.1292216: SSIM's contrast factor at five scales,
-    each half of the one before, and its luminance factor at the last. Windows beyond the borders
-    are left out. NaN for an image with a side below MS_SSIM_SMALLEST.
+    each half of the previous one, and its luminance factor at the last. Windows that cross the
+    borders are left out. NaN for an image with a side below MS_SSIM_SMALLEST.
     """
     if min(a.shape) < MS_SSIM_SMALLEST:
         return float("nan")
@@ -61,13 +61,13 @@ def ms_ssim(a: U8, b: U8) -> float:
 
 
 def _halved(x: F64, size: tuple[int, int]) -> F64:
-    """Return means over 2 x 2 pixels; an odd last row or column is left out."""
+    """Return means over 2 x 2 pixels; drop an odd last row or column."""
     width, height = size
     return cast(F64, x[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean((1, 3)))
 
 
 def _similarity(x: F64, y: F64) -> tuple[F64, F64]:
-    """Return SSIM's factors around every pixel, of luminance and of contrast with structure."""
+    """Return SSIM's factors around every pixel: luminance, and contrast with structure."""
     mean_x, mean_y = local_mean(x), local_mean(y)
     variances = local_mean(x * x) - mean_x**2 + local_mean(y * y) - mean_y**2
     covariance = local_mean(x * y) - mean_x * mean_y
@@ -87,20 +87,20 @@ def luma(image: U8) -> U8:
 
 
 class Constants:
-    """How alike constant images, one of each level 0 to 255, are to some gray images.
+    """Similarity of constant images, one per level 0 to 255, to some gray images.
 
-    What an estimate has to beat: it knows nothing of the scene. SSIM is to 0.001: local means are
-    taken to 1/16 of a level.
+    An estimate has to beat them, because they know nothing of the scene. SSIM is accurate to 0.001:
+    local means are rounded to 1/16 of a level.
     """
 
     _FINE = 16
 
     def __init__(self) -> None:
         self._moments: list[tuple[float, float]] = []  # mean and variance of each image
-        self._contrasts: list[F64] = []  # SSIM's second factor, summed by the local mean
+        self._contrasts: list[F64] = []  # SSIM's second factor, summed by local mean
 
     def add(self, image: U8) -> None:
-        """Take one more image (H, W)."""
+        """Add one image (H, W)."""
         x = image.astype(np.float64)
         self._moments.append((float(x.mean()), float(x.var())))
         mean = local_mean(x)
@@ -110,7 +110,7 @@ class Constants:
         self._contrasts.append(sums / bins.size)
 
     def best(self) -> dict[str, dict[str, float]]:
-        """Return level, PSNR (dB) and SSIM, means over the images, of the best constants."""
+        """Return level, PSNR (dB) and SSIM of the best constants, as means over the images."""
         levels = np.arange(256.0)[:, None]
         mean, variance = np.array(self._moments).T
         squares = np.maximum(variance + (mean - levels) ** 2, 1e-9)

@@ -1,4 +1,4 @@
-"""Whether what MagImg lights up is people."""
+"""Measures whether the pixels that MagImg lights up are people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ U8 = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 LIT = 20  # levels of luma, of 255
-WIDENED = 5  # pixels to each side, at the frame's size: light may end a little outside of a person
+WIDENED = 5  # pixels to each side, at the frame's size: light may spread a little beyond a person
 TAUS = (0.3, 0.45, 0.6, 0.75, 0.9)
 CURVE_EVERY = 4  # frames
 
@@ -29,9 +29,10 @@ def is_lit(mag_image: U8, restored: U8) -> Mask:
 
 
 def people_in_label(label: U8, ids: Sequence[int]) -> tuple[Mask, Mask]:
-    """Return where people are, and where a label (H, W) tells whether they are; both (H, W).
+    """Return masks (H, W): which pixels are people, and for which the label tells it.
 
-    `ids` are the classes of people. A set of classes tells if all or none of them are people.
+    `ids` are the classes of people. A set of classes tells if all or none of its classes are
+    people.
     """
     people, known = np.zeros(256, bool), np.ones(256, bool)
     people[list(ids)] = True
@@ -46,8 +47,8 @@ def count_light(lit: Mask, people: Mask, known: Mask) -> tuple[int, int, int, in
     """Count pixels of one frame, all (H, W).
 
     Returns:
-        Lit on people (widened), lit, lit on people (as they are), people; without what is not
-        known. Then what is known to be nobody.
+        Lit pixels on people (widened), lit pixels, lit pixels on people (not widened), pixels of
+        people, all without unknown pixels; and pixels known to be nobody.
     """
     side = 2 * WIDENED + 1
     near = cv2.dilate(people.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
@@ -57,41 +58,41 @@ def count_light(lit: Mask, people: Mask, known: Mask) -> tuple[int, int, int, in
 
 
 def precision(counts: F64) -> F64:
-    """Return how much of the light is on people, 0 to 1: (..., 5) to (...); NaN without light.
+    """Return the share of light that is on people, 0 to 1: (..., 5) to (...); NaN without light.
 
-    Without a pixel that is known to be nobody, light could not be wrong: NaN, too.
+    Also NaN if no pixel is known to be nobody: light could then not be wrong.
     """
     wrong_possible = counts[..., 4] > 0
     return np.where(wrong_possible, share(counts[..., 0], counts[..., 1]), np.nan)
 
 
 def recall(counts: F64) -> F64:
-    """Return how much of the people is lit, 0 to 1: (..., 5) to (...); NaN without people."""
+    """Return the share of people that is lit, 0 to 1: (..., 5) to (...); NaN without people."""
     return share(counts[..., 2], counts[..., 3])
 
 
 class Light:
-    """Light on people and elsewhere, in masks that people drew; precision and recall, 0 to 1.
+    """Light on people and elsewhere, by hand-drawn masks; precision and recall, 0 to 1.
 
-    A pixel is lit where the luma of MagImg is at least 20 of 255 above that of the restored image.
+    A pixel is lit if the luma of MagImg is at least 20 of 255 above that of the restored image.
 
     light_precision            share of the lit pixels that are on people, widened by 5 pixels to
                                each side; people are pedestrians and riders. Void is left out
     light_recall               share of the pixels of people, not widened, that are lit
-    light_..._pedestrians      the same, if pedestrians alone are people
+    light_..._pedestrians      the same, counting only pedestrians as people
     """
 
     outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Take the bundle's classes."""
+        """Store the bundle's classes."""
         alone = [i for i, name in enumerate(names) if name in PEOPLE]
         riders = [i for i, name in enumerate(names) if name in RIDERS]
         self._ids = {"": alone + riders, "_pedestrians": alone}
         self._counts: dict[str, list[tuple[int, ...]]] = {key: [] for key in self._ids}
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether people labelled it."""
+        """Return whether people drew the label."""
         return _drawn(frame)
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
@@ -102,7 +103,7 @@ class Light:
             self._counts[key].append(count_light(lit, people, known))
 
     def scores(self) -> dict[str, object]:
-        """Return the scores, where the labels have people."""
+        """Return the scores if the labels have people."""
         scores: dict[str, object] = {}
         for key, counts in self._counts.items():
             if counts and any(row[3] for row in counts):
@@ -112,21 +113,21 @@ class Light:
 
 
 class LightByClass:
-    """What MagImg lights up, by the class that people drew; a pixel is lit as in `Light`.
+    """The pixels that MagImg lights up, by hand-drawn class; a pixel is lit as in `Light`.
 
-    lit_percent   by class: the share of all lit pixels that are on it, 0 to 100 %. Sets of classes
-                  and what is not labelled are left out
+    lit_percent   by class: its share of all lit pixels, 0 to 100 %. Sets of classes and unlabelled
+                  pixels are left out
     """
 
     outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Take the bundle's classes."""
+        """Store the bundle's classes."""
         self._names = list(names)
         self._lit = np.zeros(len(names), np.int64)
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether people labelled it."""
+        """Return whether people drew the label."""
         return _drawn(frame)
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
@@ -135,7 +136,7 @@ class LightByClass:
         self._lit += np.bincount(label, minlength=256)[: len(self._names)]
 
     def scores(self) -> dict[str, object]:
-        """Return the shares, where anything is lit."""
+        """Return the shares if anything is lit."""
         if not (total := int(self._lit.sum())):
             return {}
         lit = zip(self._names, self._lit.tolist(), strict=True)
@@ -143,7 +144,7 @@ class LightByClass:
 
 
 class LightCurve:
-    """Precision and recall of the light over tau, on every 4th frame by day; see `Light`.
+    """Precision and recall of the light over tau, on every 4th day frame; see `Light`.
 
     light_by_tau   by tau: precision and recall, 0 to 1
     """
@@ -151,31 +152,31 @@ class LightCurve:
     outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
 
     def __init__(self, fuser: Fuser, names: Sequence[str], taus: Iterable[float] = TAUS) -> None:
-        """Take the fuser, to be run at each of some tau, and the bundle's classes."""
+        """Store the bundle's classes and the fuser, which runs at each tau."""
         self._fuser = fuser
         self._ids = [i for i, name in enumerate(names) if name in (*PEOPLE, *RIDERS)]
         self._counts: dict[float, list[tuple[int, ...]]] = {tau: [] for tau in taus}
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether it is one of the 4th, by day, with exact classes that people drew."""
+        """Return whether it is a 4th day frame with exact hand-drawn classes."""
         if not _drawn(frame) or frame.night or frame.index % CURVE_EVERY:
             return False
         return frame.labels is not None and not frame.labels.groups
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
-        """Fuse one frame at every tau, and count its pixels."""
+        """Fuse one frame at every tau and count its pixels."""
         people, known = people_in_label(given(frame.label), self._ids)
         own = self._fuser.tau
         for tau, counts in self._counts.items():
             mag_image = given(fused.mag_image)
-            if tau != own:  # nothing but MagImg depends on it
+            if tau != own:  # only MagImg depends on it
                 self._fuser.tau = tau
                 mag_image = given(self._fuser(image, frozenset({"mag_image"})).mag_image)
             counts.append(count_light(is_lit(mag_image, given(fused.restored)), people, known))
         self._fuser.tau = own
 
     def scores(self) -> dict[str, object]:
-        """Return the curve, where the labels have people."""
+        """Return the curve if the labels have people."""
         curve = {}
         for tau, counts in self._counts.items():
             if counts and any(row[3] for row in counts):

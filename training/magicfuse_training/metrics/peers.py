@@ -1,12 +1,12 @@
-"""Fused images of other methods, read from a folder: they take part in an evaluation.
+"""Reads fused images of other methods from a folder for an evaluation.
 
-Under a folder the images lie as the evaluation writes its inputs (`--inputs`):
+The folder has the layout of the evaluation's own inputs (`--inputs`):
 
-    [SET/]CONDITION/NAME.*   of frames under a condition
-    [SET/]NAME.*             of frames as they are: clean, and at night
+    [SET/]CONDITION/NAME.*   frames under a condition
+    [SET/]NAME.*             frames as they are: clean, and at night
 
-SET is the set as the report names it ("msrs dev"), NAME the frame's in its set. Gray or RGB, of the
-frame's size, or of the stored one where a set stores frames at another width.
+SET is the set's name in the report ("msrs dev"), NAME the frame's name in its set. Images are gray
+or RGB. They have the frame's size, or the stored size if a set stores frames at another width.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Peer:
             taken: names of other rows.
 
         Raises:
-            DataError: for another form, a name that is taken, or a folder that is not there.
+            DataError: for any other form, a name already in use, or a missing folder.
         """
         name, equals, folder = text.partition("=")
         if not equals or not name or not folder:
@@ -59,10 +59,10 @@ class Peer:
         return peer
 
     def files(self, set_name: str, condition: str, names: Sequence[str]) -> dict[str, Path]:
-        """Return the images of some frames by name; empty if it has none of them.
+        """Return the images of some frames by name; empty if there are none.
 
         Raises:
-            DataError: if it has some and not all: rows would be means over different frames.
+            DataError: if only some exist: the rows would be means over different frames.
         """
         for place in self._places(set_name, condition):
             found = {name: file for name in names if (file := _picture(place, name))}
@@ -90,10 +90,10 @@ def _picture(place: Path, name: str) -> Path | None:
 
 
 def read_fused(path: Path, frame: Frame, width_factor: int = 1) -> U8:
-    """Read a fused image as RGB (H, W, 3), of the frame's size.
+    """Read a fused image as RGB (H, W, 3) at the frame's size.
 
     Raises:
-        DataError: if it is damaged, or of neither the frame's nor the stored size.
+        DataError: if it is damaged, or has neither the frame's nor the stored size.
     """
     image = read_image(path)
     height, width = frame.visible.shape[:2]

@@ -1,4 +1,4 @@
-"""Human person boxes, and how much people stand out in them."""
+"""Person boxes drawn by hand, and the contrast of the people in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Box = tuple[int, int, int, int]
 
 
 def people(folder: Path, kind: str, stem: str, shape: tuple[int, ...]) -> list[Box]:
-    """Return the person boxes of one kind of MSRS, clipped to the image, as x0, y0, x1, y1."""
+    """Return the person boxes of one kind in MSRS, clipped to the image, as x0, y0, x1, y1."""
     boxes = read_boxes(folder / f"boxes_{kind}" / f"{stem}.txt", shape[0], shape[1], [PERSON])
     return _clipped(boxes, shape)
 
@@ -23,10 +23,10 @@ def people(folder: Path, kind: str, stem: str, shape: tuple[int, ...]) -> list[B
 def boxes_of(
     data: DataSet, record: Record, shape: tuple[int, int]
 ) -> tuple[list[Box] | None, list[Box]]:
-    """Return the person boxes of a scene: those of its thermal image, and all that there are.
+    """Return the person boxes of a scene: those of its thermal image, and all others too.
 
-    Boxes that were drawn on other images of the scene lie beside them, in other `boxes_*` folders.
-    None for a scene without boxes, or without a thermal image.
+    Boxes of the scene's other images are in neighbouring `boxes_*` folders. Return None for a scene
+    without boxes, or without a thermal image.
     """
     if record.boxes is None or record.thermal is None:
         return None, []
@@ -47,9 +47,9 @@ def area(box: Box) -> tuple[slice, slice]:
 
 
 def contrast(image: U8, box: Box, people: list[Box]) -> float | None:
-    """Return mean inside the box minus mean of a ring around it; None without such a ring.
+    """Return the mean inside the box minus the mean of a ring around it; None without such a ring.
 
-    The ring holds no other person; values 0 to 255.
+    The ring contains no other person; values 0 to 255.
     """
     x0, y0, x1, y1 = box
     dx, dy = max((x1 - x0) // 2, 4), max((y1 - y0) // 2, 4)

@@ -1,4 +1,4 @@
-"""How people in human boxes are shown and found."""
+"""Measures how people in hand-drawn boxes are shown and found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from magicfuse_training.metrics.people import area, contrast
 
 U8 = npt.NDArray[np.uint8]
 
-FOUND = 0.1  # of a box, called a pedestrian
+FOUND = 0.1  # share of a box that is called a pedestrian
 _SHOWN = ("visible", "restored", "mag_image")
 _CONTRASTS = ("thermal_estimate", "visible", "mag_image")
 
@@ -26,36 +26,38 @@ class People:
     """People in the boxes of a set with thermal images.
 
     person_contrast       mean inside a box of the thermal image minus mean of a ring around it
-                          (`people.contrast`), summed over boxes: of the thermal estimate, the
-                          visible image and MagImg, each over that of the real thermal image (at
-                          MSRS's gain). 1: as in the real one; 0: nobody stands out; below: darker
-    person_contrast_real  that sum, gray levels
-    pedestrian_pixels     how many were called one
-    pedestrian_pixels_in_person_box_percent   how many of them lie in a box of any image, 0 to 100 %
-    person_boxes          how many, of the thermal images
-    person_boxes_found_percent   those of which at least a tenth is called a pedestrian, 0 to 100 %
+                          (`people.contrast`), summed over boxes: for the thermal estimate, the
+                          visible image and MagImg, each divided by that of the real thermal image
+                          (at MSRS's gain). 1: as in the real one; 0: nobody stands out; below 0:
+                          darker
+    person_contrast_real  the sum for the real thermal image, gray levels
+    pedestrian_pixels     number of pixels called a pedestrian
+    pedestrian_pixels_in_person_box_percent   share of them in a box of any image, 0 to 100 %
+    person_boxes          number of boxes on the thermal images
+    person_boxes_found_percent   share of boxes of which at least a tenth is called a pedestrian, 0
+                                 to 100 %
     luma                  mean of the visible, restored and fused image, 0 to 255
     """
 
     outputs: frozenset[Output] = frozenset({"thermal_estimate", "restored", "mag_image", "mask"})
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Take the bundle's classes."""
+        """Store the bundle's classes."""
         self._ids = ids_of_people(names)
-        self._frames: list[dict[str, float]] = []  # what is summed over frames, by name
+        self._frames: list[dict[str, float]] = []  # sums over frames, by name
 
     def __add__(self, other: People) -> People:
-        """Return the scores of both one's frames together."""
+        """Return the scores of the frames of both."""
         both = People([])
         both._frames = self._frames + other._frames
         return both
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether it has boxes and a thermal image; the bundle has to know people."""
+        """Return whether it has boxes and a thermal image; the bundle must know people."""
         return frame.people is not None and bool(self._ids)
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
-        """Look at the people of one frame."""
+        """Measure the people of one frame."""
         boxes, sums = frame.people or [], defaultdict[str, float](float)
         shown = {
             "visible": luma(image),
@@ -105,6 +107,6 @@ class People:
         return np.array([frame.get(name, 0.0) for frame in self._frames], np.float64)
 
     def _ratio(self, part: str, whole: str, times: float = 1.0) -> Figure:
-        """Return the ratio of two sums over frames, `times` of it."""
+        """Return `times` the ratio of two sums over frames."""
         rows = np.stack([self._column(part), self._column(whole)], 1)
         return figure_of(rows, lambda m: times * share(m[:, 0], m[:, 1]))

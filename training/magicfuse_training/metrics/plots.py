@@ -19,7 +19,7 @@ from magicfuse_training.metrics.images import HIGHEST_DB
 from magicfuse_training.metrics.table import CONDITIONS
 
 _COLORS = dict(zip(CONDITIONS, ("C0", "C7", "C8", "C9", "C1", "C4"), strict=True))
-# Title of each panel, and its lines: where they are in the scores of a condition, and their name.
+# Title and lines of each panel: a line's path in the scores of a condition, and its name.
 _Lines = tuple[tuple[tuple[str, ...], str], ...]
 _PANELS: tuple[tuple[str, _Lines], ...] = (
     (
@@ -57,7 +57,7 @@ ROW_METRICS = ("EN", "SSIM", "MI", "Qabf", "PSNR", "VIF", "person contrast")
 
 
 def plot_conditions(scores: dict[str, Any]) -> bytes | None:
-    """Draw the scores of a set over the conditions, a panel a kind; None without any."""
+    """Draw the scores of a set over the conditions, one panel per kind; None if there are none."""
     there = [c for c in CONDITIONS if c in scores]
     shown = [
         (title, lines)
@@ -73,7 +73,7 @@ def plot_conditions(scores: dict[str, Any]) -> bytes | None:
             known = [
                 (i + 0.12 * (number - (len(lines) - 1) / 2), f)
                 for i, f in points
-                if f and f.value != HIGHEST_DB  # a frame's PSNR to itself
+                if f and f.value != HIGHEST_DB  # PSNR of an identical frame
             ]
             _errorbars(axis, known, label, f"C{number}")
         axis.set_xticks(range(len(there)), there)
@@ -85,9 +85,9 @@ def plot_conditions(scores: dict[str, Any]) -> bytes | None:
 
 
 def plot_reliability(scores: dict[str, Any]) -> bytes | None:
-    """Draw how often the mask is right over its confidence, a line a condition; None without any.
+    """Draw how often the mask is right over its confidence, a line per condition; None if empty.
 
-    A dot's area is the share of the pixels that are in its bin.
+    The area of a dot is the share of the pixels in its bin.
     """
     there = [c for c in CONDITIONS if "reliability" in scores.get(c, {})]
     if not there:
@@ -110,7 +110,7 @@ def plot_reliability(scores: dict[str, Any]) -> bytes | None:
 
 
 def plot_classes(scores: dict[str, Any]) -> bytes | None:
-    """Draw the IoU of the classes, a dot a condition; None without any."""
+    """Draw the IoU of the classes, one dot per condition; None if there are none."""
     there = [c for c in CONDITIONS if "iou_percent" in scores.get(c, {})]
     if not there:
         return None
@@ -131,7 +131,7 @@ def plot_classes(scores: dict[str, Any]) -> bytes | None:
 
 
 def plot_rows(scores: dict[str, Any]) -> bytes | None:
-    """Draw images side by side (`rows.Rows`), a panel a metric, a dot a condition; None without."""
+    """Draw images side by side (`rows.Rows`): a panel per metric, a dot per condition; or None."""
     images = {c: scores[c]["images"] for c in CONDITIONS if "images" in scores.get(c, {})}
     rows = [row for some in images.values() for row in some.values()]
     shown = [m for m in ROW_METRICS if any(_is_known(row.get(m)) for row in rows)]
@@ -162,7 +162,7 @@ def _errorbars(
     color: str,
     sideways: bool = False,
 ) -> None:
-    """Draw scores and their intervals at places; `sideways`: places are rows."""
+    """Draw scores and their intervals at given positions; with `sideways`, positions are rows."""
     places, values = [p[0] for p in points], [p[1].value for p in points]
     ends = [[f.value - f.low for _, f in points], [f.high - f.value for _, f in points]]
     if sideways:

@@ -1,4 +1,4 @@
-"""The best, the median and the worst frame of a set under a condition, shown side by side."""
+"""Shows the best, the median and the worst frame of a set under a condition side by side."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _QUALITY = 82  # of JPEG
 
 @dataclass(frozen=True)
 class Ranked:
-    """A frame's place in its set, and what it was ranked by."""
+    """A frame's index in its set, and its score in the ranking."""
 
     name: str
     index: int
@@ -38,21 +38,21 @@ class Ranked:
 
 
 class Ranking:
-    """Ranks frames by what is known of them.
+    """Ranks frames by the best available score.
 
-    By right pixels where people labelled them, else by Qabf of MagImg where there is a thermal
-    image, else by the PSNR of the restored image.
+    Frames with hand-drawn labels are ranked by the share of right pixels, others by Qabf of MagImg
+    if there is a thermal image, else by the PSNR of the restored image.
     """
 
     outputs: frozenset[Output] = frozenset({"mask", "restored", "mag_image"})
 
     def __init__(self, classes: int) -> None:
-        """Take the number of the bundle's classes."""
+        """Store the number of the bundle's classes."""
         self._classes = classes
         self._ranked: list[Ranked] = []
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether there is something to rank it by: not at night, if nothing is known."""
+        """Return whether there is a score to rank by; false at night if nothing is known."""
         return self._labelled(frame) or frame.thermal is not None or not frame.night
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
@@ -78,11 +78,11 @@ class Ranking:
         return bool((given(frame.label) < self._classes).any())
 
     def scores(self) -> dict[str, object]:
-        """Return nothing: it scores none."""
+        """Return nothing: it has no scores."""
         return {}
 
     def chosen(self) -> dict[str, Ranked]:
-        """Return the best, median and worst frame by place, of those ranked as most are."""
+        """Return the best, median and worst frame by index, using the most common kind of score."""
         kinds = [ranked.by for ranked in self._ranked]
         if not kinds:
             return {}
@@ -99,7 +99,7 @@ def draw_examples(
     fuser: Fuser,
     classes: Sequence[SemanticClass],
 ) -> bytes:
-    """Fuse the chosen frames once more and return them as one JPEG, a row a frame."""
+    """Fuse the chosen frames again and return them as one JPEG, one row per frame."""
     rows: list[list[U8]] = []
     titles: list[str] = []
     for ranked in chosen.values():

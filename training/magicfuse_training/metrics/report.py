@@ -1,4 +1,4 @@
-"""An evaluation as Markdown, and as one HTML file that needs no other."""
+"""An evaluation as Markdown, and as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def as_markdown(scores: dict[str, Any]) -> str:
 
 
 def as_html(scores: dict[str, Any], sets: Mapping[str, Evaluated]) -> str:
-    """Return tables, plots and frames of an evaluation as one page; images are inside of it.
+    """Return tables, plots and frames of an evaluation as one page with embedded images.
 
     Args:
-        scores: as the command writes them; what is not scored yet is left out.
-        sets: what was found on each set.
+        scores: as the command writes them; missing scores are left out.
+        sets: the results of each set.
     """
     tables = {table.headings[0]: table for table in set_tables(scores)}
     links = "".join(f'<a href="#set{i}">{html.escape(name)}</a>' for i, name in enumerate(tables))

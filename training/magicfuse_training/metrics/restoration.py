@@ -1,4 +1,4 @@
-"""How much of a degraded scene comes back, and whether it flickers."""
+"""Measures how much of a degraded scene is recovered, and whether the result flickers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FLICKER_EVERY = 10  # frames
 
 
 def strength_of(index: int) -> float:
-    """Return the strength, 0 to 1, that the frame of this place among its set's days gets."""
+    """Return the degradation strength, 0 to 1, of a day frame by its index in its set."""
     return STRENGTHS[index % len(STRENGTHS)]
 
 
 def degraded(clean: U8, kind: Condition, index: int) -> U8:
     """Return a clean frame (H, W, 3) under a condition, the same in every run.
 
-    "noise" is an exposure 3 to 5 stops too short, which the camera's gain brings back.
+    "noise" is an exposure 3 to 5 stops too short, which the camera's gain makes up for.
     """
     strength, rng = strength_of(index), np.random.default_rng(index)
     if kind != "noise":
@@ -40,11 +40,11 @@ def degraded(clean: U8, kind: Condition, index: int) -> U8:
 
 
 class Restoration:
-    """Images of a frame by day against the clean one; means over frames.
+    """Images of a day frame against the clean one; means over frames.
 
-    psnr_input_db       of what was fused, dB, 0 to 60: see `images.psnr`
+    psnr_input_db       of the input, dB, 0 to 60: see `images.psnr`
     psnr_restored_db    of the restored image
-    psnr_mag_image_db   of MagImg, which shows heat as well
+    psnr_mag_image_db   of MagImg, which also shows heat
     """
 
     outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
@@ -53,7 +53,7 @@ class Restoration:
         self._rows: list[tuple[float, float, float]] = []
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether it is clean: by day."""
+        """Return whether it is clean: a day frame."""
         return not frame.night
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
@@ -70,7 +70,7 @@ class Restoration:
 
 
 class Structure:
-    """The luma of what was fused, and of the restored image, against the clean frame's by day.
+    """The luma of the input and of the restored image, against the clean day frame.
 
     ssim_input, ssim_restored         means over frames, -1 to 1: see `images.ssim`
     ms_ssim_input, ms_ssim_restored   0 to 1; NaN for small frames: see `images.ms_ssim`
@@ -82,7 +82,7 @@ class Structure:
         self._rows: dict[str, list[float]] = {}
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether it is clean: by day."""
+        """Return whether it is clean: a day frame."""
         return not frame.night
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
@@ -98,7 +98,7 @@ class Structure:
 
 
 class Flicker:
-    """How much two outputs of one dark scene differ, of which only the photons do.
+    """The difference of two outputs of one dark scene that differ only in their photons.
 
     Means of |difference| over pixels and channels, 0 to 255, and over every 10th frame.
 
@@ -109,16 +109,16 @@ class Flicker:
     outputs: frozenset[Output] = frozenset()
 
     def __init__(self, fuser: Fuser) -> None:
-        """Take the fuser, to be run on both."""
+        """Store the fuser, which runs on both."""
         self._fuser = fuser
         self._rows: list[tuple[float, float]] = []
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether it is one of the 10th, by day."""
+        """Return whether it is a 10th day frame."""
         return not frame.night and frame.index % FLICKER_EVERY == 0
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
-        """Darken one frame twice, fuse both and compare."""
+        """Darken one frame twice, fuse both images and compare."""
         first, second = (_draw(frame.visible, frame.index, draw) for draw in range(2))
         fused_twice = (self._fuser(x, frozenset({"mag_image"})) for x in (first, second))
         a, b = (given(frame.mag_image) for frame in fused_twice)
@@ -132,7 +132,7 @@ class Flicker:
 
 
 def _draw(clean: U8, index: int, draw: int) -> U8:
-    """Return a dark scene: the exposure is that of the frame, the photons those of the draw."""
+    """Return a dark scene: the frame sets the exposure, the draw sets the photons."""
     light, photons = np.random.default_rng(index), np.random.default_rng([index, draw])
     return degrade(clean, "dark", strength_of(index), light, sensor=photons)
 

@@ -1,4 +1,4 @@
-"""Images side by side, as fused ones: MagImg, what is simpler, and what other methods make."""
+"""Compares images as fused ones: MagImg, simpler images, and those of other methods."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WHITE = 255
 
 
 def usual_heat() -> HeatConfig:
-    """Return the heat of the row with clipped heat: preset `nano`'s, whatever bundle is scored."""
+    """Return the heat for the row with clipped heat: preset `nano`'s, whatever bundle is scored."""
     heat = load_preset("nano").losses.heat
     assert heat is not None
     return heat
@@ -47,15 +47,16 @@ def mean_image(restored: U8, estimate: U8) -> U8:
 
 
 def clipped_heat(fused: FusedFrame, heat: HeatConfig, thermal: Sequence[int], night: bool) -> U8:
-    """Return the restored image (H, W, 3) with clipped heat: what MagImg is without a network F.
+    """Return the restored image (H, W, 3) with clipped heat: MagImg without a network F.
 
-    The formula that F is taught where a preset has heat (`losses.image.fused_luma`), of what the
-    bundle puts out: the luma gains `heat.gain` times what the estimate surely has above a street's,
-    at most `heat.limit`, where the mask calls a class of `thermal`, as far as it is sure of it. At
-    night (`night`) it is `heat.at_night` times as much, above a lower level.
+    This is the formula that F is taught in a preset with heat (`losses.image.fused_luma`), applied
+    to the bundle's outputs. Where the mask calls a class of `thermal`, the luma gains `heat.gain`
+    times the confident excess of the estimate over a street's level, at most `heat.limit`, scaled
+    by the mask's confidence. At night (`night`) the gain is `heat.at_night` times as large, over a
+    lower level.
     """
     estimate = given(fused.thermal_estimate).astype(np.float32) / _WHITE
-    if fused.thermal_uncertainty is not None:  # a Laplace distribution's scale is its sd / sqrt(2)
+    if fused.thermal_uncertainty is not None:  # a Laplace scale is sd / sqrt(2)
         estimate -= np.log(2) / np.sqrt(2) * fused.thermal_uncertainty.astype(np.float32) / _WHITE
     warm, times = (heat.warm_at_night, heat.at_night) if night else (heat.warm, 1.0)
     sure = given(fused.confidence).astype(np.float32) / _WHITE * np.isin(given(fused.mask), thermal)
@@ -69,14 +70,14 @@ class Rows:
     """Scores of images as fused ones, by row: means over frames, with intervals.
 
     EN, SD, SF        of the image alone: see `fusion`
-    SSIM, MI, Qabf, PSNR, VIF   against the visible frame before any degradation and the thermal
-                      image as its camera gave it, where a set has thermal images: see `fusion`
+    SSIM, MI, Qabf, PSNR, VIF   against the visible frame before any degradation and the camera's
+                                own thermal image, if a set has thermal images: see `fusion`
     PSNR to clean     by day: against the visible frame before any degradation, dB, 0 to 60
-    person contrast   contrast of people in boxes over that in the real thermal image: see
+    person contrast   contrast of people in boxes divided by that in the real thermal image: see
                       `people_scores`
 
-    The rows: the input; the restored image; its mean with the thermal estimate; with clipped heat
-    (`clipped_heat`); MagImg; and those of other methods.
+    The rows are the input, the restored image, its mean with the thermal estimate, the restored
+    image with clipped heat (`clipped_heat`), MagImg, and the images of other methods.
     """
 
     def __init__(
@@ -86,13 +87,13 @@ class Rows:
         peers: Mapping[str, Mapping[str, Path]] | None = None,
         width_factor: int = 1,
     ) -> None:
-        """Take what the images are made of.
+        """Store what is needed to make the images.
 
         Args:
-            manifest: the bundle's.
-            heat: of the row with clipped heat.
-            peers: by name of another method, its files by name of the frame: all frames have one.
-            width_factor: as of the data set.
+            manifest: the bundle's manifest.
+            heat: heat of the row with clipped heat.
+            peers: for each other method, its files by frame name: all frames have one.
+            width_factor: see `DataSet`.
         """
         outputs: set[Output] = {"restored", "thermal_estimate", "mag_image", "mask", "confidence"}
         if manifest.thermal_uncertainty is not None:
@@ -104,7 +105,7 @@ class Rows:
         self._contrasts: dict[str, list[tuple[float, float]]] = {}
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether it has something: every frame does."""
+        """Return whether a frame can be scored: every frame can."""
         return True
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
@@ -154,7 +155,7 @@ class Rows:
 
 
 def _contrasts(gray: U8, frame: Frame) -> tuple[float, float]:
-    """Return the summed contrast of the people of a frame, and that in the real thermal image."""
+    """Return the summed contrast of a frame's people, and that in the real thermal image."""
     boxes, real = frame.people or [], given(frame.usual)
     pairs = [(contrast(gray, box, boxes), contrast(real, box, boxes)) for box in boxes]
     known = [(shown, there) for shown, there in pairs if shown is not None and there is not None]

@@ -1,13 +1,13 @@
 """Scores of a bundle on held-out data, measured through the vehicle's own runtime.
 
-Every frame is fused once under every condition: those by day as they are ("clean"), darkened
-("dark") and hazy ("haze"), at strengths in turn and with fixed seeds; those by night as they are
-("night"). `evaluation` adds conditions and measures to these, and a report. What is measured there
-depends on what is known of a frame:
+Every frame is fused once under every condition: day frames as they are ("clean"), darkened ("dark")
+and hazy ("haze"), with strengths in turn and fixed seeds; night frames as they are ("night").
+`evaluation` adds conditions, measures and a report. What is measured depends on what is known about
+a frame:
 
     by day                    `restoration`: PSNR; flicker in the dark
     labels                    `segmentation`; `calibration` of the confidence
-    labels that people drew   `light`: whether what MagImg lights up is people
+    labels that people drew   `light`: whether MagImg lights up people
     thermal image             `thermal`, clean and by night
     boxes on it               `people_scores`, clean, by night and over both
 """
@@ -65,11 +65,11 @@ def camvid_label(root: Path, split: str, stem: str, names: Sequence[str]) -> U8:
 
 @dataclass(frozen=True)
 class Suite:
-    """What is measured.
+    """The selection of measures.
 
     Attributes:
-        conditions: that frames by day are put under; those by night are always as they are.
-        measures: makes the measures of a set under one of these, or under NIGHT.
+        conditions: conditions for day frames; night frames are always as they are.
+        measures: makes the measures of a set under one of these conditions, or under NIGHT.
     """
 
     conditions: tuple[Condition, ...]
@@ -77,7 +77,7 @@ class Suite:
 
 
 def short_suite(fuser: Fuser, names: Sequence[str]) -> Suite:
-    """Return what `magicfuse-train score` measures: what a model card shows."""
+    """Return the measures of `magicfuse-train score`, which a model card shows."""
 
     def of(frames: Frames, condition: str) -> list[Measure]:
         some = basic_measures(fuser, names, condition)
@@ -92,10 +92,10 @@ def open_sets(sources: Iterable[Source], names: Sequence[str], every: int = 1) -
     Args:
         sources: the sets.
         names: the bundle's classes.
-        every: n, to take every n-th frame only.
+        every: n, to take only every n-th frame.
 
     Raises:
-        DataError: as `Frames`.
+        DataError: see `Frames`.
     """
     sets: dict[str, Frames] = {}
     for source in sources:
@@ -110,13 +110,13 @@ def score_set(fuser: Fuser, suite: Suite, frames: Frames, description: str) -> S
     """Score a bundle on one set.
 
     Args:
-        fuser: of the bundle.
-        suite: what to measure.
-        frames: of the set.
-        description: of the set, shown while it is scored.
+        fuser: runs the bundle.
+        suite: the measures.
+        frames: frames of the set.
+        description: text for the set, shown during scoring.
 
     Returns:
-        The set's kind, the scores by condition, and those of people over day and night ("both").
+        The set's kind, the scores by condition, and the people scores over day and night ("both").
     """
     measures = {c: suite.measures(frames, c) for c in (*suite.conditions, NIGHT)}
     counts = dict.fromkeys(measures, 0)
@@ -146,7 +146,7 @@ def score_set(fuser: Fuser, suite: Suite, frames: Frames, description: str) -> S
 
 
 def basic_measures(fuser: Fuser, names: Sequence[str], condition: str) -> list[Measure]:
-    """Return the measures of a set under a condition that both `score` and `evaluate` take."""
+    """Return the measures of a set under a condition that `score` and `evaluate` share."""
     measures: list[Measure] = [
         Segmentation(names),
         Calibration(len(names)),
@@ -162,14 +162,14 @@ def basic_measures(fuser: Fuser, names: Sequence[str], condition: str) -> list[M
 
 
 def images_of(frame: Frame, conditions: Sequence[Condition]) -> dict[str, U8]:
-    """Return what is fused of a frame, by condition."""
+    """Return the images of a frame to fuse, by condition."""
     if frame.night:
         return {NIGHT: frame.visible}
     return {kind: degraded(frame.visible, kind, frame.index) for kind in conditions}
 
 
 def as_json(scores: Any) -> Any:
-    """Return scores as JSON has them: a figure is [value, low, high]; what is NaN is null."""
+    """Return scores for JSON: a figure becomes [value, low, high], and NaN becomes null."""
     if isinstance(scores, dict):
         return {key: as_json(value) for key, value in scores.items()}
     if isinstance(scores, list | Figure):

@@ -1,4 +1,4 @@
-"""How right the masks are."""
+"""Measures how right the masks are."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from magicfuse_training.metrics.frames import Frame, Labels, given
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
-# What coarse masks are to be trusted in; the others are drawn in part, or weakly.
+# Classes for which coarse masks are reliable; the others are drawn partly or poorly.
 COARSE = ("sky", "building", "road", "tree", "car", "pedestrian")
 NOT_DRIVABLE = ("sky", "building", "tree")
 _SETS = tuple(SETS)
-_FEWEST = 2  # classes: of a single one, nothing could be called by mistake
+_FEWEST = 2  # classes: with a single one, nothing could be confused
 
 
 class Confusion:
-    """A confusion matrix; rows are the truth.
+    """A confusion matrix; its rows are the truth.
 
-    The rows 0 to C - 1 are classes, the others the sets of classes of `SETS`, in its order.
+    Rows 0 to C - 1 are classes; the others are the sets of classes in `SETS`, in that order.
     """
 
     def __init__(self, classes: int) -> None:
@@ -50,9 +50,9 @@ class Confusion:
 def iou(matrix: F64) -> F64:
     """Return the intersection over union of every class, 0 to 100 %: (..., R, C) to (..., C).
 
-    Pixels that are and are called the class, over those that are or are called it
-    (10.1007/s11263-014-0733-5). A pixel of which only a set of classes is known counts where it is
-    called a class outside of the set. NaN where the class is nowhere true.
+    It is the number of pixels that are and are called the class, divided by the number that are or
+    are called it (10.1007/s11263-014-0733-5). A pixel for which only a set of classes is known
+    counts if it is called a class outside of the set. NaN if the class never occurs in the truth.
     """
     classes = matrix.shape[-1]
     exact = matrix[..., :classes, :]
@@ -63,21 +63,21 @@ def iou(matrix: F64) -> F64:
 
 
 def mean_iou(matrix: F64, ids: Iterable[int]) -> F64:
-    """Return the mean of `iou` over those of some classes that occur: (..., R, C) to (...)."""
+    """Return the mean of `iou` over some classes, as far as they occur: (..., R, C) to (...)."""
     return mean_of_known(iou(matrix)[..., list(ids)])
 
 
 def right_group(matrix: F64, ids: Iterable[int]) -> F64:
-    """Return how much of each group is called one of its classes, 0 to 100 %.
+    """Return the share of each group that is called one of its classes, 0 to 100 %.
 
-    A class that several groups allow is right in each of them.
+    A class that several groups allow counts as right in each of them.
 
     Args:
-        matrix: as of `Confusion`: (..., R, C).
-        ids: of the groups, G of them: classes, or sets of classes.
+        matrix: see `Confusion`: (..., R, C).
+        ids: G groups: classes, or sets of classes.
 
     Returns:
-        (..., G); NaN where a group does not occur.
+        (..., G); NaN if a group does not occur.
     """
     classes = matrix.shape[-1]
     allowed = np.concatenate([np.eye(classes, dtype=bool), _allowed(classes)])
@@ -87,9 +87,9 @@ def right_group(matrix: F64, ids: Iterable[int]) -> F64:
 
 
 def called(matrix: F64, truths: Sequence[int], predicted: int) -> F64:
-    """Return how many pixels of some classes are called another, 0 to 100 %: (..., R, C) to (...).
+    """Return the share of some classes that is called another, 0 to 100 %: (..., R, C) to (...).
 
-    NaN where there is no such pixel.
+    NaN if there is no such pixel.
     """
     some = matrix[..., list(truths), :]
     return 100 * share(some[..., predicted].sum(-1), some.sum((-1, -2)))
@@ -103,20 +103,20 @@ def _allowed(classes: int) -> npt.NDArray[np.bool_]:
 class Segmentation:
     """Masks against labels.
 
-    miou_percent        mean IoU of the classes that occur, 0 to 100 %; of coarse masks, of those
-                        that they can be trusted in (`COARSE`). See `iou`
+    miou_percent        mean IoU of the classes that occur, 0 to 100 %; for coarse masks, of the
+                        classes for which they are reliable (`COARSE`). See `iou`
     iou_percent         by class
-    right_group_percent of sets whose labels are groups of classes: the share of a group's pixels
-                        that are called a class which it allows, 0 to 100 %, mean over groups
+    right_group_percent for sets whose labels are groups of classes: the share of a group's pixels
+                        that are called a class of the group, 0 to 100 %, mean over groups
     group_percent       by group
     called_road_percent by night: the share of the pixels of sky, building and tree that are called
-                        road, 0 to 100 %, of each and of all together
+                        road, 0 to 100 %, for each and for all together
     """
 
     outputs: frozenset[Output] = frozenset({"mask"})
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Take the bundle's classes."""
+        """Store the bundle's classes."""
         self.names = list(names)
         self._matrices: list[I64] = []
         self._labels: Labels | None = None
@@ -170,6 +170,6 @@ class Segmentation:
 
 
 def mean_of_known(values: F64) -> F64:
-    """Return the mean over the last axis, without what is NaN: (..., N) to (...)."""
+    """Return the mean over the last axis without NaN: (..., N) to (...)."""
     known = ~np.isnan(values)
     return share(np.where(known, values, 0).sum(-1), known.sum(-1).astype(np.float64))

@@ -1,4 +1,4 @@
-"""Shows scores: a table for each set on the terminal, one for all and details in a model card."""
+"""Prints scores: a table per set on the terminal, and tables in a model card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONDITIONS = ("clean", "dark", "haze", "rain", "noise", "night")
 BOTH = "both"
 
 Keys = tuple[str, ...]  # keys into the scores of a condition
-Row = tuple[str, Keys, int]  # its label, where its values are, and their decimals
+Row = tuple[str, Keys, int]  # its label, the path to its values, and their decimals
 
 MAIN: tuple[Row, ...] = (
     ("frames", ("frames",), 0),
@@ -69,7 +69,7 @@ PEOPLE: tuple[Row, ...] = (
     ("mean luma, restored", ("people", "luma", "restored"), 1),
     ("mean luma, MagImg", ("people", "luma", "mag_image"), 1),
 )
-# Label of the rows, and the key of scores by class, group or the like.
+# Label of the rows, and the key of the scores by class, by group and so on.
 DETAILS = (
     ("IoU of {}, %", "iou_percent"),
     ("right in the group {}, %", "group_percent"),
@@ -110,7 +110,7 @@ NOTES = """\
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A heading for every column, and rows of a label and its values."""
+    """A heading for every column, and rows with a label and values."""
 
     headings: list[str]
     rows: list[list[str]]
@@ -123,7 +123,7 @@ class _Column:
 
 
 def card_tables(scores: dict[str, Any]) -> dict[str, ScoreTable]:
-    """Return all that was scored as tables by title: the main one (""), then the details."""
+    """Return all scores as tables by title: the main one (""), then the details."""
     sets: dict[str, dict[str, Any]] = scores["sets"]
     columns = [
         _Column(f"{name}, {condition}", some[condition])
@@ -158,7 +158,7 @@ def set_tables(scores: dict[str, Any]) -> list[ScoreTable]:
 
 
 def table_of_images(images: dict[str, dict[str, Any]]) -> ScoreTable:
-    """Return a table of images side by side, a row an image: see `rows.Rows`."""
+    """Return a table of images, one row per image: see `rows.Rows`."""
     there = [m for m in IMAGE_DECIMALS if any(m in row for row in images.values())]
     rows = [
         [name, *[_cell(row.get(m), IMAGE_DECIMALS[m]) for m in there]]
@@ -174,7 +174,7 @@ def markdown(table: ScoreTable) -> str:
 
 
 def _table(title: str, columns: Sequence[_Column], rows: Iterable[Row]) -> ScoreTable:
-    """Return a table without the rows and the columns that have no value."""
+    """Return a table without its empty rows and columns."""
     cells = {
         label: [_cell(_value(column.scores, keys), decimals) for column in columns]
         for label, keys, decimals in rows
@@ -188,7 +188,7 @@ def _table(title: str, columns: Sequence[_Column], rows: Iterable[Row]) -> Score
 
 
 def _details(columns: Sequence[_Column]) -> list[Row]:
-    """Return the rows by class and the like, each once, in the order of their appearance."""
+    """Return the rows by class and so on, each once, in order of appearance."""
     rows: dict[Row, None] = {}
     for label, key in DETAILS:
         for column in columns:
@@ -231,7 +231,7 @@ def _number(value: float, decimals: int) -> str:
 
 
 def describe(scores: dict[str, Any]) -> str:
-    """Return in a line what was scored, and how."""
+    """Return one line that tells what was scored, and how."""
     some = "" if scores["every"] == 1 else f", one frame in {scores['every']}"
     return (
         f"`{scores['bundle']}`, K = {scores['steps']}, tau {scores['tau']:g}, "
@@ -253,7 +253,7 @@ def print_scores(scores: dict[str, Any]) -> None:
 
 
 def read_card(card: Path) -> tuple[str, str]:
-    """Return what a model card says before and after its marked section.
+    """Return the parts of a model card before and after its marked section.
 
     Raises:
         TrainingError: if it cannot be read, or lacks the two markers.
@@ -271,7 +271,7 @@ def write_into_card(scores: dict[str, Any], card: Path) -> None:
     """Replace the marked section of a model card.
 
     Raises:
-        TrainingError: as `read_card`.
+        TrainingError: see `read_card`.
     """
     before, after = read_card(card)
     parts = [describe(scores)]

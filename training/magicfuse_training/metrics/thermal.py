@@ -1,4 +1,4 @@
-"""How close the thermal estimate is to the real thermal image of the same scene."""
+"""Compares the thermal estimate with the real thermal image of the same scene."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from magicfuse_training.metrics.images import Constants, luma, psnr, ssim
 
 U8 = npt.NDArray[np.uint8]
 
-LEAST_DEVIATION = 0.5  # gray levels: the output has whole ones
+LEAST_DEVIATION = 0.5  # gray levels: the output has integer levels
 INTERVALS = (50, 90)  # percent
 
 
 def correlation(a: U8, b: U8) -> float:
     """Return Pearson's correlation of the pixels of two gray images (H, W), -1 to 1.
 
-    Level and gain of either do not matter. 0 if one of them is constant: it tells nothing.
+    Level and gain of either do not matter. Return 0 if one of them is constant.
     """
     x, y = (image.astype(np.float64) - image.mean() for image in (a, b))
     norm = np.sqrt((x * x).sum() * (y * y).sum())
@@ -27,15 +27,15 @@ def correlation(a: U8, b: U8) -> float:
 
 
 def coverage(estimate: U8, deviation: U8, real: U8, percent: float) -> float:
-    """Return how many pixels, 0 to 100 %, lie in their stated interval; best: `percent`.
+    """Return the share of pixels within their stated interval, 0 to 100 %; best: `percent`.
 
     Args:
         estimate: gray levels (H, W).
-        deviation: standard deviation of its error, gray levels (H, W): that of a Laplace
-            distribution of scale b = deviation / sqrt(2), which holds `percent` within
-            b log(1 / (1 - percent / 100)) to each side.
+        deviation: standard deviation of its error, gray levels (H, W), for a Laplace distribution
+            of scale b = deviation / sqrt(2). Its interval holds `percent` within b log(1 / (1 -
+            percent / 100)) to each side.
         real: gray levels (H, W).
-        percent: that the interval should hold.
+        percent: nominal content of the interval.
     """
     scale = np.maximum(deviation, LEAST_DEVIATION) / np.sqrt(2)
     half_width = scale * -np.log(1 - percent / 100)
@@ -46,19 +46,19 @@ def coverage(estimate: U8, deviation: U8, real: U8, percent: float) -> float:
 class Thermal:
     """The thermal estimate, the gray visible image and constant images, against the real image.
 
-    All are means over frames. The real image of a camera with automatic gain is brought to the
-    level and gain that thermal images have in MSRS (`usual_gain`); correlation needs none of that.
+    All scores are means over frames. If the real camera has automatic gain, its image is first
+    converted to the usual level and gain of MSRS (`usual_gain`); correlation does not need this.
 
     psnr_..._db            see `images.psnr`: of the estimate, and of the gray visible image
     ssim_...               see `images.ssim`
-    constant_of_best_...   level, PSNR and SSIM of the constant that is best, chosen on these frames
+    constant_of_best_...   level, PSNR and SSIM of the best constant, chosen on these frames
     correlation_...        see `correlation`
-    coverage_50_percent    share of the pixels in the stated 50 % interval, see `coverage`
+    coverage_50_percent    share of the pixels within the stated 50 % interval, see `coverage`
     coverage_90_percent
     """
 
     def __init__(self, uncertain: bool) -> None:
-        """Take whether the bundle tells how sure the estimate is."""
+        """Store whether the bundle tells the uncertainty of the estimate."""
         self.outputs: frozenset[Output] = frozenset({"thermal_estimate"})
         if uncertain:
             self.outputs |= {"thermal_uncertainty"}

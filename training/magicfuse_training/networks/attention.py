@@ -1,8 +1,9 @@
 """Attention over all pixels of a feature map.
 
-Scores are never held where there are many pixels. Torch's fused kernel works on tiles of them; it
-wants the channels of a token side by side in memory, and quietly computes all scores otherwise. An
-exported graph has no such kernel: there the scores of a slice of the pixels are held at a time.
+The scores are never all stored if there are many pixels. Torch's fused kernel works on tiles of
+them. It needs the channels of a token side by side in memory; otherwise it silently computes all
+scores. An exported graph has no such kernel and computes the scores of one slice of the pixels at a
+time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from torch.nn import functional as F
 
 from magicfuse_training.networks.blocks import Norm, normalisation, zero_init
 
-MANY_TOKENS = 1024  # 4 MB of scores a head; below, the copy costs more than it saves
-SLICE = 1024  # queries; of 19,200 tokens a head's scores take 79 MB, all of them 1.5 GB
+MANY_TOKENS = 1024  # 4 MB of scores per head; below that, the copy costs more than it saves
+SLICE = 1024  # queries; the scores of 19,200 tokens take 79 MB per head, all of them 1.5 GB
 
 
 class Attention(nn.Module):
@@ -64,7 +65,7 @@ class TokenAttention(nn.Module):
 class TransformerBlock(nn.Module):
     """The published U-Nets' attention: two self-attentions and a GEGLU layer, residual.
 
-    It is latent diffusion's block (arXiv 2112.10752) without a text to attend to: what was
+    It is latent diffusion's block (arXiv 2112.10752) without a text to attend to: its former
     cross-attention attends to the image a second time. GEGLU: arXiv 2002.05202.
     """
 

@@ -1,17 +1,19 @@
 """Autoencoder: one for visible, thermal and fused images.
 
     image (B, 3, H, W) in [0, 1] --Encoder--> latent    (B, L, h, w) in [-1, 1]
-                                              condition (B, C, h, w), what the streams look at
-                                              details   what 1/8 would lose: features at 1/4, image
+                                              condition (B, C, h, w), the input of the streams
+                                              details   features at 1/4, and the image: what 1/8
+                                                        would lose
     latent, details of the degraded image --Decoder--> image (B, 3, H, W)
 
-The latent is made of local features; the condition has also seen the scene as a whole (`Context`).
-The decoder gets its details from the degraded visible image, whatever latent it decodes: that is
-all a vehicle has. It learns which of them belong into a restored, a thermal or a fused image: its
-result is the degraded image times a gain, which every 4 x 4 pixels share, plus pixels of its own.
+The latent consists of local features; the condition has also seen the whole scene (`Context`). The
+decoder always gets its details from the degraded visible image, whatever latent it decodes, because
+a vehicle has no other image. It learns which details belong in a restored, a thermal or a fused
+image. Its result is the degraded image times a gain that is shared by 4 x 4 pixels, plus pixels of
+its own.
 
-The published form is `latent_only`: the latent at 1/4 is the condition, and all that the decoder
-gets.
+The published form is `latent_only`: the latent at 1/4 is the condition and the decoder's only
+input.
 """
 
 from __future__ import annotations
@@ -33,25 +35,25 @@ from magicfuse_training.networks.blocks import (
 
 
 class AutoencoderConfig(BaseModel):
-    """Widths of the autoencoder; the image is handled at 1/4 and 1/8, or at 1, 1/2 and 1/4."""
+    """Widths of the autoencoder; the image is processed at 1/4 and 1/8, or at 1, 1/2 and 1/4."""
 
     model_config = ConfigDict(extra="forbid")
 
     latent_channels: int
     condition_channels: int  # at the latent size
     detail_channels: int  # at twice the latent size
-    stem_channels: int = 0  # at half of the image's size; none in the published form
-    encoder_blocks: int  # at the latent size; with `latent_only` at every size
+    stem_channels: int = 0  # at half of the image's size; 0 in the published form
+    encoder_blocks: int  # at the latent size; with `latent_only`, at every size
     context_channels: list[int]  # at 1/16, 1/32, ... of the image
     context_blocks: list[int] | None = None  # residual blocks at each of them; None: one
-    # At the latent size, twice and, in the published form, four times that.
+    # At the latent size, at twice that size and, in the published form, at four times that size.
     decoder_channels: tuple[int, int] | tuple[int, int, int]
-    decoder_blocks: int  # as encoder_blocks
+    decoder_blocks: int  # like encoder_blocks
     norm: Norm
     act: Activation
     decoder_act: Activation = "relu"
     latent_only: bool = False  # the published form
-    noise_channels: int = 0  # of Gaussian noise that the published encoder takes beside the image
+    noise_channels: int = 0  # of Gaussian noise that the published encoder also takes
 
     @model_validator(mode="after")
     def _published_form(self) -> AutoencoderConfig:
@@ -80,18 +82,18 @@ class AutoencoderConfig(BaseModel):
 
     @property
     def stream_channels(self) -> int:
-        """Channels of the condition that the streams get."""
+        """Channels of the condition for the streams."""
         return self.latent_channels if self.latent_only else self.condition_channels
 
 
-CELL = 4  # pixels that a cell of the decoder's last features is wide and high
+CELL = 4  # width and height in pixels of a cell of the decoder's last features
 
 
 class Context(nn.Module):
-    """What a scene is: coarser and coarser features, attention over all of it, and back up.
+    """Features of the whole scene: downsampling, attention over the coarsest map, upsampling.
 
-    Both streams and the fusion network need it (how much light there was, what is a person), so it
-    is computed once a frame, whatever K is.
+    Both streams and the fusion network need them (how much light there was, which pixels are
+    people), so they are computed once per frame, whatever K is.
     """
 
     def __init__(
@@ -110,14 +112,14 @@ class Context(nn.Module):
         )
         self.attention = Attention(widths[-1], 4, norm)
         self.grow = nn.ModuleList(nn.Conv2d(w, a, 1) for a, w in zip(above, widths, strict=True))
-        # None at the latent size, where it would cost most: whoever reads the result begins with
-        # a convolution of its own.
+        # No block at the latent size, where it would cost most: every reader starts with its own
+        # convolution.
         self.up = nn.ModuleList(
             ResidualBlock(a, a, None, norm, act) if i else self.act for i, a in enumerate(above)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, h, w) to the same shape; h and w divide by 2 as often as there are widths."""
+        """Map (B, C, h, w) to the same shape; h and w must be divisible by 2 once per width."""
         skips = [x]
         for shrink, block, deeper in zip(self.shrink, self.down, self.deeper, strict=True):
             skips.append(deeper(block(self.act(shrink(skips[-1])))))
@@ -133,7 +135,7 @@ def _blocks(count: int, channels: int, norm: Norm, act: Activation) -> list[nn.M
 
 
 def _unit(inputs: int, outputs: int, norm: Norm, act: Activation, stride: int = 1) -> nn.Sequential:
-    """Return convolution, norm, activation: 3x3, or 4x4 where it halves the size."""
+    """Return convolution, norm, activation: 3x3, or 4x4 if it halves the size."""
     conv = conv3(inputs, outputs) if stride == 1 else nn.Conv2d(inputs, outputs, 4, stride, 1)
     return nn.Sequential(conv, normalisation(norm, outputs), activation(act))
 
@@ -172,9 +174,9 @@ class Encoder(nn.Module):
             self.latent = nn.Conv2d(c, config.latent_channels, 1)
 
     def spread(self, image: Tensor) -> Tensor:
-        """Return an image in [0, 1], of any layout, as the networks want its values.
+        """Return an image in [0, 1], of any layout, in the networks' value range.
 
-        A night image lies within the lowest ten of 255 codes: its square root spreads them.
+        A night image occupies the lowest ten of 255 codes; the square root spreads them.
         """
         return image if self.latent_only else image.sqrt() - 0.5
 
@@ -214,7 +216,7 @@ class Encoder(nn.Module):
     def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
         """Map an image in [0, 1] to its latent (B, L, h, w) in [-1, 1].
 
-        `noise` (B, N, h, w), standard normal, for an encoder that takes some: drawn where missing.
+        `noise` (B, N, h, w), standard normal, if the encoder takes some; drawn if it is missing.
         """
         return self._latent(self.features(self.spread(image), noise)[0])
 
@@ -247,7 +249,7 @@ class Decoder(nn.Module):
             self.half2: nn.Module = nn.Sequential(*_blocks(n, c, norm, act), conv3(c, 3))
         else:
             self.inlet = conv3(latent, a)
-            # It serves three kinds of images: one set of batch statistics fits none.
+            # It serves three kinds of images, and no single set of batch statistics fits them all.
             self.coarse = nn.Sequential(*_blocks(n, a, "none", act))
             self.to_quarter = nn.Conv2d(a, b, 1)
             self.merge = nn.Conv2d(config.detail_channels, b, 1)
@@ -259,7 +261,7 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor, *details: Tensor) -> Tensor:
         """Return the image (B, 3, H, W); nominally in [0, 1], not clipped.
 
-        `details`: the encoder's, for the degraded image; none with `latent_only`.
+        `details`: the encoder's details of the degraded image; none with `latent_only`.
         """
         if not self.latent_only:
             pixels, gain, image = self.cells(latent, *details)
@@ -272,13 +274,13 @@ class Decoder(nn.Module):
     def cells(self, latent: Tensor, detail: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return pixels (B, 48, H/4, W/4), the gain of every cell (B, 3, H/4, W/4), and the image.
 
-        See `forward`, which joins them.
+        `forward` joins them.
         """
         h = self.features(latent, detail)
         return self.pixels(h), self.gain(h), image
 
     def features(self, latent: Tensor, detail: Tensor) -> Tensor:
-        """Return what pixels and gains of a cell are made of, at H/4, W/4."""
+        """Return the features for the pixels and gains of each cell, at H/4, W/4."""
         h = _enlarge(self.to_quarter(self.act(self.coarse(self.inlet(latent)))))
         h = self.act(self.fine1(self.act(h + self.merge(detail))))
         total: Tensor = self.act(self.fine2(h))

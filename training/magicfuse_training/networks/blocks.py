@@ -19,7 +19,7 @@ Sinusoid = Literal["cos_sin", "sin_cos"]
 def normalisation(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
     """Return a normalisation layer; batch norms fold into convolutions when a graph is compiled.
 
-    Instance norms have no weights. `eps` is that of group norms.
+    Instance norms have no weights. `eps` applies to group norms.
     """
     if kind == "group":
         return nn.GroupNorm(32, channels, eps)
@@ -43,12 +43,12 @@ def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 def convolve(conv: nn.Conv2d, parts: Sequence[Tensor], apart: int) -> Tensor:
-    """Return a 3x3 convolution of parts (B, any, h, w) as if concatenated; part `apart` by itself.
+    """Convolve parts (B, any, h, w) by 3x3 as if concatenated; convolve part `apart` separately.
 
-    A single step starts from a constant: by itself, so is its convolution.
+    A single step starts from a constant; its separate convolution is then constant too.
     """
     ends = list(itertools.accumulate(part.shape[1] for part in parts))
-    # Slices, since torch exports a split as a sequence, which few libraries fold.
+    # Use slices: torch exports a split as a sequence, which few libraries fold.
     weights = [conv.weight[:, end - p.shape[1] : end] for p, end in zip(parts, ends, strict=True)]
     rest = [i for i in range(len(parts)) if i != apart]
     joined = torch.cat([parts[i] for i in rest], dim=1)
@@ -58,7 +58,7 @@ def convolve(conv: nn.Conv2d, parts: Sequence[Tensor], apart: int) -> Tensor:
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """Zero a layer, so that the residual branch it ends starts as the identity."""
+    """Zero the last layer of a residual branch, so that the branch starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -68,8 +68,8 @@ def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
 class TimeEmbedding(nn.Module):
     """Sinusoid of a time step, then Linear, SiLU, Linear (DDPM, arXiv 2006.11239, Appendix B).
 
-    Two forms are in use. `cos_sin`: cosines first, frequencies from 1 down to nearly 1/10000.
-    `sin_cos`: sines first, the last frequency is 1/10000 itself.
+    Two forms are in use. `cos_sin` puts cosines first, with frequencies from 1 down to nearly
+    1/10000. `sin_cos` puts sines first, and its last frequency is exactly 1/10000.
     """
 
     frequencies: Tensor
@@ -94,9 +94,9 @@ class TimeEmbedding(nn.Module):
 
 
 def before_activation(kind: Norm, channels: int) -> nn.Module:
-    """Return the normalisation between a block's output and the next activation, if it has one.
+    """Return the normalisation between a block's output and the next activation, if any.
 
-    Blocks with batch norms end with an activation of their own: see `ResidualBlock`.
+    Blocks with batch norms end with their own activation: see `ResidualBlock`.
     """
     return nn.Identity() if kind == "batch" else normalisation(kind, channels)
 
@@ -104,7 +104,7 @@ def before_activation(kind: Norm, channels: int) -> nn.Module:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a time term, added to the (projected) input.
 
-    The order follows from the norm:
+    The order depends on the norm:
     group, none   norm, act, conv; plus time; norm, act, conv; plus input (arXiv 1603.05027)
     batch         conv, norm; plus time, act; conv, norm; plus input, act (1512.03385): only a norm
                   that follows its convolution folds into it
@@ -131,7 +131,7 @@ class ResidualBlock(nn.Module):
         # The block starts as the identity, so that a deep network passes its gradient on.
         if isinstance(self.norm2, nn.BatchNorm2d):
             nn.init.zeros_(self.norm2.weight)
-        elif norm != "instance":  # which would amplify the first update of a zero output
+        elif norm != "instance":  # it would amplify the first update of a zero output
             zero_init(self.conv2)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.act = activation(act)

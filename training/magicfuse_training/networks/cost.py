@@ -1,4 +1,4 @@
-"""What the networks of a preset cost: parameters and GFLOP of one call."""
+"""Costs of a preset's networks: parameters and GFLOP of one call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def shapes_only(preset: Preset) -> MagicFuse:
-    """Return a model that has shapes and no values: `paper` would take 2 GB."""
+    """Return a model with shapes but no values: `paper` would take 2 GB."""
     with torch.device("meta"):
         return MagicFuse(preset).eval()
 
@@ -27,7 +27,7 @@ def shapes_only(preset: Preset) -> MagicFuse:
 def gflop_per_call(model: MagicFuse) -> dict[str, float]:
     """Return 2 x multiply-adds / 1e9 of one call of every network at the preset's image size.
 
-    Nothing is computed: only shapes are followed.
+    Nothing is computed; only shapes are propagated.
     """
     preset = model.preset
     model = shapes_only(preset)

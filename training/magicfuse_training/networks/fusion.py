@@ -1,7 +1,7 @@
 """The fusion network F (mkf) with the recurrent half of the segmentation head.
 
 From the one-step estimates of both streams it predicts w, the weight that mixes their noise (Eq. 8,
-9), and reads features at ten depths that update the segmentation state z_seg (Eq. 10).
+9). It also reads features at ten depths that update the segmentation state z_seg (Eq. 10).
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ class FusionConfig(BaseModel):
     widths: list[int]
     scales: list[int]
     attention: list[bool]
-    blocks: int  # residual blocks a layer
+    blocks: int  # residual blocks per layer
     time_channels: int
     norm: Norm
     act: Activation
-    norm_eps: float = 1e-5  # of group norms
+    norm_eps: float = 1e-5  # for group norms
     sinusoid: Sinusoid = "cos_sin"
-    inlet_act: bool = False  # SiLU behind the first convolution
+    inlet_act: bool = False  # SiLU after the first convolution
     mlp_ratio: int = 1  # hidden channels of a layer's mlp / its width
     attention_bias: bool = False
     segproj_kernel: Literal[1, 3] = 1
     estimate_channels: int | None = None  # hidden channels of the last layer; None: the latent's
-    weight: Literal["sigmoid", "unbounded"] = "sigmoid"  # the paper's text; the release's networks
-    condition: bool = False  # F also sees what the streams see: masks need more than two estimates
-    # M of Eq. 11: 1 where the best class is a thermal one, as published; or their probability, so
-    # that what F is not sure of keeps most of the restored image.
+    weight: Literal["sigmoid", "unbounded"] = "sigmoid"  # as in the paper; or as in the release
+    condition: bool = False  # F also sees the streams' condition: masks need more than estimates
+    # M of Eq. 11: 1 if the best class is a thermal one, as published; or the probability of the
+    # thermal classes, so that most of the restored image stays where F is uncertain.
     thermal_mask: Literal["argmax", "probability"] = "argmax"
 
 
 class FusionLayer(nn.Module):
-    """Residual blocks, the streams' predictions mixed in, then global attention if asked for."""
+    """Residual blocks, then the mixed-in predictions of the streams, then optional attention."""
 
     def __init__(self, inputs: int, width: int, attention: bool, config: FusionConfig, latent: int):
         super().__init__()
@@ -98,7 +98,7 @@ class FusionNetwork(nn.Module):
             FusionLayer(i, w, a, config, latent_channels)
             for i, w, a in zip(inputs, config.widths, config.attention, strict=True)
         )
-        self.projections = nn.ModuleList()  # where an earlier layer of the same scale adds in
+        self.projections = nn.ModuleList()  # for layers that add an earlier one of the same scale
         for i, scale in enumerate(self.scales):
             j = self._partner(i, scale)
             self.projections.append(
@@ -117,7 +117,7 @@ class FusionNetwork(nn.Module):
         )
 
     def _partner(self, i: int, scale: int) -> int | None:
-        """Return the layer whose output skips to layer i: going up again to a scale seen before."""
+        """Return the layer that skips to i, if i goes back up to an earlier scale, else None."""
         if i and self.scales[i - 1] > scale and scale in self.scales[:i]:
             return max(j for j in range(i) if self.scales[j] == scale)
         return None
@@ -135,9 +135,9 @@ class FusionNetwork(nn.Module):
         """Return (w, next z_seg).
 
         x0_ikr, x0_ckg, z: (B, L, h, w); noise: both streams' noise or velocity, (B, 2L, h, w);
-        z_seg: (B, classes, h, w); t: (B,); condition: (B, C, h, w), the streams', needed where the
-        config has it seen. w: (B, L, h, w), the paper's, but each latent channel has its own; in
-        [0, 1], or any number where the preset has it unbounded.
+        z_seg: (B, classes, h, w); t: (B,); condition: (B, C, h, w), the streams' condition,
+        required if the config uses it. w: (B, L, h, w), the paper's weight, with a value for each
+        latent channel; in [0, 1], or any number if the preset leaves it unbounded.
         """
         time = self.time(t)
         seen = [x0_ikr, x0_ckg, z]
@@ -172,14 +172,14 @@ class FusionNetwork(nn.Module):
         return z_seg
 
     def _next_state_at_once(self, features: list[Tensor], z_seg: Tensor) -> Tensor:
-        """Do 1x1 projections, each z -> A h + B z + b, as one: they are linear.
+        """Combine 1x1 projections, each z -> A h + B z + b, into one: they are linear.
 
-        The share of the k-th features is B_n ... B_(k+1) A_k h_k. They are enlarged as scores,
-        which are fewer.
+        The k-th features contribute B_n ... B_(k+1) A_k h_k. Their scores are enlarged instead of
+        the features, because there are fewer scores.
         """
         size = z_seg.shape[-2:]
         parts: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # input and its weights, by size
-        onward: Tensor | None = None  # product of the B of the projections that follow
+        onward: Tensor | None = None  # product of the B of the following projections
         total = z_seg.new_zeros(z_seg.shape[1])  # bias
         for projection, h in zip(reversed(self.segproj), reversed(features), strict=True):
             conv = cast(nn.Conv2d, projection)
@@ -191,7 +191,7 @@ class FusionNetwork(nn.Module):
             total = total + bias
             onward = weight[:, width:]
         assert onward is not None
-        total = F.conv2d(z_seg, onward[:, :, None, None], total)  # by itself, as in `convolve`
+        total = F.conv2d(z_seg, onward[:, :, None, None], total)  # separate, as in `convolve`
         for pairs in parts.values():
             inputs = torch.cat([h for h, _ in pairs], dim=1)
             weights = torch.cat([w for _, w in pairs], dim=1)[:, :, None, None]
@@ -206,12 +206,12 @@ def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
 
 
 class SegmentationHead(nn.Module):
-    """The last half of S: class scores from the state, refined where there are details."""
+    """The last half of S: class scores from the state, refined if there are details."""
 
     def __init__(
         self, classes: int, detail_channels: int, width: int, act: nn.Module, scale: int
     ) -> None:
-        """A `width` of 0: scores are the state, enlarged `scale` times, and nothing is trained."""
+        """With `width` 0, scores are the state, enlarged `scale` times, and nothing is trained."""
         super().__init__()
         self.refined = width > 0
         self.scale = scale
@@ -223,7 +223,8 @@ class SegmentationHead(nn.Module):
     def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> Tensor:
         """Map z_seg (B, classes, h, w) to scores (B, classes, ...).
 
-        With details (B, D, H/4, W/4), which the refined head needs: at their size; else at H, W.
+        With details (B, D, H/4, W/4), which the refined head requires, scores have their size;
+        otherwise they are at H, W.
         """
         if not self.refined:
             return F.interpolate(

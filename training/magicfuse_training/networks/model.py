@@ -103,11 +103,11 @@ class MagicFuse(nn.Module):
         tau: Tensor,
         condition: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Return w, limited where a thermal class is seen, and the next z_seg (Eq. 9 to 11).
+        """Return w, limited where the mask shows a thermal class, and the next z_seg (Eq. 9 to 11).
 
-        `a` is abar, (B, 1, 1, 1); the rest as for `fuse`.
+        `a` is abar, (B, 1, 1, 1); the others are as in `fuse`.
         """
-        if self.prediction == "v":  # what is mixed (see algebra.fuse), so what F looks at
+        if self.prediction == "v":  # F sees the quantity that is mixed (see algebra.fuse)
             mixed = [algebra.velocity(x0, eps, a) for eps, x0 in (ikr, ckg)]
         else:
             mixed = [ikr[0], ckg[0]]
@@ -118,10 +118,10 @@ class MagicFuse(nn.Module):
         return mask * torch.minimum(w, tau[:, None, None, None]) + (1 - mask) * w, z_seg  # Eq. 11
 
     def seen(self, z: Tensor, a: Tensor) -> Tensor:
-        """Return what a network sees of z. With `v`: its linear estimate of x0, sqrt(abar) z.
+        """Return what a network sees of z: with `v`, its linear estimate of x0, sqrt(abar) z.
 
-        At zero terminal SNR that is nothing, and z_T is nothing but noise: a small network that
-        has to average it away loses the fine detail.
+        At zero terminal SNR this is zero, while z_T is pure noise: a small network that has to
+        average the noise away loses the fine detail.
         """
         return a.sqrt() * z if self.prediction == "v" else z
 
@@ -134,7 +134,7 @@ class MagicFuse(nn.Module):
         return (thermal > z_seg[:, self.other_ids].amax(1, keepdim=True)).float()
 
     def start(self, condition: Tensor) -> Streams:
-        """Return the shared Gaussian start z_T and the segmentation state that the preset has."""
+        """Return the shared Gaussian start z_T and the preset's initial segmentation state."""
         b, _, h, w = condition.shape
         z = torch.randn(b, self.preset.autoencoder.latent_channels, h, w, device=condition.device)
         z_seg = z.new_zeros(b, len(self.preset.classes), h, w)

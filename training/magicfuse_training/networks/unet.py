@@ -32,14 +32,14 @@ class UNetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     widths: list[int]
-    blocks: int  # residual blocks a level going down
+    blocks: int  # residual blocks per level going down
     up_blocks: int  # going up; each takes one skip of its level, newest first
-    heads: int  # of every attention; there is one in the middle, but for 0
+    heads: int  # of every attention; there is one in the middle unless this is 0
     time_channels: int
     norm: Norm
     act: Activation
     attention: list[bool] = []  # levels with an attention after every block
-    transformer: bool = False  # attention with a second one and a feed-forward layer behind it
+    transformer: bool = False  # attention followed by a second one and a feed-forward layer
     up_convolutions: bool = False  # a 3x3 convolution after every enlargement
 
     @model_validator(mode="after")
@@ -52,7 +52,7 @@ class UNetConfig(BaseModel):
 
 
 class UNet(nn.Module):
-    """Predicts noise or velocity of z, given the condition (Eq. 7)."""
+    """Predicts the noise or the velocity of z, given the condition (Eq. 7)."""
 
     def __init__(self, config: UNetConfig, condition_channels: int, latent_channels: int) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def _attention(config: UNetConfig, channels: int) -> nn.Module:
 
 
 def _attentions(config: UNetConfig, channels: int, count: int, wanted: bool) -> nn.ModuleList:
-    """Return what follows each of a level's blocks."""
+    """Return the layer that follows each of a level's blocks."""
     return nn.ModuleList(
         _attention(config, channels) if wanted else nn.Identity() for _ in range(count)
     )

@@ -1,1 +1,1 @@
-"""The networks that the authors of MagicFuse released: their names, files and a check of parity."""
+"""The networks that the authors of MagicFuse released: their names, files and a parity check."""

@@ -1,4 +1,4 @@
-"""Which tensor of a cut-off file of weights is the first that is not all there."""
+"""Finds the first incomplete tensor of a truncated file of weights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 _ZIP_ENTRY = b"PK\x03\x04"
-_BYTES = {"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4}  # an element
+_BYTES = {"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4}  # per element
 _STORAGE = re.compile(rb"/data/(\d+)$")  # name of a tensor's bytes in a .pth file
 
 
 def first_cut(path: Path) -> str | None:
     """Return the name of the first incomplete tensor of a .pth or .safetensors file.
 
-    None where nothing is missing, or nothing can be told: the file is of another kind, or already
-    its table of contents is cut off. Nothing in the file is executed.
+    Return None if nothing is missing or if it cannot be determined: the file is of another kind, or
+    its table of contents is truncated too. Nothing in the file is executed.
     """
     if not path.stat().st_size:
         return None
@@ -38,9 +38,9 @@ def _of_safetensors(data: mmap.mmap) -> str | None:
 
 
 def _of_pth(data: mmap.mmap) -> str | None:
-    """A zip file: a pickle with the names first, then the bytes of the tensors in their order.
+    """Read a zip file: a pickle with the names first, then the bytes of the tensors in order.
 
-    Its own directory is at its end, and so is lost; each entry begins with its name, though.
+    The zip directory is at the end and therefore lost, but each entry begins with its name.
     """
     data.seek(_entry(data, 0)[1])
     storages = _storages(data)
@@ -59,16 +59,16 @@ def _of_pth(data: mmap.mmap) -> str | None:
 
 
 def _entry(data: mmap.mmap, at: int) -> tuple[bytes, int]:
-    """Return the name of the entry that begins at an offset, and where its bytes begin."""
+    """Return the name of the entry that begins at an offset, and the offset of its bytes."""
     name, extra = (int.from_bytes(data[at + i : at + i + 2], "little") for i in (26, 28))
     return data[at + 30 : at + 30 + name], at + 30 + name + extra
 
 
 def _storages(pickle: mmap.mmap) -> dict[str, tuple[str, int]]:
-    """Read a tensor's name and its size in bytes, by the key of its storage, off a pickle.
+    """Read a tensor's name and its size in bytes, by the key of its storage, from a pickle.
 
-    A tensor is pickled as its name, a function, and the values that tell where its bytes are:
-    "storage", class, key, device, number of elements.
+    A tensor is pickled as its name, a function, and values that locate its bytes: "storage", class,
+    key, device, number of elements.
     """
     values: list[Any] = []
     memo: dict[Any, Any] = {}

@@ -24,13 +24,13 @@ from magicfuse_training.official.names import (
 )
 from magicfuse_training.preset import Preset, load_preset
 
-GROUPS = 32  # of every group norm: widths are multiples of it
-_PICKLED = (b"PK", b"\x80\x02")  # how files of torch.save begin, since version 1.6 and before
+GROUPS = 32  # groups of every group norm: widths are multiples of it
+_PICKLED = (b"PK", b"\x80\x02")  # first bytes of files of torch.save, since version 1.6 and before
 FIRST = "input_blocks.0.0.weight"  # of a U-Net
 
 
 class WeightsError(MagicFuseError):
-    """A weights file that is not what its role needs; the message names the file and a tensor."""
+    """A weights file that does not fit its role; the message names the file and a tensor."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _File:
     tensors: dict[str, Tensor]
 
     def width(self, first: str, multiple: int) -> int:
-        """Return the base width: how many channels the first convolution puts out."""
+        """Return the base width: the output channels of the first convolution."""
         found = self.tensors.get(first)
         if found is None or found.ndim != 4 or found.shape[0] % multiple:
             raise WeightsError(
@@ -60,7 +60,7 @@ class _File:
 
 
 def published_tensors(model: MagicFuse) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors of the four files, by file and published name, as views on a model's.
+    """Return the tensors of the four files, by file and published name, as views of a model's.
 
     Writing into a view changes the model.
     """
@@ -85,11 +85,11 @@ def published_tensors(model: MagicFuse) -> dict[str, dict[str, Tensor]]:
 
 
 def load_official(files: OfficialFiles, ikr_heads: int, ckg_heads: int) -> MagicFuse:
-    """Return the published model; base widths are read from the shapes of the tensors.
+    """Return the published model; read base widths from the shapes of the tensors.
 
     Raises:
-        WeightsError: where a file cannot be read or is not the one of its role. The message names
-            the file and the first tensor that does not fit.
+        WeightsError: if a file cannot be read or does not fit its role. The message names the file
+            and the first tensor that does not fit.
     """
     read = {
         "autoencoder": _read(files.autoencoder),
@@ -148,7 +148,7 @@ def _scaled(config: UNetConfig, file: _File, heads: int, name: str) -> UNetConfi
 
 
 def _fill(views: dict[str, Tensor], file: _File, role: str) -> None:
-    """Copy a file's tensors; every tensor of either side is used."""
+    """Copy a file's tensors; every tensor of either side must be used."""
     for name, view in views.items():
         tensor = file.tensors.get(name)
         if tensor is None or tensor.shape != view.shape:
@@ -168,21 +168,21 @@ def _shape(tensor: Tensor | None) -> str:
 
 
 def _read(path: Path) -> _File:
-    """Read all tensors of a file; a dict of state dicts is read as one, names joined by dots."""
+    """Read all tensors of a file; flatten a dict of state dicts, with names joined by dots."""
     if not path.is_file():
         raise WeightsError(f"'{path}' is missing; expected a .pth or .safetensors file")
     try:
-        with path.open("rb") as file:  # whatever it is called
+        with path.open("rb") as file:  # whatever the file's name says
             if file.read(2) in _PICKLED:
                 file.seek(0)
                 content: Any = torch.load(file, map_location="cpu", weights_only=True)
             else:
                 content = load_file(path)
-    except Exception as error:  # torch.load has no narrower base
+    except Exception as error:  # torch.load has no narrower base class
         if (name := first_cut(path)) is not None:
             raise WeightsError(f"'{path}' is cut off: tensor '{name}' is incomplete") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, UnpicklingError):  # torch's words recommend to load it all the same
+        if isinstance(error, UnpicklingError):  # torch's message recommends loading it anyway
             reason = "it holds other things than tensors and their names"
         raise WeightsError(f"'{path}' is cut off or no file of weights: {reason}") from error
     return _File(path, _flat(content, path))

@@ -1,8 +1,8 @@
-"""The name map: which tensors of the published networks each of ours is made of.
+"""The name map: which published tensors make up each of our tensors.
 
-A map goes from a module of ours to the modules of theirs whose weights, joined along the first
-axis, are its weights: attention has one layer for queries, keys and values, the release has three.
-Only names and shapes are known here (state dicts), nothing of the release's code.
+A map goes from one of our modules to the published modules whose weights, joined along the first
+axis, form its weights: our attention has one layer for queries, keys and values, the release has
+three. Only names and shapes of the release (state dicts) are known here, none of its code.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _below(ours: str, theirs: str, table: Mapping[str, str | tuple[str, ...]]) -
 
 
 def autoencoder_modules(config: AutoencoderConfig) -> Modules:
-    """Map `encoder` and `decoder`; the file holds both, under these names."""
+    """Map `encoder` and `decoder`; one file holds both, under these names."""
 
     def groups(ours: str, theirs: str, count: int, first: int = 0) -> Modules:
         result: Modules = {}
@@ -104,9 +104,10 @@ def autoencoder_modules(config: AutoencoderConfig) -> Modules:
 def unet_modules(config: UNetConfig, name: str) -> Modules:
     """Map `ikr` or `ckg` (`name`).
 
-    Theirs are numbered through: `input_blocks` 0 is the first convolution, then come each level's
-    blocks, with a strided convolution between levels; `output_blocks` likewise. Within one, 0 is
-    the residual block, then an attention if there is one, then the convolution after enlarging.
+    The published modules are numbered consecutively. `input_blocks` 0 is the first convolution;
+    then come each level's blocks, with a strided convolution between levels. `output_blocks` works
+    likewise. Within a block, 0 is the residual block, followed by an attention if there is one,
+    then by the convolution after enlarging.
     """
     levels = len(config.widths)
     edges = {"inlet": "input_blocks.0.0", "norm": "out.0", "outlet": "out.2"}
@@ -126,7 +127,7 @@ def unet_modules(config: UNetConfig, name: str) -> Modules:
             theirs = f"input_blocks.{first + 1 + i}"
             block(f"down.{level}.{i}", f"down_attention.{level}.{i}", theirs, attends)
 
-        up = levels - 1 - level  # ours and theirs go up from the coarsest
+        up = levels - 1 - level  # both ours and theirs go up from the coarsest level
         for i in range(config.up_blocks):
             theirs = f"output_blocks.{up * config.up_blocks + i}"
             block(f"up.{up}.{i}", f"up_attention.{up}.{i}", theirs, attends)

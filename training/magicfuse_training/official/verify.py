@@ -1,7 +1,8 @@
-"""Compares a converted model with arrays that the published networks gave.
+"""Compares a converted model with recorded arrays of the published networks.
 
-The arrays are one .npz file: the inputs `image` (1, 3, H, W) in [0, 1], `encoder_noise`, `z_T`,
-`zs_T`; what each network made of them; and the end of a whole run. Latents are in [0, 1] there.
+The arrays are in one .npz file: the inputs `image` (1, 3, H, W) in [0, 1], `encoder_noise`, `z_T`,
+`zs_T`; the output of each network for them; and the result of a whole run. Latents are in [0, 1]
+there.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class Comparison:
 
     @property
     def fits(self) -> bool:
-        """Whether the error is within the limit; not a number is not."""
+        """Whether the error is within the limit; NaN is not."""
         return self.error <= self.limit
 
 
 @torch.no_grad()
 def compare(model: MagicFuse, path: Path) -> list[Comparison]:
-    """Return one comparison an output array of the file.
+    """Return one comparison for each output array of the file.
 
     Raises:
         MagicFuseError: if the file cannot be read, or lacks an array.

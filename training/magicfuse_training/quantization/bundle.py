@@ -28,8 +28,8 @@ from magicfuse_training.quantization.calibration import record, training_frames
 from magicfuse_training.quantization.guard import Guarded, guarded
 from magicfuse_training.quantization.losses import Losses, as_json, check_losses, measure_losses
 
-FRAMES = 8  # of each of the four conditions, for the ranges
-HELD_OUT = 2  # of each, for the guard
+FRAMES = 8  # from each of the four conditions, for the ranges
+HELD_OUT = 2  # from each, for the guard
 
 Told = Callable[[NetworkName, Guarded], None]
 
@@ -38,19 +38,19 @@ def quantize_bundle(bundle: Bundle, data: Path, out: Path, minimum_db: float, te
     """Write a bundle with int8 graphs beside its float32 ones; `out` may be its own folder.
 
     Args:
-        bundle: of float32 graphs.
+        bundle: a bundle of float32 graphs.
         data: folder of repacked `camvid` and `msrs`: training frames for the ranges, CamVid val and
             MSRS dev for the losses.
-        out: folder to write, made where it is missing.
+        out: output folder, created if missing.
         minimum_db: see `guarded`.
-        tell: called with every network when it is quantised.
+        tell: called with each network once it is quantised.
 
     Returns:
-        What int8 costs. All of it is within the limits.
+        The costs of int8, all within the limits.
 
     Raises:
-        ExportError: where a limit is missed. Nothing is written then.
-        DataError: where frames are missing.
+        ExportError: if a limit is exceeded. Nothing is written in that case.
+        DataError: if frames are missing.
     """
     names, frames = zip(*training_frames(data, 0, FRAMES), strict=True)
     calibration = record(bundle, frames)
@@ -79,7 +79,7 @@ def quantize_bundle(bundle: Bundle, data: Path, out: Path, minimum_db: float, te
 
 
 def _save(result: Guarded, path: Path) -> QuantizedGraph:
-    """Write a quantised network; what stayed float32 is stored as float16."""
+    """Write a quantised network; layers that stayed float32 are stored as float16."""
     onnx.save(strip_traces(store_as_half(result.model)), path)
     return QuantizedGraph(
         file=path.name,
@@ -90,7 +90,7 @@ def _save(result: Guarded, path: Path) -> QuantizedGraph:
 
 
 def _publish(made: Path, old: Path, out: Path, manifest: Manifest) -> None:
-    """Move the files to their place, the manifest last; all other files come along."""
+    """Move the files to their place, the manifest last; copy all other files too."""
     if out.resolve() != old.resolve():
         for path in old.iterdir():
             if path.is_file() and path.name != MANIFEST:

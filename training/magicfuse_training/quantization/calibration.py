@@ -1,4 +1,4 @@
-"""What the networks of a bundle are really given: their inputs, recorded while frames are fused."""
+"""Records the actual inputs of a bundle's networks while frames are fused."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ STRENGTHS = (0.3, 0.6, 1.0)
 def training_frames(root: Path, part: Literal[0, 1], count: int) -> Iterator[tuple[str, U8]]:
     """Yield names and images (H, W, 3) of training frames as a camera may deliver them.
 
-    There are `count`, evenly spaced, of each: CamVid clean, dark and hazy, and MSRS by night.
+    There are `count` evenly spaced frames of each condition: CamVid clean, dark and hazy, and MSRS
+    by night.
 
     Args:
         root: folder of repacked `camvid` and `msrs`.
-        part: every other file belongs to the one, the rest to the other.
+        part: selects every other file; the two parts share no file.
         count: frames of each of the four conditions.
 
     Raises:
@@ -49,7 +50,7 @@ def training_frames(root: Path, part: Literal[0, 1], count: int) -> Iterator[tup
 
 
 def _spread(folder: Path, pattern: str, part: int, count: int) -> list[Path]:
-    """Return up to `count` files of a part, evenly spaced."""
+    """Return up to `count` evenly spaced files of a part."""
     paths = sorted(folder.glob(pattern))[part::2]
     if not paths:
         raise DataError(f"'{folder}' holds too few {pattern}; expected training frames")
@@ -57,10 +58,10 @@ def _spread(folder: Path, pattern: str, part: int, count: int) -> list[Path]:
 
 
 def record(bundle: Bundle, frames: Iterable[U8]) -> Calls:
-    """Fuse frames in float32 with all outputs, K in turn of every grid; return all inputs.
+    """Fuse frames in float32 with all outputs, cycling through K; return all inputs.
 
     Returns:
-        For each network, the inputs of all its calls by name, as numpy arrays.
+        The inputs of all calls of each network, by name, as numpy arrays.
     """
     backend = _RecordingBackend()
     fuser = Fuser(bundle, backend)
@@ -71,7 +72,7 @@ def record(bundle: Bundle, frames: Iterable[U8]) -> Calls:
 
 
 class _RecordingBackend(OnnxRuntimeBackend):
-    """onnxruntime, which makes its outputs anew for every call: they can be kept as they are."""
+    """onnxruntime; it allocates new outputs for every call, so they are kept without a copy."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Keeps a layer in float32 where int8 costs too much: per network, on frames that gave no range."""
+"""Keeps layers in float32 if int8 costs too much: per network, on frames outside of calibration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from magicfuse_training.quantization.rounding import input_moments, round_weight
 from magicfuse_training.quantization.smoothing import input_peaks, smoothed
 
 Outputs = list[dict[str, Any]]
-_NO_MAGNITUDE = "mask"  # it hangs on choices between close scores; `losses` looks at it
+_NO_MAGNITUDE = "mask"  # depends on choices between close scores; `losses` checks it
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Guarded:
     Attributes:
         model: ONNX.
         layers: names of the layers in int8.
-        float32_layers: names of those that stayed float32, the costliest first.
-        decibels: distance of its worst output from float32.
+        float32_layers: names of the layers that stayed float32, the costliest first.
+        decibels: signal-to-noise ratio of its worst output against float32.
     """
 
     model: Any
@@ -51,16 +51,16 @@ def guarded(
 ) -> Guarded:
     """Quantise a network so that each output stays within `minimum_db` of float32.
 
-    Where all layers together miss that, the channels that they read are evened out; then each is
-    measured as the only one in int8. These noises add up, nearly; the largest are taken away until
-    the rest holds.
+    If all layers together miss that limit, their input channels are evened out. Then each layer is
+    measured as the only one in int8. These noises nearly add up, so the layers with the largest
+    noise return to float32 until the rest meets the limit.
 
     Args:
         path: the float32 ONNX file.
-        spec: of the network.
-        calibration: inputs that give the ranges.
-        held_out: other inputs, to measure with.
-        minimum_db: signal to noise of every output.
+        spec: the network's specification.
+        calibration: inputs that set the ranges.
+        held_out: other inputs, for measurement.
+        minimum_db: least signal-to-noise ratio of every output.
     """
     nncf.set_log_level(logging.ERROR)
     exact = folded(path)
@@ -94,7 +94,7 @@ def guarded(
 def _enough(
     costliest: list[str], alone: dict[str, dict[str, float]], minimum_db: float, at_least: int
 ) -> list[str]:
-    """Return the shortest list of the costliest layers without which the noise is low enough."""
+    """Return the fewest of the costliest layers that must go for the noise to be low enough."""
     for count in range(at_least, len(costliest)):
         rest = [alone[n] for n in costliest[count:]]
         if _decibels({k: sum(noise[k] for noise in rest) for k in rest[0]}) >= minimum_db:
@@ -109,10 +109,10 @@ def _decibels(noise: dict[str, float]) -> float:
 def _measure(
     path: Path, spec: NetworkSpec, inputs: Sequence[Arrays]
 ) -> Callable[[Any], dict[str, float]]:
-    """Return what gives a model's noise for each output, as a share of the signal's power."""
-    # A cap in work (Eq. 11) jumps where two classes are equally likely: it is left out.
+    """Return a function that measures a model's noise per output, as a share of signal power."""
+    # An active cap (Eq. 11) jumps where two classes are equally likely, so it is left out.
     inputs = [{k: np.ones_like(v) if k == "tau" else v for k, v in x.items()} for x in inputs]
-    backend = select("openvino", precision="int8")  # what will run it
+    backend = select("openvino", precision="int8")  # the library that will run it
     expected = _run(select("openvino"), path, spec, inputs)
 
     def measure(model: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What int8 costs: a bundle's int8 graphs against its float32 ones, on held-out data."""
+"""The costs of int8: a bundle's int8 graphs against its float32 ones, on held-out data."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PSNR_LOSS_DB, MIOU_LOSS, AGREEMENT_PERCENT = 0.3, 0.5, 98.0
 
 @dataclass(frozen=True)
 class Loss:
-    """Of int8 against float32 under one condition; a loss below 0 is a gain.
+    """Losses of int8 against float32 under one condition; a negative loss is a gain.
 
     Attributes:
-        frames: how many.
-        agreement_percent: pixels of equal class.
-        psnr_loss_db: of the restored image, mean; None where no clean image is known.
-        miou_loss: in points; None where there are no labels.
-        mag_image_db: PSNR of MagImg, int8 against float32, mean.
-        thermal_db: PSNR of the thermal estimate, int8 against float32, mean.
+        frames: number of frames.
+        agreement_percent: share of pixels with the same class.
+        psnr_loss_db: mean loss of the restored image; None if no clean image is known.
+        miou_loss: in points; None if there are no labels.
+        mag_image_db: mean PSNR of MagImg, int8 against float32.
+        thermal_db: mean PSNR of the thermal estimate, int8 against float32.
     """
 
     frames: int
@@ -45,7 +45,7 @@ class Loss:
     thermal_db: float
 
     def misses(self) -> list[str]:
-        """Return the limits that are missed, in words."""
+        """Return the exceeded limits, in words."""
         found = []
         if self.agreement_percent < AGREEMENT_PERCENT:
             found.append(
@@ -69,7 +69,7 @@ def measure_losses(bundle: Bundle, data: Path) -> Losses:
     """Compare int8 with float32 in OpenVINO, at every K: CamVid val, and MSRS dev as it is.
 
     Args:
-        bundle: with int8 graphs.
+        bundle: a bundle with int8 graphs.
         data: folder of repacked `camvid` and `msrs`.
     """
     exact, quantized = (Fuser(bundle, select("openvino", precision=p)) for p in ("fp32", "int8"))
@@ -91,7 +91,7 @@ def check_losses(losses: Losses, minimum_db: float) -> None:
     """Compare the losses with their limits.
 
     Raises:
-        ExportError: naming every condition and limit that is missed, and the remedy.
+        ExportError: names every condition and limit that is exceeded, and the remedy.
     """
     missed = [f"{where}: {miss}" for where, loss in losses.items() for miss in loss.misses()]
     if missed:
@@ -102,7 +102,7 @@ def check_losses(losses: Losses, minimum_db: float) -> None:
 
 
 def as_json(losses: Losses) -> dict[str, dict[str, float | int | None]]:
-    """Return the losses as they are recorded in `bundle.json`."""
+    """Return the losses as recorded in `bundle.json`."""
     return {
         where: {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(loss).items()}
         for where, loss in losses.items()

@@ -1,4 +1,4 @@
-"""One network: float32 ONNX -> int8 ONNX, and which of its layers are worth it."""
+"""Quantises one network, float32 ONNX to int8 ONNX, and selects its layers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STATE = ("z", "z_seg", "t", "abar_t", "abar_next")  # inputs that are constants 
 
 
 def folded(path: Path) -> Any:
-    """Return a network with its constants and batch norms folded, each node with a name.
+    """Return a network with folded constants and batch norms and a name for each node.
 
-    onnxruntime does it, as it would do before it runs the network.
+    onnxruntime folds them, as it would before it runs the network.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -45,9 +45,10 @@ def folded(path: Path) -> Any:
 
 
 def layers(model: Any) -> list[str]:
-    """Return the names of the nodes that can be quantised, in their order.
+    """Return the names of the nodes that can be quantised, in order.
 
-    Not those that see nothing but `STATE`: they are small, and with a single step computed once.
+    Layers that read only `STATE` are left out: they are small, and with a single step they are
+    computed once.
     """
     fixed = {*STATE, *(t.name for t in model.graph.initializer)}
     names = []
@@ -76,14 +77,14 @@ def layer_inputs(
 
 
 def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ()) -> Any:
-    """Return a folded network with its layers in int8, but those named in `float32`.
+    """Return a folded network with its layers in int8, except those in `float32`.
 
-    Weights are int8 with 7 bits of range, so that no 16-bit sum overflows on CPUs without VNNI;
+    Weights are int8 with a range of 7 bits, so that no 16-bit sum overflows on CPUs without VNNI;
     activations are uint8.
 
     Args:
         model: from `folded`; not changed.
-        calls: inputs that give the ranges of the activations.
+        calls: inputs that set the ranges of the activations.
         float32: names of layers.
     """
     wanted = set(layers(model)) - set(float32)
@@ -94,14 +95,14 @@ def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ())
     quantized = nncf.quantize(
         onnx.ModelProto.FromString(model.SerializeToString()),
         nncf.Dataset(list(calls)),
-        preset=nncf.QuantizationPreset.MIXED,  # of asymmetric activations
+        preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations
         target_device=nncf.TargetDevice.CPU,
         subset_size=len(calls),
         ignored_scope=nncf.IgnoredScope(names=kept, types=others, validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=nncf.OverflowFix.ENABLE,
             disable_bias_correction=True,  # `round_weights` does it
-            # The default is the mean over the frames: by night, that cuts off the day.
+            # The default, the mean over the frames, clips day frames because of the night frames.
             activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM,
         ),
     )
@@ -109,9 +110,9 @@ def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ())
 
 
 def unsigned(model: Any) -> Any:
-    """Return the model with uint8 activations in the place of int8 ones: the same numbers.
+    """Return the model with uint8 activations instead of int8 ones: the same numbers.
 
-    OpenVINO 2026.4 computes wrongly with int8 activations that have a zero point.
+    OpenVINO 2026.4 gives wrong results for int8 activations with a zero point.
     """
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph

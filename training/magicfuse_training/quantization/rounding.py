@@ -1,8 +1,9 @@
-"""Rounds the weights of int8 layers so that what the layers put out changes least.
+"""Rounds the weights of int8 layers so that the layers' outputs change least.
 
-GPTQ (arXiv 2210.17323): the weights of an output are rounded one after the other, and those still
-to come make up for each error, as far as their inputs go together. The inputs of convolutions on
-images mostly do, as neighbours are alike. The bias makes up for what is left in the mean.
+This is GPTQ (arXiv 2210.17323): the weights of an output are rounded one after the other, and the
+remaining weights compensate for each error, as far as their inputs are correlated. The inputs of
+convolutions on images mostly are, because neighbours are alike. The bias compensates for the
+remaining error of the mean.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from magicfuse_training.quantization.calibration import Arrays
 from magicfuse_training.quantization.networks import layer_inputs
 
 LEVELS = 64  # of a weight on either side of zero: see `quantize`
-_PLACES = 1024  # of each image, that a layer is looked at
-_DAMPING = 0.003  # of the inputs' mean power: errors are not moved to where there is no signal
+_PLACES = 1024  # pixels sampled from each image of a layer
+_DAMPING = 0.003  # of the inputs' mean power: errors are not moved to inputs without signal
 
 
 def input_moments(model: Any, calls: Sequence[Arrays]) -> dict[str, Tensor]:
     """Return E[x x^T] for each convolution, by the node's name.
 
-    x are the n inputs of one output pixel, in the order of a weight's own elements, and a 1 for the
+    x holds the n inputs of one output pixel, in the order of a weight's elements, and a 1 for the
     bias; the result is (n + 1, n + 1) float64. Grouped and dilated convolutions are left out.
 
     Args:
@@ -66,7 +67,7 @@ def _patches(
     image: npt.NDArray[np.float32],
     random: np.random.Generator,
 ) -> Tensor:
-    """Return what a convolution reads of (C, H, W) at some places, a row each, and a 1."""
+    """Return the inputs of a convolution on (C, H, W) at some places, a row for each, and a 1."""
     found = _attributes(node)
     top, left, bottom, right = found.get("pads", (0, 0, 0, 0))
     padded = np.pad(image, ((0, 0), (top, bottom), (left, right)))
@@ -81,12 +82,12 @@ def _patches(
 
 
 def round_weights(quantized: Any, folded: Any, moments: Mapping[str, Tensor]) -> Any:
-    """Return a quantised network with integers and biases of its int8 layers chosen anew.
+    """Return a quantised network with new integers and biases for its int8 layers.
 
     Args:
         quantized: from `quantize`; not changed.
-        folded: the float32 network that it was made of.
-        moments: from `input_moments`; a layer without stays as it is.
+        folded: the float32 network that was quantised.
+        moments: from `input_moments`; a layer without an entry stays as it is.
     """
     model = onnx.ModelProto.FromString(quantized.SerializeToString())
     constants = {t.name: t for t in model.graph.initializer}
@@ -117,18 +118,20 @@ def round_weights(quantized: Any, folded: Any, moments: Mapping[str, Tensor]) ->
 
 
 def _rounded(weight: Tensor, scale: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int8 (outputs, n) for weights (outputs, n), and what is left for further inputs.
+    """Return int8 (outputs, n) for weights (outputs, n), and the correction for further inputs.
 
-    scale: (outputs,); moment: of the n inputs and of those that are not rounded, here the bias's 1.
+    scale: (outputs,); moment: of the n inputs and of inputs that are not rounded, here the bias's
+    1.
     """
     outputs, count = weight.shape
     power = moment.diagonal()[:count]
     order = torch.argsort(power, descending=True, stable=True)  # the strongest first
-    order = torch.cat([order, torch.arange(count, len(moment))])  # what is not rounded last
+    order = torch.cat([order, torch.arange(count, len(moment))])  # unrounded inputs come last
     damped = moment.clone()
     damped.diagonal()[:count] += _DAMPING * power.mean() + 1e-12
     inverse = torch.linalg.inv(damped[order][:, order])
-    # Row i, over its diagonal, is how much of an error of input i each later input takes over.
+    # Row i divided by its diagonal is the share of an error of input i that each later input takes
+    # over.
     upper = torch.linalg.cholesky(inverse, upper=True)
     rest = torch.cat([weight, weight.new_zeros(outputs, len(moment) - count)], dim=1)[:, order]
     integers = torch.empty((outputs, count), dtype=torch.int8)

@@ -1,8 +1,8 @@
-"""Evens out the channels that a layer reads, before they become int8.
+"""Evens out the input channels of a layer before the layer becomes int8.
 
-One step of uint8 serves all channels of an activation, so a weak one beside a strong one is lost.
-SmoothQuant (arXiv 2211.10438) divides each channel by what evens it out, and multiplies the weights
-that read it: the layer puts out the same.
+One uint8 step serves all channels of an activation, so a weak channel beside a strong one is lost.
+SmoothQuant (arXiv 2211.10438) divides each channel by a factor that evens it out and multiplies the
+weights that read it by the same factor. The layer's output does not change.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from onnx import helper, numpy_helper
 from magicfuse_training.quantization.calibration import Arrays
 from magicfuse_training.quantization.networks import layer_inputs, without_unused
 
-# How much of a channel's strength goes over to the weights, of which each output has a step of its
-# own. 0.5 and 1 kept up to 2.6 dB less of nano's first layers.
+# Share of a channel's strength that moves to the weights, which have a step of their own for each
+# output. 0.5 and 1 kept up to 2.6 dB less of nano's first layers.
 _SHARE = 0.8
 
 F32 = npt.NDArray[np.float32]
@@ -42,12 +42,12 @@ def input_peaks(model: Any, calls: Sequence[Arrays]) -> dict[str, F32]:
 
 
 def smoothed(model: Any, peaks: Mapping[str, F32], names: Collection[str]) -> Any:
-    """Return a network that computes the same, with channels evened out in front of some layers.
+    """Return an equivalent network with evened-out channels in front of some layers.
 
     Args:
         model: float32, from `folded`; not changed.
-        peaks: from `input_peaks`; a layer without stays as it is.
-        names: of the layers.
+        peaks: from `input_peaks`; a layer without an entry stays as it is.
+        names: names of the layers.
     """
     even = onnx.ModelProto.FromString(model.SerializeToString())
     weights = {t.name: numpy_helper.to_array(t) for t in even.graph.initializer}

@@ -1,11 +1,11 @@
-"""What each part of the method is worth: models that lack one of them, trained alike.
+"""Measures each part of the method with models that lack one of them, trained alike.
 
 full                     the method
 without-estimates        F does not see the streams' estimates z~ (Eq. 9). The paper's Model I
 without-segmentation     neither the head's loss (Eq. 16) nor the mask of thermal classes (Eq. 11).
                          The paper's Model II: w does not depend on the head in any other way
 fused-afterwards         the streams run to their ends, and F mixes their images. The paper's Model
-                         III; for K = 1 that is `full`, so it is left out there
+                         III; for K = 1 it equals `full` and is left out
 restoring-stream-alone   the visible stream is mixed with itself: no thermal knowledge. The paper's
                          Model IV; F still gives the masks
 without-restoration      the visible stream learns the degraded image itself. Ours
@@ -49,7 +49,7 @@ class WithoutEstimates(MagicFuse):
 
 
 class FusedAfterwards(MagicFuse):
-    """What is mixed is the streams' images: F is asked at their last step, and sees no fused z."""
+    """Mixes the streams' final images: F runs at their last step and sees no fused z."""
 
     def fuse(
         self,
@@ -63,14 +63,14 @@ class FusedAfterwards(MagicFuse):
         tau: Tensor,
         condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mix the streams' estimates; z stays as it is. Shapes as in `MagicFuse.fuse`."""
+        """Mix the streams' estimates; z is unchanged. Shapes as in `MagicFuse.fuse`."""
         a = abar[:, None, None, None]
         w, z_seg = self.weigh(ikr, ckg, torch.zeros_like(z), z_seg, t, a, tau, condition)
         return w * ikr[1] + (1 - w) * ckg[1], z, z_seg, w
 
 
 class RestoringStreamAlone(MagicFuse):
-    """What is mixed is the visible stream, twice."""
+    """Mixes the visible stream with itself."""
 
     def fuse(
         self, ikr: tuple[Tensor, Tensor], ckg: tuple[Tensor, Tensor], *rest: Any, **more: Any
@@ -86,7 +86,7 @@ class _EqualWeights(FusionNetwork):
 
 
 class EqualWeights(MagicFuse):
-    """w is 1/2 everywhere."""
+    """Sets w to 1/2 everywhere."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
@@ -99,9 +99,10 @@ def _fusion_network(kind: type[FusionNetwork], preset: Preset) -> FusionNetwork:
 
 
 def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Teach the visible stream to give the degraded image back, as Algorithm 1 would.
+    """Teach the visible stream to reproduce the degraded image, as in Algorithm 1.
 
-    At a random step of its own sampler, and in image space: a bundle has no latents of images.
+    The loss is at a random step of its own sampler, and in image space: a bundle cannot encode
+    images to latents.
     """
     preset = model.preset
     steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
@@ -123,23 +124,23 @@ def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A variant: its model, what it is trained for, and tau."""
+    """A variant: its model, its training, and tau."""
 
     lacks: str
     paper: str = ""  # the number of the paper's model
     model: type[MagicFuse] = MagicFuse
-    ikr: Loss | None = None  # that its visible stream is trained anew with
+    ikr: Loss | None = None  # the loss that retrains its visible stream
     mkf: Loss = mkf_loss
-    tau: float | None = None  # the preset's, if None
-    semantics: bool = True  # whether its masks mean anything
+    tau: float | None = None  # None: the preset's
+    semantics: bool = True  # whether its masks are meaningful
     of_several_steps: bool = False  # whether it is the full model at K = 1
 
     def stages(self, go_on: bool) -> list[Stage]:
         """Return the stages to train, in order.
 
         Args:
-            go_on: from trained networks, F and S too: in small steps, with the statistics that
-                they have, so that a short budget shows what is lacking and not a new beginning.
+            go_on: start from trained networks, including F and S, in small steps and with their
+                batch statistics, so that a short budget shows what is missing and not a restart.
         """
         fusion = replace(STAGES["mkf"], loss=self.mkf)
         if go_on:
@@ -173,7 +174,7 @@ ABLATIONS = {
 
 
 def ablations_of(preset: Preset) -> dict[str, Ablation]:
-    """Return the variants that differ from each other at a preset's default K."""
+    """Return the distinct variants at a preset's default K."""
     several = preset.default_steps > 1
     return {k: a for k, a in ABLATIONS.items() if several or not a.of_several_steps}
 
@@ -181,7 +182,7 @@ def ablations_of(preset: Preset) -> dict[str, Ablation]:
 def build(ablation: Ablation, preset: Preset) -> MagicFuse:
     """Return a variant with random weights.
 
-    All variants are trained for the preset's default K alone: it is what they are scored at.
+    All variants are trained only for the preset's default K, because they are scored at it.
     """
     tau = preset.tau if ablation.tau is None else ablation.tau
     return ablation.model(preset.model_copy(update={"tau": tau, "steps": [preset.default_steps]}))

@@ -23,15 +23,15 @@ from magicfuse_training.errors import TrainingError
 MixedPrecision = Literal["no", "bf16", "fp16"]
 _CPU_FLAGS = Path("/proc/cpuinfo")
 _BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # x86-64's names, and ARM's
-_CLEARLY_FASTER = 1.2  # times; for less, bf16's rounding is not worth it
+_CLEARLY_FASTER = 1.2  # times; below that, bf16's rounding is not worth it
 _MEASURE_ROUNDS = 5
-_MEASURE_S = 0.25  # after so much time no further round begins
+_MEASURE_S = 0.25  # no further round begins after this time
 
 
 def fastest_precision() -> MixedPrecision:
-    """Return what this machine trains fastest in.
+    """Return the precision in which this machine trains fastest.
 
-    On a CPU, flags only say that it knows bf16: how much that helps is measured.
+    On a CPU, flags only tell that it supports bf16; the speedup is measured.
     """
     if not _on_cpu():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -40,30 +40,30 @@ def fastest_precision() -> MixedPrecision:
 
 
 def processes() -> PartialState:
-    """Return which of how many processes this is, and connect them if they are not yet."""
+    """Return the state of the processes; connect them if they are not connected yet."""
     return PartialState(cpu=_on_cpu())
 
 
 def make_accelerator(accumulate: int, mixed_precision: MixedPrecision | None) -> Accelerator:
-    """Return an accelerator for what `accelerate launch` (or nothing) started.
+    """Return an accelerator for the processes of `accelerate launch`, or for this process alone.
 
-    The options rule, whatever accelerate's own configuration file says of them, and whatever ran
-    before in this process. An earlier run's accelerator is of no use afterwards: accelerate keeps
+    The options take precedence over accelerate's own configuration file and over anything that ran
+    earlier in this process. Accelerators of earlier runs become unusable, because accelerate keeps
     one state for all.
 
     Args:
-        accumulate: parts of a batch that each process takes one after the other.
-        mixed_precision: the first process's counts; `fastest_precision`, if None.
+        accumulate: parts of a batch that each process computes one after the other.
+        mixed_precision: the first process's value is used by all; None: `fastest_precision`.
 
     Raises:
-        TrainingError: for a precision that the device does not have.
+        TrainingError: for a precision that the device does not support.
     """
-    # A precision once chosen cannot be changed in accelerate's state, only reset. Which processes
-    # there are is found anew too, unless they are connected already: that stays as it is.
+    # accelerate cannot change a precision in its state, only reset it. The processes are also found
+    # anew, unless they are already connected: a connection is kept.
     connected = torch.distributed.is_available() and torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not connected)
     GradientState._reset_state()
-    # All must train in the same precision, and each could measure something else.
+    # All must train in the same precision, and each could measure a different one.
     if processes().is_main_process and not mixed_precision:
         mixed_precision = fastest_precision()
     (precision,) = broadcast_object_list([mixed_precision])
@@ -72,7 +72,7 @@ def make_accelerator(accumulate: int, mixed_precision: MixedPrecision | None) ->
             cpu=_on_cpu(),
             mixed_precision=precision,
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulate),
-            # A loss may leave out a part of the model, as where a batch has no thermal image.
+            # A loss may skip a part of the model, for example if a batch has no thermal image.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
     except ValueError as error:
@@ -91,7 +91,8 @@ def _on_cpu() -> bool:
 def _bf16_speedup() -> float:
     """Measure how many times as fast as float32 this CPU trains in bf16.
 
-    The two take turns, and the best of each counts: what else the machine does hits both.
+    The two take turns, and the best time of each counts: other load on the machine then affects
+    both.
     """
     begun = time.monotonic()
     for kind in (False, True):  # the first pass of each prepares kernels and threads
@@ -108,7 +109,7 @@ def _bf16_speedup() -> float:
 def _seconds_of_a_pass(bf16: bool) -> float:
     """Time convolutions of the networks' usual size, forwards and backwards.
 
-    On constants: drawing numbers would change the ones that the run draws after it.
+    The inputs are constants: random draws would change the numbers that the run draws later.
     """
     layout = torch.channels_last
     image = torch.full((2, 32, 48, 64), 0.1).to(memory_format=layout).requires_grad_()

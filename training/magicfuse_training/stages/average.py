@@ -1,4 +1,4 @@
-"""The mean of several trained models: often better than each, where one went on from another."""
+"""The mean of several trained models; often better than each if one was trained from another."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def weighted_mean(
 ) -> dict[str, Tensor]:
     """Return the float32 mean of the weights of some models of one preset.
 
-    The last of `states` is whole, and what no mean is made of is its: what is no float, as a count
-    of batches, what another lacks, and networks that are not named, if any are.
+    Everything that is not averaged comes from the last of `states`: integers such as a count of
+    batches, weights that another state lacks, and networks that are not named, if any are named.
     """
     *others, last = states
     mean = dict(last)

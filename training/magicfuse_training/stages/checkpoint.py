@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and refused where they cannot be gone on from."""
+"""Checkpoints: written completely or not at all, and refused if a run cannot resume from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from magicfuse_training.networks.model import MagicFuse
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old or the new one whole.
+    """Write a checkpoint; a kill at any moment leaves either the old or the new one complete.
 
     Raises:
-        TrainingError: where it cannot be written, as on a full disk; the old one stays.
+        TrainingError: if it cannot be written, as on a full disk; the old one is kept.
     """
     partial = path.with_suffix(".partial")
     try:
@@ -33,7 +33,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
 
 def _why_not_written(path: Path, error: OSError | RuntimeError) -> str:
-    """Return the system's reason, which torch's writer replaces by a position in the file."""
+    """Return the system's reason; torch's writer replaces it with a position in the file."""
     try:
         with path.open("ab") as file:
             file.write(bytes(1 << 20))
@@ -43,10 +43,10 @@ def _why_not_written(path: Path, error: OSError | RuntimeError) -> str:
 
 
 def write_atomically(text: str, path: Path) -> None:
-    """Write a text file so that a kill at any moment leaves the old or the new one whole.
+    """Write a text file; a kill at any moment leaves either the old or the new one complete.
 
     Raises:
-        TrainingError: where it cannot be written; the old one stays.
+        TrainingError: if it cannot be written; the old one is kept.
     """
     partial = path.with_suffix(".partial")
     try:
@@ -61,15 +61,16 @@ def write_atomically(text: str, path: Path) -> None:
 def read_checkpoint(
     path: Path, keys: Iterable[str] = (), *, mapped: bool = False
 ) -> dict[str, Any]:
-    """Read a checkpoint that has at least these keys.
+    """Read a checkpoint that has at least the given keys.
 
     Args:
-        path: of the file.
-        keys: that it must have.
-        mapped: leave the tensors in the file until they are used: to look at one takes no time.
+        path: the file.
+        keys: required keys.
+        mapped: leave the tensors in the file until they are used: inspecting a checkpoint then
+            takes no time.
 
     Raises:
-        TrainingError: where it cannot be read, is damaged, or is no checkpoint of a stage.
+        TrainingError: if it cannot be read, is damaged, or is not a checkpoint of a stage.
     """
     try:
         size = path.stat().st_size
@@ -78,7 +79,7 @@ def read_checkpoint(
         raise TrainingError(f"cannot read '{path}': {error.strerror}") from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # what damaged bytes raise depends on where the damage is
+    except Exception as error:  # the exception depends on where the bytes are damaged
         raise TrainingError(
             f"'{path}' is damaged or no checkpoint ({size} bytes); "
             "put a copy in its place, or delete it to train the stage anew"
@@ -94,10 +95,10 @@ def read_checkpoint(
 
 
 def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
-    """Read a checkpoint to go on from.
+    """Read a checkpoint to resume from.
 
     Raises:
-        TrainingError: as `read_checkpoint`; naming what it lacks, as one of an earlier version.
+        TrainingError: see `read_checkpoint`; also if keys are missing, as in an earlier version.
     """
     state = read_checkpoint(path, {"ema"})
     if missing := sorted(keys - state.keys()):
@@ -109,10 +110,10 @@ def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
 
 
 def load_weights(model: MagicFuse, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Load the weights that a checkpoint holds into a model.
+    """Load the weights of a checkpoint into a model.
 
     Raises:
-        TrainingError: naming the first weight that is missing, too many, or of another shape.
+        TrainingError: names the first weight that is missing, unexpected, or of another shape.
     """
     expected = model.state_dict()
     for name in expected | dict(weights):
@@ -132,7 +133,7 @@ def averaged_weights(path: Path) -> dict[str, Tensor]:
     """Return the averaged weights of a checkpoint.
 
     Raises:
-        TrainingError: as `read_checkpoint`.
+        TrainingError: see `read_checkpoint`.
     """
     weights = read_checkpoint(path, {"ema"})["ema"]
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):

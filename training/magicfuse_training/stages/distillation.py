@@ -1,8 +1,8 @@
-"""Distillation of a smaller ckg from a larger one: the last way to fewer operations a frame.
+"""Distils a smaller ckg from a larger one, as a last way to reduce the operations per frame.
 
-The teacher samples with DDIM at eta 0: its output is a function of the image and z_T, so a student
-that starts from the same z_T has one target to meet in one step (arXiv 2202.00512, Section 3, made
-in one go). The real thermal image keeps the student from inheriting the teacher's mistakes.
+The teacher samples with DDIM at eta 0, so its output is a function of the image and z_T. A student
+that starts from the same z_T has one target to reach in one step (arXiv 2202.00512, Section 3, in a
+single pass). The real thermal image keeps the student from inheriting the teacher's mistakes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Loss
 
-# What a student's preset may have of its own.
+# Keys that may differ in a student's preset.
 _FREE = {"name", "ckg", "steps", "default_steps"}
 
 
 def student_of(teacher: MagicFuse, preset: Preset) -> MagicFuse:
-    """Return a model of `preset` that has all networks of the teacher's but a fresh ckg.
+    """Return a model of `preset` with all networks of the teacher's except for a fresh ckg.
 
     Raises:
-        MagicFuseError: naming the first key in which the presets differ apart from ckg and steps:
-            latents of another autoencoder would not mean the same.
+        MagicFuseError: names the first key, other than ckg and steps, in which the presets differ:
+            latents of another autoencoder would have another meaning.
     """
     for key, theirs in teacher.preset.model_dump(exclude=_FREE).items():
         ours = preset.model_dump()[key]
@@ -46,7 +46,7 @@ def student_of(teacher: MagicFuse, preset: Preset) -> MagicFuse:
 def distillation_loss(teacher: MagicFuse, teacher_steps: int) -> Loss:
     """Return the loss of a student's ckg: the teacher's latent at K = `teacher_steps`, and thermal.
 
-    Scenes without a thermal image are taught by the teacher alone.
+    Scenes without a thermal image use only the teacher.
     """
     teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 

@@ -27,15 +27,16 @@ Arrays = dict[str, npt.NDArray[Any]]
 def load_parts(
     crops: Crops, first_step: int, accumulate: int, workers: int, accelerator: Accelerator
 ) -> Iterator[Batch]:
-    """Yield a process's parts of the batches of step `first_step` and all that follow.
+    """Yield a process's parts of the batches from step `first_step` on.
 
     A step's batch is `crops.config.batch` samples that no other step has, cut into equal parts:
-    `accumulate` in a row for the first process, as many for the second, and so on. accelerate's
-    own loaders are not used: how they cut batches depends on the number of processes.
+    `accumulate` consecutive parts for the first process, as many for the second, and so on.
+    accelerate's own loaders are not used, because they cut batches depending on the number of
+    processes.
 
     Raises:
-        TrainingError: where workers cannot be started.
-        MagicFuseError: what a worker met, as a damaged file of the data.
+        TrainingError: if workers cannot be started.
+        MagicFuseError: an error in a worker, such as a damaged data file.
     """
     batch = crops.config.batch
     size = batch // (accelerator.num_processes * accumulate)
@@ -55,10 +56,10 @@ def load_parts(
 
 
 class _ByPipe(Dataset[Arrays | MagicFuseError]):
-    """Crops as arrays, which go through a pipe.
+    """Crops as arrays, which travel through a pipe.
 
-    Tensors would go through shared memory, of which a container has 64 MB: where it is full,
-    torch's loader waits for ever.
+    Tensors would travel through shared memory. A container has only 64 MB of it, and torch's loader
+    waits forever once it is full.
     """
 
     def __init__(self, crops: Crops) -> None:
@@ -67,21 +68,21 @@ class _ByPipe(Dataset[Arrays | MagicFuseError]):
     def __getitem__(self, part: Sequence[int]) -> Arrays | MagicFuseError:
         try:
             return {name: tensor.numpy() for name, tensor in self.crops[part].items()}
-        except MagicFuseError as error:  # torch would make one of the traceback's lines
+        except MagicFuseError as error:  # torch would turn it into a traceback's text
             return error
 
 
 def _by_workers(
     crops: Crops, parts: Iterator[range], workers: int, pinned: bool
 ) -> Iterator[Batch]:
-    """Start the workers now; yield what they make."""
+    """Start the workers now; yield their batches."""
     loader: DataLoader[Arrays | MagicFuseError] = DataLoader(
         _ByPipe(crops),
         batch_size=None,
         sampler=parts,
         num_workers=workers,
         prefetch_factor=6,
-        # Workers share the scenes in memory, and end when their process is killed.
+        # Workers share the scenes in memory and exit when their process is killed.
         multiprocessing_context="fork",
         collate_fn=_as_it_is,
         worker_init_fn=_ignore_interrupts,
@@ -99,10 +100,10 @@ def _by_workers(
 
 @contextmanager
 def remedies(workers: int) -> Iterator[None]:
-    """Name the remedy where memory runs out, or a worker dies, which torch tells at any moment.
+    """Name the remedy if memory runs out or a worker dies; torch may raise this at any moment.
 
     Raises:
-        TrainingError: in the place of torch's error.
+        TrainingError: instead of torch's error.
     """
     try:
         yield
@@ -134,7 +135,7 @@ def _as_it_is(part: Any) -> Any:
 
 
 def _ignore_interrupts(_: int) -> None:
-    """Leave Ctrl-C, which reaches every process, to the one that trains."""
+    """Ignore Ctrl-C, which reaches every process, in all but the training process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -143,7 +144,7 @@ def _pinned(batch: Batch, pinned: bool) -> Batch:
 
 
 def _ahead(crops: Crops, parts: Iterator[range]) -> Iterator[Batch]:
-    """Make the next batch in a thread, while the step of the last one waits for the device."""
+    """Make the next batch in a thread while the previous step waits for the device."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(crops.__getitem__, next(parts))
         for part in parts:

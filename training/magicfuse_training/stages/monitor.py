@@ -1,4 +1,4 @@
-"""Shows how a run goes: a progress bar, log.jsonl, TensorBoard with pictures of a fixed batch."""
+"""Shows a run's progress: a bar, log.jsonl, and TensorBoard with pictures of a fixed batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from magicfuse_training.stages.stage import Stage
 
 
 class Monitor:
-    """The records of the process that writes; to be used as a context."""
+    """The records of the process that writes; used as a context."""
 
     def __init__(self, folder: Path, stage: Stage, step: int, validation: Batch | None) -> None:
         self.stage = stage
@@ -58,7 +58,7 @@ class Monitor:
     def log(
         self, step: int, seconds: float, losses: dict[str, float], state: dict[str, float]
     ) -> None:
-        """Append a line to log.jsonl, and the same to the curves."""
+        """Append a line to log.jsonl and the same values to the curves."""
         line = {"step": step, "seconds": round(seconds, 1), **losses, **state}
         append_line(self.log_file, line)
         self._curves(step, {f"loss/{k}": v for k, v in losses.items()})
@@ -66,7 +66,7 @@ class Monitor:
 
     @torch.no_grad()
     def examine(self, step: int, model: MagicFuse) -> None:
-        """Draw what the averaged model makes of the validation batch, and log its losses there."""
+        """Draw the averaged model's output for the validation batch and log its losses."""
         if self.validation is None:
             return
         seed_step(0, 0, 0)  # the same noise every time

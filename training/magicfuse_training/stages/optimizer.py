@@ -1,4 +1,4 @@
-"""How the weights are stepped, and how the learning rate falls; both can be set in a preset."""
+"""The optimizers and the learning rate schedules; a preset can set both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Strict(BaseModel):
 
 
 class AdamWConfig(_Strict):
-    """AdamW (arXiv 1711.05101): the default, since it needs no tuning for each network."""
+    """AdamW (arXiv 1711.05101): the default, because it needs no tuning for each network."""
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)  # small networks, few minutes: high, then annealed
@@ -29,7 +29,7 @@ class AdamWConfig(_Strict):
 
 
 class AdamConfig(_Strict):
-    """Adam (arXiv 1412.6980), as the paper's first phase uses it."""
+    """Adam (arXiv 1412.6980), as in the paper's first phase."""
 
     kind: Literal["adam"]
     learning_rate: float = Field(gt=0)
@@ -42,7 +42,7 @@ class AdamConfig(_Strict):
 
 
 class SGDConfig(_Strict):
-    """Stochastic gradient descent with momentum, as the paper's second phase uses it."""
+    """Stochastic gradient descent with momentum, as in the paper's second phase."""
 
     kind: Literal["sgd"]
     learning_rate: float = Field(1e-3, gt=0)
@@ -61,27 +61,27 @@ class SGDConfig(_Strict):
 
 
 class CosineSchedule(_Strict):
-    """Half a cosine over the budget (arXiv 1608.03983): any budget ends annealed."""
+    """Half a cosine over the budget (arXiv 1608.03983): the rate is annealed for any budget."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(100, ge=0)  # until AdamW's second moments are known
+    warmup_steps: int = Field(100, ge=0)  # until AdamW's second moments are reliable
     floor: float = Field(0.01, ge=0, le=1, description="of the learning rate, at the end")
 
     def factor(self, step: int, progress: float, epoch: float) -> float:
-        """Return the share of the learning rate at a step; `progress` is 0 to 1."""
+        """Return the factor on the learning rate at a step; `progress` is 0 to 1."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         return (self.floor + (1 - self.floor) * cosine) * _warmup(step, self.warmup_steps)
 
 
 class StepSchedule(_Strict):
-    """Halved every so many epochs, an epoch being as many crops as scenes; .inf: constant."""
+    """Halved every few epochs, with as many crops per epoch as scenes; .inf: constant."""
 
     kind: Literal["step"]
     warmup_steps: int = Field(0, ge=0)
     halve_every_epochs: float = Field(gt=0)
 
     def factor(self, step: int, progress: float, epoch: float) -> float:
-        """Return the share of the learning rate at a step of an epoch, 0.0 at the start."""
+        """Return the factor on the learning rate at a step of an epoch, 0.0 at the start."""
         halvings = math.floor(epoch / self.halve_every_epochs)
         return float(0.5**halvings) * _warmup(step, self.warmup_steps)
 
@@ -91,7 +91,7 @@ ScheduleConfig = Annotated[CosineSchedule | StepSchedule, Field(discriminator="k
 
 
 class StageOverrides(_Strict):
-    """What a preset may say about one stage; each replaces the stage's own as a whole."""
+    """Settings of a preset for one stage; each replaces the stage's own setting completely."""
 
     optimizer: OptimizerConfig | None = None
     schedule: ScheduleConfig | None = None

@@ -1,4 +1,4 @@
-"""What a model makes of a few images, on one sheet: to see what losses do not tell."""
+"""A model's outputs for a few images on one sheet, to show what losses do not tell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TITLES = ("Degraded", "Clean", "Autoencoded", "Restored", "Thermal estimate", "M
 def draw_pictures(model: MagicFuse, batch: Batch) -> Image:
     """Return a sheet (H, W, 3) RGB uint8: a row for each image, a column for each title.
 
-    `model` in evaluation mode; `batch` as `to_device` returns it. K is the preset's default.
+    `model` is in evaluation mode; `batch` comes from `to_device`. K is the preset's default.
     """
     preset, classes = model.preset, model.preset.classes
     degraded, clean = batch["degraded"], batch["clean"]
@@ -45,5 +45,5 @@ def draw_pictures(model: MagicFuse, batch: Batch) -> Image:
 
 
 def _images(x: Tensor) -> list[Image]:
-    """Bring (B, 3, H, W) float in [0, 1] to RGB uint8 images."""
+    """Convert (B, 3, H, W) float in [0, 1] to RGB uint8 images."""
     return list((x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())

@@ -1,7 +1,7 @@
-"""What a run writes down, so that its weights can be explained and made again.
+"""The records of a run, which explain its weights and allow it to be repeated.
 
-config.yaml         preset, stage, seed, precision: all that the result follows from
-data.tsv            the files it was trained on: name, size, SHA-256 of their first 64 KiB
+config.yaml         preset, stage, seed, precision: everything that determines the result
+data.tsv            the training files: name, size, SHA-256 of their first 64 KiB
 environment.jsonl   one line for every start: versions, device, threads, commit
 log.jsonl           losses, rate and speed over the steps
 tensorboard/        the same as curves, and pictures of a fixed batch
@@ -32,8 +32,8 @@ from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomical
 from magicfuse_training.stages.optimizer import OptimizerConfig, ScheduleConfig
 from magicfuse_training.stages.stage import Stage
 
-HASHED_BYTES = 65536  # of a file: a label or a box file is smaller, a photo differs from the start
-MAY_CHANGE = ("budget", "start")  # a run may be prolonged; its checkpoint holds its weights
+HASHED_BYTES = 65536  # of a file: label and box files are smaller, photos already differ here
+MAY_CHANGE = ("budget", "start")  # a run may be extended; its checkpoint holds its weights
 
 Config = dict[str, Any]
 
@@ -58,8 +58,8 @@ def run_config(stage: Stage, crops: CropConfig, preset: Preset, **others: Any) -
 def data_rows(folders: Iterable[Path]) -> list[str]:
     """Return a line for every file below some folders: name, bytes, SHA-256 of the first 64 KiB.
 
-    Tens of thousands of files take seconds: enough to notice a file that was added, lost, replaced
-    or encoded anew, but no proof against one that was tampered with.
+    Tens of thousands of files take seconds. This detects a file that was added, lost, replaced or
+    re-encoded, but does not prove that no file was tampered with.
     """
     rows = []
     for folder in folders:
@@ -86,9 +86,9 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
 
 
 def recorded_precision(folder: Path) -> MixedPrecision | None:
-    """Return the precision of a run that goes on; None where none does, or it is not known.
+    """Return the precision of a run to resume; None if there is no run, or it is not known.
 
-    It keeps the precision: measured again, another one may come out as the fastest.
+    A run keeps its precision: a new measurement may prefer another one.
     """
     path = folder / "config.yaml"
     if not (folder / "last.pt").exists() or not path.is_file():
@@ -99,10 +99,10 @@ def recorded_precision(folder: Path) -> MixedPrecision | None:
 
 
 def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
-    """Compare a run that goes on with what was written down when it started.
+    """Compare a resumed run with the records of its start.
 
     Raises:
-        TrainingError: naming the first key or file that differs, and both values.
+        TrainingError: names the first key or file that differs, and both values.
     """
     path = folder / "config.yaml"
     if not path.is_file():
@@ -137,7 +137,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read one of the YAML files that a run writes.
 
     Raises:
-        TrainingError: where it cannot be read, or is damaged.
+        TrainingError: if it cannot be read or is damaged.
     """
     try:
         values = yaml.safe_load(path.read_bytes())
@@ -151,7 +151,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def untrained(folder: Path) -> str | None:
-    """Say that a stage was too short for its warm-up; None if it was not, or nobody knows."""
+    """Return a warning if a stage was shorter than its warm-up, else None (also if not known)."""
     path, checkpoint = folder / "config.yaml", folder / "last.pt"
     if not path.is_file() or not checkpoint.is_file():
         return None
@@ -172,7 +172,7 @@ def append_line(path: Path, values: dict[str, Any]) -> None:
 
 
 def drop_lines_after(path: Path, step: int) -> None:
-    """Remove the lines of steps that a killed run did, and will do again from its checkpoint."""
+    """Remove the lines of steps that a killed run will repeat from its checkpoint."""
     if not path.is_file():
         return
     kept = []
@@ -180,7 +180,7 @@ def drop_lines_after(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (ValueError, TypeError, KeyError):  # cut off by the kill
+        except (ValueError, TypeError, KeyError):  # truncated by the kill
             continue
     write_atomically("".join(f"{line}\n" for line in kept), path)
 

@@ -1,4 +1,4 @@
-"""One stage on some data sets: what every command that trains does."""
+"""Runs one stage on some data sets, for every command that trains."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
 
 PICTURES = 2  # of each data set, on TensorBoard
-NIGHTS = 0.4  # share of the labelled scenes by day that the device also gets at night
+NIGHTS = 0.4  # share of the labelled day scenes that the device also gets at night
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a stage is trained, and how its batches are made."""
+    """The budget of a stage, and how its batches are made."""
 
     minutes: float | None = None
     steps: int | None = None
-    batch: int | None = None  # the stage's, if None, or else the default of CropConfig
+    batch: int | None = None  # None: the stage's, or else the default of CropConfig
     accumulate: int = 1
-    mixed_precision: MixedPrecision | None = None  # the fastest of this machine, if None
+    mixed_precision: MixedPrecision | None = None  # None: the fastest of this machine
     workers: int = 1
     device_crops: bool = False  # no workers: the training device makes the crops
     seed: int = 0
@@ -66,19 +66,18 @@ def train_stage(
 
     Args:
         stage: the stage.
-        model: is trained in place.
-        folder: of the run's stage; a killed run goes on from there.
+        model: trained in place.
+        folder: folder of the stage in the run; a killed run resumes from it.
         sources: the data sets.
         budget: minutes or steps, and the rest.
-        start: where the model's weights came from, for the record.
-        groups: the scenes of `sources`, if they are loaded already.
+        start: origin of the model's weights, for the record.
+        groups: the scenes of `sources`, if they are already loaded.
 
     Raises:
-        TrainingError: where the data has no scene that the stage learns from, and where `Trainer`
-            says so.
-        DataError: for a set that is incomplete or damaged.
+        TrainingError: if the data has no scene that the stage learns from; also see `Trainer`.
+        DataError: for an incomplete or damaged set.
     """
-    check_folder(folder)  # an error now, and not when all data is read
+    check_folder(folder)  # fail now, not after all data is read
     if (checkpoint := folder / "last.pt").exists():
         read_checkpoint(checkpoint, {"ema"}, mapped=True)
     size = model.preset.height, model.preset.width
@@ -133,7 +132,7 @@ def train_stage(
 
 
 def crop_config(batch: int, names: Sequence[str]) -> CropConfig:
-    """Return how crops are drawn for a preset's classes: some ways know the project's only."""
+    """Return how crops are drawn for a preset's classes: some ways need the project's classes."""
     people = ids_of_people(names)
     if tuple(names) == CLASSES:
         return CropConfig(batch=batch, people=people)
@@ -141,17 +140,17 @@ def crop_config(batch: int, names: Sequence[str]) -> CropConfig:
 
 
 def record_data(folder: Path, trained: Trained) -> None:
-    """Write down what a stage is trained on, for the bundle's provenance."""
+    """Record the training data of a stage, for the bundle's provenance."""
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(asdict(trained), sort_keys=False)
     write_atomically(text, folder / "data.yaml")
 
 
 def recorded_data(folder: Path) -> Trained:
-    """Return what a stage was trained on.
+    """Return the training data of a stage.
 
     Raises:
-        TrainingError: if the folder does not tell.
+        TrainingError: if the folder has no record of it.
     """
     try:
         return Trained(**read_yaml(folder / "data.yaml"))

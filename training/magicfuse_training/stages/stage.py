@@ -1,4 +1,4 @@
-"""What a stage is, and the module that computes its loss."""
+"""The definition of a stage, and the module that computes its loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Loss = Callable[[MagicFuse, Batch], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: which networks it trains, on which mix of data, with which losses."""
+    """One stage: the networks it trains, its mix of data, and its losses."""
 
     name: str
     trained: tuple[str, ...]  # names of sub-networks; all others are frozen
@@ -31,11 +31,11 @@ class Stage:
     condition_weights: tuple[float, float, float]  # how often each of mix.CONDITIONS is drawn
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     schedule: ScheduleConfig = field(default_factory=CosineSchedule)
-    batch: int | None = None  # crops a step, if a run does not say; None: CropConfig's
+    batch: int | None = None  # crops per step, unless a run sets it; None: CropConfig's
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
 
     def overridden_by(self, preset: Preset) -> Stage:
-        """Return the stage with the optimizer, schedule and batch that a preset has for it."""
+        """Return the stage with a preset's optimizer, schedule and batch for it."""
         overrides = preset.training.get(self.name)
         if overrides is None:
             return self
@@ -48,10 +48,10 @@ class Stage:
 
 
 class StageModule(nn.Module):
-    """The loss of a stage as a forward pass: what accelerate wraps.
+    """The loss of a stage as a forward pass, which accelerate wraps.
 
-    Losses call the model's parts one by one. Data-parallel training and autocast act on one
-    forward pass, so that pass must hold all of the loss.
+    Losses call the model's parts one by one. Data-parallel training and autocast act on a forward
+    pass, so one pass must hold the whole loss.
     """
 
     def __init__(self, model: MagicFuse, stage: Stage) -> None:
@@ -70,14 +70,14 @@ class StageModule(nn.Module):
         self.trained_parameters = [p for child in trained for p in child.parameters()]
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its named terms, scalars; `batch` as `to_device` returns it."""
-        with batch["degraded"].device:  # where losses draw their noise
+        """Return the loss and its named terms, scalars; `batch` comes from `to_device`."""
+        with batch["degraded"].device:  # the device on which losses draw their noise
             terms = self.loss(self.model, batch)
         return torch.stack(list(terms.values())).sum(), {k: v.detach() for k, v in terms.items()}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch of `Crops`, and scale its images to float32 [0, 1], channels last."""
+    """Move a batch of `Crops` and scale its images to float32 [0, 1], channels last."""
     moved = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     for name in ("degraded", "clean", "thermal"):
         image = moved[name].float() / 255

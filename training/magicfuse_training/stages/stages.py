@@ -3,7 +3,7 @@
 phase 1   autoencoder   images and back
           ikr, ckg      Eq. 7 in the latent space; the autoencoder is frozen
 phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
-then      one_step      the whole sampler at K = 1, trained on what it puts out
+then      one_step      the whole sampler at K = 1, trained on its output
           few_step      the same at every K of the preset
 """
 
@@ -64,9 +64,9 @@ def autoencoder_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
 def _diffusion_loss(
     model: MagicFuse, unet: nn.Module, batch: Batch, image: Tensor, weight: Tensor
 ) -> Tensor:
-    """Return Eq. 7: the weighted squared error of the noise, or in its v form of the velocity.
+    """Return Eq. 7: the weighted squared error of the noise or, in its v form, of the velocity.
 
-    t is uniform over all levels, but for `losses.on_grid` of the draws.
+    t is uniform over all levels, except for a share `losses.on_grid` of the draws.
     """
     abar_all = torch.tensor(model.preset.schedule.alphas_cumprod(), dtype=torch.float32)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def _latent_size(model: MagicFuse, batch: Batch) -> tuple[int, int]:
 
 
 def _scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:
-    """Return the head's scores, at the size that the exported head decides at: 1/2 if refined."""
+    """Return the head's scores at the exported head's size for its decision: 1/2 if refined."""
     logits: Tensor = model.segmentation(z_seg, *details[:1]).float()
     if model.segmentation.refined:
         logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
@@ -117,7 +117,7 @@ def _scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:
 
 
 def _head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-    """Return Eq. 16 for the scores and, at a lower weight, for the state that they come from."""
+    """Return Eq. 16 for the scores and, with a lower weight, for the state behind them."""
     weights, label = model.preset.losses, batch["label"]
     class_weights = torch.tensor(weights.class_weights)
     fine = resize_label(label, logits.shape[-2:])
@@ -136,10 +136,11 @@ def _head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) ->
 def _people(
     model: MagicFuse, heat: HeatConfig, logits: Tensor, tau: Tensor, size: torch.Size
 ) -> Tensor:
-    """Return how far MagImg should light up each pixel, (B, 1, H, W) in [0, 1].
+    """Return how much MagImg should light up each pixel, (B, 1, H, W) in [0, 1].
 
-    Eq. 11 takes M (1 - tau) of the restored image's weight away where w is 1: that is what F can
-    light up by. So it lights up what is thermal with some probability, the higher the higher tau.
+    Where w is 1, Eq. 11 takes M (1 - tau) of the restored image's weight away, and F can light up
+    by that much. F should therefore light up thermal pixels above some probability, which rises
+    with tau.
     """
     ids = model.thermal_ids
     with torch.no_grad():
@@ -158,9 +159,9 @@ def _fusion_loss(
 ) -> Tensor:
     """Return Eq. 15 of (restored, thermal, fused) decoded images.
 
-    Its visible and thermal images are D(z~_psi) and D(z~_phi), what both streams put out (Algorithm
-    1, lines 18 and 19), never the real ones. With heat the thermal one is what the estimate surely
-    has.
+    Its visible and thermal images are D(z~_psi) and D(z~_phi), the outputs of both streams
+    (Algorithm 1, lines 18 and 19), never the real images. With heat, the thermal image is the
+    confident part of the estimate.
     """
     restored, thermal, fused = images
     day = batch["has_clean"] == 1
@@ -176,7 +177,7 @@ def _fusion_loss(
 
 
 def _draw_tau(model: MagicFuse, count: int) -> Tensor:
-    """Return tau for each sample (B,): all that a user may set, where M is a probability."""
+    """Return tau for each sample (B,): the whole user range, if M is a probability."""
     heat = model.preset.losses.heat
     if heat is not None and model.preset.mkf.thermal_mask == "probability":
         return torch.empty(count).uniform_(*heat.taus)
@@ -186,7 +187,7 @@ def _draw_tau(model: MagicFuse, count: int) -> Tensor:
 def mkf_loss(model: MagicFuse, batch: Batch, *, at_the_end: bool = False) -> dict[str, Tensor]:
     """Algorithm 1: a shared z_T, a random stop step, a gradient at that step only.
 
-    With `at_the_end` the stop step is always the last one.
+    With `at_the_end`, the stop step is always the last one.
     """
     preset = model.preset
     steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
@@ -217,7 +218,7 @@ def fusion_only_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
 
 
 def _of_classes(model: MagicFuse, label: Tensor, names: Sequence[str]) -> Tensor:
-    """Return (B, 1, H, W) bool, true where a label (B, H, W) is one of the classes named."""
+    """Return (B, 1, H, W) bool, true where a label (B, H, W) is one of the named classes."""
     ids = [c.id for c in model.preset.classes if c.name in names]
     return torch.isin(label, torch.tensor(ids))[:, None]
 
@@ -236,8 +237,8 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     clean, known = batch["clean"], (batch["has_clean"] * batch["sharpness"])[:, None, None, None]
     restored = model.decoder(streams.x0_ikr, *details).float()
     logits = _scores(model, streams.z_seg, details)
-    # Decoding is half of the cost, and the other two images are smooth, or the restored one but
-    # for a few pixels: half of the batch teaches them enough.
+    # Decoding is half of the cost. The other two images are smooth, or equal the restored one
+    # except for a few pixels, so half of the batch is enough for them.
     some = torch.randperm(len(clean))[: (len(clean) + 1) // 2]
     thermal, fused = (
         model.decoder(x0[some], *(d[some] for d in details)).float()
@@ -260,7 +261,7 @@ def _estimate_losses(
 ) -> dict[str, Tensor]:
     """Return the losses of the thermal estimates in decoded images (B, 3, H, W).
 
-    A quarter of the pixels is looked at, others every time: thermal images are smooth.
+    Each call uses a different quarter of the pixels: thermal images are smooth.
     """
     rows, columns = (slice(random.randrange(2), None, 2) for _ in range(2))
     estimate = read_estimate(decoded[..., rows, columns], model.preset.thermal_uncertainty)
@@ -277,25 +278,25 @@ def _estimate_losses(
             batch["has_clean"][paired] == 1,
             weights,
         )
-    if len(unpaired):  # people are warm, and far more of them have masks than thermal images
+    if len(unpaired):  # people are warm, and far more have masks than thermal images
         unseen, label = estimate.mean[unpaired], labels[unpaired]
         people = _of_classes(model, label, PEOPLE)
         wanted = torch.full((len(unpaired),), weights.enough * weights.unseen_contrast)
         short = contrast_loss(unseen, people.float(), wanted, weights.street)
         losses["people"] = weights.unseen * short
-        unknown = (label >= len(model.preset.classes))[:, None]  # or a set that may hold people
+        unknown = (label >= len(model.preset.classes))[:, None]  # or a set that may include people
         warm = _of_classes(model, label, (*PEOPLE, *RIDERS, "car")) | unknown
         losses["unseen"] = unseen_loss(unseen, warm.float(), weights)
     return losses
 
 
 def one_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Train a single step from pure noise: the level that decides most."""
+    """Train a single step from pure noise, the most decisive level."""
     return _output_loss(model, batch, 1)
 
 
 def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Train every K of the preset; the smaller, the more often."""
+    """Train every K of the preset, smaller K more often."""
     steps = model.preset.steps
     return _output_loss(model, batch, random.choices(steps, [1 / k**2.5 for k in steps])[0])
 
@@ -306,7 +307,7 @@ STAGES: dict[str, Stage] = {
     s.name: s
     for s in (
         Stage("autoencoder", ("encoder", "decoder"), autoencoder_loss, (0.4, 0.3, 0.3)),
-        # The context is trained here and not with the autoencoder: latents are local.
+        # The context is trained here, not with the autoencoder: latents are local.
         Stage("ikr", ("encoder.context", "ikr"), ikr_loss, (0.6, 0.4, 0.0)),
         Stage("ckg", ("ckg",), ckg_loss, (0.0, 0.45, 0.55)),
         Stage("mkf", ("mkf", "segmentation"), mkf_loss, (0.55, 0.2, 0.25)),
@@ -315,17 +316,17 @@ STAGES: dict[str, Stage] = {
             EVERYTHING,
             one_step_loss,
             (0.56, 0.2, 0.24),
-            # Losses stand still above this rate, whatever falls at it.
+            # Losses that fall at this rate stagnate above it.
             optimizer=AdamWConfig(learning_rate=8e-4),
         ),
         Stage(
             "few_step",
             EVERYTHING,
             few_step_loss,
-            (0.62, 0.16, 0.22),  # masks take longest
+            (0.62, 0.16, 0.22),  # masks need the most time
             optimizer=AdamWConfig(learning_rate=4e-4),
-            # The streams serve several noise levels here: batches of one level have other
-            # statistics than the running ones that inference uses.
+            # The streams serve several noise levels here. Batches of one level have other
+            # statistics than the running ones, which inference uses.
             frozen_statistics=True,
         ),
     )

@@ -1,4 +1,4 @@
-"""Stages that start from a bundle's trained networks, also from a bundle of an earlier commit."""
+"""Stages that start from a bundle's trained networks, including bundles of earlier commits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from magicfuse_training.stages.stages import STAGES
 
 
 def in_small_steps(stage: Stage) -> Stage:
-    """Return a stage for trained networks: few_step's optimizer, and the statistics they have."""
+    """Return a stage for trained networks: few_step's optimizer, and their batch statistics."""
     return replace(stage, optimizer=STAGES["few_step"].optimizer, frozen_statistics=True)
 
 
@@ -27,8 +27,8 @@ def load_bundle(model: MagicFuse, root: Path) -> Bundle:
     """Load a verified bundle's weights into a model, and return the bundle.
 
     Raises:
-        BundleError: where it does not verify.
-        TrainingError: where it is not of the model's preset, or has other classes.
+        BundleError: if it does not verify.
+        TrainingError: if it does not match the model's preset, or has other classes.
     """
     bundle = Bundle.load(root)
     theirs = [c.name for c in bundle.manifest.classes]
@@ -45,14 +45,14 @@ def load_bundle(model: MagicFuse, root: Path) -> Bundle:
 
 
 def weights_of_bundle(preset: Preset, root: Path) -> dict[str, Tensor]:
-    """Return the weights of a verified bundle, without those that no bundle, or not each, has."""
+    """Return the weights of a verified bundle, without those that some or all bundles lack."""
     model = MagicFuse(preset)
     load_bundle(model, root)
     return {k: v for k, v in model.state_dict().items() if not may_lack(k)}
 
 
 def write_bundle_of_commit(commit: str, path: str, inside: Path, folder: Path) -> None:
-    """Write a bundle as it was at a commit into `folder`, in the place of what is there.
+    """Write a bundle from a commit into `folder`, replacing its content.
 
     Args:
         commit: the full hash.
@@ -61,7 +61,7 @@ def write_bundle_of_commit(commit: str, path: str, inside: Path, folder: Path) -
         folder: to write.
 
     Raises:
-        TrainingError: where git, the repository, the commit or the bundle is missing.
+        TrainingError: if git, the repository, the commit or the bundle is missing.
     """
     root = Path(_git(inside, "rev-parse", "--show-toplevel").decode().strip())
     try:
@@ -85,7 +85,7 @@ def _git(folder: Path, *arguments: str) -> bytes:
     """Run git in a folder and return what it prints.
 
     Raises:
-        TrainingError: where there is no git, or it fails.
+        TrainingError: if git is missing or fails.
     """
     command = ["git", "-C", str(folder), *arguments]
     try:

@@ -1,25 +1,25 @@
-"""The loop that all stages share.
+"""The training loop that all stages share.
 
 One process, on the GPU if there is one:
     magicfuse-train stage ikr --data DATA --minutes 10
-The same on four GPUs, at the same total batch (on more machines: accelerate's manual says how; they
-must see one run folder, which the first process writes):
+The same on four GPUs, with the same total batch (accelerate's manual describes several machines;
+they must share one run folder, which the first process writes):
     accelerate launch --multi_gpu --num_processes 4 -m magicfuse_training.cli stage ikr ...
-Two processes on a CPU, which accelerate's launcher leaves to others:
+Two processes on a CPU, which accelerate's launcher does not support:
     torchrun --nproc-per-node 2 -m -- magicfuse_training.cli stage ikr ...
-A run that can be repeated bit by bit, killed at any moment and started again:
+A run that can be repeated bit by bit, even if it is killed and restarted:
     magicfuse-train stage ikr --data DATA --steps 2000
 Watching it:
     tensorboard --logdir runs/nano
 
-The budget is minutes or steps. With minutes the learning rate follows the time spent, so that a run
-on any machine ends annealed. With steps everything is a function of the seed and the step: the
-crops, the noise that losses draw, the rate. On a CPU a run that was killed and went on then ends
-with the very bits of one that was not, given the same number of threads.
+The budget is minutes or steps. With minutes, the learning rate follows the elapsed time, so that a
+run on any machine ends annealed. With steps, everything is a function of the seed and the step: the
+crops, the noise that losses draw, the rate. On a CPU, a killed and resumed run then ends with
+exactly the same bits as an uninterrupted one, with the same number of threads.
 
-A step's batch is cut into parts, one for each process and each round of gradient accumulation. The
-parts together are what a single process would see; their gradients are averaged. A loss that is a
-mean over its part's valid pixels, and batch statistics, are thus a part's own, as is usual.
+A step's batch is cut into parts, one for each process and each round of gradient accumulation.
+Together they are the batch that a single process would see; their gradients are averaged. As usual,
+batch statistics and the losses' means over valid pixels are computed per part.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from magicfuse_training.stages.randomness import seed_step
 from magicfuse_training.stages.stage import Stage, StageModule, to_device
 
 LOG_EVERY_S = 20.0
-SAVE_EVERY_S = 120.0  # so much a kill can cost
+SAVE_EVERY_S = 120.0  # the most that a kill can cost
 EXAMINE_EVERY_S = 300.0
 MAX_SKIPPED = 20  # steps in a row; a single bad batch must not spoil hours, a diverged run must
 
 
 @dataclass
 class Progress:
-    """How far a run is; part of its checkpoint."""
+    """The progress of a run; part of its checkpoint."""
 
     step: int = 0  # steps done, skipped ones included
     elapsed: float = 0.0  # seconds
@@ -66,21 +66,21 @@ class Progress:
 
 
 class Trainer:
-    """Runs one stage in `folder`: see `run_folder` for what it holds.
+    """Runs one stage in `folder`: see `run_folder` for its content.
 
     Args:
         stage: the stage; the model's preset may override its optimizer and its schedule.
-        model: is trained in place.
-        folder: of this stage; a checkpoint in it is gone on from.
+        model: trained in place.
+        folder: folder of this stage; training resumes from a checkpoint in it.
         minutes: time budget; either this or `steps`.
         steps: budget in steps.
-        accumulate: parts that each process takes one after the other: less memory, same batch.
-        mixed_precision: what convolutions and matrix products are computed in, for speed;
-            if None, what the run was started in, for a new one `fastest_precision`. Weights, DDIM
+        accumulate: parts that each process computes one after the other: less memory, same batch.
+        mixed_precision: precision of convolutions and matrix products, for speed; None: the
+            precision that the run started with, or `fastest_precision` for a new run. Weights, DDIM
             arithmetic and losses stay float32.
 
     Raises:
-        TrainingError: for a budget that is not one, or a precision that the device does not have.
+        TrainingError: for an invalid budget, or a precision that the device does not support.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Trainer:
         self.model, self.ema = model, copy.deepcopy(model).eval().requires_grad_(False)
         several = self.accelerator.num_processes > 1
         if several and self.accelerator.device.type == "cuda" and not stage.frozen_statistics:
-            # Statistics over all processes. Torch has none for CPUs: there each part has its own,
-            # and the running ones are the first process's, which DDP hands to all.
+            # Share statistics between all processes. Torch cannot do that on CPUs: each part then
+            # has its own, and DDP distributes the first process's running statistics to all.
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         module = StageModule(model, self.stage)
         self.parameters = module.trained_parameters
@@ -117,12 +117,12 @@ class Trainer:
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.ema.to(self.accelerator.device)
         self.at = Progress()
-        self.means: dict[str, float] = {}  # of the losses, over some 50 steps
+        self.means: dict[str, float] = {}  # of the losses, over about 50 steps
         self.rate = self.gradient_norm = 0.0  # of the last step
 
     @property
     def parts(self) -> int:
-        """Parts that a step's batch is cut into."""
+        """Number of parts of a step's batch."""
         processes: int = self.accelerator.num_processes
         return processes * self.accumulate
 
@@ -145,16 +145,16 @@ class Trainer:
         """Train until the budget is spent; return the averaged model in evaluation mode.
 
         Args:
-            crops: what to train on; its seed is the run's, its `config.batch` the total batch.
+            crops: the training data; its seed is the run's, its `config.batch` the total batch.
             workers: processes that make crops, for each training process.
-            validation: a small batch, the same every time, for pictures and losses.
-            data: rows of `run_folder.data_rows`, to notice that the data changed.
-            start: where the model's weights came from, for the record.
+            validation: a small fixed batch for pictures and losses.
+            data: rows of `run_folder.data_rows`, to detect changed data.
+            start: origin of the model's weights, for the record.
 
         Raises:
-            TrainingError: where the folder's run was started with other settings or other data,
-                the batch cannot be cut, a worker dies, or the loss stays without a finite gradient.
-            KeyboardInterrupt: after Ctrl-C, with the checkpoint of the step that was under way.
+            TrainingError: if the folder's run was started with other settings or other data, the
+                batch cannot be divided, a worker dies, or the gradient stays non-finite.
+            KeyboardInterrupt: after Ctrl-C, once the current step's checkpoint is written.
         """
         if crops.config.batch % self.parts:
             raise TrainingError(
@@ -164,14 +164,15 @@ class Trainer:
         self._open(crops, data, start)
         if self.progress >= 1 and self.checkpoint.exists():
             return self.ema
-        # It forks: before the monitor starts its threads.
+        # It forks, so it comes before the monitor starts its threads.
         batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
         if not self.accelerator.is_main_process:
             with remedies(workers):
                 self._loop(crops, batches, None)
             return self.ema
         shown = None if validation is None else to_device(validation, self.accelerator.device)
-        # Several processes would not stop at the same step: there Ctrl-C does what it always does.
+        # Several processes would stop at different steps; for them, Ctrl-C keeps its default
+        # effect.
         hold = self.accelerator.num_processes == 1
         with (
             Monitor(self.folder, self.stage, self.at.step, shown) as monitor,
@@ -188,10 +189,10 @@ class Trainer:
         monitor: Monitor | None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Train until the budget is spent, or until `stop` says so after a step.
+        """Train until the budget is spent, or until `stop` is true after a step.
 
         Raises:
-            KeyboardInterrupt: in the second case, when the checkpoint is written.
+            KeyboardInterrupt: in the second case, once the checkpoint is written.
         """
         size = crops.config.batch
         first, begun, speed = self.at.step, time.monotonic(), 0.0
@@ -238,7 +239,7 @@ class Trainer:
     def train_step(self, parts: Sequence[Batch], seed: int, epoch: float) -> dict[str, float]:
         """Do one optimizer step on this process's parts of a batch; return its mean losses.
 
-        A step without a finite gradient is counted and leaves no trace; it returns no losses.
+        A step with a non-finite gradient is counted but changes nothing; it returns no losses.
         """
         at, config = self.at, self.stage.optimizer
         factor = self.stage.schedule.factor(at.step, self.progress, epoch)
@@ -255,11 +256,11 @@ class Trainer:
             numbers = torch.stack(list(terms.values())).tolist()  # waits for the device, once
             for name, value in zip(terms, numbers, strict=True):
                 losses.setdefault(name, []).append(value)
-        # The norm is of gradients that all processes share: so is what is decided by it.
+        # All processes share the gradients of this norm, so they all decide alike.
         norm = self.accelerator.clip_grad_norm_(self.parameters, config.clip_norm)
         self.gradient_norm = float(norm)
         finite = math.isfinite(self.gradient_norm)
-        if finite or self.accelerator.scaler:  # which skips the step, and lowers its scale
+        if finite or self.accelerator.scaler:  # it skips the step and lowers its scale
             self.optimizer.step()
         self.optimizer.zero_grad()
         at.step += 1
@@ -269,7 +270,7 @@ class Trainer:
             at.skipped, at.skipped_in_a_row = at.skipped + 1, at.skipped_in_a_row + 1
             return {}
         at.skipped_in_a_row = 0
-        self._average(min(0.999, (1 + at.step) / (20 + at.step)))  # soon over the random weights
+        self._average(min(0.999, (1 + at.step) / (20 + at.step)))  # soon forgets the random weights
         return {name: sum(values) / len(values) for name, values in losses.items()}
 
     @torch.no_grad()
@@ -294,7 +295,7 @@ class Trainer:
         }
 
     def _open(self, crops: Crops, data: Sequence[str], start: str) -> None:
-        """Write down what the run is; or check that it still is, and load its checkpoint."""
+        """Record what the run is, or check that it is unchanged and load its checkpoint."""
         budget = {"minutes": self.minutes, "steps": self.steps}
         config = run_folder.run_config(
             self.stage,
