@@ -176,7 +176,7 @@ def test_bad_messages_are_refused_and_counted(rig: Rig) -> None:
     del nothing.data[:]
 
     missing = {
-        f"encoding is '{'x' * 40}…'": unknown,
+        f"encoding is '{'x' * 120}…'": unknown,
         "data is # bytes long": short,
         "step is #": narrow,
         "image is #": nothing,

@@ -1,8 +1,11 @@
 """Crops made by workers: no shared memory, errors on one line, Ctrl-C only for the trainer."""
 
+import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +112,27 @@ def test_ctrl_c_keeps_the_step_that_was_under_way(
         trainer.run(small_crops(), 0)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 2
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _train_until_killed(worker: Connection) -> None:
+    """Make batches that nobody takes, as a training process does, and tell who the worker is."""
+    parts = load_parts(small_crops(), 0, 1, 1, make_accelerator(1, "no"))
+    next(parts)
+    (child,) = multiprocessing.active_children()
+    worker.send(child.pid)
+    time.sleep(60)
+
+
+def test_workers_end_when_the_training_process_is_killed() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    trainer = context.Process(target=_train_until_killed, args=(theirs,))
+    trainer.start()
+    worker = ours.recv()
+    time.sleep(1)  # it fills its pipe
+    trainer.kill()
+    trainer.join()
+    end = time.monotonic() + 10
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists()

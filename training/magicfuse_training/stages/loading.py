@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import itertools
+import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,8 @@ from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.errors import TrainingError
+
+_PR_SET_PDEATHSIG = 1  # of prctl
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -82,10 +88,9 @@ def _by_workers(
         sampler=parts,
         num_workers=workers,
         prefetch_factor=6,
-        # Workers share the scenes in memory and exit when their process is killed.
-        multiprocessing_context="fork",
+        multiprocessing_context="fork",  # workers share the scenes in memory
         collate_fn=_as_it_is,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=partial(_depend_on, os.getpid()),
     )
     try:
         made = iter(loader)
@@ -134,9 +139,17 @@ def _as_it_is(part: Any) -> Any:
     return part
 
 
-def _ignore_interrupts(_: int) -> None:
-    """Ignore Ctrl-C, which reaches every process, in all but the training process."""
+def _depend_on(parent: int, _worker: int) -> None:
+    """Ignore Ctrl-C, which reaches every process, and end when the training process ends.
+
+    If that is killed, nobody reads the pipe any more, and torch's worker would wait at its exit
+    until the pipe is empty, with all scenes in memory.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before
+            os._exit(1)
 
 
 def _pinned(batch: Batch, pinned: bool) -> Batch:
