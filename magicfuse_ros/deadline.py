@@ -2,32 +2,31 @@
 
     term        meaning
     period      of the camera: mean interval of the arrivals
-    deadline    target_period; where that is 0, the camera's period
+    deadline    target_period; if that is 0, the camera's period
     plan        mode, K and stride of the next frame; every stride-th image is begun
     rungs       modes and K from best to cheapest: falling K, then in `auto` only the restored image
 
     1. A frame costs fixed + K x step: step is ikr + ckg + mkf of one step, fixed is all the rest
        from taking the message to the last publication.
-    2. A rung fits if its cost is at most `FITS` of the deadline. If the present one does not, the
-       best that fits follows at once, the last one where none does.
+    2. A rung fits if its cost is at most `FITS` of the deadline. If the current rung does not fit,
+       the plan changes at once to the best one that does, or to the last one if none does.
     3. The plan steps back up one rung at a time, once the better rung has fitted into `RAISES` of
        the deadline for `patience` frames. `patience` doubles if a raise did not last, so that a
        wrong estimate (the stage times of an asynchronous backend are not true parts) cannot make
        the plan flap.
-    4. Where even the last rung is too slow, images are skipped: the stride is the whole number
-       nearest to cost / period. With a stride below cost / period the frames follow each other
-       without a rest, and an image waits for up to one period, never longer, as only the newest
-       waits; with one above it nothing waits, but frames are lost. Halfway between two strides
-       images a second, divided by their age, are the same with both.
+    4. If even the last rung is too slow, images are skipped: the stride is the whole number
+       nearest to cost / period. With a stride below cost / period the node never rests, and an
+       image waits for at most one period, because only the newest one waits. With a stride above
+       it nothing waits, but frames are lost. Halfway between two strides, both give the same
+       images per second divided by age.
+    5. Cameras that share the networks take turns. A frame may then cost the camera's share of the
+       deadline (the part of the time that the others leave, see `Share`), and the stride is the
+       whole number nearest to cost / (share x period).
 
-    5. Cameras that share the networks have them in turn. What a frame may cost is then the camera's
-       share of the deadline (the part of the time that the others leave, see `Share`), and a stride
-       is the whole number nearest to cost / (share x period).
-
-To choose a rung, the estimate of a cost is the second largest of the latest: one slow frame changes
-nothing, two do. To choose a stride it is their median: a slow frame delays one image, no more.
-Arrivals, not stamps, give the period: a bag that plays faster keeps its stamps, and what arrives
-is what has to be coped with.
+The rung is chosen by the second largest of the latest costs, so that one slow frame changes nothing
+and two do. The stride is chosen by their median, so that a slow frame delays only one image. The
+period comes from arrivals, not from stamps: a bag that plays faster keeps its stamps, but the node
+must cope with what arrives.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ _Rung = tuple[FrameMode, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with the next frame; of `stride` images, one is begun."""
+    """What to do with the next frame; one of every `stride` images is begun."""
 
     mode: FrameMode
     steps: int
@@ -141,7 +140,7 @@ class CameraPeriod:
 
 @dataclass(frozen=True)
 class _Cost:
-    """Of one frame, in seconds; `step` and `ikr` for one of its K steps."""
+    """The cost of one frame, in seconds; `step` and `ikr` for one of its K steps."""
 
     fixed: float
     step: float
