@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,20 @@ def tiny_uncertain_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny bundle with int8 graphs; tests that modify it copy it first."""
     return add_int8(build(tmp_path_factory.mktemp("bundles") / "int8"))
+
+
+@pytest.fixture
+def press_ctrl_c() -> Iterator[Callable[[], None]]:
+    """Yield a function that does what Python does at Ctrl-C.
+
+    A real signal would end the test process where ROS left a handler of its own.
+    """
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def press() -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        assert callable(handler)
+        handler(signal.SIGINT, None)
+
+    yield press
+    signal.signal(signal.SIGINT, old or signal.SIG_DFL)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,10 @@ def test_real_time_without_ros_says_what_to_do(tmp_path: Path, tiny_bundle: Path
 
 
 def test_ctrl_c_leaves_a_whole_bag_and_a_summary(
-    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    press_ctrl_c: Callable[[], None],
 ) -> None:
     fuse = Fuser.__call__
     calls: list[object] = []
@@ -268,7 +271,7 @@ def test_ctrl_c_leaves_a_whole_bag_and_a_summary(
     def interrupted(self: Fuser, *arguments: Any) -> Any:
         calls.append(self)
         if len(calls) == 3:  # the first one is the warm-up
-            os.kill(os.getpid(), signal.SIGINT)
+            press_ctrl_c()
         return fuse(self, *arguments)
 
     monkeypatch.setattr(Fuser, "__call__", interrupted)

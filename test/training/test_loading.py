@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,15 @@ def faulty(dies: bool) -> Faulty:
     return made
 
 
-def test_workers_make_the_same_crops_and_send_no_tensor_which_takes_shared_memory() -> None:
+def in_a_new_process(check: Callable[[], None]) -> None:
+    """Run a check that forks in a process that has loaded nothing else, as training does."""
+    process = multiprocessing.get_context("spawn").Process(target=check)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _same_crops_and_no_tensor() -> None:
     accelerator = make_accelerator(1, "no")
     sent = loading._ByPipe(small_crops())[range(3)]
     assert isinstance(sent, dict) and not any(map(torch.is_tensor, sent.values()))
@@ -58,19 +66,24 @@ def test_workers_make_the_same_crops_and_send_no_tensor_which_takes_shared_memor
             assert torch.equal(tensor, theirs[name]) and tensor.dtype == theirs[name].dtype
 
 
-def test_a_worker_hands_an_error_over_in_one_line() -> None:
+def _errors_of_workers() -> None:
     parts = load_parts(faulty(dies=False), 0, 1, 1, make_accelerator(1, "no"))
     with pytest.raises(DataError, match=r"^'x.png' is damaged$"):
         for _ in range(3):
             next(parts)
-
-
-def test_a_worker_that_dies_is_an_error_with_the_remedy() -> None:
     parts = load_parts(faulty(dies=True), 0, 1, 1, make_accelerator(1, "no"))
     words = r"one of the 1 workers .*DataLoader worker .*--workers 0"
     with pytest.raises(TrainingError, match=words), remedies(1):
         for _ in range(3):
             next(parts)
+
+
+def test_workers_make_the_same_crops_and_send_no_tensor_which_takes_shared_memory() -> None:
+    in_a_new_process(_same_crops_and_no_tensor)
+
+
+def test_an_error_in_a_worker_and_its_death_are_one_line_with_the_remedy() -> None:
+    in_a_new_process(_errors_of_workers)
 
 
 def test_workers_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,13 +110,16 @@ def test_memory_that_runs_out_is_an_error_with_the_remedy() -> None:
 
 
 def test_ctrl_c_keeps_the_step_that_was_under_way(
-    small_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_preset: Preset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    press_ctrl_c: Callable[[], None],
 ) -> None:
     step = Trainer.train_step
 
     def interrupted(self: Trainer, *arguments: Any, **named: Any) -> dict[str, float]:
         if self.at.step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            press_ctrl_c()
         return step(self, *arguments, **named)
 
     monkeypatch.setattr(Trainer, "train_step", interrupted)
