@@ -245,5 +245,6 @@ def test_sizes_of_any_bytes(
 ) -> None:
     path = tmp_path_factory.mktemp("v") / "v.mp4"
     path.write_bytes(begin + data)
-    stated_size(path)
-    lacks_index(path)
+    size = stated_size(path)
+    assert size is None or size >= 0
+    assert lacks_index(path) in (True, False)

@@ -106,9 +106,9 @@ def _ros() -> str:
     if importlib.util.find_spec("rclpy") is None:
         return f"{distro}, but rclpy cannot be imported" if distro else "none in this shell"
     try:
-        from rclpy.utilities import get_rmw_implementation_identifier
+        from magicfuse_ros.ros.rmw import rmw_name  # only this folder imports rclpy
 
-        rmw = get_rmw_implementation_identifier()
+        rmw = rmw_name()
     except Exception as error:  # a broken installation may raise anything
         rmw = f"no rmw ({error})"
     return f"{distro or 'installed as wheels'}, {rmw}"
