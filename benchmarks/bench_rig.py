@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 
 from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.ros.children import Process, child, parameter_file
+from magicfuse_ros.playback.children import Process, child, parameter_file
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -30,12 +30,12 @@ from sensor_msgs.msg import Image
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.playback.children import Process, child, isolate, parameter_file
+from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros import qos
-from magicfuse_ros.ros.children import Process, child, isolate, parameter_file
-from magicfuse_ros.ros.session import Session
 
 BEGIN = "<!-- cameras: written by python benchmarks/cameras.py --write -->"
 END = "<!-- /cameras -->"

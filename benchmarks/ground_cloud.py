@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from std_msgs.msg import Header
 
-from magicfuse_ros.camera_model import CameraModel
-from magicfuse_ros.ground import CameraPose, GroundProjection, roles
+from magicfuse_ros.navigation.camera_model import CameraModel
+from magicfuse_ros.navigation.ground import CameraPose, GroundProjection, roles
 from magicfuse_ros.ros.ground_cloud_node import cloud_message, scan_message
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))

@@ -34,11 +34,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.playback.children import Process, isolate
+from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros import qos
-from magicfuse_ros.ros.children import Process, isolate
-from magicfuse_ros.ros.session import Session
 
 NODE, CAMERA = "/rates/fuse_node", "/rates/image_raw"
 FIGURES = ("age_ms", "cost_ms", "stage_ms/total")

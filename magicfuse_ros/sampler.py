@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from magicfuse_ros.backends.interface import Backend, Joined, Network, Part, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, TensorSpec
+from magicfuse_ros.bundle.wiring import latent_shape, noise_shape, wire
 from magicfuse_ros.outputs import (
     DECODED,
     LABELS,
@@ -45,7 +46,6 @@ from magicfuse_ros.outputs import (
     network_calls,
 )
 from magicfuse_ros.thermal import ThermalReader
-from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 
 _JOINED: frozenset[Output] = frozenset({"mag_image", *LABELS})
 

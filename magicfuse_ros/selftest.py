@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.interface import Backend, Network, Tensor
 from magicfuse_ros.bench.scene import street
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
-from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.fuser import Fuser
 

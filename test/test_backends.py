@@ -19,8 +19,8 @@ from onnx import TensorProto, helper
 
 from magicfuse_ros import backends
 from magicfuse_ros.backends import interface
+from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import EngineCache, EngineKey
 from magicfuse_ros.errors import BackendError, BundleError
 from magicfuse_ros.fuser import Fuser
 

@@ -11,6 +11,7 @@ import pytest
 from pytest import MonkeyPatch
 from typer.testing import CliRunner, Result
 
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bench import worker as worker_process
 from magicfuse_ros.bench.conv_peak import ConvolutionPeak
 from magicfuse_ros.bench.gpu import Gpu
@@ -20,7 +21,6 @@ from magicfuse_ros.bench.rounds import Worker, interleave
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
 from magicfuse_ros.commands import bench as bench_module
-from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.fuser import FusedFrame
 

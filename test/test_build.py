@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 from magicfuse_ros import backends
 from magicfuse_ros.backends import interface
+from magicfuse_ros.backends.engine_cache import EngineCache, EngineManifest, Precision
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
-from magicfuse_ros.engine_cache import EngineCache, EngineManifest, Precision
 
 
 class Library:

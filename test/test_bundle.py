@@ -12,8 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from magicfuse_ros import bundle_path
-from magicfuse_ros.bundle import MANIFEST, NETWORKS, Bundle
+from magicfuse_ros.bundle import MANIFEST, NETWORKS, Bundle, default
 from magicfuse_ros.errors import BundleError
 
 
@@ -316,15 +315,15 @@ def test_default_bundle_is_found_in_every_installation(
         "prefix": tmp_path / "prefix" / share,
     }
     monkeypatch.setattr(
-        bundle_path, "__file__", str(tmp_path / "source" / "magicfuse_ros" / "x.py")
+        default, "__file__", str(tmp_path / "source" / "magicfuse_ros" / "bundle" / "x.py")
     )
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'ament'}")
     monkeypatch.setattr("sys.prefix", str(tmp_path / "prefix"))
     folders[place].mkdir(parents=True)
     with pytest.raises(BundleError, match=r"default bundle is missing; expected bundle\.json in"):
-        bundle_path.default_bundle()
+        default.default_bundle()
     (folders[place] / MANIFEST).touch()
-    assert bundle_path.default_bundle() == folders[place]
+    assert default.default_bundle() == folders[place]
 
 
 def test_the_shipped_bundle_tells_its_own_scores() -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magicfuse_ros import camera_model
-from magicfuse_ros.camera_model import CameraModel, Window
 from magicfuse_ros.errors import CalibrationError
+from magicfuse_ros.navigation import camera_model
+from magicfuse_ros.navigation.camera_model import CameraModel, Window
 
 K = (50.0, 0.0, 31.5, 0.0, 52.0, 23.5, 0.0, 0.0, 1.0)
 ZERO = (0.0,) * 9

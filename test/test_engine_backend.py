@@ -18,6 +18,7 @@ import pytest
 
 from magicfuse_ros import backends
 from magicfuse_ros.backends import cudart, tensorrt_library
+from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Precision
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.backends.tensorrt_engine import EngineBackend, missing_engine
@@ -25,7 +26,6 @@ from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.backends.tensorrt_log import logger
 from magicfuse_ros.bench import gpu_peak
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import EngineCache, EngineKey, Precision
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.outputs import OUTPUTS, Output
 from magicfuse_ros.sampler import Sampler

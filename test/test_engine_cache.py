@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from magicfuse_ros.bundle import NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import (
+from magicfuse_ros.backends.engine_cache import (
     EngineCache,
     EngineKey,
     EngineManifest,
@@ -23,6 +22,7 @@ from magicfuse_ros.engine_cache import (
     Miss,
     cache_folder,
 )
+from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.errors import EngineError, MagicFuseError
 
 ENGINE = bytes(range(256)) * 40

@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magicfuse_ros import ground
-from magicfuse_ros.camera_model import CameraModel
 from magicfuse_ros.errors import CalibrationError, FrameError
-from magicfuse_ros.ground import BLOCKING, GROUND, IGNORED, CameraPose, GroundProjection, roles
+from magicfuse_ros.navigation import ground
+from magicfuse_ros.navigation.camera_model import CameraModel
+from magicfuse_ros.navigation.ground import (
+    BLOCKING,
+    GROUND,
+    IGNORED,
+    CameraPose,
+    GroundProjection,
+    roles,
+)
 from test_camera_model import LENSES, K, model
 
 F, CX, CY = 50.0, 32.0, 24.0

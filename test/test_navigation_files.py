@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.parameters import GroundParameters
 from magicfuse_ros.topics import CAMERA_INFO, IMAGE_TOPICS, LABELS, NODE
 

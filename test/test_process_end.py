@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from magicfuse_ros.playback.children import isolate
 from magicfuse_ros.ros import process
-from magicfuse_ros.ros.children import isolate
 from ros_rig import Domain
 
 # A node that does the work that argv names; with "hang", its exit holds Python's lock for a minute,

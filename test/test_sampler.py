@@ -11,9 +11,9 @@ import pytest
 
 import tiny_bundle as tiny
 from magicfuse_ros.backends import select
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.interface import Network, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.errors import BundleError
 from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, frame_gflop, network_calls
 from magicfuse_ros.sampler import Sampler

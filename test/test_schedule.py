@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from magicfuse_ros.schedule import Schedule, Step, ddim_steps
+from magicfuse_ros.bundle.schedule import Schedule, Step, ddim_steps
 
 
 def test_zero_terminal_snr_changes_the_last_level_and_not_the_first() -> None:

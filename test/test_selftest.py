@@ -15,13 +15,13 @@ from typer.testing import CliRunner, Result
 
 from cuda_stand_in import Library
 from magicfuse_ros import backends, selftest
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_at_borders
 from magicfuse_ros.backends.onnxruntime import OnnxRuntimeBackend
 from magicfuse_ros.bench import gpu
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec
 from magicfuse_ros.cli import app
-from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.selftest import Limits, Row, check, decibels, reference_for
 from test_cuda import runtime  # noqa: F401  a fixture
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from magicfuse_ros.ros.statistics import WINDOW_S, Statistics, percentiles
+from magicfuse_ros.percentiles import percentiles
+from magicfuse_ros.ros.statistics import WINDOW_S, Statistics
 
 
 def test_rates_and_ages_are_of_the_latest_seconds() -> None:

@@ -16,9 +16,9 @@ from cuda_stand_in import Library
 from magicfuse_ros import backends
 from magicfuse_ros.backends import interface, tensorrt_build, tensorrt_library
 from magicfuse_ros.backends.cuda import missing_device
+from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Precision
 from magicfuse_ros.bench import gpu_peak
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
-from magicfuse_ros.engine_cache import EngineCache, EngineKey, Precision
 from magicfuse_ros.errors import BackendError, EngineError
 from test_backends import Watched, some_inputs
 from test_cuda import runtime  # noqa: F401  a fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from magicfuse_ros.bundle import Bundle, Manifest, NetworkName, TensorSpec
+from magicfuse_ros.bundle.wiring import latent_shape, noise_shape, wire
 from magicfuse_ros.errors import BundleError
-from magicfuse_ros.wiring import latent_shape, noise_shape, wire
 
 Tensors = tuple[TensorSpec, ...]
 

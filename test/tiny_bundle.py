@@ -30,7 +30,7 @@ from magicfuse_ros.bundle import (
     sha256,
     write_manifest,
 )
-from magicfuse_ros.schedule import Schedule
+from magicfuse_ros.bundle.schedule import Schedule
 
 HEIGHT, WIDTH, SCALE, CHANNELS = 64, 96, 8, 4
 SCHEDULE = Schedule(train_steps=1000, prediction="v")

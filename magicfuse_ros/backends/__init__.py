@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from magicfuse_ros.backends.cpu import computes_int8_faster
 from magicfuse_ros.backends.cuda import missing_device
+from magicfuse_ros.backends.engine_cache import ASKED_PRECISIONS, AskedPrecision, Precision
 from magicfuse_ros.backends.interface import Backend, Builder
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.engine_cache import ASKED_PRECISIONS, AskedPrecision, Precision
 from magicfuse_ros.errors import BackendError
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
 
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import Precision
 
 Tensor: TypeAlias = Any  # a backend's own handle; a numpy array on the CPU backends
 Stamp: TypeAlias = Any  # a backend's own time stamp

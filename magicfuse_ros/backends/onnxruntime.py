@@ -10,10 +10,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from magicfuse_ros.backends.checks import check_graph, load_error
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import Precision
 
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import openvino as ov
 
 from magicfuse_ros.backends.checks import check_graph, load_error
+from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Hit, Precision
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import BuildMonitor, Joined, JoinedWork, Network, Part, Tensor
 from magicfuse_ros.backends.openvino_join import join, shares
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import EngineCache, EngineKey, Hit, Precision
 from magicfuse_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from magicfuse_ros.backends import tensorrt_engine
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.tensorrt_library import TENSORRT
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.engine_cache import Precision
 
 TENSORRT.require()
 

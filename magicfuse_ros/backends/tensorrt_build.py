@@ -9,12 +9,12 @@ from typing import Any
 
 import onnx
 
+from magicfuse_ros.backends.engine_cache import EngineCache, Precision, write_whole
 from magicfuse_ros.backends.interface import BuildMonitor
 from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_at_borders
 from magicfuse_ros.backends.tensorrt_library import RTX, TENSORRT, Library
 from magicfuse_ros.backends.tensorrt_log import logger
 from magicfuse_ros.bundle import NetworkSpec
-from magicfuse_ros.engine_cache import EngineCache, Precision, write_whole
 from magicfuse_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from magicfuse_ros.backends.checks import check_graph
 from magicfuse_ros.backends.cuda import Device, Event
 from magicfuse_ros.backends.cuda_graph import GraphRecorder
+from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Miss, Precision, write_whole
 from magicfuse_ros.backends.interface import Joined, JoinedWork, Network, Part, Recorder, Tensor
 from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.backends.tensorrt_log import logger
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import EngineCache, EngineKey, Miss, Precision, write_whole
 from magicfuse_ros.errors import BackendError, EngineError
 
 _log = logging.getLogger(__name__)

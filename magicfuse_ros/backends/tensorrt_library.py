@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.backends.cuda import Device, missing_device
-from magicfuse_ros.engine_cache import Precision
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.errors import BackendError
 
 _DEVICE_TREE_MODEL = Path("/proc/device-tree/model")

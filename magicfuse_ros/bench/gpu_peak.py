@@ -15,9 +15,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Hit
 from magicfuse_ros.backends.interface import Backend, Network
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
-from magicfuse_ros.engine_cache import EngineCache, EngineKey, Hit
 
 SHAPES = ((128, 120, 160), (256, 60, 80))  # channels, rows, columns
 LAYERS = 8

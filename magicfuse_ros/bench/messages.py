@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from magicfuse_ros.backends.engine_cache import AskedPrecision, Precision
 from magicfuse_ros.bench.gpu import Gpu
-from magicfuse_ros.engine_cache import AskedPrecision, Precision
 from magicfuse_ros.outputs import Output
 
 

@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends.engine_cache import ASKED_PRECISIONS, AskedPrecision
 from magicfuse_ros.bench.messages import Job
 from magicfuse_ros.bench.report import Report, Skipped, make_report
 from magicfuse_ros.bench.rounds import Worker, interleave
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
-from magicfuse_ros.engine_cache import ASKED_PRECISIONS, AskedPrecision
 from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_ros.outputs import Output, available_outputs

@@ -16,12 +16,18 @@ from rich.text import Text
 
 from magicfuse_ros import backends
 from magicfuse_ros.backends import interface
+from magicfuse_ros.backends.engine_cache import (
+    AskedPrecision,
+    EngineCache,
+    EngineKey,
+    Hit,
+    Precision,
+)
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
 from magicfuse_ros.commands.check import check_engines
 from magicfuse_ros.commands.options import PrecisionName
-from magicfuse_ros.engine_cache import AskedPrecision, EngineCache, EngineKey, Hit, Precision
 
 _POLL_S = 0.1
 _CAPABILITY = "--compute-capability"

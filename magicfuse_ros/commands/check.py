@@ -7,10 +7,10 @@ from typing import Any
 import typer
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bench.facts import aligned, block, facts
 from magicfuse_ros.bench.worker import resident_mb
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.selftest import LIMITS, Row, check, reference_for
 
 

@@ -12,7 +12,7 @@ from magicfuse_ros import backends
 from magicfuse_ros.bench.facts import aligned, block, facts
 from magicfuse_ros.bench.scene import street
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.fuser import Fuser
 

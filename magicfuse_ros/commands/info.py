@@ -13,7 +13,7 @@ from rich.text import Text
 
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import NETWORKS, Bundle, Manifest
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.outputs import Output, available_outputs, frame_gflop

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from magicfuse_ros import backends
-from magicfuse_ros.engine_cache import ASKED_PRECISIONS
+from magicfuse_ros.backends.engine_cache import ASKED_PRECISIONS
 from magicfuse_ros.geometry import FITS
 
 BundleFolder = Annotated[

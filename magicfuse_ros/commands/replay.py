@@ -14,8 +14,9 @@ from rich.text import Text
 
 from magicfuse_ros import backends
 from magicfuse_ros.backends import Choice
+from magicfuse_ros.backends.engine_cache import AskedPrecision
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import INTERRUPTED
 from magicfuse_ros.commands.options import (
     BackendName,
@@ -24,7 +25,6 @@ from magicfuse_ros.commands.options import (
     PrecisionName,
     Steps,
 )
-from magicfuse_ros.engine_cache import AskedPrecision
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.geometry import FITS, Fit

@@ -17,9 +17,10 @@ from rich.text import Text
 
 from magicfuse_ros import backends
 from magicfuse_ros.backends import Choice
+from magicfuse_ros.backends.engine_cache import AskedPrecision
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle, SemanticClass
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import INTERRUPTED
 from magicfuse_ros.commands.options import (
     BackendName,
@@ -36,7 +37,6 @@ from magicfuse_ros.commands.results import (
     remove_earlier,
     remove_frame,
 )
-from magicfuse_ros.engine_cache import AskedPrecision
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser
 from magicfuse_ros.geometry import Fit

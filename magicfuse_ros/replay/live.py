@@ -65,7 +65,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
     log.mkdir(exist_ok=True)
     _choose_domain(live, log)
     try:
-        from magicfuse_ros.ros.play_and_record import Play, play_and_record
+        from magicfuse_ros.playback.play_and_record import Play, play_and_record
     except ImportError as error:
         raise MagicFuseError(
             f"a replay in real time needs ROS 2 ({error}); without it there is --offline"
@@ -123,7 +123,7 @@ def _choose_domain(live: Live, log: Path) -> None:
     if live.domain is not None:
         os.environ["ROS_DOMAIN_ID"] = str(live.domain)
     elif live.node_parameters is not None:
-        from magicfuse_ros.ros.children import isolate
+        from magicfuse_ros.playback.children import isolate
 
         isolate(log.resolve())
 

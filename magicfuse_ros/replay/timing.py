@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.media.bag_reader import header_stamp_ns, open_bag
-from magicfuse_ros.ros.statistics import percentiles
+from magicfuse_ros.percentiles import percentiles
 from magicfuse_ros.topics import DIAGNOSTICS, MAG_IMAGE
 
 

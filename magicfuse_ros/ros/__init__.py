@@ -1,1 +1,1 @@
-"""The nodes; the only part of the package that imports rclpy."""
+"""The nodes; only this folder and playback/ import rclpy."""

@@ -11,7 +11,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from magicfuse_ros.errors import CalibrationError, MagicFuseError
-from magicfuse_ros.ground import CameraPose
+from magicfuse_ros.navigation.ground import CameraPose
 from magicfuse_ros.parameters import GroundParameters
 from magicfuse_ros.ros.sequence import OUT_OF_ORDER_NS
 

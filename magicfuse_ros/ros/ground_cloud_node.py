@@ -27,10 +27,10 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from magicfuse_ros.camera_model import Array, CameraModel, Window
 from magicfuse_ros.errors import CalibrationError, FrameError
-from magicfuse_ros.ground import CLOUD, CameraPose, GroundProjection, Roles, Scan, roles
 from magicfuse_ros.image_codec import decode_mask
+from magicfuse_ros.navigation.camera_model import Array, CameraModel, Window
+from magicfuse_ros.navigation.ground import CLOUD, CameraPose, GroundProjection, Roles, Scan, roles
 from magicfuse_ros.parameters import GroundParameters
 from magicfuse_ros.ros.autostart import serve
 from magicfuse_ros.ros.camera_pose import FixedPose, PoseSource, TfPose, TransformMissingError

@@ -8,7 +8,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from magicfuse_ros.backends import Choice, choose
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle_path import default_bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.parameters import FuseParameters

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from magicfuse_ros.percentiles import percentiles
 from magicfuse_ros.ros.causes import Causes
 
 WINDOW_S = 10.0
 SILENCE_S = 2.0  # a camera that sends nothing for this long is silent
-_PERCENTILES = (50, 95, 99)
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,3 @@ class Statistics:
     def _forget(self, now: float) -> None:
         while self._frames and self._frames[0][0] < now - WINDOW_S:
             self._frames.popleft()
-
-
-def percentiles(values: list[float]) -> dict[str, float]:
-    """Return p50, p95 and p99 of `values`; empty if there are no values."""
-    if not values:
-        return {}
-    found = np.percentile(values, _PERCENTILES)
-    return {f"p{p}": float(value) for p, value in zip(_PERCENTILES, found, strict=True)}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from training_process import small_crops
 
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.networks.model import MagicFuse, Streams
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build, degraded_loss

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magicfuse_ros.schedule import Schedule, ddim_steps
+from magicfuse_ros.bundle.schedule import Schedule, ddim_steps
 from magicfuse_training.diffusion import algebra
 
 abars = st.floats(0.01, 0.999)

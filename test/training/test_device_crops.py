@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from magicfuse_ros.media.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.crops import NEAR, CropConfig
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.scenes import Scene
+from magicfuse_training.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 from magicfuse_training.stages.accelerator import make_accelerator
 from magicfuse_training.stages.loading import load_parts
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from magicfuse_ros.backends import select
 from magicfuse_ros.backends.onnx_passes import fold_constants
 from magicfuse_ros.bundle import NETWORKS, Bundle
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
     STORED_AS_HALF,

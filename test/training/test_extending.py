@@ -9,12 +9,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from magicfuse_ros.media import degradations
-from magicfuse_ros.media.degradations import DefocusBlur, Jpeg, add_degradation, degrade
+from magicfuse_training import degradations
 from magicfuse_training.cli import app
 from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.datasets import DATASETS
 from magicfuse_training.data.mix import Source
+from magicfuse_training.degradations import DefocusBlur, Jpeg, add_degradation, degrade
 from magicfuse_training.errors import PresetError, TrainingError
 from magicfuse_training.metrics.frames import Frames
 from magicfuse_training.networks.model import MagicFuse

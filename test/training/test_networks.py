@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from magicfuse_ros.schedule import ddim_steps
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_training.networks.attention import Attention
 from magicfuse_training.networks.cost import gflop_per_call, parameters, shapes_only
 from magicfuse_training.networks.model import MagicFuse

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import NETWORKS, Bundle
-from magicfuse_ros.schedule import ddim_steps
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_training.cli import app
 from magicfuse_training.export.graphs import example_inputs, graphs
 from magicfuse_training.export.weights import load_weights

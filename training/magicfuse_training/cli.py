@@ -26,6 +26,7 @@ from magicfuse_training.commands.make import make_command
 from magicfuse_training.commands.quantize import quantize_command
 from magicfuse_training.commands.score import score_command
 from magicfuse_training.commands.stage import stage_command
+from magicfuse_training.commands.thermal import thermal_command
 
 app = CommandLine(
     name="magicfuse-train",
@@ -46,6 +47,7 @@ app.command("check-export", cls=SeveralNames)(check_export_command)
 app.command("quantize")(quantize_command)
 app.command("score")(score_command)
 app.command("evaluate")(evaluate_command)
+app.command("thermal")(thermal_command)
 app.command("convert-official")(convert_official_command)
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from magicfuse_ros.bundle import SemanticClass, ThermalUncertainty, ZSegStart
-from magicfuse_ros.media.degradations import kinds_of
-from magicfuse_ros.schedule import Schedule
+from magicfuse_ros.bundle.schedule import Schedule
+from magicfuse_training.degradations import kinds_of
 from magicfuse_training.errors import PresetError, did_you_mean
 from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.networks.autoencoder import AutoencoderConfig

@@ -16,11 +16,11 @@ from rich.progress import track
 
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.image_codec import Image
-from magicfuse_ros.media.degradations import degrade
 from magicfuse_training.adaptation.frames import HELD_OUT
 from magicfuse_training.adaptation.labels import sure
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.scenes import Scenes, read_image
+from magicfuse_training.degradations import degrade
 from magicfuse_training.metrics.images import psnr
 
 BY_DAY = (("dark", 0.5), ("haze", 0.5))  # kinds and strengths of the degradations

@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from magicfuse_ros.backends.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
 from magicfuse_ros.bench.messages import Job
 from magicfuse_ros.bench.report import Result, summarise
@@ -22,7 +23,6 @@ from magicfuse_ros.bench.rounds import Worker, interleave
 from magicfuse_ros.bench.worker import frame, time_frames
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
-from magicfuse_ros.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_ros.output_files import check_file, write_text

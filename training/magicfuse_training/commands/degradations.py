@@ -13,9 +13,9 @@ from magicfuse_ros.command_line import output_console
 from magicfuse_ros.errors import FrameError, MediaError
 from magicfuse_ros.image_codec import Image, decode_file
 from magicfuse_ros.media.contact_sheet import contact_sheet
-from magicfuse_ros.media.degradations import degrade, known_kinds
 from magicfuse_ros.media.png import write_png
 from magicfuse_ros.output_files import check_file
+from magicfuse_training.degradations import degrade, known_kinds
 
 STRENGTHS = (0.0, 0.5, 1.0)
 COMBINATIONS = ("dark+rain", "haze+motion+jpeg", "fog+defocus")

@@ -11,9 +11,9 @@ import typer
 from rich.text import Text
 
 from magicfuse_ros.backends import select
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import INTERRUPTED, output_console
-from magicfuse_ros.engine_cache import Precision
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import make_folder, write_text
 from magicfuse_training.commands.options import BundleFolder, Data

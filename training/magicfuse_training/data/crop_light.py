@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.media.degradations import Darkness, apply, blur, compress, degrade
 from magicfuse_training.data.classes import U8
+from magicfuse_training.degradations import Darkness, apply, blur, compress, degrade
 
 Arrays = dict[str, npt.NDArray[Any]]
 DARK_CLOTHES = 0.3  # share of day crops whose people are darkened

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from magicfuse_ros.media.degradations import compress
 from magicfuse_training.data.classes import (
     BICYCLIST,
     FENCE,
@@ -33,6 +32,7 @@ from magicfuse_training.data.crop_light import (
 from magicfuse_training.data.night_scene import render_night
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
+from magicfuse_training.degradations import compress
 
 Batch = dict[str, torch.Tensor]
 PASTED = (0.2, 0.6)  # height and width of a patch from another scene, as shares of a crop

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magicfuse_ros.media.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crop_light import (
@@ -44,6 +43,7 @@ from magicfuse_training.data.crops import (
 )
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import Scene
+from magicfuse_training.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 
 Numbers = npt.NDArray[np.float64]
 Range = tuple[float, float]

@@ -1,7 +1,7 @@
 """The camera model's effects on a batch of images, on the device that holds the batch.
 
 A GPU would wait for CPU cores to make crops; here it makes its own. The arithmetic is that of
-`magicfuse_ros.media.degradations`, and a test checks that each effect matches it. Images are (B, 3,
+`magicfuse_training.degradations`, and a test checks that each effect matches it. Images are (B, 3,
 H, W) float32 sRGB in [0, 1]. Parameters are (B,) unless stated otherwise, with the names and
 meanings of the effects there.
 """

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.media.degradations import to_linear, to_srgb
+from magicfuse_ros.media.linear_light import to_linear, to_srgb
 from magicfuse_training.data.classes import (
     BICYCLIST,
     PAVEMENT,

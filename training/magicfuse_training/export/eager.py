@@ -9,9 +9,9 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.bundle import NetworkSpec
-from magicfuse_ros.engine_cache import Precision
 from magicfuse_training.export.compare import eager
 from magicfuse_training.export.graphs import Graph, graphs
 from magicfuse_training.networks.model import MagicFuse

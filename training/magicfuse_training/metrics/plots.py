@@ -66,7 +66,7 @@ def plot_conditions(scores: dict[str, Any]) -> bytes | None:
     ]
     if not shown:
         return None
-    canvas, axes = _grid(len(shown), 4)
+    canvas, axes = grid(len(shown), 4)
     for axis, (title, lines) in zip(axes, shown, strict=False):
         for number, (keys, label) in enumerate(lines):
             points = [(i, _figure(scores[c], keys)) for i, c in enumerate(there)]
@@ -75,13 +75,13 @@ def plot_conditions(scores: dict[str, Any]) -> bytes | None:
                 for i, f in points
                 if f and f.value != HIGHEST_DB  # PSNR of an identical frame
             ]
-            _errorbars(axis, known, label, f"C{number}")
+            errorbars(axis, known, label, f"C{number}")
         axis.set_xticks(range(len(there)), there)
         axis.set_xlim(-0.5, len(there) - 0.5)
         axis.set_title(title, size=10)
         if len(lines) > 1:
             axis.legend(fontsize=8)
-    return _png(canvas)
+    return png(canvas)
 
 
 def plot_reliability(scores: dict[str, Any]) -> bytes | None:
@@ -92,7 +92,7 @@ def plot_reliability(scores: dict[str, Any]) -> bytes | None:
     there = [c for c in CONDITIONS if "reliability" in scores.get(c, {})]
     if not there:
         return None
-    canvas, (axis,) = _grid(1, 1, height=4.5)
+    canvas, (axis,) = grid(1, 1, height=4.5)
     axis.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
     for condition in there:
         bins = scores[condition]["reliability"]
@@ -106,7 +106,7 @@ def plot_reliability(scores: dict[str, Any]) -> bytes | None:
     axis.set_xlabel("confidence")
     axis.set_ylabel("share of right pixels")
     axis.legend(fontsize=8)
-    return _png(canvas)
+    return png(canvas)
 
 
 def plot_classes(scores: dict[str, Any]) -> bytes | None:
@@ -115,7 +115,7 @@ def plot_classes(scores: dict[str, Any]) -> bytes | None:
     if not there:
         return None
     names = list(dict.fromkeys(n for c in there for n in scores[c]["iou_percent"]))
-    canvas, (axis,) = _grid(1, 1, height=1.5 + 0.28 * len(names))
+    canvas, (axis,) = grid(1, 1, height=1.5 + 0.28 * len(names))
     for number, condition in enumerate(there):
         values = scores[condition]["iou_percent"]
         rows = [
@@ -127,7 +127,7 @@ def plot_classes(scores: dict[str, Any]) -> bytes | None:
     axis.invert_yaxis()
     axis.set_xlabel("IoU, %")
     axis.legend(fontsize=8)
-    return _png(canvas)
+    return png(canvas)
 
 
 def plot_rows(scores: dict[str, Any]) -> bytes | None:
@@ -138,7 +138,7 @@ def plot_rows(scores: dict[str, Any]) -> bytes | None:
     if not shown:
         return None
     names = list(dict.fromkeys(name for some in images.values() for name in some))
-    canvas, axes = _grid(len(shown), 4, height=1.2 + 0.4 * len(names))
+    canvas, axes = grid(len(shown), 4, height=1.2 + 0.4 * len(names))
     for number, (axis, metric) in enumerate(zip(axes, shown, strict=False)):
         for place, (condition, some) in enumerate(images.items()):
             offset = 0.11 * (place - (len(images) - 1) / 2)
@@ -147,28 +147,29 @@ def plot_rows(scores: dict[str, Any]) -> bytes | None:
                 for i, name in enumerate(names)
                 if _is_known(some.get(name, {}).get(metric))
             ]
-            _errorbars(axis, points, condition, _COLORS[condition], sideways=True)
+            errorbars(axis, points, condition, _COLORS[condition], sideways=True)
         axis.set_yticks(range(len(names)), names if number % 4 == 0 else [""] * len(names))
         axis.invert_yaxis()
         axis.set_title(metric, size=10)
     axes[0].legend(fontsize=7)
-    return _png(canvas)
+    return png(canvas)
 
 
-def _errorbars(
+def errorbars(
     axis: Axes,
     points: Sequence[tuple[float, Figure]],
     label: str,
     color: str,
     sideways: bool = False,
+    mark: str = "o",
 ) -> None:
     """Draw scores and their intervals at given positions; with `sideways`, positions are rows."""
     places, values = [p[0] for p in points], [p[1].value for p in points]
     ends = [[f.value - f.low for _, f in points], [f.high - f.value for _, f in points]]
     if sideways:
-        axis.errorbar(values, places, xerr=ends, fmt="o", ms=4, label=label, color=color)
+        axis.errorbar(values, places, xerr=ends, fmt=mark, ms=4, label=label, color=color)
     else:
-        axis.errorbar(places, values, yerr=ends, fmt="o", label=label, color=color, capsize=2)
+        axis.errorbar(places, values, yerr=ends, fmt=mark, label=label, color=color, capsize=2)
 
 
 def _figure(scores: dict[str, Any], keys: Sequence[str]) -> Figure | None:
@@ -182,7 +183,8 @@ def _is_known(value: object) -> bool:
     return isinstance(value, Figure) and not np.isnan(value.value)
 
 
-def _grid(count: int, columns: int, height: float = 3.0) -> tuple[Canvas, list[Axes]]:
+def grid(count: int, columns: int, height: float = 3.0) -> tuple[Canvas, list[Axes]]:
+    """Return a figure of so many panels, in rows of `columns`, each `height` inches high."""
     columns = min(count, columns)
     rows = -(-count // columns)
     width = 3.4 * columns if columns > 1 else 6.5
@@ -197,7 +199,8 @@ def _grid(count: int, columns: int, height: float = 3.0) -> tuple[Canvas, list[A
     return canvas, flat[:count]
 
 
-def _png(canvas: Canvas) -> bytes:
+def png(canvas: Canvas) -> bytes:
+    """Return a figure as PNG, and close it."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", dpi=110)
     plt.close(canvas)

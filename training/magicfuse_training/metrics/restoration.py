@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
-from magicfuse_ros.media.degradations import Darkness, Degradation, apply, degrade
+from magicfuse_training.degradations import Darkness, Degradation, apply, degrade
 from magicfuse_training.metrics.bootstrap import figure_of
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import luma, ms_ssim, psnr, ssim

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros.command_line import output_console, unclipped
-from magicfuse_training.errors import TrainingError
 from magicfuse_training.metrics.bootstrap import Figure
+from magicfuse_training.metrics.pages import split_page
 
 START, END = "<!-- scores: written by magicfuse-train score --record -->", "<!-- /scores -->"
 CONDITIONS = ("clean", "dark", "haze", "rain", "noise", "night")
@@ -161,7 +161,7 @@ def table_of_images(images: dict[str, dict[str, Any]]) -> ScoreTable:
     """Return a table of images, one row per image: see `rows.Rows`."""
     there = [m for m in IMAGE_DECIMALS if any(m in row for row in images.values())]
     rows = [
-        [name, *[_cell(row.get(m), IMAGE_DECIMALS[m]) for m in there]]
+        [name, *[cell(row.get(m), IMAGE_DECIMALS[m]) for m in there]]
         for name, row in images.items()
     ]
     return ScoreTable(["image", *there], rows)
@@ -176,7 +176,7 @@ def markdown(table: ScoreTable) -> str:
 def _table(title: str, columns: Sequence[_Column], rows: Iterable[Row]) -> ScoreTable:
     """Return a table without its empty rows and columns."""
     cells = {
-        label: [_cell(_value(column.scores, keys), decimals) for column in columns]
+        label: [cell(_value(column.scores, keys), decimals) for column in columns]
         for label, keys, decimals in rows
     }
     cells = {label: some for label, some in cells.items() if any(some)}
@@ -215,7 +215,8 @@ def _value(scores: dict[str, Any], keys: Keys) -> Any:
     return found
 
 
-def _cell(value: Any, decimals: int) -> str:
+def cell(value: Any, decimals: int) -> str:
+    """Return a score as text, with its interval; "-" for NaN."""
     if isinstance(value, Figure):
         if np.isnan(value.value):
             return "-"
@@ -258,13 +259,7 @@ def read_card(card: Path) -> tuple[str, str]:
     Raises:
         TrainingError: if it cannot be read, or lacks the two markers.
     """
-    try:
-        text = card.read_text(encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"model card '{card}': {error.strerror}") from error
-    if START not in text or END not in text:
-        raise TrainingError(f"model card '{card}' lacks the lines '{START}' and '{END}'")
-    return text.split(START)[0], text.split(END)[1]
+    return split_page(card, START, END, "model card")
 
 
 def write_into_card(scores: dict[str, Any], card: Path) -> None:

@@ -11,6 +11,7 @@ from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import Constants, luma, psnr, ssim
 
 U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
 
 LEAST_DEVIATION = 0.5  # gray levels: the output has integer levels
 INTERVALS = (50, 90)  # percent
@@ -26,8 +27,10 @@ def correlation(a: U8, b: U8) -> float:
     return float((x * y).sum() / norm) if norm > 0 else 0.0
 
 
-def coverage(estimate: U8, deviation: U8, real: U8, percent: float) -> float:
-    """Return the share of pixels within their stated interval, 0 to 100 %; best: `percent`.
+def needed_interval(estimate: U8, deviation: U8, real: U8) -> F64:
+    """Return the content of the smallest stated interval with the real level, 0 to 100 % (H, W).
+
+    If the statement is right, `percent` of the pixels need an interval of at most `percent`.
 
     Args:
         estimate: gray levels (H, W).
@@ -35,12 +38,22 @@ def coverage(estimate: U8, deviation: U8, real: U8, percent: float) -> float:
             of scale b = deviation / sqrt(2). Its interval holds `percent` within b log(1 / (1 -
             percent / 100)) to each side.
         real: gray levels (H, W).
-        percent: nominal content of the interval.
     """
     scale = np.maximum(deviation, LEAST_DEVIATION) / np.sqrt(2)
-    half_width = scale * -np.log(1 - percent / 100)
     error = np.abs(estimate.astype(np.float64) - real)
-    return 100 * float((error <= half_width).mean())
+    return np.asarray(100 * (1 - np.exp(-error / scale)), np.float64)
+
+
+def coverage(estimate: U8, deviation: U8, real: U8, percent: float) -> float:
+    """Return the share of pixels within their stated interval, 0 to 100 %; best: `percent`.
+
+    Args:
+        estimate: see `needed_interval`.
+        deviation: see `needed_interval`.
+        real: gray levels (H, W).
+        percent: nominal content of the interval.
+    """
+    return 100 * float((needed_interval(estimate, deviation, real) <= percent).mean())
 
 
 class Thermal:

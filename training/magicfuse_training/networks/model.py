@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from magicfuse_ros.schedule import Step
+from magicfuse_ros.bundle.schedule import Step
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.networks.autoencoder import Decoder, Encoder
 from magicfuse_training.networks.blocks import activation

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.networks.model import MagicFuse, Streams
 
 NETWORK_LIMIT = 1e-4  # one call of one network

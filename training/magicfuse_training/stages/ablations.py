@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magicfuse_ros.schedule import Step, ddim_steps
+from magicfuse_ros.bundle.schedule import Step, ddim_steps
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.image import detail_l1
 from magicfuse_training.networks.fusion import FusionNetwork

@@ -12,8 +12,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from magicfuse_ros.bundle.schedule import Step, ddim_steps
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.schedule import Step, ddim_steps
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.image import detail_l1, luma, weighted_l1
 from magicfuse_training.networks.model import MagicFuse

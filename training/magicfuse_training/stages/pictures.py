@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.image_codec import Image
 from magicfuse_ros.media.contact_sheet import contact_sheet
 from magicfuse_ros.overlay import overlay
-from magicfuse_ros.schedule import ddim_steps
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.networks.model import MagicFuse
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from magicfuse_ros.schedule import ddim_steps
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_training.data.classes import LOOKALIKE, PEOPLE, RIDERS
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.diffusion import algebra

@@ -13,16 +13,13 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from magicfuse_ros.media.degradations.effect import (
+from magicfuse_ros.media.linear_light import Image, Linear, to_linear, to_srgb
+from magicfuse_training.degradations.effect import (
     WHOLE,
     Color,
     Effect,
     Grid,
-    Image,
-    Linear,
     Rows,
-    to_linear,
-    to_srgb,
 )
 
 _ROAD_M, _SIDE_M, _TOP_M, _END_M = 1.5, 10.0, 18.0, 30.0

@@ -17,11 +17,11 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32
 
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.ros.children import Process, child, end, last_line, parameter_file, tail
+from magicfuse_ros.playback.children import Process, child, end, last_line, parameter_file, tail
+from magicfuse_ros.playback.recorder import Recorder
+from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros.debug_topics import NAMES
 from magicfuse_ros.ros.labels import LABEL_TYPE
-from magicfuse_ros.ros.recorder import Recorder
-from magicfuse_ros.ros.session import Session
 from magicfuse_ros.topics import CAMERA_INFO, DIAGNOSTICS, IMAGE_TOPICS, LABELS, MAG_IMAGE
 
 BRING_UP_S = 60.0

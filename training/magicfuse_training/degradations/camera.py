@@ -6,16 +6,13 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from magicfuse_ros.media.degradations.effect import (
+from magicfuse_ros.media.linear_light import Image, Linear, to_linear, to_srgb
+from magicfuse_training.degradations.effect import (
     WHOLE,
     Color,
     Effect,
     Grid,
-    Image,
-    Linear,
     Rows,
-    to_linear,
-    to_srgb,
 )
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from magicfuse_ros.bundle import MANIFEST
+from magicfuse_ros.bundle.manifest import MANIFEST
 from magicfuse_ros.errors import BundleError
 
 _BUNDLE = Path("engines", "nano")
@@ -19,7 +19,7 @@ def share_folders() -> list[Path]:
     These are the source tree, then every prefix of AMENT_PREFIX_PATH, then `sys.prefix`.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    source = Path(__file__).resolve().parents[1]
+    source = Path(__file__).resolve().parents[2]
     return [source, *(Path(prefix) / _SHARE for prefix in (*prefixes, sys.prefix))]
 
 

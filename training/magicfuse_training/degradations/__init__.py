@@ -17,18 +17,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from magicfuse_ros.media.degradations.camera import Darkness, DefocusBlur, Jpeg, MotionBlur
-from magicfuse_ros.media.degradations.effect import (
+from magicfuse_ros.media.linear_light import Image
+from magicfuse_training.degradations.camera import Darkness, DefocusBlur, Jpeg, MotionBlur
+from magicfuse_training.degradations.effect import (
     WHOLE,
     Effect,
-    Image,
-    Linear,
     Rows,
     check_strength,
-    to_linear,
-    to_srgb,
 )
-from magicfuse_ros.media.degradations.weather import Fog, Haze, Rain
+from magicfuse_training.degradations.weather import Fog, Haze, Rain
 
 __all__ = [
     "DEGRADATIONS",
@@ -38,23 +35,17 @@ __all__ = [
     "Effect",
     "Fog",
     "Haze",
-    "Image",
     "Jpeg",
-    "Linear",
     "MotionBlur",
     "Rain",
     "add_degradation",
     "apply",
     "blur",
     "compress",
-    "darken",
     "degrade",
     "draw",
-    "haze",
     "kinds_of",
     "known_kinds",
-    "to_linear",
-    "to_srgb",
 ]
 
 Degradation = Literal["clean", "dark", "haze", "blur", "jpeg", "fog", "rain", "motion", "defocus"]
@@ -180,21 +171,6 @@ def degrade(
         ValueError: for an unknown kind, or a strength outside [0, 1].
     """
     return apply(draw(kind, strength, rng), image, sensor or rng, rows)
-
-
-def darken(
-    image: Image,
-    strength: float,
-    rng: np.random.Generator,
-    sensor: np.random.Generator | None = None,
-) -> Image:
-    """Make it a night image; see Darkness and `degrade`."""
-    return degrade(image, "dark", strength, rng, sensor=sensor)
-
-
-def haze(image: Image, strength: float, rng: np.random.Generator, rows: Rows = WHOLE) -> Image:
-    """Add haze; see Haze and `degrade`."""
-    return degrade(image, "haze", strength, rng, rows)
 
 
 def blur(image: Image, strength: float, rng: np.random.Generator) -> Image:

@@ -12,16 +12,14 @@ from collections.abc import Iterable, Iterator
 from time import monotonic, sleep
 from typing import Any
 
-import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from magicfuse_ros.errors import MediaError
+from magicfuse_ros.demo.night import by_night
 from magicfuse_ros.media import open_source
-from magicfuse_ros.media.degradations import degrade, kinds_of
 from magicfuse_ros.ros.images import Pixels, to_message
 from magicfuse_ros.ros.process import Stop, run
 
@@ -41,9 +39,7 @@ class PlayNode(Node):
             "topic": "",  # image topic of a bag that has several
             "seconds": 0.0,  # to play; 0: all
             "frame_id": "camera",
-            "degradation": "clean",
-            "strength": 0.5,
-            "seed": 0,  # seed of the degradation
+            "night": False,  # play the frames as by night
             "wait_for": 0,  # number of subscribers to wait for before the first frame
         }
         for name, value in start_values.items():
@@ -55,13 +51,16 @@ class PlayNode(Node):
         """Publish all frames; the stamp of each is the time of its publication.
 
         Raises:
-            MediaError: if the input cannot be opened, or the degradation is unknown.
+            MediaError: if the input cannot be opened.
         """
         source = open_source(self._value("input"), self._value("topic") or None)
         rate = source.frame_rate or PICTURES_A_SECOND
         seconds = self._value("seconds")
         frames = itertools.islice(source, max(1, round(seconds * rate)) if seconds else None)
-        images = self._degraded(frame.image for frame in frames)
+        images: Iterable[Pixels] = (frame.image for frame in frames)
+        if self._value("night"):
+            # All in advance: during the play this would take CPU time from the fuser.
+            images = list(by_night(images))
         if self._value("wait_for"):
             self._wait(self._value("wait_for"), stop)
         sent = 0
@@ -84,23 +83,6 @@ class PlayNode(Node):
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
-
-    def _degraded(self, images: Iterable[Pixels]) -> Iterable[Pixels]:
-        kind, strength, seed = map(self._value, ("degradation", "strength", "seed"))
-        try:
-            if not kinds_of(kind):
-                return images
-        except ValueError as error:
-            raise MediaError(str(error)) from error
-        # Degrade all frames in advance: during the play this would take CPU time from the fuser.
-        return list(degraded(images, kind, strength, seed))
-
-
-def degraded(images: Iterable[Pixels], kind: str, strength: float, seed: int) -> Iterator[Pixels]:
-    """Degrade the frames of a video with the same light and weather, but fresh sensor noise."""
-    sensor = np.random.default_rng(seed)
-    for image in images:
-        yield degrade(image, kind, strength, np.random.default_rng(seed), sensor=sensor)
 
 
 def paced(images: Iterable[Pixels], period_s: float, stop: Stop) -> Iterator[Pixels]:

@@ -1,6 +1,6 @@
 """Draws the results of `ground_cloud_node` for one frame: mask, cloud and scan from above.
 
-python -m magicfuse_ros.demo.navigation --out docs/navigation.jpg
+python benchmarks/navigation.py --out docs/navigation.jpg
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import typer
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle, SemanticClass
-from magicfuse_ros.bundle_path import default_bundle
-from magicfuse_ros.camera_model import CameraModel
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.demo.__main__ import street_video
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.ground import CameraPose, GroundProjection, Scan, roles
 from magicfuse_ros.media import open_source
+from magicfuse_ros.navigation.camera_model import CameraModel
+from magicfuse_ros.navigation.ground import CameraPose, GroundProjection, Scan, roles
 from magicfuse_ros.overlay import overlay, with_legend
 from magicfuse_ros.parameters import GroundParameters
 

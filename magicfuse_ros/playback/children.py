@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from magicfuse_ros.bundle_path import share_folders
+from magicfuse_ros.bundle.default import share_folders
 
 END_S = 10.0
 _LOG_LINES = 15

@@ -6,22 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from magicfuse_ros.media.degradations import (
+from magicfuse_ros.media.linear_light import Image, to_linear, to_srgb
+from magicfuse_training.degradations import (
     DEGRADATIONS,
     Darkness,
     DefocusBlur,
     Effect,
     Fog,
     Haze,
-    Image,
     Jpeg,
     MotionBlur,
     Rain,
     apply,
     degrade,
     draw,
-    to_linear,
-    to_srgb,
 )
 
 KINDS = st.one_of(

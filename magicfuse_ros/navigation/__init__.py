@@ -1,0 +1,1 @@
+"""Where the mask meets the ground: camera models and projection, without ROS."""

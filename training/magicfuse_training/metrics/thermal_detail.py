@@ -1,0 +1,216 @@
+"""Measures how far the thermal estimate generalises: by set, class and frame.
+
+Frames of a training split and of the held-out split are compared alike, so that what was learnt by
+heart shows. Every scene is fitted into the bundle's size. Real images of cameras with automatic
+gain are at the usual level and gain of MSRS (`usual_gain`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_ros.fuser import FusedFrame
+from magicfuse_training.data.classes import MOST_CLASSES
+from magicfuse_training.data.scenes import Scene
+from magicfuse_training.metrics.bootstrap import F64, Figure, figure_of, share
+from magicfuse_training.metrics.frames import given
+from magicfuse_training.metrics.images import luma
+from magicfuse_training.metrics.thermal import correlation, needed_interval
+
+U8 = npt.NDArray[np.uint8]
+Relation = Literal["trained on", "same set", "unknown set", "not recorded"]
+
+PERCENTS = np.arange(5, 100, 5)  # of the stated intervals whose content is counted
+FEWEST = 200  # pixels of a class in a frame that tell of it
+# Sums over the pixels of one class in one frame, of deviations from their mean in the frame.
+PIXELS, ERROR, BIAS, XX, YY, XY, INSIDE = range(7)
+# The same of the means of a frame's classes.
+_BETWEEN = ("xx", "yy", "xy")
+
+
+def relation(trained: Sequence[str], kind: str, split: str) -> Relation:
+    """Return what a bundle knows of a split: from the data in its provenance (`mix.describe`).
+
+    Args:
+        trained: "KIND, split SPLIT: ..." for every set that the bundle was trained on.
+        kind: kind of the set; a repacked set is the published one.
+        split: the split.
+    """
+    if not trained:
+        return "not recorded"
+    own = kind.removesuffix("-repacked")
+    known = [line.partition(":")[0].replace("-repacked,", ",") for line in trained]
+    if f"{own}, split {split}" in known:
+        return "trained on"
+    return "same set" if any(line.startswith(f"{own},") for line in known) else "unknown set"
+
+
+def distances(names: Sequence[str], trained: Sequence[str]) -> list[int | None]:
+    """Return how far each frame is from the nearest one of the training, in frame numbers.
+
+    A frame's number is the last one in its name: files of these sets are numbered in the order in
+    which they were taken. None where a name has no number, or there is no training frame.
+    """
+    numbers = np.array([n for n in map(_number, trained) if n is not None])
+    own = [_number(name) for name in names]
+    return [None if n is None or not numbers.size else int(np.abs(numbers - n).min()) for n in own]
+
+
+def _number(name: str) -> int | None:
+    found = re.findall(r"\d+", name)
+    return int(found[-1]) if found else None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A frame's estimate against its real thermal image.
+
+    Attributes:
+        name: of the frame.
+        correlation: of the estimate, -1 to 1.
+        correlation_visible: of the gray visible image.
+        error: mean absolute error, gray levels.
+        levels: number of pixels of the real image at each level, (256,).
+        inside: share of the pixels inside of each interval of PERCENTS, 0 to 1; None if the bundle
+            states no uncertainty.
+        classes: sums by class (classes, 7), see PIXELS; zeros for a class with fewer than FEWEST.
+        between: the sums XX, YY, XY of the classes' means, (3,).
+    """
+
+    name: str
+    correlation: float
+    correlation_visible: float
+    error: float
+    levels: npt.NDArray[np.int64]
+    inside: F64 | None
+    classes: F64
+    between: F64
+
+
+def compare(scene: Scene, fused: FusedFrame, classes: int) -> Compared:
+    """Compare the estimate of one scene; `classes` is the number of the bundle's classes."""
+    real, estimate = given(scene.thermal), given(fused.thermal_estimate)
+    error = estimate.astype(np.float64) - real
+    needed = None
+    if fused.thermal_uncertainty is not None:
+        needed = needed_interval(estimate, fused.thermal_uncertainty, real)
+    label = scene.label
+    if scene.teacher is not None:
+        label = np.where(label < MOST_CLASSES, label, scene.teacher).astype(np.uint8)
+    sums = np.zeros((classes, 7))
+    means = []
+    for i in range(classes):
+        mask = label == i
+        if (pixels := int(mask.sum())) < FEWEST:
+            continue
+        x, y = estimate[mask].astype(np.float64), real[mask].astype(np.float64)
+        means.append((pixels, x.mean(), y.mean()))
+        x, y = x - x.mean(), y - y.mean()
+        inside = np.nan if needed is None else float((needed[mask] <= 90).sum())
+        off = error[mask]
+        sums[i] = pixels, np.abs(off).sum(), off.sum(), x @ x, y @ y, x @ y, inside
+    return Compared(
+        scene.name,
+        correlation(estimate, real),
+        correlation(luma(scene.visible), real),
+        float(np.abs(error).mean()),
+        np.bincount(real.ravel(), minlength=256),
+        None if needed is None else (needed[..., None] <= PERCENTS).mean((0, 1)),
+        sums,
+        _between(np.array(means)) if means else np.zeros(3),
+    )
+
+
+def _between(means: F64) -> F64:
+    pixels, x, y = means.T
+    x, y = (v - np.average(v, weights=pixels) for v in (x, y))
+    return np.array([(pixels * a).sum() for a in (x * x, y * y, x * y)])
+
+
+@dataclass
+class Part:
+    """The frames of one split of a set under one condition, as one bundle estimates them.
+
+    Attributes:
+        name: name of the set and the split.
+        night: whether its frames are at night.
+        relation: what the bundle knows of them.
+        frames: the compared frames.
+        distances: see `distances`; None without training frames of the set.
+    """
+
+    name: str
+    night: bool
+    relation: Relation
+    frames: list[Compared] = field(default_factory=list)
+    distances: list[int | None] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Name of the set and its split, and the time of the day."""
+        return f"{self.name}, {'night' if self.night else 'day'}"
+
+    def mean(self, key: str) -> Figure:
+        """Return the mean of a number over the frames."""
+        return figure_of([getattr(frame, key) for frame in self.frames])
+
+    def inside(self) -> F64 | None:
+        """Return the content of the intervals of PERCENTS, 0 to 1; None if none are stated."""
+        known = [frame.inside for frame in self.frames if frame.inside is not None]
+        return np.mean(known, axis=0) if known else None
+
+    def constant_error(self) -> float:
+        """Return the mean absolute error of the best constant image, chosen on these frames."""
+        counts = np.sum([frame.levels for frame in self.frames], axis=0)
+        levels = np.arange(256)
+        errors = np.abs(levels[:, None] - levels) @ counts / counts.sum()
+        return float(errors.min())
+
+    def by_class(self, index: int) -> dict[str, Figure] | None:
+        """Return the scores of one class; None if it is nowhere.
+
+        pixels        share of the pixels with a known class, 0 to 100 %
+        error         mean absolute error, gray levels
+        bias          mean of estimate - real image, gray levels
+        correlation   within the class and frame: see `within`
+        inside        pixels inside of the stated 90 % interval, 0 to 100 %; NaN if none is stated
+        """
+        sums = np.array([frame.classes[index] for frame in self.frames])
+        if not sums[:, PIXELS].any():
+            return None
+        known = float(sum(frame.classes[:, PIXELS].sum() for frame in self.frames))
+        pixels = 100 * float(sums[:, PIXELS].sum()) / known
+        return {
+            "pixels": Figure(pixels, pixels, pixels),
+            "error": _ratio(sums, ERROR),
+            "bias": _ratio(sums, BIAS),
+            "correlation": _correlation(sums[:, [XX, YY, XY]]),
+            "inside": _ratio(sums, INSIDE, 100),
+        }
+
+    def within(self) -> Figure:
+        """Return the correlation within classes: of deviations from the class's mean in the frame.
+
+        0: all that the estimate knows is which class is how warm on the average.
+        """
+        sums = [frame.classes[:, [XX, YY, XY]].sum(0) for frame in self.frames]
+        return _correlation(np.array(sums))
+
+    def between(self) -> Figure:
+        """Return the correlation of the classes' means, within frames, by number of pixels."""
+        return _correlation(np.array([frame.between for frame in self.frames]))
+
+
+def _ratio(sums: F64, part: int, times: float = 1.0) -> Figure:
+    return figure_of(sums[:, [part, PIXELS]], lambda m: times * share(m[:, 0], m[:, 1]))
+
+
+def _correlation(sums: F64) -> Figure:
+    """Return a correlation from its sums XX, YY, XY by frame."""
+    return figure_of(sums, lambda m: share(m[:, 2], np.sqrt(m[:, 0] * m[:, 1])))
