@@ -3,13 +3,14 @@
 # make test    all tests (also installs what they and the training package need)
 # make lint    ruff and mypy
 # make faults  the fault tests; writes their table into docs/faults.md
-# make soak    the node under random faults; results in out/soak  [MINUTES=30] [SEED=1]
+# make soak    the node under random faults; results in out/soak  [MINUTES=30] [SEED=1] [CAMERAS=4: in one process, with faults in one of them]
 PYTHON ?= python3
 INPUT ?=
 TOPIC ?=
 DURATION ?= 60
 MINUTES ?= 30
 SEED ?= 1
+CAMERAS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -48,4 +49,4 @@ faults: $(VENV)/test.stamp
 	$(BIN)/python test/fault_table.py
 
 soak: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) --seed $(SEED)
+	$(BIN)/python benchmarks/soak$(if $(CAMERAS),_cameras).py --minutes $(MINUTES) --seed $(SEED) $(if $(CAMERAS),--cameras $(CAMERAS))

@@ -1,8 +1,18 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Common code of the `fuse_node` benchmarks: the node, its images, result headers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,7 +46,29 @@ def fuse_node(name: str, image: str, values: Mapping[str, Any], out: Path) -> It
     arguments = ["-r", f"__node:={node}", "-r", f"__ns:={namespace or '/'}"]
     for file in (ROOT / "config" / "fuse.yaml", overrides):
         arguments += ["--params-file", str(file)]
-    with child("fuse_node", [*arguments, "-r", f"image:={image}"], log) as process:
+    with child("ros.fuse_node", [*arguments, "-r", f"image:={image}"], log) as process:
+        yield process
+
+
+@contextmanager
+def fuse_cameras(
+    namespaces: Sequence[str], image: str, values: Mapping[str, Any], out: Path
+) -> Iterator[Process]:
+    """Run a `fuse_node` in each namespace, all in one process; they activate themselves.
+
+    Args:
+        namespaces: full names.
+        image: the topic in each namespace.
+        values: parameters of all that differ from config/fuse.yaml.
+        out: folder for the log and the parameter file.
+    """
+    log = out / "log" / "cameras.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    given = {**values, "autostart": True, "cameras": list(namespaces)}
+    arguments = ["-r", f"image:={image}"]
+    for file in (ROOT / "config" / "fuse.yaml", parameter_file(log.with_suffix(".yaml"), given)):
+        arguments += ["--params-file", str(file)]
+    with child("ros.fuse_cameras", arguments, log) as process:
         yield process
 
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Writes the node section of docs/real_time.md from the newest results of a device.
 
 python benchmarks/node_results.py DEVICE
@@ -37,8 +47,10 @@ def section(results: dict[str, Any]) -> str:
     lines += ["|---|---|---|---|"]
     for row in overhead["sizes"]:
         adds, new, same = (row[name]["median"] for name in ("overhead_ms", "bare_ms", "same_ms"))
+        size = f"{row['width']}x{row['height']}"
+        cameras = row.get("cameras", 1)  # older results have only one
         lines.append(
-            f"| {row['width']}x{row['height']} "
+            f"| {size if cameras == 1 else f'{size}, {cameras} cameras in a process'} "
             f"| {adds:.1f} (limit {row['limit_ms']:.0f}) "
             f"| {new:.1f}: {row['times_bare']:.2f} times "
             f"| {same:.1f}: {row['times_same']:.2f} times |"

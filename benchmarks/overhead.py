@@ -1,17 +1,32 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Compares the node's overhead over the fuser with a bare publisher of the same two messages.
 
 python benchmarks/overhead.py [--frames 200] [--json FILE]
 
-One image at a time goes to `fuse_node`, followed by two requests to a node that only publishes two
-messages of the same sizes (bare_publisher.py). They take turns, so other load on the machine
-affects all of them. One process sends the requests and subscribes to MagImg and mask of both nodes
-in the same way. The senders measure the times:
+One image at a time goes to `fuse_node`, or to one after the other of 4 cameras in a process,
+followed by requests to a node that only publishes two messages of the same sizes
+(bare_publisher.py). They take turns, so other load on the machine affects all of them. One process
+sends the requests and subscribes to MagImg and mask of all nodes in the same way. The senders
+measure the times:
 
     overhead    ~/debug/cost_ms - ~/debug/stage_ms/total: from taking the camera's message to the
                 end of the last publication, without the fuser: decoding, planning, encoding,
                 publishing. The input checks run afterwards and take about 0.2 ms.
     bare        two new messages, filled from arrays and published
     same        two messages, made in advance and published repeatedly
+    serialised  two new messages, given to rclpy as bytes
+
+The CPU times are for a busy machine: those of the bare publisher, and that of the node's whole
+process for an image, with the networks (`--bundle` of networks that cost little shows the rest).
 """
 
 from __future__ import annotations
@@ -25,8 +40,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import psutil
 import typer
-from bench_rig import ROOT, camera_image, fuse_node, head, quantiles, stamp
+from bench_rig import ROOT, camera_image, fuse_cameras, fuse_node, head, quantiles, stamp
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image
@@ -43,11 +59,12 @@ SIZES = {(640, 480): 5.0, (1920, 1080): 20.0}  # width, height: limit of the ove
 MOST_TIMES = 1.5  # times the bare publisher's time
 WARM_UP = 20  # frames
 START_S, FRAME_S = 120.0, 30.0
-NODE, CAMERA = "/overhead/fuse_node", "/overhead/image_raw"
-COST, TOTAL, BARE = f"{NODE}/debug/cost_ms", f"{NODE}/debug/stage_ms/total", "/bare/cost_ms"
-FROM_NODE = (f"{NODE}/mag_image", f"{NODE}/segmentation/mask", COST, TOTAL)
-FROM_BARE = ("/bare/mag_image", "/bare/mask", BARE)
-TIMES = (COST, TOTAL, BARE)  # topics with times; the others carry images
+CAMERAS = (1, 4)
+COST, TOTAL = "debug/cost_ms", "debug/stage_ms/total"
+FROM_NODE = ("mag_image", "segmentation/mask", COST, TOTAL)
+BARE, BARE_CPU = "/bare/cost_ms", "/bare/cpu_ms"
+FROM_BARE = ("/bare/mag_image", "/bare/mask", BARE, BARE_CPU)
+REQUESTS = ("new", "same", "serialised")
 
 
 @contextmanager
@@ -66,29 +83,40 @@ def bare_publisher(width: int, height: int, log: Path) -> Iterator[Process]:
 
 
 class Turns:
-    """Sends requests to both nodes in turn and receives their messages.
+    """Sends requests to all nodes in turn and receives their messages.
 
     Attributes:
         arrived: contents of the received messages by topic; None for images.
     """
 
-    def __init__(self, session: Session, processes: Sequence[Process]) -> None:
+    def __init__(
+        self, session: Session, processes: Sequence[Process], namespaces: Sequence[str]
+    ) -> None:
         """Wait until all processes know of each other.
 
         Raises:
             MagicFuseError: if a process does not come up.
         """
-        self.arrived: dict[str, list[float | None]] = {t: [] for t in (*FROM_NODE, *FROM_BARE)}
+        self._of_node = {
+            namespace: tuple(f"{namespace}/fuse_node/{topic}" for topic in FROM_NODE)
+            for namespace in namespaces
+        }
+        topics = (*(topic for found in self._of_node.values() for topic in found), *FROM_BARE)
+        self.arrived: dict[str, list[float | None]] = {topic: [] for topic in topics}
         self._session = session
         node = session.node
-        self._camera = node.create_publisher(Image, CAMERA, qos.images())
+        self._cameras = {
+            namespace: node.create_publisher(Image, f"{namespace}/image_raw", qos.images())
+            for namespace in namespaces
+        }
         self._go = node.create_publisher(Header, "/bare/go", 10)
         for topic, values in self.arrived.items():
             self._subscribe(topic, values)
 
         def ready() -> bool:
             known = all(node.count_publishers(topic) > 0 for topic in self.arrived)
-            return known and all(p.get_subscription_count() for p in (self._camera, self._go))
+            senders = (*self._cameras.values(), self._go)
+            return known and all(sender.get_subscription_count() for sender in senders)
 
         def over() -> bool:
             return any(process.poll() is not None for process in processes)
@@ -99,18 +127,24 @@ class Turns:
 
     def _subscribe(self, topic: str, values: list[float | None]) -> None:
         create = self._session.node.create_subscription
-        if topic in TIMES:
+        if topic.endswith(("_ms", TOTAL)):
             create(Float32, topic, lambda message: values.append(message.data), 10)
         else:  # raw: no sender is to blame for the time that Python objects of images take
             create(Image, topic, lambda _: values.append(None), qos.images(), raw=True)
 
     def fuse(self, image: Image) -> None:
-        """Let `fuse_node` fuse an image, and wait for all results."""
-        stamp(image)
-        self._ask(self._camera, image, FROM_NODE)
+        """Let one `fuse_node` after the other fuse an image, and wait for all its results."""
+        for namespace, camera in self._cameras.items():
+            stamp(image)
+            self._ask(camera, image, self._of_node[namespace])
+
+    def figures(self, topic: str) -> np.ndarray:
+        """Return what all `fuse_node`s said on a topic after the warm-up."""
+        names = [f"{namespace}/fuse_node/{topic}" for namespace in self._of_node]
+        return np.array([self.arrived[name][WARM_UP:] for name in names], np.float64).ravel()
 
     def publish(self, what: str) -> None:
-        """Let the other node publish "new" messages or the "same" ones."""
+        """Let the other node publish; `what` is one of `REQUESTS`."""
         self._ask(self._go, Header(frame_id=what), FROM_BARE)
 
     def _ask(self, publisher: Any, message: Any, topics: tuple[str, ...]) -> None:
@@ -126,34 +160,59 @@ class Turns:
             raise MagicFuseError(f"no answer to a message on {publisher.topic_name}")
 
 
-def measure(width: int, height: int, frames: int, bundle: Path, out: Path) -> dict[str, Any]:
-    """Return the figures of one size.
+def measure(
+    width: int, height: int, cameras: int, frames: int, bundle: Path, out: Path
+) -> dict[str, Any]:
+    """Return the figures of one size and count of cameras.
 
     Raises:
         MagicFuseError: if a process does not come up, or does not answer.
     """
+    namespaces = [f"/overhead{number}" for number in range(cameras)]
+    values = {"bundle": str(bundle)}
     with ExitStack() as stack:
-        fuse = stack.enter_context(fuse_node(NODE, CAMERA, {"bundle": str(bundle)}, out))
+        node = (
+            fuse_node(f"{namespaces[0]}/fuse_node", "image_raw", values, out)
+            if cameras == 1
+            else fuse_cameras(namespaces, "image_raw", values, out)
+        )
+        fuse = stack.enter_context(node)
         bare = stack.enter_context(bare_publisher(width, height, out / "log" / "bare.txt"))
-        turns = Turns(stack.enter_context(Session("overhead")), (fuse, bare))
+        turns = Turns(stack.enter_context(Session("overhead")), (fuse, bare), namespaces)
         image = camera_image(height, width)
-        for _ in range(WARM_UP + frames):
+        process, cpu_s = psutil.Process(fuse.pid), 0.0
+        for number in range(WARM_UP + frames):
+            before = sum(process.cpu_times()[:2])
             turns.fuse(image)
-            turns.publish("new")
-            turns.publish("same")
-    cost, total = (np.array(turns.arrived[topic][WARM_UP:]) for topic in (COST, TOTAL))
-    new, same = np.array(turns.arrived[BARE][2 * WARM_UP :]).reshape(-1, 2).T
-    overhead = cost - total
+            cpu_s += (sum(process.cpu_times()[:2]) - before) * (number >= WARM_UP)
+            for request in REQUESTS:
+                turns.publish(request)
+    total = turns.figures(TOTAL)
+    overhead = turns.figures(COST) - total
+
+    def of_bare(topic: str) -> np.ndarray:
+        skipped = len(REQUESTS) * WARM_UP
+        each: np.ndarray = np.array(turns.arrived[topic][skipped:]).reshape(-1, len(REQUESTS)).T
+        return each
+
+    new, same, serialised = of_bare(BARE)
     limit, median = SIZES[width, height], float(np.median(overhead))
     times_bare = median / float(np.median(new))
     return {
         "width": width,
         "height": height,
+        "cameras": cameras,
         "frames": frames,
         "fuser_ms": quantiles(total),
         "overhead_ms": quantiles(overhead),
         "bare_ms": quantiles(new),
         "same_ms": quantiles(same),
+        "serialised_ms": quantiles(serialised),
+        "node_cpu_ms": round(1e3 * cpu_s / frames / cameras, 2),
+        "bare_cpu_ms": {
+            request: quantiles(cpu)["median"]
+            for request, cpu in zip(REQUESTS, of_bare(BARE_CPU), strict=True)
+        },
         "times_bare": round(times_bare, 2),
         "times_same": round(median / float(np.median(same)), 2),
         "limit_ms": limit,
@@ -173,14 +232,19 @@ def overhead(
     isolate(out)
     used = Bundle.load((bundle or default_bundle()).resolve())
     try:
-        sizes = [measure(*size, frames, used.root, out) for size in SIZES]
+        sizes = [
+            measure(*size, cameras, frames, used.root, out) for cameras in CAMERAS for size in SIZES
+        ]
     except MagicFuseError as error:
         print(f"error: {error}; see {out}/log", file=sys.stderr)
         raise typer.Exit(2) from error
     table = Table("median, ms", "fuser", "overhead", "limit", "bare", "times", "same", "times")
+    table.add_column("serialised")
+    cpu = Table("CPU time, ms", "node, with its networks", *REQUESTS)
     for row in sizes:
+        name = f"{row['cameras']} x {row['width']}x{row['height']}"
         table.add_row(
-            f"{row['width']}x{row['height']}",
+            name,
             *(f"{row[name]['median']:.1f}" for name in ("fuser_ms", "overhead_ms")),
             f"{row['limit_ms']:.0f}",
             *(
@@ -188,8 +252,12 @@ def overhead(
                 for what in ("bare", "same")
                 for figure in (row[f"{what}_ms"]["median"], row[f"times_{what}"])
             ),
+            f"{row['serialised_ms']['median']:.2f}",
         )
-    Console().print(table)
+        times = (row["node_cpu_ms"], *row["bare_cpu_ms"].values())
+        cpu.add_row(name, *(f"{ms:.2f}" for ms in times))
+    for found in (table, cpu):
+        Console().print(found)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         figures = {**head(used), "sizes": sizes}

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Draws the newest result of every device: `python benchmarks/plot.py [FOLDER] [PICTURE]`.
 
 Without arguments it reads this folder and writes docs/benchmark.png, which the README shows. Needs
@@ -12,7 +22,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from magicfuse_ros.bench.report import Report
+from magicfuse_ros.bench.report import BenchReport
 
 HERE = Path(__file__).resolve().parent
 COLORS = {"fp32": "#4878a8", "fp16": "#6a9f58", "int8": "#e07b39"}
@@ -33,15 +43,15 @@ def main(folder: Path, picture: Path) -> None:
     print(f"{picture} drawn from {len(reports)} results")
 
 
-def newest(folder: Path) -> dict[str, Report]:
+def newest(folder: Path) -> dict[str, BenchReport]:
     """Return the latest report of every device that has one."""
-    found: dict[str, Report] = {}
+    found: dict[str, BenchReport] = {}
     for path in sorted(folder.glob("*/*.json")):  # date strings sort in time order
-        found[path.parent.name] = Report.model_validate_json(path.read_bytes())
+        found[path.parent.name] = BenchReport.model_validate_json(path.read_bytes())
     return found
 
 
-def draw(axes: Axes, report: Report) -> None:
+def draw(axes: Axes, report: BenchReport) -> None:
     """Draw one device's frames per second, next to their share of the convolution peak."""
     machine = report.machine
     for row, r in enumerate(report.results):

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Soak test: `fuse_node` with a 30 Hz camera and random faults, for any length of time.
 
 make soak MINUTES=30      or: python benchmarks/soak.py --minutes 30 [--seed 1] [--json FILE]
@@ -25,7 +35,7 @@ import random
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -79,8 +89,11 @@ class Run:
 class Soak:
     """Runs the camera and a subscriber, and causes the faults."""
 
-    def __init__(self, session: Session, pid: int, seed: int) -> None:
+    def __init__(
+        self, session: Session, pid: int, seed: int, name: str = NODE, camera: str = CAMERA
+    ) -> None:
         self.run = Run()
+        self._name = name
         self._session = session
         self._random = random.Random(seed)
         self._process = psutil.Process(pid)
@@ -88,30 +101,39 @@ class Soak:
         self._sent = self._arrived = 0  # since the latest activation
         self._last_sent_ns = self._last_arrived_ns = 0
         self._silent_until = 0.0
-        self._report: dict[str, str] = {}
+        self.report: dict[str, str] = {}
         self._extra: Any = None
         node = session.node
-        self._camera = node.create_publisher(Image, CAMERA, qos.images())
+        self._camera = node.create_publisher(Image, camera, qos.images())
         deep = qos.images()
         deep.depth = 100
-        node.create_subscription(Image, f"{NODE}/mag_image", self._on_image, deep, raw=True)
+        node.create_subscription(Image, f"{name}/mag_image", self._on_image, deep, raw=True)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._parameters = AsyncParameterClient(node, NODE)
+        self._parameters = AsyncParameterClient(node, name)
         self._start = monotonic()
 
     def work(self, seconds: float) -> None:
         """Run for some time, then wait for the last image's result."""
+        self.begin()
+        self.go_on(seconds)
+
+    def begin(self) -> None:
+        """Wait for the node, and use all that it has once."""
         session = self._session
         connected = session.spin_until(lambda: self._camera.get_subscription_count() > 0, DRAIN_S)
         assert connected, "the node does not subscribe"
         session.spin_until(lambda: False, SETTLE_S)
-        self._start = next_rss = monotonic()
         self._exercise()
-        due = monotonic()
+
+    def go_on(self, seconds: float) -> None:
+        """Cause faults for some time, then wait for the last image's result."""
+        session = self._session
+        self.run.ages.clear()
+        self._start = due = next_rss = monotonic()
         next_fault = due + self._random.uniform(*FAULT_EVERY_S)
         while (now := monotonic()) < self._start + seconds:
             if now >= next_rss:
-                self.run.rss.append((now - self._start, self._process.memory_info().rss / 1e6))
+                self._measure_memory(now)
                 next_rss += 1.0
             if now >= next_fault:
                 self._fault()
@@ -122,6 +144,9 @@ class Soak:
             due = max(due + PERIOD_S, monotonic() + 0.002)  # late: still receive messages
             session.spin_until(lambda: False, due - monotonic())
         self._account()
+
+    def _measure_memory(self, now: float) -> None:
+        self.run.rss.append((now - self._start, self._process.memory_info().rss / 1e6))
 
     def _exercise(self) -> None:
         """Use all sizes with both topics, and fill the queues with the largest images."""
@@ -147,7 +172,9 @@ class Soak:
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         (status,) = array.status
-        self._report = {value.key: value.value for value in status.values}
+        if status.hardware_id != self._name:
+            return
+        self.report = {value.key: value.value for value in status.values}
 
     def _send(self, message: Image | None = None, stamp_ns: int | None = None) -> None:
         message = message or self._image()
@@ -165,13 +192,15 @@ class Soak:
         return message
 
     def _fault(self) -> None:
-        faults: tuple[Callable[[], None], ...] = (
+        fault = self._random.choice(self._faults())
+        self.run.faults[fault.__name__.strip("_")] += 1
+        fault()
+
+    def _faults(self) -> Sequence[Callable[[], None]]:
+        return (
             self._pause, self._burst, self._malformed, self._late, self._twice, self._resize,
             self._reencode, self._subscriber, self._set_parameters, self._lifecycle, self._hold_up,
         )  # fmt: skip
-        fault = self._random.choice(faults)
-        self.run.faults[fault.__name__.strip("_")] += 1
-        fault()
 
     def _pause(self) -> None:
         self._silent_until = monotonic() + self._random.uniform(0.5, 3.0)
@@ -221,7 +250,7 @@ class Soak:
             node.destroy_subscription(self._extra)
             self._extra = None
         else:
-            topic = f"{NODE}/segmentation/overlay"
+            topic = f"{self._name}/segmentation/overlay"
             profile = qos.images()
             self._extra = node.create_subscription(Image, topic, lambda _: None, profile, raw=True)
 
@@ -234,7 +263,14 @@ class Soak:
         """Deactivate and activate: the node's counters restart at 0."""
         self._account()
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
-            assert self._session.change_state(NODE, transition, self._process.is_running, DRAIN_S)
+            assert self._change_state(transition)
+        self._restart()
+
+    def _change_state(self, transition: int) -> bool:
+        return self._session.change_state(self._name, transition, self._process.is_running, DRAIN_S)
+
+    def _restart(self) -> None:
+        """Wait until an activated node listens; its counters are at 0."""
         session = self._session
         session.spin_until(lambda: self._camera.get_subscription_count() > 0, DRAIN_S)
         session.spin_until(lambda: False, SETTLE_S)
@@ -245,7 +281,7 @@ class Soak:
 
         def found() -> dict[str, int]:
             names = ("lost", "received", *OUTCOMES)
-            return {name: int(self._report.get(name, 0)) for name in names}
+            return {name: int(self.report.get(name, 0)) for name in names}
 
         def adds_up() -> bool:
             counts = found()
@@ -261,16 +297,34 @@ class Soak:
         self.run.arrived += self._arrived
 
 
+def warm_up_s(seconds: float) -> float:
+    """Return how much of the time is the warm-up."""
+    return min(MOST_WARM_UP_S, seconds / 5)
+
+
+def memory_mb(run: Run, seconds: float, parts: int = 10) -> dict[str, Any]:
+    """Return the memory in MB: medians of equal parts of the time after the warm-up; growth."""
+    warm_up = warm_up_s(seconds)
+    length = (seconds - warm_up) / parts
+    found: dict[int, list[float]] = {}
+    for at, mb in run.rss:
+        if at >= warm_up:
+            found.setdefault(min(int((at - warm_up) / length), parts - 1), []).append(mb)
+    medians = [median(found[number]) for number in sorted(found)]
+    return {
+        "early": medians[0],
+        "late": medians[-1],
+        "growth": medians[-1] - medians[0],
+        "parts": [round(mb, 1) for mb in medians],
+    }
+
+
 def judge(run: Run, seconds: float) -> dict[str, Any]:
     """Return the results and whether each limit was kept."""
-    warm_up = min(MOST_WARM_UP_S, seconds / 5)
-    tenth = (seconds - warm_up) / 10
-    early = [mb for at, mb in run.rss if warm_up <= at < warm_up + tenth]
-    late = [mb for at, mb in run.rss if at >= run.rss[-1][0] - tenth]
-    growth = median(late) - median(early)
+    memory = memory_mb(run, seconds)
     ages = {f"p{p}": float(np.percentile([ms for _, ms in run.ages], p)) for p in (50, 95, 99)}
     checks = {
-        "memory": growth < MAX_GROWTH_MB,
+        "memory": memory["growth"] < MAX_GROWTH_MB,
         "order": run.disorder == 0,
         "counts": not run.unaccounted and run.counts["failed"] == 0,
         "age": ages["p99"] < MAX_PERIODS * PERIOD_S * 1e3,
@@ -278,8 +332,8 @@ def judge(run: Run, seconds: float) -> dict[str, Any]:
     return {
         "passed": all(checks.values()),
         "checks": checks,
-        "warm_up_s": warm_up,
-        "rss_mb": {"early": median(early), "late": median(late), "growth": growth},
+        "warm_up_s": warm_up_s(seconds),
+        "rss_mb": memory,
         "age_ms": ages,
         "age_limit_ms": MAX_PERIODS * PERIOD_S * 1e3,
         "counts": dict(run.counts),

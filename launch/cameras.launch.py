@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Starts a fuse_node for each camera in its namespace, all in one process that shares the networks.
 
 ros2 launch magicfuse_ros cameras.launch.py cameras:=front,rear
@@ -31,7 +41,7 @@ def generate_launch_description() -> LaunchDescription:
             "CPU threads of a network; 0: all cores; empty: all cores, or a separate process's "
             "share of them",
         ),
-        namespace=("", "namespace in front of the cameras'"),
+        namespace=("", "namespace that contains those of the cameras"),
     )
     return LaunchDescription([*arguments, OpaqueFunction(function=cameras)])
 
@@ -40,7 +50,10 @@ def cameras(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return fuse_cameras, or a fuse.launch.py for every camera."""
     given = common.value(context, "cameras")
     names = [name.strip() for name in given.split(",")]
-    if not all(names) or len(set(names)) < len(names):
+    before = common.value(context, "namespace").strip("/")
+    before = f"/{before}" if before else ""
+    full = [name if name.startswith("/") else f"{before}/{name}" for name in names]
+    if not all(names) or len(set(full)) < len(full):
         raise RuntimeError(f"cameras is '{given}'; expected different names, such as front,rear")
     if not common.flag(context, "separate"):
         parameters = {**common.fuse_parameters(context), "cameras": common.texts(names)}
@@ -52,12 +65,6 @@ def cameras(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         ]
     share = max(1, len(os.sched_getaffinity(0)) // len(names))
     threads = common.value(context, "threads") or str(share)
-    before = common.value(context, "namespace")
     return [
-        common.fuse(
-            common.passed_on(
-                context, namespace=f"{before}/{name}" if before else name, threads=threads
-            )
-        )
-        for name in names
+        common.fuse(common.passed_on(context, namespace=name, threads=threads)) for name in full
     ]

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """What the launch files share: their arguments, and how a node is started.
 
 Every launch file takes these arguments, lists them, and passes them on to all that it starts.
@@ -34,7 +44,7 @@ ARGUMENTS = {
     "bundle": ("", "folder of a bundle"),
     "backend": ("", "auto, tensorrt_rtx, tensorrt, openvino or onnxruntime"),
     "precision": ("", "auto, fp32, fp16 or int8"),
-    "threads": ("", "CPU threads of a network; 0: all cores"),
+    "threads": ("", "CPU threads for each network; 0: all cores"),
     "params_file": (str(SHARE / "config" / "fuse.yaml"), "file with the parameters of fuse_node"),
     "namespace": ("", "namespace of the nodes"),
     "use_sim_time": ("false", "true: the nodes take the time from /clock"),
@@ -42,7 +52,7 @@ ARGUMENTS = {
         "true",
         "true: the nodes configure and activate themselves; false: a lifecycle manager does",
     ),
-    "respawn": ("true", "true: a node that died is started again"),
+    "respawn": ("true", "true: restart a node that dies"),
     "fastdds_profile": (
         "false",
         "true: Fast DDS with the package's profile for images and clouds; or a profile's path",

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Plays a bag's camera into fuse_node, with /clock, and ends with the bag.
 
 ros2 launch magicfuse_ros replay.launch.py bag:=drive.mcap
@@ -26,11 +36,11 @@ def generate_launch_description() -> LaunchDescription:
     arguments = common.declare(
         omit=FROM_THE_BAG,
         bag=(None, "rosbag2: folder, .mcap or .db3"),
-        topic=("", "image topic of a bag that has several"),
-        rate=("1.0", "seconds of the bag in a second"),
-        loop=("1", "how often the bag is played; 0: until Ctrl-C"),
-        start=("0.0", "seconds of the bag that are left out"),
-        duration=("0.0", "seconds of the bag that are played; 0: to its end"),
+        topic=("", "image topic, if the bag has several"),
+        rate=("1.0", "playback speed: seconds of the bag per second"),
+        loop=("1", "how many times to play the bag; 0: until Ctrl-C"),
+        start=("0.0", "seconds to skip at the start of the bag"),
+        duration=("0.0", "seconds to play; 0: to the end of the bag"),
     )
     return LaunchDescription([*arguments, OpaqueFunction(function=replay)])
 

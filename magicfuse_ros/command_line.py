@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Shared code of the command lines `magicfuse` and `magicfuse-train`."""
 
 from __future__ import annotations
@@ -107,13 +117,13 @@ class SeveralValues(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its values, the only form that typer understands."""
-        spread: list[str] = []
+        expanded: list[str] = []
         option = ""
         for arg in args:
             if option and re.fullmatch(self.several[option], arg):
-                if spread[-1] != option:
-                    spread.append(option)
+                if expanded[-1] != option:
+                    expanded.append(option)
             else:
                 option = arg if arg in self.several else ""
-            spread.append(arg)
-        return super().parse_args(ctx, spread)
+            expanded.append(arg)
+        return super().parse_args(ctx, expanded)

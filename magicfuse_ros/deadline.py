@@ -1,9 +1,19 @@
-"""Deadline control: what the next frame may cost, from what the last ones did cost.
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""Deadline control: plans the next frame from the costs of the last ones.
 
     term        meaning
-    period      of the camera: mean interval of the arrivals
+    period      the camera's period: mean interval of the arrivals
     deadline    target_period; if that is 0, the camera's period
-    plan        mode, K and stride of the next frame; every stride-th image is begun
+    plan        mode, K and stride of the next frame; every stride-th image is fused
     rungs       modes and K from best to cheapest: falling K, then in `auto` only the restored image
 
     1. A frame costs fixed + K x step: step is ikr + ckg + mkf of one step, fixed is all the rest
@@ -47,10 +57,13 @@ COSTS = 10  # frames in an estimate
 FEWEST_COSTS = 3
 PATIENCE = 20  # frames
 MOST_PATIENCE = 640
-_NEARER = 0.6  # of a period: what a stride may be off; more than half, against flapping
+_NEARER = 0.6  # of a period by which a stride may be off; more than half, to prevent flapping
 _INTERVALS = 30
 _FEWEST_INTERVALS = 4
-_SLOWER_INTERVALS, _SLOWER = 5, 2.0  # so many in a row, each over so many periods: a slower camera
+_SLOWER_INTERVALS, _SLOWER = (
+    5,
+    2.0,
+)  # so many intervals in a row, each over so many periods: the camera became slower
 _AWAY_S = 1.0
 
 Mode = Literal["fuse", "restore", "auto"]
@@ -60,7 +73,7 @@ _Rung = tuple[FrameMode, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with the next frame; one of every `stride` images is begun."""
+    """What to do with the next frame; one of every `stride` images is fused."""
 
     mode: FrameMode
     steps: int
@@ -69,12 +82,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Share:
-    """What a camera may use of networks that it shares with others.
+    """The share of a camera in networks that it shares with others.
 
     Attributes:
-        part: of the time, above 0 and up to 1: what the others leave, but no less than each of
-            them gets if all want as much as they can have.
-        others: how many cameras use the networks beside it.
+        part: fraction of the time, above 0 and up to 1: what the others leave, but at least an
+            equal part.
+        others: number of other cameras that use the networks.
     """
 
     part: float = 1.0
@@ -90,9 +103,9 @@ class Status:
     """The control at one moment.
 
     Attributes:
-        plan: in force.
-        why: what led to it, and the camera's share of the time where it has to share.
-        period_s: of the camera; None before some images came.
+        plan: the current plan.
+        why: what led to it, and the camera's share of the time if it has to share.
+        period_s: the camera's period; None before some images arrived.
         deadline_s: None as long as neither target_period nor the camera's period is known.
     """
 
@@ -105,8 +118,8 @@ class Status:
 class CameraPeriod:
     """The mean interval of the latest arrivals; a pause of the camera does not count.
 
-    A camera that has become much slower, as after a burst, is believed after a few images: the many
-    short intervals before are forgotten. A faster one replaces them soon by itself.
+    If the camera becomes much slower, for example after a burst, a few images are enough: the many
+    short intervals before are forgotten. A faster camera soon replaces the old intervals anyway.
     """
 
     def __init__(self) -> None:
@@ -115,7 +128,7 @@ class CameraPeriod:
         self._paused = False
 
     def arrived(self, now: float) -> None:
-        """Take note of an image at `now`, seconds of a steady clock."""
+        """Record the arrival of an image at `now`, seconds of a steady clock."""
         if self._times:
             limit = max(_AWAY_S, 5 * (self.seconds or 0))
             pause = now - self._times[-1] > limit
@@ -164,11 +177,11 @@ class _Costs:
         return median(cost.of(steps) for cost in self.latest)
 
     def restoring(self, steps: int) -> float:
-        """Estimate a frame of ikr alone; too high by the networks that it does not need."""
+        """Estimate the cost with ikr alone; too high by the networks that it does not need."""
         return sorted(cost.fixed + steps * cost.ikr for cost in self.latest)[-2]
 
     def fusing(self, steps: int, then: _Costs) -> float:
-        """Estimate a fused frame from those of `then` and the speed of what runs in both modes."""
+        """Estimate a fused frame from the costs in `then` and the speed of what both modes run."""
         probes = sorted(cost.encoder + cost.ikr for cost in self.latest)
         pairs = [(cost.of(steps), cost.encoder + cost.ikr) for cost in then.latest]
         ratios = [cost / probe for cost, probe in pairs if probe]
@@ -176,13 +189,12 @@ class _Costs:
 
 
 class DeadlineControl:
-    """Chooses plans. Threads may differ: `due` where images arrive, the rest where they go."""
+    """Chooses plans. `due` may be called from another thread than the rest."""
 
     def __init__(self, grids: Collection[int], default_steps: int) -> None:
         """Start with K = `default_steps`, which is one of `grids`.
 
-        More than that are taken only where they are asked for: the bundle's makers found them not
-        worth their cost.
+        More steps are used only on request: they are not worth their cost by default.
         """
         self._grids = sorted(grids, reverse=True)
         self._usual = [k for k in self._grids if k <= default_steps]
@@ -196,7 +208,7 @@ class DeadlineControl:
         self._plan = Plan("fuse", default_steps, 1)
         self._why = "start"
         self._costs = _Costs()
-        self._fusing: _Costs | None = None  # of when fusing was given up
+        self._fusing: _Costs | None = None  # when fusing was given up
         self._patience = PATIENCE
         self._calm = 0
         self._since_raise: int | None = None
@@ -205,7 +217,7 @@ class DeadlineControl:
         self._share = Share()
 
     def configure(self, mode: Mode, steps: int, target_period: float) -> None:
-        """Take over parameters; the present plan stays where it is allowed by them.
+        """Apply parameters; the current plan stays if they allow it.
 
         Args:
             mode: `auto` falls back from fusing to restoring alone, and comes back.
@@ -224,11 +236,11 @@ class DeadlineControl:
             self._set_rungs(restore_wanted=True)
 
     def due(self, now: float) -> float:
-        """Take note of an image that arrived at `now` (steady clock).
+        """Record an image that arrived at `now` (steady clock).
 
         Returns:
-            When to begin it: `now`, or for an image to skip the time by which the camera should
-            have sent a later one.
+            When to fuse it: `now`, or for an image to skip the time by which the camera should have
+            sent a later one.
         """
         with self._lock:
             self._period.arrived(now)
@@ -248,7 +260,7 @@ class DeadlineControl:
 
         Args:
             restore_wanted: whether `auto` has something to fall back to.
-            share: of the time that this camera may use; None for all of it.
+            share: this camera's share of the networks; None for all.
         """
         with self._lock:
             self._share = share or Share()
@@ -259,9 +271,9 @@ class DeadlineControl:
         """Learn from a frame.
 
         Args:
-            plan: by which it was made.
-            cost_s: from taking its message to its last publication, seconds; without the waiting
-                for other cameras.
+            plan: the plan of the frame.
+            cost_s: seconds from taking its message to its last publication, without waiting for
+                other cameras.
             stages_ms: as in `FusedFrame`.
         """
         with self._lock:
@@ -281,7 +293,7 @@ class DeadlineControl:
             self._set_stride()
 
     def status(self) -> Status:
-        """Return the plan in force and what led to it."""
+        """Return the current plan and the reason for it."""
         with self._lock:
             period = self._period.seconds
             why = f"{self._why}; may use {self._share}" if self._share.others else self._why
@@ -355,7 +367,7 @@ class DeadlineControl:
         assert budget is not None
         for rung, (mode, steps) in enumerate(self._rungs):
             cost = self._predict(mode, steps)
-            if cost is None or cost <= share * budget:  # unknown: to be tried
+            if cost is None or cost <= share * budget:  # unknown, so try it
                 return rung
         return len(self._rungs) - 1
 

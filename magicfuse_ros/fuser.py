@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """One camera frame in, its fused image and segmentation out, at the frame's own size."""
 
 from __future__ import annotations
@@ -17,7 +27,7 @@ from magicfuse_ros.geometry import FITS, Fit, Geometry
 from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, check_outputs
 from magicfuse_ros.sampler import Sample, Sampler
 
-# What is often asked for: what fuse_node publishes, for a viewer, for navigation; mode restore.
+# The usual outputs: all of fuse_node, those for a viewer, for navigation, and of mode restore.
 _OFTEN: tuple[tuple[Output, ...], ...] = (
     ("mag_image", "mask", "confidence"),
     ("mag_image",),
@@ -30,12 +40,12 @@ __all__ = ["OUTPUTS", "FusedFrame", "Fuser", "Output"]
 
 @dataclass(frozen=True)
 class FusedFrame:
-    """What was asked for, at the input's size H x W; None where not asked for.
+    """The requested outputs, at the input's size H x W; the others are None.
 
     All arrays are C-contiguous and belong to the caller. `thermal_estimate` is an estimate from
     the visible image, never a measurement; `thermal_uncertainty` is its standard deviation.
     `stages_ms` always has the keys prepare, encoder, ikr, ckg, mkf, segmentation, decoder, finish,
-    total, in milliseconds, 0 for a stage that did not run; where cameras share networks also
+    total, in milliseconds, 0 for a stage that did not run; if cameras share networks also
     waiting, until the frame's turn came. Networks that the backend joins share the time of their
     call by the library's own profile.
     """
@@ -80,7 +90,7 @@ class Fuser:
         Args:
             bundle: the verified bundle.
             backend: from `magicfuse_ros.backends.select`.
-            fit: how a frame of another shape than the networks' image is brought to it.
+            fit: how to fit a frame of another shape to the networks' image.
             steps: K, one of the bundle's grids; None takes the bundle's default.
             tau: see `Fuser.tau`; None takes the bundle's default.
             sampler: the bundle's networks, loaded on the backend; None loads them.
@@ -116,7 +126,7 @@ class Fuser:
 
     @steps.setter
     def steps(self, value: int) -> None:
-        if value != self._steps:  # to look it up takes 0.2 ms, and the node sets it for every frame
+        if value != self._steps:  # the lookup takes 0.2 ms, and the node sets K for every frame
             self._bundle.steps(value)
         self._steps = value
 
@@ -124,7 +134,7 @@ class Fuser:
     def tau(self) -> float:
         """Limit, 0 to 1, of the restoring stream's weight where a thermal class is seen (Eq. 11).
 
-        The higher, the surer MagImg must be of a person whom it lights up.
+        With a higher value, MagImg lights up only people of which it is surer.
 
         Raises:
             MagicFuseError: on setting, if the value is outside 0 to 1.
@@ -144,7 +154,7 @@ class Fuser:
 
         Args:
             image: [H, W, 3] uint8 RGB of any size; not changed.
-            outputs: what is wanted; nothing else is computed. None: all that the bundle has.
+            outputs: the wanted outputs; only they are computed. None: all that the bundle has.
 
         Raises:
             FrameError: if `image` is not such an array.
@@ -184,7 +194,7 @@ class Fuser:
         return FusedFrame(*images, *masks, steps=steps, stages_ms=stages)
 
     def reload(self) -> None:
-        """Verify the bundle and load all networks anew; `steps` and `tau` stay.
+        """Verify the bundle and reload all networks; `steps` and `tau` stay.
 
         Raises:
             MagicFuseError: if that fails; the networks stay as they were.
@@ -196,8 +206,8 @@ class Fuser:
     def warm_up(self) -> None:
         """Run every network once, so that the first real frame is not slower than the others.
 
-        A backend that records frames does so here for every K and what is often asked for: neither
-        a deadline that changes K nor a new subscriber then stops the stream.
+        A backend that records frames does so for every K and the usual outputs here, so neither
+        a deadline that changes K nor a new subscriber interrupts the stream.
         """
         image = np.zeros((*self._size, 3), np.uint8)
         self(image)

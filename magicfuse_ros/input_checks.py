@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Cheap checks for images that are unfit for use: black, saturated, frozen or blurred.
 
 They look at a fixed number of pixels of the green channel, whatever the size of the image: a coarse
@@ -23,7 +33,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from magicfuse_ros.image_codec import Pixels
 
 BLACK = 12  # of 255
 SATURATED = 0.4
@@ -37,8 +48,6 @@ _GRID_PIXELS = 20_000
 _PATCHES = 5  # per side
 _PATCH = 48  # pixels per side
 _LEAST_CONTRAST = 40.0  # squared difference in gray levels between pixels 4 apart
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -139,12 +148,12 @@ class InputChecks:
             self._window.popleft()
 
 
-def _grid(plane: npt.NDArray[np.uint8]) -> Pixels:
+def _grid(plane: Pixels) -> Pixels:
     step = max(1, round((plane.size / _GRID_PIXELS) ** 0.5))
     return np.ascontiguousarray(plane[step // 2 :: step, step // 2 :: step])
 
 
-def _softness(plane: npt.NDArray[np.uint8]) -> float | None:
+def _softness(plane: Pixels) -> float | None:
     rows, columns = plane.shape
     if min(rows, columns) < _PATCHES * _PATCH // 2:
         return None  # too small to have detail

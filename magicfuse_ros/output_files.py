@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Checks and writes the output files and folders of commands, so that they fail before the work."""
 
 from __future__ import annotations
@@ -6,7 +16,10 @@ import os
 import tempfile
 from pathlib import Path
 
+import cv2
+
 from magicfuse_ros.errors import MediaError
+from magicfuse_ros.image_codec import Pixels
 
 
 def check_file(path: Path) -> None:
@@ -67,6 +80,21 @@ def write_text(path: Path, text: str) -> None:
             if not device:
                 partial.unlink(missing_ok=True)
             raise
+    except OSError as error:
+        raise MediaError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def write_png(path: Path, image: Pixels) -> None:
+    """Write an RGB (HxWx3) or gray (HxW) uint8 image, and make the folders above it.
+
+    Raises:
+        MediaError: if that fails; the message names the file and the reason.
+    """
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    _, data = cv2.imencode(".png", pixels)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
     except OSError as error:
         raise MediaError(f"cannot write '{path}': {error.strerror}") from error
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The parameters of the nodes: one schema per node for its YAML, its docs page and the node itself.
 
 After a change here, `python -m magicfuse_ros.parameters` rewrites these files.
@@ -18,7 +28,7 @@ from magicfuse_ros.geometry import Fit
 Value = bool | int | float | str | list[str]
 _LIVE: dict[str, JsonValue] = {"live": True}
 _AUTOSTART = (
-    "configure and activate at the start, and try again every 5 s until both succeed; the launch "
+    "configure and activate at start, and retry every 5 s until both succeed; the launch "
     "files set it"
 )
 TABLE_BEGIN = "<!-- parameters of {node}: written by python -m magicfuse_ros.parameters -->"
@@ -30,27 +40,29 @@ class FuseParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    bundle: str = Field("", description="folder of the bundle; empty: the bundle of the package")
+    bundle: str = Field(
+        "", description="folder of the bundle; empty: the default bundle of the package"
+    )
     backend: Literal["auto", "tensorrt_rtx", "tensorrt", "openvino", "onnxruntime"] = Field(
         "auto",
-        description="inference library; auto: the first that can run here, GPU before CPU, where "
-        "the GPU's engines are built",
+        description="inference library; auto: the first that can run here; a GPU comes first if "
+        "its engines are built",
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto",
-        description="arithmetic of the networks; auto: fp16 on a GPU, on a CPU int8 if the bundle "
-        "has it and the CPU gains from it, else fp32. fp16 on a GPU only, int8 on a CPU only",
+        description="number format of the networks; auto: fp16 on a GPU; on a CPU int8 if the "
+        "bundle has it and the CPU runs it faster, else fp32. fp16 needs a GPU, int8 a CPU",
     )
-    threads: int = Field(0, ge=0, le=256, description="CPU threads of a network; 0: all cores")
+    threads: int = Field(0, ge=0, le=256, description="CPU threads for each network; 0: all cores")
     fit: Fit = Field(
-        "letterbox", description="how the camera image is brought to the networks' size"
+        "letterbox", description="how the camera image is fitted to the networks' size"
     )
     image_transport: Literal["raw", "compressed"] = Field(
         "raw", description="raw subscribes to image, compressed to image/compressed"
     )
     image_bits: int = Field(
         0, ge=0, le=16,
-        description="how many bits a camera uses of its 16-bit images; 0: the least of 10, 12, 14 "
+        description="bits that the camera uses in its 16-bit images; 0: the smallest of 10, 12, 14 "
         "and 16 that holds the highest value so far",
     )  # fmt: skip
     autostart: bool = Field(False, description=_AUTOSTART)
@@ -62,8 +74,8 @@ class FuseParameters(BaseModel):
     )  # fmt: skip
     steps: int = Field(
         0, ge=0, le=1000,
-        description="diffusion steps K of a frame, one of the bundle's; 0: the most that meet the "
-        "deadline, up to the bundle's default",
+        description="diffusion steps K per frame, one of the bundle's values; 0: as many as meet "
+        "the deadline, up to the bundle's default",
         json_schema_extra=_LIVE,
     )  # fmt: skip
     target_period: float = Field(
@@ -74,7 +86,7 @@ class FuseParameters(BaseModel):
     tau: float = Field(
         -1.0, ge=-1.0, le=1.0,
         description="cap on the restored image's weight where people are seen (Eq. 11), 0 to 1: "
-        "the higher, the fewer and surer people MagImg lights up; below 0: the bundle's own",
+        "higher values light up fewer people, with more certainty; below 0: the bundle's value",
         json_schema_extra=_LIVE,
     )  # fmt: skip
 
@@ -100,36 +112,36 @@ class GroundParameters(BaseModel):
     )
     transform_timeout: float = Field(
         0.2, ge=0.0, le=10.0,
-        description="how long a mask waits for its transform, seconds; those after it wait, too",
+        description="how long a mask waits for its transform, seconds; later masks wait behind it",
     )  # fmt: skip
     camera_height: float = Field(
-        1.5, ge=0.01, le=100.0, description="of the camera above the ground, metres"
+        1.5, ge=0.01, le=100.0, description="height of the camera above the ground, metres"
     )
     camera_pitch: float = Field(
-        0.0, ge=-1.57, le=1.57, description="tilt of the camera, radians; positive looks down"
+        0.0, ge=-1.57, le=1.57, description="tilt of the camera, radians; positive: down"
     )
     camera_roll: float = Field(
-        0.0, ge=-3.15, le=3.15, description="about the viewing direction; positive: right side down"
+        0.0, ge=-3.15, le=3.15, description="roll of the camera, radians; positive: right side down"
     )
     rectified: bool = Field(
-        False, description="the images are rectified: take P and R of camera_info, not K and D"
+        False, description="the images are rectified: use P and R of camera_info, not K and D"
     )
     max_range: float = Field(
         15.0, ge=0.1, le=1000.0,
-        description="how far from the camera ground is believed, metres; see Navigation",
+        description="distance up to which ground is used, metres; see Navigation",
     )  # fmt: skip
     scan_increment: float = Field(
         0.00873,
         ge=0.0005,
         le=0.1,
-        description="width of a beam of the scan, radians; not less than a pixel",
+        description="angle between beams of the scan, radians; at least that of a pixel",
     )  # fmt: skip
     ground_classes: list[str] = Field(
         ["road", "pavement"], description="classes that lie on the ground"
     )
     passable_classes: list[str] = Field(
         ["sky"],
-        description="classes that neither are ground nor block; every other class blocks",
+        description="classes that are neither ground nor obstacles; all others are obstacles",
     )
     autostart: bool = Field(False, description=_AUTOSTART)
 
@@ -189,7 +201,7 @@ def yaml(node: str = "fuse_node") -> str:
     rows = parameters(SCHEMAS[node])
     lines = [f"# Parameters of {node}, read when it is configured."]
     if any(row.live for row in rows):
-        lines += ["# Those marked live change while the node is active, too."]
+        lines += ["# Those marked live can also change while the node is active."]
     lines += ["/**:", "  ros__parameters:"]
     for row in rows:
         marks = "; ".join(filter(None, (row.values, "live" if row.live else "")))

@@ -1,6 +1,16 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The reduced-step sampler: one image in, the wanted outputs out, on any backend.
 
-    paper             here             shape (float32 where not said)
+    paper             here             shape (float32 unless noted)
     I_vis             image            [1, H, W, 3] uint8
     E(I_vis)          condition        [1, C, h, w], with further encoder outputs beside it
     z_T               z_T              [1, L, h, w], one Gaussian start for the three streams
@@ -11,7 +21,7 @@
     alpha-bar_t       abar_t, abar_next  [1], the two ends of a step
     Psi, Phi, F, S    ikr, ckg, mkf, segmentation
 
-    1. condition = encoder(image), with the bundle's fixed noise where the encoder takes some
+    1. condition = encoder(image), with the bundle's fixed noise if the encoder takes any
     2. For every (t, abar_t, abar_next) of the K-step grid:
        2a. restoring stream: eps, x0, z_ikr = ikr(condition, z_ikr, t, ...)
        2b. thermal stream:   eps, x0, z_ckg = ckg(condition, z_ckg, t, ...)
@@ -20,7 +30,7 @@
     4. images = decoder(x0, image) of the streams whose image is wanted
     5. thermal_estimate, thermal_uncertainty are read from the image of the thermal stream
 
-A network runs only where a wanted output needs it. Where MagImg and labels are wanted and K = 1, a
+A network runs only if a wanted output needs it. If MagImg and labels are wanted and K = 1, a
 backend may make them with one network; every further step would be a copy of three more.
 """
 
@@ -56,7 +66,7 @@ _Grid: TypeAlias = list[dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Sample:
-    """The outputs of one image at the network's size H x W; None where not wanted."""
+    """The outputs of one image at the network's size H x W; None if not wanted."""
 
     mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
     restored: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
@@ -69,7 +79,7 @@ class Sample:
 
 @dataclass
 class _Frame:
-    """One kind of frame: of a set of computed outputs and a number of steps."""
+    """One kind of frame: a set of computed outputs and a number of steps."""
 
     recorder: Recorder
     grid: _Grid
@@ -97,7 +107,7 @@ class Sampler:
         self._inputs = wire(manifest)
         self._thermal = ThermalReader(manifest.thermal_uncertainty)
         latent = latent_shape(manifest)
-        # In the order that bundle.py promises.
+        # In the order that the bundle format prescribes.
         random = np.random.default_rng(manifest.seed)
         self._z_T = self._constant(random.standard_normal(latent, np.float32))
         scores = (1, len(manifest.classes), *latent[2:])
@@ -112,7 +122,7 @@ class Sampler:
         self._grids = {k: self._grid(k) for k in manifest.step_grids}
         paths, specs = map(bundle.path, NETWORKS), map(manifest.networks.__getitem__, NETWORKS)
         with ThreadPoolExecutor(backend.loads_at_once) as pool:
-            # First: it takes as long as all the others.
+            # First, because it takes as long as all the others.
             joined = pool.submit(self._join, self._grids[1]) if 1 in self._grids else None
             networks = pool.map(backend.load, paths, specs)
             self._networks = dict(zip(NETWORKS, networks, strict=True))
@@ -126,7 +136,7 @@ class Sampler:
 
         Args:
             image: [1, H, W, 3] uint8 RGB at the network's size, C-contiguous.
-            outputs: what is wanted, of the bundle's; nothing else is computed.
+            outputs: the wanted outputs of the bundle; only they are computed.
             steps: K, one of the bundle's grids.
             tau: limit of the restoring stream's weight in thermal regions, 0 to 1.
 
@@ -155,7 +165,7 @@ class Sampler:
         return Sample(**{name: first.get(name) for name in OUTPUTS}, stages_ms=ms)
 
     def reloaded(self, bundle: Bundle) -> Sampler:
-        """Return the networks of a bundle, loaded anew on the same backend. Errors: as at first."""
+        """Return the networks of a bundle, reloaded on the same backend. Errors: as at first."""
         return Sampler(bundle, self._backend)
 
     def _run(
@@ -258,7 +268,7 @@ class Sampler:
                 return networks[name](self._taken(name, known))
 
             latents = self._latents(run, tensors, grid, network_calls(_JOINED, len(grid)))
-            # For the images that are decoded apart; every output costs a copy.
+            # For images that are decoded separately; every output costs a copy.
             decoder = {"x0_restored", "x0_thermal_estimate", *self._inputs["decoder"]}
             kept = {name: tensor for name, tensor in latents.items() if name in decoder}
             return {**kept, **dict(self._finish(run, latents, tensors, _JOINED))}
@@ -270,7 +280,7 @@ class Sampler:
         return {key: known[key] for key in self._inputs[name]}
 
     def _frame(self, outputs: frozenset[Output], steps: int) -> _Frame:
-        self._bundle.steps(steps)  # raises where there is no such grid
+        self._bundle.steps(steps)  # raises if there is no such grid
         at_once = steps == 1 and "mag_image" in outputs and outputs.intersection(LABELS)
         joined = self._joined if at_once else None
         return _Frame(self._backend.recorder(), self._grids[steps], joined)

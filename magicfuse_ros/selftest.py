@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Compares a backend with the CPU: every network on its own, then the whole frame.
 
 A GPU engine may load and run and still give wrong results, because of a driver, a precision or an
@@ -32,7 +42,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Limits:
+class SelftestLimits:
     """The requirements for a precision.
 
     Attributes:
@@ -46,10 +56,10 @@ class Limits:
 
 # nano on a CPU reaches 94 dB in float32, 62 with a float16 body and 45 in int8; a wrong layer gives
 # less than 30.
-LIMITS: dict[Precision, Limits] = {
-    "fp32": Limits(70, 0.999),
-    "fp16": Limits(45, 0.99),
-    "int8": Limits(30, 0.97),
+LIMITS: dict[Precision, SelftestLimits] = {
+    "fp32": SelftestLimits(70, 0.999),
+    "fp16": SelftestLimits(45, 0.99),
+    "int8": SelftestLimits(30, 0.97),
 }
 
 
@@ -160,7 +170,7 @@ def _call_ms(backend: Backend, network: Network, tensors: Mapping[str, Tensor]) 
     return backend.elapsed_ms(start, end) / CALLS
 
 
-def _row(what: str, actual: Arrays, expected: Arrays, ms: float, limits: Limits) -> Row:
+def _row(what: str, actual: Arrays, expected: Arrays, ms: float, limits: SelftestLimits) -> Row:
     numbers = {name: decibels(actual[name], expected[name]) for name in expected if name != "mask"}
     worst = min(numbers, key=numbers.__getitem__)
     labels = None

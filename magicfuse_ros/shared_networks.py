@@ -1,4 +1,14 @@
-"""One copy of the networks for all cameras of a process that ask for the same ones."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""One copy of the networks for all cameras in a process that use the same ones."""
 
 from __future__ import annotations
 
@@ -19,9 +29,9 @@ from magicfuse_ros.outputs import Output
 from magicfuse_ros.sampler import Sample, Sampler
 from magicfuse_ros.turns import Seat, Turns
 
-_WORKS_S = 5.0  # since the last result of networks that work
+_WORKS_S = 5.0  # networks work if their last result is not older
 
-# What makes networks the same: all that the bundle says of them, and how they are computed.
+# Two networks are the same if manifest, backend, precision and threads are.
 _Key: TypeAlias = tuple[str, str, str, int]
 
 
@@ -35,24 +45,24 @@ class _Loaded:
 class SharedNetworks:
     """Loads networks for the first camera that asks for them, and frees them with the last.
 
-    Only one image at a time is in any of them (see `turns`): two at once would share the cores, and
-    both would be late.
+    They process one image at a time (see `turns`): two at once would share the cores, and both
+    would be late.
     """
 
     def __init__(self) -> None:
         self._turns = Turns()
         self._loading = threading.Lock()  # held for seconds, by one camera at a time
-        self._lock = threading.Lock()  # of what is loaded, and for whom
+        self._lock = threading.Lock()  # guards what is loaded, and for whom
         self._loaded: dict[_Key, _Loaded] = {}
 
     def lease(self, name: str, bundle: Bundle, choice: Choice, threads: int) -> Lease:
         """Return the networks of a bundle, warmed up, for one camera until it frees them.
 
         Args:
-            name: of the camera.
+            name: name of the camera.
             bundle: the verified bundle.
-            choice: of the backend, for this bundle.
-            threads: CPU threads of a network; 0 takes all cores.
+            choice: the backend chosen for this bundle.
+            threads: CPU threads for each network; 0: all cores.
 
         Raises:
             MagicFuseError: if the networks cannot be loaded.
@@ -71,11 +81,11 @@ class SharedNetworks:
         return lease
 
     def reload(self, lease: Lease, bundle: Bundle) -> None:
-        """Load networks anew for all who use them, unless another one has just done so.
+        """Reload the networks for all cameras, unless another camera has just done so.
 
-        If another bundle is on the disk by now, only this camera gets it. A camera that fails for
-        a reason of its own must not take the time of the others again and again: while the networks
-        work for another camera, they are loaded anew only once until they work for this one.
+        If the bundle on disk has changed, only this camera gets the new one. A camera that fails
+        for a reason of its own must not keep taking time from the others: while the networks work
+        for another camera, they are reloaded only once until they work for this one.
 
         Raises:
             MagicFuseError: if that fails, or would be in vain; the networks stay as they were.
@@ -140,13 +150,13 @@ class Lease:
     """The networks for one camera; a `Samples` that waits for its turn.
 
     Attributes:
-        name: of the camera.
-        seat: of the camera among those that take turns.
-        key: what the networks are.
+        name: name of the camera.
+        seat: the camera's place among those that take turns.
+        key: identifies the networks.
         loaded: the networks, while they are leased.
-        used: by the latest image.
-        failed: whether they failed with it.
-        reloads: how often they were loaded anew since they worked for this camera.
+        used: the networks that the latest image used.
+        failed: whether they failed on it.
+        reloads: how often they were reloaded since they worked for this camera.
     """
 
     loaded: _Loaded
@@ -163,12 +173,12 @@ class Lease:
 
     @property
     def backend(self) -> Backend:
-        """What the networks run on."""
+        """The backend of the networks."""
         return self.loaded.backend
 
     @property
     def works(self) -> bool:
-        """Whether a result came lately, and nothing has failed since."""
+        """Whether there was a result recently, and no failure since."""
         recent = self._worked is not None and monotonic() - self._worked < _WORKS_S
         return recent and not self.failed
 
@@ -187,7 +197,7 @@ class Lease:
         return sample
 
     def reloaded(self, bundle: Bundle) -> Lease:
-        """Return this, with the networks loaded anew. Errors: see `SharedNetworks.reload`."""
+        """Reload the networks and return this lease. Errors: see `SharedNetworks.reload`."""
         self._shared.reload(self, bundle)
         return self
 
@@ -196,7 +206,7 @@ class Lease:
         return self._shared.users(self)
 
     def free(self) -> None:
-        """End the use of the networks; a second time does nothing."""
+        """Stop using the networks; a second call does nothing."""
         self._shared.free(self)
         self.used = None
         self.seat.close()

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The topics that `fuse_node` publishes and that bags of its outputs hold."""
 
 from __future__ import annotations
@@ -7,7 +17,7 @@ from dataclasses import dataclass
 
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.fuser import FusedFrame, Output
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.overlay import overlay, with_legend
 
 NODE = "/fuse_node"
@@ -31,10 +41,10 @@ class ImageTopic:
 
     name: str
     needs: frozenset[Output]
-    pixels: Callable[[FusedFrame, Sequence[SemanticClass]], Image | None]
+    pixels: Callable[[FusedFrame, Sequence[SemanticClass]], Pixels | None]
 
 
-def _overlay(frame: FusedFrame, classes: Sequence[SemanticClass]) -> Image:
+def _overlay(frame: FusedFrame, classes: Sequence[SemanticClass]) -> Pixels:
     assert frame.mag_image is not None and frame.mask is not None
     return with_legend(overlay(frame.mag_image, frame.mask, classes), classes)
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 from __future__ import annotations
 
 import signal
@@ -43,7 +53,7 @@ def tiny_int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def press_ctrl_c() -> Iterator[Callable[[], None]]:
     """Yield a function that does what Python does at Ctrl-C.
 
-    A real signal would end the test process where ROS left a handler of its own.
+    A real signal would end the test process if ROS left a handler of its own.
     """
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A stand-in for libcudart with host memory on both sides, and the work that tests queue on it.
 
 Work runs only when the stream is synchronised, which is as late as a GPU may run it. Captured work
@@ -65,6 +75,7 @@ class Library:
 
     def __init__(self) -> None:
         self.count = 1
+        self.driver = 12080  # CUDA 12.8
         self.capability = (8, 9)
         self.broken = 0
         self.memory: dict[int, Any] = {}
@@ -118,7 +129,7 @@ class Library:
         return b"what it means"
 
     def _cudaDriverGetVersion(self, out: Any) -> int:  # noqa: N802
-        return _set(out, 12080)
+        return _set(out, self.driver)
 
     def _cudaRuntimeGetVersion(self, out: Any) -> int:  # noqa: N802
         return _set(out, 12060)

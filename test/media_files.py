@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Makes small pictures, videos and bags for the tests."""
 
 from __future__ import annotations
@@ -12,7 +22,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from magicfuse_ros.image_codec import Image, encode_bgr8
+from magicfuse_ros.image_codec import Pixels, encode_bgr8
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 SECOND = 1_000_000_000
@@ -20,13 +30,13 @@ SECOND = 1_000_000_000
 Message = tuple[str, int, Any]  # topic, recording time in ns, message
 
 
-def picture(height: int = 48, width: int = 64, seed: int = 0) -> Image:
+def picture(height: int = 48, width: int = 64, seed: int = 0) -> Pixels:
     """A smooth coloured RGB image: survives JPEG and video coding."""
     corners = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
     return np.asarray(cv2.resize(corners, (width, height)), np.uint8)
 
 
-def write_picture(path: Path, image: Image) -> Path:
+def write_picture(path: Path, image: Pixels) -> Path:
     """Write an RGB image in the format of the suffix."""
     _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     path.write_bytes(data.tobytes())
@@ -54,7 +64,7 @@ def header(stamp_ns: int) -> Any:
     return TYPES.types["std_msgs/msg/Header"](time, "camera")
 
 
-def image_message(image: Image, stamp_ns: int, encoding: str = "bgr8") -> Any:
+def image_message(image: Pixels, stamp_ns: int, encoding: str = "bgr8") -> Any:
     """A sensor_msgs/Image with bgr8 data, whatever `encoding` says."""
     height, width, step, data = encode_bgr8(image)
     kind = TYPES.types["sensor_msgs/msg/Image"]

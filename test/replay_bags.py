@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Writes bags for the replay tests, and reads bags."""
 
 from __future__ import annotations
@@ -11,7 +21,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin
 
-from magicfuse_ros.image_codec import Image, encode_mono8
+from magicfuse_ros.image_codec import Pixels, encode_mono8
 from magicfuse_ros.media.bag_writer import BagWriter
 from media_files import (
     SECOND,
@@ -35,7 +45,7 @@ def stamps(count: int) -> list[int]:
     return [START + i * PERIOD for i in range(count)]
 
 
-def frame(number: int) -> Image:
+def frame(number: int) -> Pixels:
     """A camera image at the size of the tiny bundle, changing every third frame."""
     return picture(64, 96, seed=number // 3)
 
@@ -80,7 +90,7 @@ def camera_info(stamp_ns: int, focal: float) -> Any:
     )
 
 
-def results(path: Path, outputs: Mapping[str, Sequence[tuple[int, Image]]]) -> Path:
+def results(path: Path, outputs: Mapping[str, Sequence[tuple[int, Pixels]]]) -> Path:
     """Write outputs of /fuse_node, each a list of header stamp and image, RGB or gray."""
     with BagWriter(path) as writer:
         for name, images in outputs.items():
@@ -91,7 +101,7 @@ def results(path: Path, outputs: Mapping[str, Sequence[tuple[int, Image]]]) -> P
     return path
 
 
-def _gray(image: Image, stamp_ns: int) -> Any:
+def _gray(image: Pixels, stamp_ns: int) -> Any:
     height, width, step, data = encode_mono8(image)
     kind = TYPES.types["sensor_msgs/msg/Image"]
     return kind(header(stamp_ns), height, width, "mono8", 0, step, data)

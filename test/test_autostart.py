@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Nodes that activate themselves."""
 
 from __future__ import annotations
@@ -31,8 +41,8 @@ def impatient(node: str) -> tuple[str, ...]:
 
 
 @pytest.mark.fault(
-    "autostart fails, as the bundle or the GPU's driver is not there yet",
-    "ERROR with the reason, and further attempts, every 5 s, until the node is active",
+    "autostart fails because the bundle or the GPU's driver is not there yet",
+    "ERROR with the reason; retried every 5 s until the node is active",
 )
 def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) -> None:
     late = tmp_path / "late"

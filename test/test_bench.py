@@ -1,4 +1,14 @@
-"""`magicfuse bench`, with real worker processes on the tiny bundle."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""`magicfuse bench`, with real processes on the tiny bundle."""
 
 from __future__ import annotations
 
@@ -12,12 +22,12 @@ from pytest import MonkeyPatch
 from typer.testing import CliRunner, Result
 
 from magicfuse_ros.backends.engine_cache import Precision
-from magicfuse_ros.bench import worker as worker_process
+from magicfuse_ros.bench import timed_process
 from magicfuse_ros.bench.conv_peak import ConvolutionPeak
 from magicfuse_ros.bench.gpu import Gpu
 from magicfuse_ros.bench.messages import Job, Ready, Round
 from magicfuse_ros.bench.report import make_report, summarise
-from magicfuse_ros.bench.rounds import Worker, interleave
+from magicfuse_ros.bench.rounds import TimedProcess, interleave
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
 from magicfuse_ros.commands import bench as bench_module
@@ -93,37 +103,37 @@ def test_all_outputs_are_those_that_the_bundle_has(
 
 
 def test_the_first_round_alone_tells_the_memory(tiny_bundle: Path) -> None:
-    with Worker(job(tiny_bundle, "onnxruntime")) as worker:
+    with TimedProcess(job(tiny_bundle, "onnxruntime")) as process:
         for _ in range(2):
-            worker.run(1)
-        first, second = worker.rounds
+            process.run(1)
+        first, second = process.rounds
         assert first.rss_mb < second.rss_mb  # OpenVINO and the convolutions are loaded now
-        assert summarise(worker).rss_mb == pytest.approx(first.rss_mb, abs=0.1)
+        assert summarise(process).rss_mb == pytest.approx(first.rss_mb, abs=0.1)
 
 
 def test_every_combination_has_a_turn_in_every_round() -> None:
     assert list(interleave("abc", rounds=2)) == ["a", "b", "c", "a", "b", "c"]
 
 
-def test_a_worker_that_cannot_run_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_process_that_cannot_run_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="backend 'tensorrt' "):
-        Worker(job(tiny_bundle, "tensorrt", "int8"))
+        TimedProcess(job(tiny_bundle, "tensorrt", "int8"))
     with pytest.raises(BackendError, match=r"nowhere' is not a folder"):
-        Worker(job(tmp_path / "nowhere", "openvino"))
+        TimedProcess(job(tmp_path / "nowhere", "openvino"))
 
 
-def test_a_worker_that_dies_is_an_error_with_its_exit_status(tiny_bundle: Path) -> None:
-    worker = Worker(job(tiny_bundle, "openvino"))
-    worker._process.kill()
+def test_a_process_that_dies_is_an_error_with_its_exit_status(tiny_bundle: Path) -> None:
+    process = TimedProcess(job(tiny_bundle, "openvino"))
+    process._process.kill()
     with pytest.raises(BackendError, match="openvino fp32, 50x40, K = 1 ended with exit status -9"):
-        worker.run(1)
-    worker.close()
+        process.run(1)
+    process.close()
 
 
 def test_warm_up_frames_are_not_timed(monkeypatch: MonkeyPatch) -> None:
     costs = iter([9.0, 9.0, 9.0, 1.0, 2.0])  # seconds; the first three are warm-up
     now = 0.0
-    monkeypatch.setattr(worker_process, "perf_counter", lambda: now)
+    monkeypatch.setattr(timed_process, "perf_counter", lambda: now)
 
     def fuse() -> FusedFrame:
         nonlocal now
@@ -131,7 +141,7 @@ def test_warm_up_frames_are_not_timed(monkeypatch: MonkeyPatch) -> None:
         now += cost
         return FusedFrame(None, None, None, None, None, None, 1, {"ikr": cost, "total": 0.0})
 
-    assert worker_process.time_frames(fuse, 2) == ([1000.0, 2000.0], {"ikr": [1.0, 2.0]})
+    assert timed_process.time_frames(fuse, 2) == ([1000.0, 2000.0], {"ikr": [1.0, 2.0]})
 
 
 def test_without_openvino_times_are_reported_and_the_peak_is_not(
@@ -164,8 +174,8 @@ def test_a_gpu_has_a_peak_of_its_own_and_is_named_in_the_report(tiny_bundle: Pat
         ]
         return turns
 
-    workers = [timed(9000.0, card), timed(100.0, None)]
-    made = make_report(Bundle.load(tiny_bundle), workers, [], 1)
+    processes = [timed(9000.0, card), timed(100.0, None)]
+    made = make_report(Bundle.load(tiny_bundle), processes, [], 1)
     assert made.machine.gpu == card and made.machine.conv_peak_gflops == 100
     assert [r.conv_peak_gflops for r in made.results] == [9000, 100]
     assert made.results[0].precision == "fp16"
@@ -201,7 +211,7 @@ def test_numbers_out_of_range_are_refused(tiny_bundle: Path) -> None:
 
 
 class Turns:
-    """A substitute for a worker whose process fails in a given round."""
+    """A substitute for a `TimedProcess` whose process fails in a given round."""
 
     def __init__(self, tiny: Job, fails_in: int, error: BaseException) -> None:
         self.job, self.fails_in, self.error = tiny, fails_in, error
@@ -243,7 +253,7 @@ def test_what_was_measured_is_reported_after_ctrl_c_and_errors(
     words: str,
 ) -> None:
     turns = iter([Turns(job(tiny_bundle, "auto"), fails_in, error) for fails_in in (9, 3)])
-    monkeypatch.setattr(bench_module, "Worker", lambda _: next(turns))
+    monkeypatch.setattr(bench_module, "TimedProcess", lambda _: next(turns))
     path = tmp_path / "bench.json"
     options = ("--backend", "openvino", "onnxruntime", "--rounds", "5", "--json", str(path))
     result = bench(tiny_bundle, *options)
@@ -255,6 +265,6 @@ def test_what_was_measured_is_reported_after_ctrl_c_and_errors(
 def test_a_result_that_could_not_be_written_is_not_measured(
     tiny_bundle: Path, monkeypatch: MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_module, "Worker", lambda _: pytest.fail("it began"))
+    monkeypatch.setattr(bench_module, "TimedProcess", lambda _: pytest.fail("it began"))
     result = bench(tiny_bundle, "--json", "no/folder/x.json")
     assert result.exit_code == 2 and "cannot write 'no/folder/x.json'" in result.stderr

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse build` from a user's view."""
 
 from __future__ import annotations
@@ -15,8 +25,12 @@ from typer.testing import CliRunner, Result
 
 from magicfuse_ros import backends
 from magicfuse_ros.backends import interface
-from magicfuse_ros.backends.engine_cache import EngineCache, EngineManifest, Precision
-from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.backends.engine_cache import (
+    EngineCache,
+    EngineManifest,
+    Precision,
+    cache_folder,
+)
 from magicfuse_ros.cli import app
 
 
@@ -45,7 +59,7 @@ class Library:
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     library = Library()
 
-    def builder(name: str, precision: Precision, bundle: Bundle) -> Library:
+    def builder(name: str, precision: Precision) -> Library:
         return library
 
     monkeypatch.setattr(backends, "builder", builder)
@@ -92,7 +106,7 @@ def test_one_engine_for_each_compute_capability(
         assert {m.key.device for m in manifests()} == {"sm_86", "sm_89", "sm_120"}
 
 
-def test_what_changed_is_built_anew_and_the_reason_is_said(
+def test_what_changed_is_rebuilt_and_the_reason_is_given(
     tiny_bundle: Path, library: Library
 ) -> None:
     command = (tiny_bundle, "--backend", "tensorrt_rtx")
@@ -100,7 +114,7 @@ def test_what_changed_is_built_anew_and_the_reason_is_said(
     (engine,) = EngineCache().root.glob("*/ckg-*.engine")
     engine.write_bytes(engine.read_bytes()[:-1])
     result = magicfuse_build(*command)
-    assert "ckg: built anew: " in result.stderr and "is damaged" in result.stderr
+    assert "ckg: rebuilt: " in result.stderr and "is damaged" in result.stderr
     assert (result.stdout.count("up to date"), result.stdout.count("built")) == (5, 1)
     library.version = "2.0"
     result = magicfuse_build(*command)
@@ -143,7 +157,7 @@ from magicfuse_ros.cli import app
 from test_build import Library
 library = Library()
 library.delay = 0.2
-backends.builder = lambda name, precision, bundle: library
+backends.builder = lambda name, precision: library
 app()
 """
 
@@ -170,17 +184,29 @@ def test_ctrl_c_ends_the_build_with_one_line_and_leaves_nothing_half_written(
     assert suffixes == {".lock"}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_openvino_is_really_built_and_loaded(
-    tiny_int8_bundle: Path, tmp_path: Path, precision: str, caplog: pytest.LogCaptureFixture
+def test_openvino_is_really_compiled_and_loaded(
+    tiny_int8_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = ("--backend", "openvino", "--precision", precision)
-    result = magicfuse_build(tiny_int8_bundle, *options)
+    """By default in both precisions; a bundle elsewhere with the same networks finds them."""
+    result = magicfuse_build(tiny_int8_bundle, "--backend", "openvino")
     assert result.exit_code == 0, result.output
-    keys = [m.key for m in manifests()]
-    assert {(k.backend, k.precision) for k in keys} == {("openvino", precision)} and len(keys) == 6
-    assert all(k.network.endswith(".int8.onnx") == (precision == "int8") for k in keys)
+    for precision in ("fp32", "int8"):
+        assert f" in {precision}: 7 networks compiled, 0 up to date" in result.stdout
+    (folder,) = (cache_folder() / "openvino").iterdir()
+    assert result.stdout.splitlines()[-1] == f"in {folder}"
     bundle = shutil.copytree(tiny_int8_bundle, tmp_path / "bundle")
-    fused = CliRunner().invoke(app, ["bench", "--bundle", str(bundle), *options, "--frames", "1"])
-    assert fused.exit_code == 0, fused.output
-    assert not caplog.text  # no warning about a mismatched engine
+    again = magicfuse_build(bundle, "--backend", "openvino", "--precision", "int8")
+    assert " in int8: 0 networks compiled, 7 up to date" in again.stdout
+    assert not caplog.text
+
+
+def test_a_cache_of_compiled_networks_that_cannot_be_written_is_one_line(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = magicfuse_build(
+        tiny_bundle, "--backend", "openvino", MAGICFUSE_CACHE=str(tmp_path / "file")
+    )
+    assert result.exit_code == 2
+    assert "error: compiled networks cannot be kept in" in result.stderr
+    assert "Traceback" not in result.output

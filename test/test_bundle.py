@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 from __future__ import annotations
 
 import hashlib
@@ -181,7 +191,7 @@ def test_other_format_versions(copied: Path, version: object) -> None:
         (lambda m: m.update(default_steps=5), r"default_steps is 5; trained are \[1, 2\]"),
         (lambda m: m["classes"].reverse(), "class ids must be 0, 1, 2"),
         (lambda m: m["classes"][0].update(id=255), r"classes\.0\.id"),
-        (lambda m: m.update(height=63), "image size 63 is no multiple of 8"),
+        (lambda m: m.update(height=63), "image size 63 is not a multiple of 8"),
         (lambda m: m["step_grids"].update({"2": [999]}), "step grid 2 has 1 time steps"),
         (lambda m: m["step_grids"].update({"2": [1, 9]}), "strictly falling"),
         (lambda m: m.update(tau=1.5), "tau: "),
@@ -242,7 +252,7 @@ def test_a_manifest_of_megabytes_is_not_read(copied: Path) -> None:
 def test_a_pipe_is_not_waited_for(copied: Path, name: str) -> None:
     (copied / name).unlink()
     os.mkfifo(copied / name)
-    with pytest.raises(BundleError, match="is no file"):
+    with pytest.raises(BundleError, match="is not a file"):
         Bundle.load(copied)
 
 
@@ -294,7 +304,7 @@ def test_weights_that_no_hash_covers_are_refused(
 def test_what_is_no_onnx_model_is_refused(copied: Path, data: bytes) -> None:
     (copied / "mkf.onnx").write_bytes(data)
     edit(copied, lambda m: m["networks"]["mkf"].update(sha256=hashlib.sha256(data).hexdigest()))
-    with pytest.raises(BundleError, match=r"mkf\.onnx \(mkf\) is no ONNX model"):
+    with pytest.raises(BundleError, match=r"mkf\.onnx \(mkf\) is not an ONNX model"):
         Bundle.load(copied)
 
 

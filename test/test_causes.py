@@ -1,9 +1,19 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from magicfuse_ros.ros.causes import MAX_CAUSES, Causes, cause, shortened
+from magicfuse_ros.ros.causes import MAX_CAUSES, Causes, cause, one_line
 
 
 @pytest.mark.parametrize(
@@ -26,11 +36,11 @@ def test_a_cause_has_no_figures_but_names(text: str, kind: str) -> None:
 
 def test_texts_of_messages_are_cut() -> None:
     for quote in ("'", '"', "["):
-        text = shortened(f"encoding is {quote}{'x' * 10**6}{quote}; supported are mono8")
+        text = one_line(f"encoding is {quote}{'x' * 10**6}{quote}; supported are mono8")
         assert text.endswith("; supported are mono8") and len(text) < 180
-    text = shortened(f"frame '{'y' * 1000}' is not known\n to TF")
+    text = one_line(f"frame '{'y' * 1000}' is not known\n to TF")
     assert text.endswith("…' is not known to TF") and len(text) < 180
-    assert len(shortened("word " * 1000)) <= 300
+    assert len(one_line("word " * 1000)) <= 300
 
 
 def test_one_kind_is_one_cause_and_told_once() -> None:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The device's memory and graphs: on a stand-in for libcudart, and on a GPU if there is one.
 
 Networks are copies within the device: everything except for an engine's own call is as in a frame.
@@ -213,7 +223,7 @@ def test_graphs_of_several_step_counts_and_other_work_leave_each_other_alone(
         assert (device.download(constant) == i // 3).all()
 
 
-def test_stamps_are_taken_anew_with_every_repetition(device: Device) -> None:
+def test_every_repetition_takes_new_stamps(device: Device) -> None:
     frame, recorder = Frame(device), GraphRecorder(device)
     between: list[float] = []
     outside = device.stamp()

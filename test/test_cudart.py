@@ -1,11 +1,23 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Finding, loading and querying libcudart, with libraries that are really compiled."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,7 +75,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("answers", "reason"),
     [
         ({"COUNT": 1}, ""),
-        ({"STATUS": 100}, "the NVIDIA driver sees no GPU: none is there, CUDA_VISIBLE_DEVICES"),
+        ({"STATUS": 100}, "the NVIDIA driver sees no GPU: none is there, its kernel module is"),
         ({"COUNT": 0}, "the NVIDIA driver sees no GPU"),
         ({"STATUS": 35, "DRIVER": 0}, "no NVIDIA driver is loaded"),
         (
@@ -75,7 +87,12 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Any:
             {"STATUS": 35, "DRIVER": 11040},
             r"driver is too old: it serves CUDA 11\.4, '.*' is of CUDA 12\.6; update the driver$",
         ),
-        ({"STATUS": 803}, r"cudaErrorOfTest \(803\): what it means"),
+        ({"STATUS": 304}, r"cudaErrorOfTest \(304\): what it means$"),
+        ({"STATUS": 34}, r"\(34\): what it means; LD_LIBRARY_PATH leads to a folder 'stubs'"),
+        ({"STATUS": 46}, r"\(46\): what it means; another process has the GPU for itself"),
+        ({"STATUS": 803}, r"\(803\): what it means; .* restart the machine after a driver update"),
+        ({"STATUS": 804}, r"\(804\): what it means; take the folder 'compat' of CUDA out of LD_L"),
+        ({"STATUS": 999}, r"\(999\): what it means; after a suspend: .* in the group video$"),
     ],
 )
 def test_what_is_missing_is_told_apart(
@@ -113,11 +130,39 @@ def test_values_are_whole_and_errors_are_named(tmp_path: Path) -> None:
 def test_no_library_or_a_damaged_one_is_said(tmp_path: Path, found: Any) -> None:
     found("libcudart.so.99")
     assert "the CUDA runtime is not installed" in missing_device()
-    assert "pip install nvidia-cuda-runtime-cu12" in missing_device()
+    assert "on a PC, pip install nvidia-cuda-runtime-cu12; on a Jetson, sudo" in missing_device()
     path = tmp_path / "libcudart.so.12"
     path.write_bytes(b"no library")
     found(str(path))
     assert f"the CUDA runtime '{path}' cannot be used: " in missing_device()
+
+
+@needs_compiler
+def test_a_variable_that_hides_the_gpu_is_named(
+    tmp_path: Path, found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(library(tmp_path, "libcudart.so.12", STATUS=100))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "MIG is on without an instance, or the container" in missing_device()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert missing_device() == "the NVIDIA driver shows no GPU: CUDA_VISIBLE_DEVICES is '-1'"
+
+
+def test_a_library_path_that_leads_to_a_file_of_another_kind_is_said(tmp_path: Path) -> None:
+    """The loader reads LD_LIBRARY_PATH only when the process starts."""
+    for major in cudart.MAJORS:
+        (tmp_path / f"libcudart.so.{major}").write_bytes(b"of another machine")
+    code = (
+        "from magicfuse_ros.backends import cudart; cudart._TOOLKITS = (); "
+        "cudart.importlib.util.find_spec = lambda name: None; print(cudart.load()[1])"
+    )
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert re.match(
+        rf"the CUDA runtime 'libcudart\.so\.1\d' cannot be used: {tmp_path}/libcudart\.so\.1\d: ",
+        said.stdout,
+    ), said.stdout
 
 
 def test_libraries_are_looked_for_in_wheels(

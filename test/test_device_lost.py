@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A GPU that fails permanently: the node's process exits with a code, and launch restarts it."""
 
 from __future__ import annotations
@@ -70,24 +80,37 @@ def guard() -> Guard:
     return Guard(lambda: get_logger("test"))
 
 
+gpu_fails_for_good = pytest.mark.fault(
+    "the GPU fails for good, for example after an illegal memory access",
+    "the process exits with code 69 at that image, and launch restarts it",
+)
+
+
+@gpu_fails_for_good
 def test_a_frame_that_loses_the_gpu_is_the_last(guard: Guard) -> None:
     fuser = Fuser(LOST)
     assert "cudaErrorIllegalAddress" in work(fuser, guard, 1).failure
     assert guard.lost is LOST and fuser.reloads == 0
 
 
+@gpu_fails_for_good
 def test_networks_that_cannot_be_loaded_as_the_gpu_is_lost_end_it_too(guard: Guard) -> None:
     fuser = Fuser(BackendError("network 'mkf.onnx': the GPU did not accept the call"), LOST)
     work(fuser, guard, RELOAD_AFTER)
     assert guard.lost is LOST and fuser.reloads == 1
 
 
+@pytest.mark.fault(
+    "the GPU fails temporarily, for example because its memory is full",
+    "those images are lost and counted; after 5 in a row the networks are reloaded",
+)
 def test_other_faults_of_the_gpu_are_borne(guard: Guard) -> None:
     fuser = Fuser(BackendError("CUDA failed on Orin: cudaMalloc: cudaErrorMemoryAllocation (2)"))
     work(fuser, guard, RELOAD_AFTER)
     assert guard.lost is None and fuser.reloads == 1
 
 
+@gpu_fails_for_good
 def test_spinning_ends_and_the_process_has_a_code_that_launch_starts_again(
     guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """TensorRT's runtime without the library: stand-in engines copy data on the device.
 
 A stand-in network fills its outputs with the fronts of all its inputs, one after the other,
@@ -7,7 +17,9 @@ repeatedly. On the host, numpy does the same: whole frames must be equal byte fo
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,8 +29,8 @@ import numpy.typing as npt
 import pytest
 
 from magicfuse_ros import backends
-from magicfuse_ros.backends import cudart, tensorrt_library
-from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Precision
+from magicfuse_ros.backends import cudart, tensorrt_engine, tensorrt_library
+from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Precision, read_checked
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.backends.tensorrt_engine import EngineBackend, missing_engine
@@ -127,7 +139,7 @@ class RuntimeCache:
 class StandIn(Library):
     """Stand-in for TensorRT; an engine is the JSON of a network's spec."""
 
-    def load(self) -> Any:
+    def load(self, *, to_build: bool = False) -> Any:
         def runtime_config() -> Any:
             return SimpleNamespace(
                 create_runtime_cache=RuntimeCache, set_runtime_cache=lambda cache: True
@@ -156,6 +168,7 @@ class StandIn(Library):
             ILogger=Logger,
             Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=engine),
             TensorIOMode=SimpleNamespace(INPUT="input"),
+            ComputeCapability=SimpleNamespace(__members__={"SM86": 0, "SM89": 1, "CURRENT": 2}),
             nptype=np.dtype,
         )
         return module
@@ -166,14 +179,14 @@ def bundle(tiny_uncertain_bundle: Path) -> Bundle:
     return Bundle.load(tiny_uncertain_bundle)
 
 
-TENSORRT = StandIn("tensorrt", oldest=(10, 3), portable=False)
-RTX = StandIn("tensorrt_rtx", oldest=(1, 2), portable=True)
+TENSORRT = StandIn("tensorrt", oldest=(10, 3), update="", portable=False)
+RTX = StandIn("tensorrt_rtx", oldest=(1, 2), update="", portable=True)
 
 
 def build(bundle: Bundle, library: Library, gpu: Any) -> None:
     """Store the stand-ins of all engines."""
     for spec in bundle.manifest.networks.values():
-        key = EngineKey.of(spec, library.name, "10.3", library.device(gpu), "fp32")
+        key = EngineKey.of(spec, library.name, "10.3", library.device(library.load(), gpu), "fp32")
         EngineCache().store(key, spec.model_dump_json().encode())
 
 
@@ -276,16 +289,97 @@ def test_what_was_compiled_for_this_gpu_is_kept_for_the_next_start(
         return RuntimeCache.loaded
 
     def kept() -> list[bytes]:
-        return [path.read_bytes() for path in EngineCache().root.glob("*/*.compiled")]
+        return [read_checked(path) for path in EngineCache().root.glob("*/*.compiled")]
 
     assert start() == 0 and kept() == [b"RTX 4060 code"] * len(NETWORKS)
     assert start() == len(NETWORKS)
     monkeypatch.setattr(RuntimeCache, "gpu", b"RTX 5090")  # the card was replaced
     assert start() == 0 and kept() == [b"RTX 5090 code"] * len(NETWORKS)
-    (path, *_) = EngineCache().root.glob("*/*.compiled")
-    path.unlink()
-    path.mkdir()  # not writable
+
+
+def test_compiled_code_that_is_damaged_never_reaches_the_library(
+    bundle: Bundle,
+    device: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    build(bundle, RTX, device)
+
+    def start() -> None:
+        Sampler(bundle, EngineBackend(RTX, "fp32")).sample(some_image(0), ALL, 1, 0.4)
+
     start()
+    path, *others = EngineCache().root.glob("*/*.compiled")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"X")
+    monkeypatch.setattr(RuntimeCache, "loaded", 0)
+    start()
+    assert RuntimeCache.loaded == len(others)
+    assert f"'{path}' is not used: it was changed or damaged" in caplog.text
+    assert path.read_bytes() == whole  # the next start reads it again
+
+
+def test_a_cache_that_cannot_be_written_is_said_once_and_frames_go_on(
+    bundle: Bundle,
+    device: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    build(bundle, RTX, device)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tensorrt_engine, "write_checked", full)
+    sampler = Sampler(bundle, EngineBackend(RTX, "fp32"))
+    for steps in (1, 2):  # two records
+        assert sampler.sample(some_image(0), ALL, steps, 0.4).mag_image is not None
+    (line,) = caplog.messages
+    assert "Read-only file system" in line and str(EngineCache().root) in line
+
+
+def test_the_command_that_builds_engines_is_the_one_that_works_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def program() -> str:
+        return tensorrt_engine.build_command(Path("/b"), "tensorrt", "fp16").split(" build '/b' ")[
+            0
+        ]
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/opt/ros/humble")
+    assert program() == "ros2 run magicfuse_ros magicfuse"
+    monkeypatch.delenv("AMENT_PREFIX_PATH")
+    assert program() == "magicfuse"
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/opt/ros/humble")
+    (tmp_path / "magicfuse").write_text("")
+    (tmp_path / "magicfuse").chmod(0o755)
+    assert program() == "magicfuse"
+
+
+def test_engines_load_in_a_thread_of_their_own_on_the_same_gpu(
+    bundle: Bundle, backend: EngineBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = threading.local()
+    call = type(backend._gpu).call
+
+    def watch(gpu: Any, name: str, *arguments: Any) -> None:
+        if name == "cudaSetDevice":
+            current.device = arguments
+        call(gpu, name, *arguments)
+
+    monkeypatch.setattr(type(backend._gpu), "call", watch)
+    deserialize = backend._runtime.deserialize_cuda_engine
+    seen: list[Any] = []
+
+    def first_look(data: bytes) -> Any:
+        seen.append(getattr(current, "device", None))
+        return deserialize(data)
+
+    backend._runtime.deserialize_cuda_engine = first_look
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(backend.load, bundle.path("ckg"), bundle.manifest.networks["ckg"]).result()
+    assert seen == [(0,)]
 
 
 def test_engines_of_another_module_with_a_gpu_of_the_same_name_are_missed(
@@ -314,7 +408,7 @@ def test_the_peak_is_measured_on_the_gpu_and_built_once(
         name, version = RTX.name, "10.3"
 
         def devices(self, capabilities: list[str]) -> list[str]:
-            return [RTX.device(device)]
+            return [RTX.device(RTX.load(), device)]
 
         def build(self, path: Path, spec: NetworkSpec, *given: Any) -> bytes:
             built.append(spec.file)

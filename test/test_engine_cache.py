@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 from __future__ import annotations
 
 import hashlib
@@ -21,6 +31,8 @@ from magicfuse_ros.backends.engine_cache import (
     Hit,
     Miss,
     cache_folder,
+    read_checked,
+    write_checked,
 )
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.errors import EngineError, MagicFuseError
@@ -150,7 +162,9 @@ def test_the_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "engines").write_text("a file")
     cache = EngineCache(tmp_path)
-    with pytest.raises(EngineError, match=r"cannot write engine .*ckg-.*: Not a directory"):
+    with pytest.raises(
+        EngineError, match=r"cannot write engine .*ckg-.*: Not a directory; MAGICFUSE_CACHE"
+    ):
         cache.store(key_of(), ENGINE)
     with pytest.raises(MagicFuseError, match="cannot write"), cache.locked(key_of(), never):
         pass
@@ -261,14 +275,24 @@ def test_an_engine_of_a_release_that_did_not_record_its_passes_is_named(
     manifest = json.loads(path.read_text())
     del manifest["key"]["passes"]
     path.write_text(json.dumps(manifest))
-    assert not cache.has(key_of())
     assert "passes 1, now 2" in miss(cache, key_of()).reason
 
 
-def test_an_engine_that_is_there_is_known_without_reading_it(cache: EngineCache) -> None:
-    assert cache.has(key_of()) and not cache.has(key_of(precision="fp32"))
-    path = cache.path(key_of())
-    path.write_bytes(path.read_bytes()[:-1])
-    assert not cache.has(key_of())
-    path.unlink()
-    assert not cache.has(key_of())
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=50), data=st.data())
+def test_a_file_beside_an_engine_is_read_only_if_it_is_whole(
+    tmp_path: Path, content: bytes, data: st.DataObject
+) -> None:
+    path = tmp_path / "ckg.compiled"
+    write_checked(path, content)
+    assert read_checked(path) == content
+    whole = path.read_bytes()
+    position = data.draw(st.integers(0, len(whole) - 1))
+    for damaged in (
+        whole[:position],
+        whole + b"\0",
+        whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :],
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match="changed or damaged"):
+            read_checked(path)

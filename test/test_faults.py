@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Faults of a vehicle, applied to the real node over DDS."""
 
 from __future__ import annotations
@@ -79,7 +89,7 @@ def fused(rig: Rig, received: list[Image], message: Image) -> Image:
 
 
 @pytest.mark.fault(
-    "camera stops and returns", "WARN after 2 s without an image; goes on with the first new one"
+    "camera stops and returns", "WARN after 2 s without an image; continues with the first new one"
 )
 def test_camera_stops_and_returns(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
@@ -106,7 +116,7 @@ def test_size_and_encoding_change(rig: Rig) -> None:
         assert (mask.height, mask.width, mask.step) == (*size, size[1]), encoding
 
 
-@pytest.mark.fault("rows with padding", "the padding is left out")
+@pytest.mark.fault("rows with padding", "the padding is ignored")
 @pytest.mark.fault("big-endian mono16", "read as such")
 def test_layout_in_memory(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
@@ -117,7 +127,7 @@ def test_layout_in_memory(rig: Rig) -> None:
 
 @pytest.mark.fault(
     "stamps that are zero, negative, far from now or have 2 s of nanoseconds",
-    "fused; the header goes through unchanged; no age is counted for those of no or another clock",
+    "fused; the header is copied unchanged; no age is counted without a stamp of the same clock",
 )
 def test_invalid_stamps(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
@@ -134,9 +144,9 @@ def test_invalid_stamps(rig: Rig) -> None:
 
 
 @pytest.mark.fault(
-    "images out of order, or twice",
-    "refused and counted where the stamp is not newer than the last one's; one older by 0.5 s or "
-    "more is a new beginning, such as a bag that starts again",
+    "images out of order or repeated",
+    "refused and counted if the stamp is not newer than the last one's; a stamp that goes back by "
+    "0.5 s or more starts a new sequence, as when a bag restarts",
 )
 def test_out_of_order(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
@@ -156,7 +166,9 @@ def test_out_of_order(rig: Rig) -> None:
     assert rig.new_counts(before)["refused"] == 2
 
 
-@pytest.mark.fault("subscribers come and go", "what nobody takes is not computed; no image is lost")
+@pytest.mark.fault(
+    "subscribers come and go", "outputs without subscribers are not computed; no image is lost"
+)
 def test_subscribers_come_and_go(rig: Rig) -> None:
     topics = ("mag_image", "segmentation/mask", "thermal_estimate", "segmentation/overlay")
     for number, topic in enumerate(topics):
@@ -166,9 +178,7 @@ def test_subscribers_come_and_go(rig: Rig) -> None:
         rig.unsubscribe_all()
 
 
-@pytest.mark.fault(
-    "parameters change under load", "taken over between images; every image is counted"
-)
+@pytest.mark.fault("parameters change under load", "applied between images; every image is counted")
 def test_parameters_change_under_load(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
     before = rig.counts()
@@ -191,11 +201,11 @@ def test_parameters_change_under_load(rig: Rig) -> None:
 
 
 @pytest.mark.fault(
-    "use_sim_time without a /clock", "fused; WARN and a line in the log say so; no age is counted"
+    "use_sim_time without a /clock", "fused; WARN and a log line say so; no age is counted"
 )
 @pytest.mark.fault(
-    "the clock jumps back, as a bag starts again",
-    "goes on; the diagnostics, on a steady clock, do so, too",
+    "the clock jumps back because a bag restarts",
+    "continues; so do the diagnostics, which use a steady clock",
 )
 def test_clock_jumps_back(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
@@ -203,7 +213,7 @@ def test_clock_jumps_back(rig: Rig) -> None:
     assert rig.set(use_sim_time=True).successful
     try:
         assert rig.spin_until(lambda: clock.get_subscription_count() > 0)
-        said = "use_sim_time is true, and no /clock comes"
+        said = "use_sim_time is true, but nothing arrives on /clock"
         assert rig.says(said), rig.diagnostics[-1:]
         assert rig.output().count(said) == 1
         for seconds in (1000, 1001, 5, 6):
@@ -223,7 +233,8 @@ def test_clock_jumps_back(rig: Rig) -> None:
 
 # These come last because deadline control remembers the camera's rate for a while.
 @pytest.mark.fault(
-    "images at 200 Hz", "the newest is fused, in order; those it replaces are counted as dropped"
+    "images at 200 Hz",
+    "the newest is fused, in order; the images that it replaces are counted as dropped",
 )
 def test_bursts(rig: Rig) -> None:
     received = rig.subscribe("restored_image", qos=BURST_QOS)
@@ -242,8 +253,8 @@ def test_bursts(rig: Rig) -> None:
 
 
 @pytest.mark.fault(
-    "the node is held up, and DDS throws images away",
-    "goes on with the newest; what never arrived is counted as lost (Kilted); WARN",
+    "the node is held up, and DDS drops images",
+    "continues with the newest; images that never arrived are counted as lost (Kilted); WARN",
 )
 def test_a_node_that_is_held_up(rig: Rig) -> None:
     received = rig.subscribe("restored_image")

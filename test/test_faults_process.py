@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Faults of the node's own process, its networks and its disk, over DDS."""
 
 from __future__ import annotations
@@ -52,7 +62,7 @@ NODE = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node")
 @pytest.mark.fault("the backend raises once", "that image is lost and counted; the next is fused")
 @pytest.mark.fault(
     "the backend raises for every image",
-    "after 5 in a row: ERROR, and the networks are loaded anew, at most every 10 s",
+    "after 5 in a row: ERROR, and the networks are reloaded, at most every 10 s",
 )
 def test_a_raising_backend(tmp_path: Path, tiny_bundle: Path) -> None:
     script, fault, raised = (tmp_path / name for name in ("node.py", "fault", "raised"))
@@ -92,7 +102,9 @@ def test_a_raising_backend(tmp_path: Path, tiny_bundle: Path) -> None:
         rig.close()
 
 
-@pytest.mark.fault("kill -9", "under a respawning launch it comes back, active, by itself")
+@pytest.mark.fault(
+    "kill -9", "with respawn in the launch file, the node restarts and becomes active by itself"
+)
 def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
     command = (sys.executable, "-c", RESPAWN, *NODE)
     rig = Rig(tmp_path, command=command, bundle=str(tiny_bundle), autostart=True)
@@ -121,8 +133,8 @@ def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
 
 
 @pytest.mark.fault(
-    "disk full at the engine cache, and where the console output goes",
-    "`magicfuse build` says so and leaves nothing behind; the node runs without either",
+    "the disk of the engine cache and of the console output is full",
+    "`magicfuse build` says so and leaves no partial file; the node runs without either",
 )
 def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:
     cache = tmp_path / "cache"

@@ -1,8 +1,19 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Two cameras in one process, over DDS, on networks that take 20 ms longer than they would."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +28,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
+from magicfuse_ros.ros.worker import RELOAD_AFTER
 from ros_rig import RELIABLE, Rig, image
 
 FRONT, REAR = "/front/fuse_node", "/rear/fuse_node"
@@ -32,9 +44,11 @@ class Slow(shared_networks.Sampler):
             file.write("x")
         super().__init__(*arguments)
 
-    def sample(self, *arguments):
+    def sample(self, image, outputs, steps, tau):
         time.sleep(0.02)
-        return super().sample(*arguments)
+        if tau == 0.99:
+            raise RuntimeError("a defect of one camera's frames")
+        return super().sample(image, outputs, steps, tau)
 
 shared_networks.Sampler = Slow
 fuse_cameras.main()
@@ -116,7 +130,7 @@ def test_both_are_fused_with_one_copy_of_the_networks(cameras: TwoCameras) -> No
     assert cameras.at(FRONT).next_diagnostics()["networks_shared_with"] == REAR
 
 
-def test_one_starts_anew_while_the_other_goes_on(cameras: TwoCameras) -> None:
+def test_one_restarts_while_the_other_goes_on(cameras: TwoCameras) -> None:
     cameras.at(FRONT).subscribe("mag_image")
     before = cameras.counts()
     rear = cameras.at(REAR)
@@ -149,8 +163,9 @@ def test_a_flood_gets_what_the_other_leaves(cameras: TwoCameras) -> None:
     cameras.drive(2.0, rear=image())
     why = cameras.next_diagnostics()["plan_why"]
     front, rear = cameras.new_counts(before), cameras.at(REAR).new_counts(before_rear)
-    assert front["fused"] >= 0.9 * front["received"] == pytest.approx(18), (front, rear)
-    assert front["fused"] < rear["fused"] < 0.5 * rear["received"], (front, rear)
+    # All of its images, or as many as the flood gets where the machine is too busy for all.
+    assert front["fused"] >= min(18, 0.8 * rear["fused"]) and front["received"] == 20, (front, rear)
+    assert 0 < rear["fused"] < 0.5 * rear["received"], (front, rear)
     assert why.endswith("% of the time, beside 1 other camera"), why
 
 
@@ -162,9 +177,64 @@ def test_garbage_harms_only_its_own_camera(cameras: TwoCameras) -> None:
     before = cameras.counts()
     cameras.drive(1.0, rear=garbage, times=10)
     front, rear = cameras.new_counts(before), cameras.at(REAR).new_counts(before_rear)
-    assert front["fused"] >= 0.9 * front["received"] == pytest.approx(9), (front, rear)
+    assert front["received"] == front["fused"] + front["dropped"] == 10, (front, rear)
+    assert front["fused"] >= 5, (front, rear)
     assert rear["refused"] > 0 and rear["failed"] == rear["fused"] == 0, rear
     assert cameras.state() == "active"
+
+
+def test_networks_that_fail_for_one_work_for_the_other(cameras: TwoCameras) -> None:
+    rear = cameras.at(REAR)
+    rear.subscribe("mag_image")
+    before_rear, loads = rear.counts(), len(rear.loads.read_text())
+    assert rear.set(tau=0.99).successful
+    cameras.at(FRONT).subscribe("mag_image")
+    before = cameras.counts()
+    cameras.drive(1.5, rear=image(), times=1)
+    front, rear_counts = cameras.new_counts(before), cameras.at(REAR).new_counts(before_rear)
+    assert front["received"] == front["fused"] + front["dropped"] == 15, front
+    assert front["fused"] >= 8, front
+    assert rear_counts["failed"] >= RELOAD_AFTER and rear_counts["fused"] == 0, rear_counts
+    assert len(cameras.loads.read_text()) == loads + 1
+    report = cameras.next_diagnostics()
+    assert report["level"] == "2" and "a defect of one camera's frames" in report["message"], report
+    assert cameras.set(tau=0.4).successful
+    images = cameras.subscribe("segmentation/mask")
+    cameras.rear_camera.publish(cameras.stamped(image()))
+    assert cameras.spin_until(lambda: bool(images)), cameras.output()
+    assert cameras.next_diagnostics()["level"] != "2"
+
+
+def test_a_signal_ends_the_process_while_networks_are_loaded(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    code = """
+import time
+from magicfuse_ros import shared_networks
+from magicfuse_ros.ros import fuse_cameras
+
+def load(*arguments):
+    print("loading", flush=True)
+    time.sleep(300)
+
+shared_networks.Sampler = load
+fuse_cameras.END_S = 0.5
+fuse_cameras.main()
+"""
+    command = [sys.executable, "-c", code, "--ros-args", "-p", "cameras:=[front, rear]"]
+    command += ["-p", "autostart:=true", "-p", f"bundle:={tiny_bundle}"]
+    environment = {
+        **os.environ,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOG_DIR": str(tmp_path),
+    }
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "loading\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

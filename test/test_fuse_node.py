@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The node over DDS, as the vehicle sees it."""
 
 from __future__ import annotations
@@ -219,7 +229,7 @@ def test_live_parameters(rig: Rig) -> None:
     assert not rig.set(mode="guess").successful
     refused = rig.set(bundle="/elsewhere")
     assert not refused.successful
-    assert "bundle is read when the node is configured" in refused.reason
+    assert "bundle can only change while the node is unconfigured" in refused.reason
 
     assert rig.set(mode="restore").successful
     received["mag_image"].clear()
@@ -230,7 +240,7 @@ def test_live_parameters(rig: Rig) -> None:
     assert not received["mag_image"]
     rig.unsubscribe_all()
     rig.subscribe("mag_image")
-    said = "mode is restore, in which nothing comes on ~/mag_image"
+    said = "mode is restore, which publishes nothing on ~/mag_image"
     assert rig.says(said), rig.diagnostics[-1:]
     for name, value in {"mode": "fuse", "steps": 0, "tau": -1.0}.items():
         assert rig.set(**{name: value}).successful
@@ -289,7 +299,7 @@ def test_transitions_and_back(tmp_path: Path, tiny_bundle: Path) -> None:
 
 @pytest.mark.fault(
     "a broken bundle",
-    "stays unconfigured and says which file; ERROR; configures once the bundle is mended",
+    "stays unconfigured and says which file; ERROR; configures once the bundle is repaired",
 )
 def test_a_broken_bundle_leaves_the_node_unconfigured(tmp_path: Path, tiny_bundle: Path) -> None:
     broken = tmp_path / "broken"
@@ -347,11 +357,11 @@ def test_compressed_images(tmp_path: Path, tiny_bundle: Path) -> None:
 
 @pytest.mark.fault(
     "a best-effort camera, and a camera_info latched before the node started",
-    "received: QoS follows the publishers, unless it is overridden",
+    "received: QoS follows the publishers unless it is overridden",
 )
 @pytest.mark.fault(
-    "a camera topic of another type, or of image_transport's other name",
-    "WARN and a line in the log: who publishes what, and which parameter to set",
+    "a camera topic of another type, or with image_transport's other name",
+    "WARN and a log line: who publishes what, and which parameter to set",
 )
 def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> None:
     rig = Rig(tmp_path, bundle=str(tiny_bundle))

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The node as a process: start and exit."""
 
 from __future__ import annotations
@@ -16,7 +26,7 @@ from lifecycle_msgs.srv import ChangeState
 from ros_rig import TIMEOUT_S, Rig, image
 
 
-@pytest.mark.fault("SIGINT or SIGTERM, also many", "ends cleanly with exit code 0")
+@pytest.mark.fault("SIGINT or SIGTERM, even repeated", "ends cleanly with exit code 0")
 # 100 signals arrive at every moment of the exit, including the interpreter's own.
 @pytest.mark.parametrize("times", [1, 2, 100])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`ground_cloud_node` over DDS, as Nav2 and a driver see it."""
 
 from __future__ import annotations
@@ -251,7 +261,7 @@ def test_bad_input_is_refused_and_counted(rig: GroundRig) -> None:
     for words in ("'bgr8'; expected mono8", "3062 bytes long", "step is 3"):
         assert rig.refusal(words), rig.output()
     assert any("refused or lost" in report["message"] for report in rig.diagnostics)
-    assert rig.output().count("told once: mask is 32x48") == 1
+    assert rig.output().count("(logged once): mask is 32x48") == 1
     assert not clouds
     rig.send(scene())
     receive(rig, clouds)
@@ -284,7 +294,7 @@ def test_without_a_subscriber_nothing_is_computed(rig: GroundRig) -> None:
 def test_parameters_are_fixed_while_configured(rig: GroundRig) -> None:
     refused = rig.set(camera_height=2.0)
     assert not refused.successful
-    assert "camera_height is read when the node is configured" in refused.reason
+    assert "camera_height can only change while the node is unconfigured" in refused.reason
     assert not rig.set(camera_height=-1.0).successful
 
 
@@ -297,7 +307,7 @@ def test_transitions_and_back(tmp_path: Path) -> None:
             rig.wait_for_classes(count)
             clouds = rig.subscribe("points", PointCloud2)
             rig.send(scene())
-            assert rig.refusal("no camera_info has come on /camera/info", count), rig.output()
+            assert rig.refusal("no camera_info has arrived on /camera/info", count), rig.output()
             rig.send(scene(), info=calibration())
             receive(rig, clouds)
             assert rig.next_diagnostics()["published"] == str(count)

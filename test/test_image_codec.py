@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 from __future__ import annotations
 
 from array import array
@@ -14,7 +24,7 @@ from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec import (
     ENCODINGS,
     BitDepth,
-    Image,
+    Pixels,
     decode,
     decode_compressed,
     decode_file,
@@ -31,7 +41,7 @@ YUV = ["yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21", "nv24"]
 MOSAICS = [f"bayer_{p}{bits}" for p in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)]
 
 
-def message(encoding: str, rgb: Image, padding: int, big: bool, rng: np.random.Generator) -> bytes:
+def message(encoding: str, rgb: Pixels, padding: int, big: bool, rng: np.random.Generator) -> bytes:
     """Lay out an image byte by byte, as in the message definition; the padding is noise."""
     deep = encoding.endswith("16")
     layout = LAYOUTS[encoding.rstrip("0123456789")]
@@ -81,13 +91,13 @@ def test_encodings_are_those_that_are_tested_here() -> None:
     assert set(ENCODINGS) == {*PLAIN, *YUV, *MOSAICS, "8UC1", "8UC3", "8UC4"}
 
 
-def patches() -> Image:
+def patches() -> Pixels:
     """Return an 8x12 RGB image with one red, one green, one blue and one gray patch."""
     colors = np.array([[(200, 40, 40), (40, 180, 60)], [(30, 60, 210), (128, 128, 128)]], np.uint8)
     return colors.repeat(4, 0).repeat(6, 1)
 
 
-def yuv_message(encoding: str, rgb: Image, padding: int) -> tuple[bytes, int]:
+def yuv_message(encoding: str, rgb: Pixels, padding: int) -> tuple[bytes, int]:
     """Return the data and the step of an image with patches of even size."""
     height, width = rgb.shape[:2]
     r, g, b = np.moveaxis(rgb.astype(float), 2, 0)  # BT.601, Y from 16 to 235
@@ -122,7 +132,7 @@ def test_the_rows_of_a_plane_may_be_counted_into_those_of_the_image() -> None:
     assert np.abs(decoded.astype(int) - patches()).max() <= 3
 
 
-def mosaic(encoding: str, rgb: Image) -> Image:
+def mosaic(encoding: str, rgb: Pixels) -> Pixels:
     """Return what a sensor behind such a filter sees, (H, W)."""
     found = np.empty(rgb.shape[:2], np.uint8)
     for place, color in enumerate(encoding.removeprefix("bayer_")[:4]):
@@ -260,7 +270,7 @@ def test_sizes_that_do_not_fit_are_refused(
         assert word in str(caught.value)
 
 
-def compress(suffix: str, rgb: Image) -> bytes:
+def compress(suffix: str, rgb: Pixels) -> bytes:
     return bytes(cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
@@ -310,9 +320,9 @@ def test_channels_are_in_the_order_that_the_format_tells(suffix: str, name: str,
     [
         ("bayer_rggb8; jpeg compressed bayer_rggb8", ".jpg", "mosaic"),
         ("bayer_gbrg8; jpeg compressed ", ".jpg", "mosaic"),
-        ("yuv422_yuy2; jpeg compressed mono8", ".jpg", "no picture"),
-        ("nv12; png compressed mono8", ".png", "no picture"),
-        ("16UC1; png compressed ", ".png", "'16UC1' is no camera image"),
+        ("yuv422_yuy2; jpeg compressed mono8", ".jpg", "not a picture"),
+        ("nv12; png compressed mono8", ".png", "not a picture"),
+        ("16UC1; png compressed ", ".png", "'16UC1' is not a camera image"),
         ("32FC1; compressedDepth png", ".png", "jpeg, png"),
         ("rgb8; tiff compressed bgr8", ".tiff", "jpeg, png"),
         ("jpeg", ".bmp", "neither JPEG nor PNG"),

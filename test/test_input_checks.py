@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 from __future__ import annotations
 
 import random
@@ -6,12 +16,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.input_checks import FROZEN, SOFTNESS_EVERY_S, WINDOW_S, InputChecks
 
-Pixels = npt.NDArray[np.uint8]
 VISIBLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "msrs" / "train" / "vi"
 
 
@@ -79,7 +88,7 @@ def test_each_fault_is_named_with_its_figure() -> None:
     assert "images are blurred (softness 1" in warnings(soft)
 
 
-def test_softness_is_judged_anew_every_half_second() -> None:
+def test_softness_is_measured_every_half_second() -> None:
     checks = InputChecks()
     sharp = checks.add(street(), 0.0).softness
     soft = np.asarray(cv2.GaussianBlur(street(), (0, 0), 4), np.uint8)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """JPEGs as USB cameras send them: odd but complete ones are decoded, truncated ones are not."""
 
 from __future__ import annotations
@@ -11,13 +21,13 @@ import PIL.Image
 import pytest
 
 from magicfuse_ros.errors import FrameError
-from magicfuse_ros.image_codec import Image, decode_compressed, decode_file
+from magicfuse_ros.image_codec import Pixels, decode_compressed, decode_file
 from magicfuse_ros.image_codec.jpeg import read_header
 
 DHT, APP0, RST2, SOS, EOI = (b"\xff" + bytes([marker]) for marker in (0xC4, 0xE0, 0xD2, 0xDA, 0xD9))
 
 
-def street() -> Image:
+def street() -> Pixels:
     """Return a picture, 240x320 RGB, with some detail everywhere."""
     numbers = np.random.default_rng(0)
     coarse = numbers.integers(0, 256, (12, 16, 3), np.uint8)
@@ -28,7 +38,7 @@ def street() -> Image:
 STREET = street()
 
 
-def saved(image: Image = STREET, restarts: int = 0, **options: object) -> bytes:
+def saved(image: Pixels = STREET, restarts: int = 0, **options: object) -> bytes:
     if restarts:
         flags = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_RST_INTERVAL, restarts]
         return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), flags)[1].tobytes()

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The launch files, executed by ROS's launch with stand-ins for the executables."""
 
 from __future__ import annotations
@@ -163,6 +173,11 @@ def test_every_launch_file_lists_its_arguments(file: str) -> None:
             ["cameras:=front,rear", "separate:=true"],
             {"/robot/front/fuse_node", "/robot/rear/fuse_node"},
         ),
+        (
+            "cameras.launch.py",
+            ["cameras:=front,/rear", "separate:=true"],  # /rear is a full name
+            {"/robot/front/fuse_node", "/rear/fuse_node"},
+        ),
         ("replay.launch.py", ["bag:=7"], {"/robot/fuse_node", "/robot/replay_node"}),
     ],
 )
@@ -249,6 +264,7 @@ def test_a_node_that_refuses_its_configuration_ends_the_launch(
         ("fuse.launch.py", "autostart:=maybe", "autostart is 'maybe'"),
         ("fuse.launch.py", "threads:=two", "threads is 'two'"),
         ("cameras.launch.py", "cameras:=a,a", "cameras is 'a,a'"),
+        ("cameras.launch.py", "cameras:=a,/r/a namespace:=r", "cameras is 'a,/r/a'"),
         ("cameras.launch.py", "cameras:=a separate:=no", "separate is 'no'"),
     ],
 )

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The guard around a lifecycle node: errors of any type, in every method that ROS calls."""
 
 from __future__ import annotations
@@ -10,7 +20,6 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 import rclpy
-from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from pydantic import BaseModel, ConfigDict, Field
 from rclpy.executors import SingleThreadedExecutor
@@ -20,6 +29,7 @@ from std_msgs.msg import String
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.diagnostics import Diagnosis
 from magicfuse_ros.ros.managed_node import ManagedNode
 from ros_rig import Domain
 
@@ -48,7 +58,7 @@ class Faulty(ManagedNode[Values]):
         self.where, self.error = "", RuntimeError("unset")
         self.values: Values | None = None
         self.made: list[Any] = []
-        super().__init__("faulty", Values)
+        super().__init__("faulty", "test", Values)
         self.reports: list[DiagnosticArray] = []
         self.create_subscription(DiagnosticArray, "/diagnostics", self.reports.append, 10)
         self._own_topics = self._topics()
@@ -82,10 +92,9 @@ class Faulty(ManagedNode[Values]):
     def apply(self, values: Values) -> None:
         self.fail("apply")
 
-    def diagnosis(self, stamp: Time) -> DiagnosticArray:
+    def diagnosis(self) -> Diagnosis:
         self.fail("diagnosis")
-        status = DiagnosticStatus(level=DiagnosticStatus.OK, message=self.guard.failure)
-        return DiagnosticArray(status=[status])
+        return Diagnosis()
 
     def topics(self) -> set[str]:
         return {topic.topic_name for topic in self._topics()} & {"/faulty/out", "/tf", "/in"}
@@ -116,7 +125,7 @@ def logged(capfd: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.fault(
     "an error of any type in configure, activate, deactivate, cleanup or shutdown",
-    "logged with its place; ERROR; no topic is left of what failed; the state is as rcl has it",
+    "logged with file and line; ERROR; a failed transition leaves no topic; the state is rcl's",
 )
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
@@ -169,7 +178,7 @@ def spin(node: Faulty) -> Iterator[Callable[[Callable[[], bool]], bool]]:
 
 @pytest.mark.fault(
     "an error of any type in a callback of a topic, a timer or the parameters",
-    "logged once with its place; ERROR until that callback works again; the node goes on",
+    "logged once with file and line; ERROR until that callback works again; the node continues",
 )
 def test_failing_callbacks(
     node: Faulty, spin: Callable[[Callable[[], bool]], bool], capfd: pytest.CaptureFixture[str]
@@ -200,6 +209,7 @@ def test_failing_callbacks(
     assert spin(lambda: bool(node.reports))
     (status,) = node.reports[0].status
     assert status.level == DiagnosticStatus.ERROR and "no memory" in status.message
+    assert status.name == "faulty: test"  # the same as without an error
 
     node.where = "apply"
     (answer,) = node.set_parameters([Parameter("height", value=2.0)])

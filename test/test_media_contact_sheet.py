@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 from __future__ import annotations
 
 from functools import partial
@@ -7,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.contact_sheet import SHEET_ROWS, EvenSample, contact_sheet
 from magicfuse_ros.media.panels import PANEL_TITLES, PanelPage, panel_height, scale_to
 from media_files import picture
@@ -15,11 +25,11 @@ from media_files import picture
 LEGEND = [("road", (128, 64, 128)), ("person", (220, 20, 60))]
 
 
-def plain(color: tuple[int, int, int], height: int = 48, width: int = 64) -> Image:
+def plain(color: tuple[int, int, int], height: int = 48, width: int = 64) -> Pixels:
     return np.full((height, width, 3), color, np.uint8)
 
 
-def boxes(page: Image, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
+def boxes(page: Pixels, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
     """The bounding box (top, left, height, width) of the pixels of exactly this colour."""
     y, x = np.nonzero((page == color).all(axis=2))
     assert y.size, f"{color} is not on the page"

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Videos as cameras and editors make them: the frames match those of FFmpeg's own filters."""
 
 from __future__ import annotations
@@ -16,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.hdr import Transfer, tone_mapped
 from magicfuse_ros.media.source import mostly_missing
@@ -36,7 +46,7 @@ VIEWS = {
 }
 
 
-def shown(path: Path, filters: str) -> Image:
+def shown(path: Path, filters: str) -> Pixels:
     """Return the first frame as FFmpeg shows it after these filters."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -53,7 +63,7 @@ def shown(path: Path, filters: str) -> Image:
         return np.asarray(frame.to_ndarray(), np.uint8)
 
 
-def first(path: Path) -> Image:
+def first(path: Path) -> Pixels:
     return next(iter(open_source(path))).image
 
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """What ROS's tools need of the package."""
 
 from __future__ import annotations
@@ -29,8 +39,23 @@ def test_versions_agree() -> None:
     assert f'version="{magicfuse_ros.__version__}"' in setup
 
 
+def test_every_python_file_states_copyright_and_licence() -> None:
+    """The header is that of this file, in the form that ament_copyright recognises."""
+    header = Path(__file__).read_text(encoding="utf-8").partition("\n\n")[0]
+    assert "SPDX-License-Identifier: Apache-2.0\n" in header
+    folders = ("benchmarks", "launch", "magicfuse_ros", "test", "training")
+    files = [ROOT / "setup.py", *(f for folder in folders for f in (ROOT / folder).rglob("*.py"))]
+    texts = {file: file.read_text(encoding="utf-8") for file in files}
+    without = [
+        str(file.relative_to(ROOT))
+        for file, text in texts.items()
+        if text and not re.sub(r"^#!.*\n", "", text).startswith(f"{header}\n")
+    ]
+    assert not without
+
+
 def test_no_wheel_of_ros_is_a_dependency() -> None:
-    # where a ROS is installed, it would be shadowed
+    # they would shadow an installed ROS
     assert not re.search(r'"ros-', (ROOT / "setup.py").read_text())
     assert "ros-" not in (ROOT / "requirements" / "vehicle.txt").read_text()
 

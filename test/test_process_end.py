@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """How a node's process ends: its exit code and the time it takes."""
 
 from __future__ import annotations
@@ -87,7 +97,7 @@ def test_the_exit_code_says_what_helps(
 
 
 @pytest.mark.fault(
-    "DDS hangs while the node ends", "the process ends within 10 s, with the right exit code"
+    "DDS hangs while the node ends", "the process ends within 10 s with the right exit code"
 )
 @pytest.mark.parametrize(("work", "code"), [("nothing", 0), ("refuse", process.REFUSED)])
 def test_an_end_that_hangs_is_cut_short(tmp_path: Path, work: str, code: int) -> None:

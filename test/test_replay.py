@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse replay --offline`."""
 
 from __future__ import annotations
@@ -195,7 +205,7 @@ def test_wrong_inputs_are_named_and_leave_nothing_behind(tmp_path: Path, tiny_bu
         (several, ("--topic", "/rear"), "topic is '/rear'"),
         (empty, (), "holds no message of sensor_msgs/msg/Image"),
         (tmp_path / "nothing.mcap", (), "nothing.mcap' does not exist"),
-        (tmp_path / "folder", (), "folder' is no rosbag2"),
+        (tmp_path / "folder", (), "folder' is not a rosbag2"),
         (good, ("--steps", "7"), "steps is 7"),
         (good, ("--fit", "crop"), "crop"),
         (good, ("--backend", "abacus"), "abacus"),

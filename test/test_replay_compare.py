@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Two bags of results compared."""
 
 from __future__ import annotations
@@ -13,23 +23,23 @@ from typer.testing import CliRunner, Result
 
 from magicfuse_ros.cli import app
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.replay.compare import compare
-from magicfuse_ros.replay.comparison import Limits
+from magicfuse_ros.replay.comparison import ComparisonLimits
 from replay_bags import drive, results, stamps
 
 STAMPS = stamps(4)
 
 
-def gray(value: int) -> Image:
+def gray(value: int) -> Pixels:
     return np.full((10, 20), value, np.uint8)
 
 
-def rgb(value: int) -> Image:
+def rgb(value: int) -> Pixels:
     return np.full((10, 20, 3), value, np.uint8)
 
 
-def masks(*values: int) -> list[tuple[int, Image]]:
+def masks(*values: int) -> list[tuple[int, Pixels]]:
     return [(stamp, gray(value)) for stamp, value in zip(STAMPS, values, strict=False)]
 
 
@@ -40,7 +50,7 @@ def test_equal_bags(tmp_path: Path) -> None:
     assert [d.stamp_ns for d in found.differences] == STAMPS[:3]
     assert {d.mask_agreement for d in found.differences} == {100.0}
     assert [d.psnr_db for d in found.differences] == [{"mag_image": None}] * 3
-    assert found.failures(Limits(100, 99, 0)) == []
+    assert found.failures(ComparisonLimits(100, 99, 0)) == []
     assert found.summary()["frames"] == {"compared": 3, "missing": 0, "extra": 0}
 
 
@@ -63,14 +73,17 @@ def test_agreement_and_psnr_are_those_of_the_textbook(tmp_path: Path) -> None:
         10 * log10(255**2 / (9 / 600)), abs=1e-3
     )
     found = compare(new, reference)
-    assert found.failures(Limits(97.5, 66, 0)) == []
-    assert "mask agreement is below 97.6 % in 1 of 1" in found.failures(Limits(97.6, 66, 0))[0]
-    assert "1700000000.000000000" in found.failures(Limits(97.6, 66, 0))[0]
-    assert "PSNR of mag_image is below 67 dB" in found.failures(Limits(97.5, 67, 0))[0]
+    assert found.failures(ComparisonLimits(97.5, 66, 0)) == []
+    assert (
+        "mask agreement is below 97.6 % in 1 of 1"
+        in found.failures(ComparisonLimits(97.6, 66, 0))[0]
+    )
+    assert "1700000000.000000000" in found.failures(ComparisonLimits(97.6, 66, 0))[0]
+    assert "PSNR of mag_image is below 67 dB" in found.failures(ComparisonLimits(97.5, 67, 0))[0]
 
 
 def test_flicker_is_told_for_both_bags(tmp_path: Path) -> None:
-    def outputs(*values: int) -> dict[str, list[tuple[int, Image]]]:
+    def outputs(*values: int) -> dict[str, list[tuple[int, Pixels]]]:
         pictures = [(s, rgb(v)) for s, v in zip(STAMPS, values, strict=False)]
         return {"segmentation/mask": masks(*values), "mag_image": pictures}
 
@@ -94,8 +107,8 @@ def test_frames_meet_by_their_stamps(tmp_path: Path) -> None:
     assert [d.stamp_ns for d in found.differences] == STAMPS[1:3]
     assert {d.mask_agreement for d in found.differences} == {100.0}
     assert (found.missing, found.extra) == ([STAMPS[0], STAMPS[3]], [7])
-    assert found.failures(Limits(max_missing=2)) == []
-    (failure,) = found.failures(Limits(max_missing=1))
+    assert found.failures(ComparisonLimits(max_missing=2)) == []
+    (failure,) = found.failures(ComparisonLimits(max_missing=1))
     assert "frames missing: 2" in failure and "1700000000.300000000" in failure
 
 
@@ -103,7 +116,7 @@ def test_bags_without_a_common_frame_fail(tmp_path: Path) -> None:
     new = results(tmp_path / "new", {"segmentation/mask": [(7, gray(0))]})
     reference = results(tmp_path / "reference", {"segmentation/mask": masks(1, 2)})
     found = compare(new, reference)
-    assert found.failures(Limits(max_missing=9)) == ["no frame is in both bags"]
+    assert found.failures(ComparisonLimits(max_missing=9)) == ["no frame is in both bags"]
     assert found.summary()["frames"] == {"compared": 0, "missing": 2, "extra": 1}
 
 
@@ -135,8 +148,10 @@ def test_an_output_that_is_gone_is_a_failure(tmp_path: Path) -> None:
     new = results(tmp_path / "new", {"segmentation/mask": masks(1)})
     both = {"segmentation/mask": masks(1), "mag_image": [(STAMPS[0], rgb(1))]}
     reference = results(tmp_path / "reference", both)
-    assert compare(new, reference).failures(Limits()) == ["mag_image is in the reference only"]
-    assert compare(reference, new).failures(Limits()) == []
+    assert compare(new, reference).failures(ComparisonLimits()) == [
+        "mag_image is in the reference only"
+    ]
+    assert compare(reference, new).failures(ComparisonLimits()) == []
 
 
 def replay(*arguments: str | Path) -> Result:

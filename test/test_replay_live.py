@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse replay` in real time: player, node and recorder over DDS."""
 
 from __future__ import annotations
@@ -148,7 +158,7 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
     first, last = START + LATENCY, stamps(10)[-1] + LATENCY
     assert first - 1 <= min(clocks) and max(clocks) <= last
     jumps = [(a, b) for a, b in itertools.pairwise(clocks) if b < a]
-    assert jumps, "15 images of 10 begin the loop anew"
+    assert jumps, "15 images of 10 start the loop again"
     # A subscriber may miss the last message before a jump, or the first one after it.
     near = 50_000_000
     for before, after in jumps:

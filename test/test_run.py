@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 from __future__ import annotations
 
 import json
@@ -14,9 +24,9 @@ from magicfuse_ros.cli import app
 from magicfuse_ros.commands import run
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.image_codec import Image, decode_file
+from magicfuse_ros.image_codec import Pixels, decode_file
 from magicfuse_ros.media import open_source
-from magicfuse_ros.media.png import write_png
+from magicfuse_ros.output_files import write_png
 from magicfuse_ros.overlay import overlay
 from media_files import SECOND, image_message, picture, write_bag, write_picture, write_video
 from tiny_bundle import CLASSES
@@ -27,7 +37,7 @@ def magicfuse_run(path: Path, out: Path, *options: str | Path) -> Result:
     return CliRunner().invoke(app, [str(part) for part in command])
 
 
-def read(path: Path) -> Image:
+def read(path: Path) -> Pixels:
     return decode_file(path.read_bytes())
 
 
@@ -279,7 +289,7 @@ def test_what_was_done_is_reported_after_ctrl_c_and_errors(
     code: int,
     words: str,
 ) -> None:
-    def fail_late(path: Path, image: Image) -> None:
+    def fail_late(path: Path, image: Pixels) -> None:
         if path.stem == "street 4" and path.parent.name == "overlay":  # its last image
             raise raised
         write_png(path, image)

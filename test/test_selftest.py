@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse build --check` and `magicfuse doctor`: what they report, and what passes."""
 
 from __future__ import annotations
@@ -22,7 +32,7 @@ from magicfuse_ros.backends.onnxruntime import OnnxRuntimeBackend
 from magicfuse_ros.bench import gpu
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec
 from magicfuse_ros.cli import app
-from magicfuse_ros.selftest import Limits, Row, check, decibels, reference_for
+from magicfuse_ros.selftest import Row, SelftestLimits, check, decibels, reference_for
 from test_cuda import runtime  # noqa: F401  a fixture
 
 Array = npt.NDArray[Any]
@@ -130,7 +140,7 @@ def test_build_check_prints_what_an_issue_needs_and_fails_below_its_limits(
     assert block.startswith("text\ntiny (")
     for word in (*NETWORKS, "frame", " ms ", " dB ", "all within them", "CPU", "Python", "MB of"):
         assert word in block, word
-    monkeypatch.setitem(selftest.LIMITS, "fp32", Limits(500, 1.0))
+    monkeypatch.setitem(selftest.LIMITS, "fp32", SelftestLimits(500, 1.0))
     result = magicfuse(*command)
     assert result.exit_code == 1
     assert "TOO FAR: encoder, " in result.stdout

@@ -1,4 +1,14 @@
-"""One copy of the networks for several cameras: loaded once, freed with the last, loaded anew."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""One copy of the networks for several cameras: loaded once, freed with the last, reloaded."""
 
 from __future__ import annotations
 
@@ -93,7 +103,7 @@ def test_what_a_camera_sets_is_its_own(garage: Garage) -> None:
     assert frame.stages_ms["waiting"] >= 0
 
 
-def test_networks_loaded_anew_are_for_all_and_loaded_once(
+def test_reloaded_networks_serve_all_and_are_loaded_once(
     garage: Garage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leases = [garage.lease("/front"), garage.lease("/rear")]
@@ -117,7 +127,7 @@ def test_networks_loaded_anew_are_for_all_and_loaded_once(
     np.testing.assert_array_equal(rear(IMAGE).mag_image, expected)
 
 
-def test_who_fails_alone_loads_anew_only_once(
+def test_a_camera_that_fails_alone_reloads_only_once(
     garage: Garage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     front, rear = (garage.fuser(garage.lease(name), tau=0.5) for name in ("/front", "/rear"))
@@ -153,7 +163,7 @@ def test_who_fails_alone_loads_anew_only_once(
         assert garage.loads == loads
 
 
-def test_another_bundle_on_the_disk_is_only_for_who_loads_anew(
+def test_a_changed_bundle_is_only_for_the_camera_that_reloads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     garage = Garage(monkeypatch, build(tmp_path / "bundle"))

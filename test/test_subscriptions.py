@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Subscriptions that follow their publishers, within one process."""
 
 from __future__ import annotations
@@ -111,7 +121,7 @@ def test_reliability_follows_the_publishers(pair: Pair) -> None:
     subscription.match()
     assert pair.arrives(reliable, 1)
     best_effort = pair.publisher(BEST_EFFORT)
-    misfit = "/camera publishes /cam with a QoS that does not fit: "
+    misfit = "/camera publishes /cam with an incompatible QoS: "
     assert pair.spin(lambda: misfit in subscription.complaint())
     subscription.match()
     assert subscription.complaint() == ""

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """TensorRT engines; TensorRT for RTX really builds them without a GPU, running them needs one."""
 
 from __future__ import annotations
@@ -16,7 +26,13 @@ from cuda_stand_in import Library
 from magicfuse_ros import backends
 from magicfuse_ros.backends import interface, tensorrt_build, tensorrt_library
 from magicfuse_ros.backends.cuda import missing_device
-from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Precision
+from magicfuse_ros.backends.engine_cache import (
+    EngineCache,
+    EngineKey,
+    Precision,
+    read_checked,
+    write_checked,
+)
 from magicfuse_ros.bench import gpu_peak
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
 from magicfuse_ros.errors import BackendError, EngineError
@@ -176,7 +192,7 @@ def test_a_file_that_is_no_network_is_named(builder: interface.Builder, tmp_path
 
 @rtx
 def test_timings_of_a_device_are_kept_for_its_next_build(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """TensorRT itself needs a GPU; TensorRT for RTX replaces it here."""
 
@@ -184,7 +200,7 @@ def test_timings_of_a_device_are_kept_for_its_next_build(
         def aim(self, module: Any, config: Any, device: str) -> None:
             tensorrt_library.RTX.aim(module, config, "sm_89")
 
-    monkeypatch.setattr(tensorrt_library, "missing_device", lambda: "")
+    monkeypatch.setattr(OnTheGpu, "_check_driver", lambda library: None)
     used: list[int] = []
     use = tensorrt_build._use_timings
 
@@ -193,7 +209,7 @@ def test_timings_of_a_device_are_kept_for_its_next_build(
         used.append(path.stat().st_size if path.is_file() else 0)
 
     monkeypatch.setattr(tensorrt_build, "_use_timings", watch)
-    library = OnTheGpu("tensorrt_rtx", oldest=(1, 2), portable=False)
+    library = OnTheGpu("tensorrt_rtx", oldest=(1, 2), update="", portable=False)
     builder = tensorrt_build.EngineBuilder(library)
     bundle = Bundle.load(tiny_bundle)
     spec, path = bundle.manifest.networks["decoder"], bundle.path("decoder")
@@ -205,11 +221,17 @@ def test_timings_of_a_device_are_kept_for_its_next_build(
         "sm_87_Orin__NX.cache",
         "sm_87_Orin__Nano.cache",
     ]
-    files[0].write_bytes(b"of another release")
+    write_checked(files[0], b"of another release")  # whole, but the library refuses it
     assert builder.build(path, spec, "sm_87 Orin, NX", "fp16", Watched())
+    assert not caplog.messages
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    assert builder.build(path, spec, "sm_87 Orin, NX", "fp16", Watched())
+    assert f"'{files[0]}' is not used: it was changed or damaged" in caplog.text
+    assert read_checked(files[0])
     files[0].unlink()
     files[0].mkdir()  # not writable
     assert builder.build(path, spec, "sm_87 Orin, NX", "fp16", Watched())
+    assert f"cannot write '{files[0]}'" in caplog.text
 
 
 @rtx
@@ -235,7 +257,7 @@ def test_the_gpu_of_this_machine_is_built_for_unless_the_library_refuses_it(
 ) -> None:
     assert builder.devices([]) == ["sm_89"]
     runtime.capability = (9, 0)  # an H100
-    with pytest.raises(BackendError, match=r"capability is 9\.0; tensorrt_rtx builds for 7\.5, "):
+    with pytest.raises(BackendError, match=r"of Test GPU is 9\.0; tensorrt_rtx builds for 7\.5, "):
         builder.devices([])
 
 
@@ -265,7 +287,7 @@ def test_a_gpu_computes_what_onnxruntime_computes(
     backend, reference = backends.select(name, precision=precision), backends.select("onnxruntime")
     for network in NETWORKS:
         path, spec = bundle.path(network), bundle.manifest.networks[network]
-        with pytest.raises(EngineError, match=f"run: magicfuse build .* --backend {name}"):
+        with pytest.raises(EngineError, match=f"run: .*magicfuse build .* --backend {name}"):
             backend.load(path, spec)
         engine = engines.build(path, spec, device, precision, Watched())
         cache.store(EngineKey.of(spec, name, engines.version, device, precision), engine)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The worker with a fuser that the test controls."""
 
 from __future__ import annotations
@@ -35,12 +45,12 @@ class FakeFuser:
         self.go = threading.Semaphore(0)
         self.asked: list[frozenset[str]] = []
         self.error: BaseException | None = None
-        self.mended_by_reload = False
+        self.repaired_by_reload = False
         self.reloads = 0
 
     def reload(self) -> None:
         self.reloads += 1
-        if self.mended_by_reload:
+        if self.repaired_by_reload:
             self.error = None
 
     def __call__(self, pixels: Any, outputs: frozenset[str]) -> FusedFrame:
@@ -183,7 +193,7 @@ def test_stop_finishes_the_frame_in_work(bench: Bench) -> None:
 
 def test_images_lost_one_after_the_other_lead_to_a_reload(bench: Bench) -> None:
     bench.fuser.error = RuntimeError("device lost")
-    bench.fuser.mended_by_reload = True
+    bench.fuser.repaired_by_reload = True
     bench.fuser.go.release(100)
     for stamp in range(1, RELOAD_AFTER + 1):
         assert bench.fuser.reloads == 0
@@ -250,7 +260,7 @@ def test_nothing_is_fused_twice_or_out_of_order(bench: Bench) -> None:
 
 @pytest.mark.fault(
     "a bag of less than half a second in a loop",
-    "each round is a new beginning, as for longer ones",
+    "each round starts a new sequence, as with longer bags",
 )
 def test_a_short_loop_is_fused_in_every_round(bench: Bench) -> None:
     bench.fuser.go.release(100)
@@ -350,6 +360,23 @@ def test_a_camera_that_waits_in_line_can_be_stopped(benches: list[Bench]) -> Non
     _, _, third = benches
     third.worker.stop()
     assert third.fuser.asked == []
+
+
+def test_a_camera_that_is_stopped_as_it_becomes_first_leaves_the_line() -> None:
+    seat: Any = Turns().seat()
+    bench = Bench(seat)
+    wait = seat.wait
+
+    def first_and_stopped(due: float, given_up: Callable[[], bool]) -> None:
+        wait(due, given_up)
+        threading.Thread(target=bench.worker.stop).start()
+        wait_for(given_up)
+
+    seat.wait = first_and_stopped
+    bench.worker.offer(image(stamp=1))
+    bench.thread.shutdown()
+    assert bench.fuser.asked == []
+    assert seat.state.name == "AWAY"
 
 
 def test_the_waiting_for_others_is_no_cost_of_a_frame(benches: list[Bench]) -> None:

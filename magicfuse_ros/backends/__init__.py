@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Inference backends: they turn the ONNX files of a bundle into callables on this machine."""
 
 from __future__ import annotations
@@ -6,10 +16,13 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, cast
 
+from magicfuse_ros.backends import tensorrt_engine
 from magicfuse_ros.backends.cpu import computes_int8_faster
 from magicfuse_ros.backends.cuda import missing_device
 from magicfuse_ros.backends.engine_cache import ASKED_PRECISIONS, AskedPrecision, Precision
 from magicfuse_ros.backends.interface import Backend, Builder
+from magicfuse_ros.backends.tensorrt_library import RTX, TENSORRT
+from magicfuse_ros.backends.tensorrt_library import Library as GpuLibrary
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BackendError
 
@@ -17,9 +30,9 @@ from magicfuse_ros.errors import BackendError
 @dataclass(frozen=True)
 class _Library:
     install: str  # what the user must do if it is missing
-    backend: str  # class name, in the module named after the backend
-    builder: str = ""  # module.class; empty if there is nothing to build
-    gpu: bool = False
+    backend: str = ""  # on a CPU: class name, in the module named after the backend
+    cached: bool = False  # on a CPU: it keeps compiled networks for the next start
+    gpu: GpuLibrary | None = None  # on a GPU: what runs and builds its engines
     precisions: tuple[Precision, ...] = ("fp32", "int8")  # the first is the default
     int8_pays: bool = False  # by default it uses int8 if the bundle and the CPU allow it
 
@@ -28,29 +41,25 @@ class _Library:
 _LIBRARIES = {
     "tensorrt_rtx": _Library(
         install="pip install tensorrt-rtx",
-        backend="TensorRtRtxBackend",
-        builder="tensorrt_build.TensorRtRtxBuilder",
-        gpu=True,
+        gpu=RTX,
         precisions=("fp16", "fp32"),
     ),
     "tensorrt": _Library(
         install="on a Jetson, sudo apt install python3-libnvinfer, and make a venv with "
-        "--system-site-packages",
-        backend="TensorRtBackend",
-        builder="tensorrt_build.TensorRtBuilder",
-        gpu=True,
+        "--system-site-packages; elsewhere, pip install tensorrt",
+        gpu=TENSORRT,
         precisions=("fp16", "fp32"),
     ),
     "openvino": _Library(
         install="pip install openvino",
         backend="OpenVinoBackend",
-        builder="openvino.OpenVinoBackend",
+        cached=True,
         int8_pays=True,
     ),
     "onnxruntime": _Library(install="pip install onnxruntime", backend="OnnxRuntimeBackend"),
 }
 BACKENDS: tuple[str, ...] = ("auto", *_LIBRARIES)
-BUILDERS: tuple[str, ...] = tuple(name for name, entry in _LIBRARIES.items() if entry.builder)
+BUILDERS: tuple[str, ...] = tuple(n for n, entry in _LIBRARIES.items() if entry.cached or entry.gpu)
 
 
 @dataclass(frozen=True)
@@ -91,11 +100,14 @@ def choose(
             )
         return _chosen(name, name, "asked for", precision, bundle)
     passed_over: list[str] = []
+    before = ""
     for candidate in _LIBRARIES:
         if not (obstacle := _obstacle(candidate, precision, bundle)):
             why = "; ".join(["auto", *passed_over])
             return _chosen(name, candidate, why, precision, bundle)
-        passed_over.append(f"{candidate} {obstacle}")
+        same = obstacle == before  # such as the GPU that neither of two finds
+        passed_over.append(f"{candidate} {'likewise' if same else obstacle}")
+        before = obstacle
     raise BackendError(f"no inference backend can run here: {'; '.join(passed_over)}")
 
 
@@ -106,7 +118,7 @@ def obstacle(name: str, bundle: Bundle) -> str:
 
 def on_gpu(name: str) -> bool:
     """Return whether a known backend computes on a GPU."""
-    return _LIBRARIES[name].gpu
+    return _LIBRARIES[name].gpu is not None
 
 
 def resolve(name: str, precision: AskedPrecision, bundle: Bundle | None = None) -> Precision:
@@ -127,7 +139,7 @@ def _chosen(
 ) -> Choice:
     kind = resolve(used, precision, bundle)
     if precision == "auto" and kind == "int8":
-        why += "; int8, as the bundle has it and this CPU computes it faster"
+        why += "; int8, because the bundle has it and this CPU runs it faster"
     return Choice(asked, used, why, kind)
 
 
@@ -153,43 +165,49 @@ def select(
     if threads < 0:
         raise BackendError(f"threads is {threads}; expected 0 (all cores) or more")
     library = _LIBRARIES[choice.used]
+    if library.gpu:
+        return tensorrt_engine.EngineBackend(library.gpu, choice.precision)
     create = getattr(_module(choice.used), library.backend)
-    arguments = (choice.precision,) if library.gpu else (threads, choice.precision)
-    return cast(Backend, create(*arguments))
+    return cast(Backend, create(threads, choice.precision))
 
 
-def builder(name: str, precision: AskedPrecision = "auto", bundle: Bundle | None = None) -> Builder:
-    """Return a backend's engine builder. The GPU may be in another machine, see `Builder`.
+def check_builds(name: str) -> None:
+    """Check that `magicfuse build` has something to do for a backend, see `BUILDERS`.
+
+    Raises:
+        BackendError: if the backend is unknown or has nothing to build.
+    """
+    known = ", ".join(BUILDERS)
+    if name not in _LIBRARIES:
+        raise BackendError(f"backend '{name}' is not known; expected one of {known}")
+    if name not in BUILDERS:
+        raise BackendError(
+            f"backend '{name}' has nothing to build: it loads the bundle's ONNX files themselves, "
+            f"at once; expected one of {known}"
+        )
+
+
+def builder(name: str, precision: AskedPrecision = "auto") -> Builder:
+    """Return a GPU backend's engine builder. The GPU may be in another machine, see `Builder`.
 
     Args:
-        name: one of `BUILDERS`.
+        name: of a backend on a GPU.
         precision: see `choose`; pass the same one to `Builder.build`, see `resolve`.
-        bundle: the bundle to build.
 
     Raises:
         BackendError: if the backend is unknown or not installed, has no engines, or does not
             compute in `precision`.
     """
-    library = _LIBRARIES.get(name)
-    known = ", ".join(BUILDERS)
-    if library is None:
-        raise BackendError(f"backend '{name}' is not known; expected one of {known}")
-    if not library.builder:
-        raise BackendError(
-            f"backend '{name}' has nothing to build: it loads the bundle's ONNX files themselves, "
-            f"at once; expected one of {known}"
-        )
+    check_builds(name)
     if obstacle := _wrong_precision(name, precision) or _not_installed(name):
         raise BackendError(f"backend '{name}' {obstacle}")
-    module, class_name = library.builder.split(".")
+    if not (gpu := _LIBRARIES[name].gpu):
+        raise BackendError(f"backend '{name}' has no engines: it computes on the CPU")
     try:
-        create = getattr(_module(module), class_name)
-        return cast(
-            Builder, create() if library.gpu else create(precision=resolve(name, precision, bundle))
-        )
-    except ImportError as error:  # a build needs further packages
+        return cast(Builder, _module("tensorrt_build").EngineBuilder(gpu))
+    except ImportError as error:
         raise BackendError(
-            f"backend '{name}' cannot build here ({error}): pip install {error.name}"
+            f"backend '{name}' cannot build here ({error}): pip install onnx"
         ) from error
 
 
@@ -222,23 +240,27 @@ def _wrong_precision(name: str, precision: AskedPrecision) -> str:
 
 def _not_built(name: str, precision: Precision, bundle: Bundle) -> str:
     """Return which engine a GPU backend lacks and the command that builds it; empty if none."""
-    if not _LIBRARIES[name].gpu:
+    if not (gpu := _LIBRARIES[name].gpu):
         return ""
     try:
-        reason = _module(name).missing_engine(bundle, precision)
+        reason = tensorrt_engine.missing_engine(gpu, bundle, precision)
     except BackendError as error:
         return f"cannot be used ({error})"
     if not reason:
         return ""
-    command = f"magicfuse build '{bundle.root}' --backend {name} --precision {precision}"
+    command = tensorrt_engine.build_command(bundle.root, name, precision)
     return f"has no engines ({reason}; to build them, run: {command})"
 
 
 def _not_installed(name: str) -> str:
+    library = _LIBRARIES[name]
     try:
-        _module(name)
+        if library.gpu:
+            library.gpu.require()
+        else:
+            _module(name)
     except ImportError as error:
-        return f"is not installed ({error}): {_LIBRARIES[name].install}"
+        return f"is not installed ({error}): {library.install}"
     return ""
 
 

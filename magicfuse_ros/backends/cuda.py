@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The CUDA device: whether there is one, its memory, and one stream that orders all its work.
 
 Freed buffers are kept for reuse and never returned to CUDA while the device is in use, so a frame
@@ -104,7 +114,7 @@ class Device:
         # A waiting thread must not keep a core busy. CUDA refuses this only if another part of the
         # process has already created the context.
         runtime.status("cudaSetDeviceFlags", cudart.SCHEDULE_BLOCKING_SYNC)
-        self.call("cudaSetDevice", 0)
+        self.make_current()
         self.name = cudart.device_name(0)
         self.compute_capability = ".".join(
             str(self.get("cudaDeviceGetAttribute", ctypes.c_int, attribute, 0))
@@ -120,6 +130,10 @@ class Device:
         self._uploading: list[PinnedArray] = []  # arrays that a queued copy may still read
         spaces = (self._space, self._recorded)
         weakref.finalize(self, _release, runtime, self.stream, spaces)
+
+    def make_current(self) -> None:
+        """Make it the GPU of the calling thread, for libraries that take what is current."""
+        self.call("cudaSetDevice", 0)
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceTensor:
         """Return an uninitialised tensor.

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Finds and loads the CUDA runtime library, libcudart, and calls it with ctypes.
 
 It uses only functions whose signature is the same in CUDA 12 and 13, so either release works. It
@@ -9,6 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from pathlib import Path
@@ -31,7 +42,21 @@ _NO_DEVICE = 100
 # for most of them; an ECC error (214), a destroyed context (709) and an unknown error (999) behave
 # the same.
 _LOST = frozenset({214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999})
+# What an owner can do where CUDA's own text does not tell. Most come from a broken installation.
+_REMEDIES = {
+    2: "nvidia-smi, or tegrastats on a Jetson, shows what fills the memory",
+    34: "LD_LIBRARY_PATH leads to a folder 'stubs' instead of to the driver",
+    46: "another process has the GPU for itself; see nvidia-smi",
+    222: "the driver is older than the library that it runs: update the driver",
+    802: "is nvidia-fabricmanager running?",
+    803: "the driver's library and its kernel module are of different releases: restart the "
+    "machine after a driver update; LD_LIBRARY_PATH must not name another driver",
+    804: "take the folder 'compat' of CUDA out of LD_LIBRARY_PATH, or update the driver",
+    999: "after a suspend: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm, or restart the "
+    "machine; on a Jetson the user must be in the group video",
+}
 
+_NOT_FOUND = "cannot open shared object file: No such file"  # of the loader
 _TOOLKITS = ("/usr/local/cuda/lib64", "/usr/local/cuda/targets/*/lib", "/usr/local/cuda-*/lib64")
 _OUT = POINTER(c_void_p)
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
@@ -111,12 +136,16 @@ class CudaRuntime:
         return result.value
 
     def describe(self, status: int) -> str:
-        """Return a status as "cudaErrorNoDevice (100): no CUDA-capable device is detected"."""
+        """Return a status as "cudaErrorNoDevice (100): no CUDA-capable device is detected".
+
+        A remedy follows where one is known.
+        """
         name, text = (
             getattr(self._library, f)(status).decode()
             for f in ("cudaGetErrorName", "cudaGetErrorString")
         )
-        return f"{name} ({status}): {text}"
+        remedy = _REMEDIES.get(status)
+        return f"{name} ({status}): {text}" + (f"; {remedy}" if remedy else "")
 
     def version(self) -> str:
         """Return the library's CUDA release, such as "12.6"."""
@@ -136,8 +165,9 @@ class CudaRuntime:
         if status == _INSUFFICIENT_DRIVER:
             if not (driver := self.driver_version()):
                 return (
-                    "no NVIDIA driver is loaded: libcuda.so.1 cannot be loaded here; in a "
-                    "container, start it with the GPU (--gpus all, on a Jetson --runtime nvidia)"
+                    "no NVIDIA driver is loaded: libcuda.so.1 cannot be loaded here; install the "
+                    "driver, or start the container with the GPU (--gpus all, on a Jetson "
+                    "--runtime nvidia)"
                 )
             remedy = "update the driver"
             if not self.version().startswith("12."):
@@ -147,10 +177,7 @@ class CudaRuntime:
                 f"{self.version()}; {remedy}"
             )
         if status in (_SUCCESS, _NO_DEVICE):
-            return (
-                "the NVIDIA driver sees no GPU: none is there, CUDA_VISIBLE_DEVICES hides it, or a "
-                "container was started without it"
-            )
+            return _no_gpu()
         return self.describe(status)
 
 
@@ -166,14 +193,17 @@ def load() -> tuple[CudaRuntime | None, str]:
         return _loaded[0], ""
     reason = (
         "the CUDA runtime is not installed: no libcudart.so.12 or .13 in the library path, in "
-        "/usr/local/cuda or in this Python's packages; pip install nvidia-cuda-runtime-cu12"
+        "/usr/local/cuda or in this Python's packages; on a PC, pip install "
+        "nvidia-cuda-runtime-cu12; on a Jetson, sudo apt install cuda-cudart-12-6 "
+        "(JetPack 7: cuda-cudart-13-0)"
     )
     found = False
     for path in _candidates():
         try:
             runtime = CudaRuntime(path)
         except (OSError, AttributeError) as error:
-            if "/" in path and not found:  # an existing file; a bare name is only a guess
+            # A bare name is only a guess, unless the loader found a file of that name.
+            if not found and ("/" in path or _NOT_FOUND not in str(error)):
                 reason = f"the CUDA runtime '{path}' cannot be used: {error}"
             continue
         found = True
@@ -217,6 +247,18 @@ def _candidates() -> Iterator[str]:
             wheels = None
         for root in (wheels and wheels.submodule_search_locations) or ():
             yield from map(str, sorted(Path(root).glob(f"*/lib/{file}")))
+
+
+def _no_gpu() -> str:
+    """Return why a driver that works may show no GPU."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return f"the NVIDIA driver shows no GPU: CUDA_VISIBLE_DEVICES is '{visible}'"
+    return (
+        "the NVIDIA driver sees no GPU: none is there, its kernel module is not loaded (see "
+        "nvidia-smi), MIG is on without an instance, or the container was started without the GPU "
+        "(--gpus all, on a Jetson --runtime nvidia)"
+    )
 
 
 def _release(number: int) -> str:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Keeps built engines per user and finds them again only if nothing they depend on has changed.
 
 An engine consists of two files, `<network>-<fingerprint>.engine` and its manifest, `.json`. The
@@ -41,8 +51,8 @@ class EngineKey(BaseModel):
     backend: str
     version: str = Field(description="of the backend's library")
     device: str = Field(
-        description="compute capability, such as sm_89, with product and module where an engine is "
-        "bound to them; or the CPU's name"
+        description="compute capability, such as sm_89, with product and module if an engine is "
+        "bound to them"
     )
     precision: Precision
     inputs: tuple[TensorSpec, ...]
@@ -174,15 +184,6 @@ class EngineCache:
             )
         return Hit(engine)
 
-    def has(self, key: EngineKey) -> bool:
-        """Return whether there is an engine for a key, without reading it."""
-        path = self.path(key)
-        try:
-            manifest = _read(path.with_suffix(".json"))
-            return manifest.key == key and manifest.engine_bytes == path.stat().st_size
-        except (OSError, ValueError):
-            return False
-
     def store(self, key: EngineKey, engine: bytes) -> Path:
         """Write an engine and its manifest; return the engine's path. Call it inside `locked`.
 
@@ -206,7 +207,7 @@ class EngineCache:
             content = manifest.model_dump_json(indent=2) + "\n"
             write_whole(path.with_suffix(".json"), content.encode())
         except OSError as error:
-            raise EngineError(f"cannot write engine '{path}': {_reason(error)}") from error
+            raise _unwritable(f"engine '{path}'", error) from error
         return path
 
     @contextmanager
@@ -227,7 +228,7 @@ class EngineCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
         except OSError as error:
-            raise EngineError(f"cannot write '{path}': {_reason(error)}") from error
+            raise _unwritable(f"'{path}'", error) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -279,6 +280,25 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def write_checked(path: Path, content: bytes) -> None:
+    """Write a file that `read_checked` can tell from a damaged one. Errors: see `write_whole`."""
+    write_whole(path, hashlib.sha256(content).digest() + content)
+
+
+def read_checked(path: Path) -> bytes:
+    """Return what `write_checked` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        OSError: if it cannot be read, or a byte of it was changed or is missing.
+    """
+    data = path.read_bytes()
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(data[size:]).digest() != data[:size]:
+        raise OSError("it was changed or damaged")
+    return data[size:]
+
+
 def _differences(old: EngineKey, new: EngineKey) -> list[str]:
     return [name for name in EngineKey.model_fields if getattr(old, name) != getattr(new, name)]
 
@@ -296,6 +316,11 @@ def _difference(old: EngineKey, new: EngineKey) -> str:
 def _short(key: EngineKey, name: str) -> str:
     value = str(getattr(key, name))
     return f"{value[:12]}..." if name == "onnx_sha256" else value
+
+
+def _unwritable(what: str, error: OSError) -> EngineError:
+    remedy = "MAGICFUSE_CACHE can name a folder on another disk"
+    return EngineError(f"cannot write {what}: {_reason(error)}; {remedy}")
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """onnxruntime on the CPU."""
 
 from __future__ import annotations
@@ -41,7 +51,7 @@ class OnnxRuntimeBackend(HostBackend):
         inputs = [_spec(argument) for argument in session.get_inputs()]
         outputs = [_spec(argument) for argument in session.get_outputs()]
         check_graph(path, spec, inputs, outputs)
-        return _Network(session)
+        return _OnnxRuntimeNetwork(session)
 
     def download(self, tensor: Tensor) -> npt.NDArray[Any]:
         """Return the tensor itself: a session allocates new outputs for every call."""
@@ -49,7 +59,7 @@ class OnnxRuntimeBackend(HostBackend):
         return array
 
 
-class _Network:
+class _OnnxRuntimeNetwork:
     def __init__(self, session: Any) -> None:
         self._session = session
         self._names = [output.name for output in session.get_outputs()]

@@ -1,10 +1,18 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """OpenVINO on the CPU."""
 
 from __future__ import annotations
 
-import io
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +22,14 @@ import numpy.typing as npt
 import openvino as ov
 
 from magicfuse_ros.backends.checks import check_graph, load_error
-from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Hit, Precision
+from magicfuse_ros.backends.cpu import instructions
+from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.host import HostBackend
-from magicfuse_ros.backends.interface import BuildMonitor, Joined, JoinedWork, Network, Part, Tensor
-from magicfuse_ros.backends.openvino_join import join, shares
+from magicfuse_ros.backends.interface import Joined, JoinedWork, Network, Part, Tensor
+from magicfuse_ros.backends.openvino_cache import ModelCache
+from magicfuse_ros.backends.openvino_join import join, shares, wiring
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
-from magicfuse_ros.errors import BackendError
 
-_log = logging.getLogger(__name__)
 _PROFILED = 16  # calls of a joined network for each profile that is read: reading takes 1 ms
 
 
@@ -44,8 +52,8 @@ def settings(threads: int) -> dict[str, str | int | bool]:
 class OpenVinoBackend(HostBackend):
     """Runs networks with OpenVINO's CPU plugin; tensors are OpenVINO tensors in host memory.
 
-    It is its own `Builder`: an engine is a compiled network. It loads faster than the ONNX file and
-    computes the same results.
+    Attributes:
+        cache: compiled models from earlier starts; they compute the same results.
     """
 
     name = "openvino"
@@ -55,21 +63,22 @@ class OpenVinoBackend(HostBackend):
         self.precision = precision
         self.version: str = ov.get_version().split("-")[0]
         self._core = ov.Core()
-        capabilities = self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
-        name = self._core.get_property(self.device, "FULL_DEVICE_NAME")
-        self._cpu = f"{name} ({' '.join(sorted(capabilities))})"
         self._config = settings(threads)
+        # Compiled models do not depend on the threads.
+        cpu = (
+            ov.get_version(),
+            self._core.get_property(self.device, "FULL_DEVICE_NAME"),
+            sorted(self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")),
+            instructions(),
+            sorted(settings(0).items()),
+        )
+        self.cache = ModelCache(self._core, self.device, self.version, repr(cpu))
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Compile a network or load its compiled form. Errors: see `Backend.load`."""
-        found = EngineCache().lookup(self._key(spec))
         try:
-            if isinstance(found, Hit):
-                compiled = self._core.import_model(found.engine, self.device, self._config)
-            else:
-                if found.state != "absent":
-                    _log.warning("%s; compiling %s instead", found.reason, path)
-                compiled = self._compile(path)
+            name = f"{path.stem}-{spec.sha256[:16]}"
+            compiled = self.cache.compile(name, lambda: self._core.read_model(path), self._config)
         except RuntimeError as error:
             raise load_error(path, self.name, error) from error
         inputs = _specs(compiled.inputs, spec.inputs)
@@ -77,55 +86,25 @@ class OpenVinoBackend(HostBackend):
         check_graph(path, spec, inputs, outputs)
         # Two alternating requests keep the z_next of one step intact while the next step reads it.
         requests = [compiled.create_infer_request() for _ in range(2)]
-        return _Network(requests, [t.name for t in inputs], [t.name for t in outputs])
+        return _OpenVinoNetwork(requests, [t.name for t in inputs], [t.name for t in outputs])
 
     def join(
         self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
     ) -> Joined | None:
         """Compile all that `work` does as one network. Errors: see `Backend.join`."""
         config = {**self._config, "PERF_COUNT": True}
+        outputs, digest = wiring(parts, inputs, work)
         try:
-            model = join(self._core, parts, inputs, work)
-            outputs = [result.output(0).any_name for result in model.get_results()]
-            compiled = self._core.compile_model(model, self.device, config)
+            compiled = self.cache.compile(
+                f"joined-{digest[:16]}",
+                lambda: join(self._core, parts, inputs, work, self._config),
+                config,
+            )
         except RuntimeError as error:
             together = Path("+".join(part.name for part in parts))
             raise load_error(together, self.name, error) from error
         request = compiled.create_infer_request()
         return _Joined(request, [t.name for t in inputs], outputs, parts)
-
-    def devices(self, compute_capabilities: Sequence[str]) -> list[str]:
-        """Return the CPU of this machine. Errors: see `Builder.devices`."""
-        if compute_capabilities:
-            raise BackendError(
-                f"compute capability is {compute_capabilities[0]}; {self.name} builds for the CPU "
-                "of this machine, which has none"
-            )
-        return [self._cpu]
-
-    def build(
-        self,
-        path: Path,
-        spec: NetworkSpec,
-        device: str,
-        precision: Precision,
-        monitor: BuildMonitor,
-    ) -> bytes:
-        """Compile a network. Errors: see `Builder.build`."""
-        monitor.step("compiling", 0, 1)
-        engine = io.BytesIO()
-        try:
-            self._compile(path).export_model(engine)
-        except RuntimeError as error:
-            raise load_error(path, self.name, error) from error
-        monitor.step("compiled", 1, 1)
-        return engine.getvalue()
-
-    def _compile(self, path: Path) -> Any:
-        return self._core.compile_model(path, self.device, self._config)
-
-    def _key(self, spec: NetworkSpec) -> EngineKey:
-        return EngineKey.of(spec, self.name, self.version, self._cpu, self.precision)
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return a tensor that shares the array's memory, or a copy if the array is read-only."""
@@ -136,7 +115,7 @@ class OpenVinoBackend(HostBackend):
         return np.array(tensor.data)
 
 
-class _Network:
+class _OpenVinoNetwork:
     def __init__(self, requests: list[Any], inputs: list[str], outputs: list[str]) -> None:
         self._inputs = inputs
         self._turns = itertools.cycle(
@@ -151,7 +130,7 @@ class _Network:
         return dict(outputs)
 
 
-class _Joined(_Network):
+class _Joined(_OpenVinoNetwork):
     def __init__(
         self, request: Any, inputs: list[str], outputs: list[str], parts: Sequence[Part]
     ) -> None:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Several networks as one OpenVINO model.
 
 Between networks that are compiled separately, tensors change layout and back, int8 becomes float32
@@ -7,6 +17,7 @@ one model the library optimises all of that away.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -15,43 +26,83 @@ import numpy as np
 import openvino as ov
 from openvino import opset8 as ops
 
+from magicfuse_ros import __version__
 from magicfuse_ros.backends.interface import JoinedWork, Part, Tensor
 from magicfuse_ros.bundle import TensorSpec
 
 _SEPARATOR = "/"
+_FORM = 1  # increase it with every change to how this file builds a model
 
 
-def join(core: Any, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork) -> Any:
+def join(
+    core: Any,
+    parts: Sequence[Part],
+    inputs: Sequence[TensorSpec],
+    work: JoinedWork,
+    config: Mapping[str, Any],
+) -> Any:
     """Return the model that does `work`: inputs in the given order, outputs named as in `work`.
+
+    Args:
+        core: OpenVINO's core.
+        parts: the networks that `work` calls.
+        inputs: the model's inputs.
+        work: see `JoinedWork`.
+        config: OpenVINO's settings, for what is computed here.
 
     Raises:
         RuntimeError: if a part's file cannot be read.
     """
     parameters = [ops.parameter(t.shape, np.dtype(t.dtype), t.name) for t in inputs]
+    for parameter, spec in zip(parameters, inputs, strict=True):
+        # Else OpenVINO numbers them through the process, and its cache finds no second one.
+        parameter.output(0).set_names({spec.name})
     known = {t.name: p.output(0) for t, p in zip(inputs, parameters, strict=True)}
     outputs = work({part.name: _Copies(core, part) for part in parts}, known)
     results = [ops.result(_output(tensor)) for tensor in outputs.values()]
     for name, result in zip(outputs, results, strict=True):
         result.output(0).set_names({name})
     model = ov.Model(results, parameters, "joined")
-    _settle(core, model)
+    _settle(core, model, config)
     return model
 
 
-def _settle(core: Any, model: Any) -> None:
+def wiring(
+    parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
+) -> tuple[list[str], str]:
+    """Return what a model that does `work` depends on, without reading any file.
+
+    Returns:
+        The names of its outputs, and a hash of its networks, constants and connections.
+    """
+    seen = hashlib.sha256(f"{__version__} {_FORM}".encode())
+    for tensor in inputs:
+        seen.update(tensor.model_dump_json().encode())
+    networks = {part.name: _Traced(part, seen) for part in parts}
+    outputs = work(networks, {t.name: f"input {t.name}" for t in inputs})
+    for name, tensor in outputs.items():
+        seen.update(f"{name} = ".encode() + _trace(tensor))
+    return list(outputs), seen.hexdigest()
+
+
+def _settle(core: Any, model: Any, config: Mapping[str, Any]) -> None:
     """Replace the convolutions of constants in a model by their results.
 
     OpenVINO 2026.4 would compute them in the first frame, and then add to the result in every
     frame.
     """
     fixed: set[str] = set()
+    found: list[Any] = []
     for node in model.get_ordered_ops():
         inputs = {source.get_source_output().get_node().get_name() for source in node.inputs()}
         if node.get_type_name() != "Parameter" and inputs <= fixed:
             fixed.add(node.get_name())
             if "Convolution" in node.get_type_name():
-                alone = core.compile_model(ov.Model([node.output(0)], []), "CPU")
-                node.output(0).replace(ops.constant(alone()[0]).output(0))
+                found.append(node.output(0))
+    if found:
+        results = core.compile_model(ov.Model(found, []), "CPU", config)()
+        for i, output in enumerate(found):
+            output.replace(ops.constant(results[i]).output(0))
 
 
 def shares(parts: Sequence[Part], profile: Sequence[Any]) -> dict[str, float]:
@@ -68,6 +119,26 @@ def shares(parts: Sequence[Part], profile: Sequence[Any]) -> dict[str, float]:
         spent[part] += node.real_time
     total = sum(spent.values(), timedelta(0)) or timedelta.resolution
     return {name: time / total for name, time in spent.items()}
+
+
+class _Traced:
+    """A network as `work` sees it, that only notes its calls; its tensors are texts."""
+
+    def __init__(self, part: Part, seen: Any) -> None:
+        self._part, self._seen, self._calls = part, seen, 0
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self._calls += 1
+        call = f"{self._part.name} {self._part.spec.sha256} {self._calls}"
+        self._seen.update(call.encode())
+        for name, tensor in sorted(inputs.items()):
+            self._seen.update(f"{name} = ".encode() + _trace(tensor))
+        return {output.name: f"{call} {output.name}" for output in self._part.spec.outputs}
+
+
+def _trace(tensor: Tensor) -> bytes:
+    """Return a text, or the bytes of a tensor that already has a value."""
+    return tensor.encode() if isinstance(tensor, str) else bytes(tensor.data.tobytes())
 
 
 class _Copies:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Builds engines with TensorRT, or with TensorRT for RTX, which needs no GPU for a build."""
 
 from __future__ import annotations
@@ -9,10 +19,15 @@ from typing import Any
 
 import onnx
 
-from magicfuse_ros.backends.engine_cache import EngineCache, Precision, write_whole
+from magicfuse_ros.backends.engine_cache import (
+    EngineCache,
+    Precision,
+    read_checked,
+    write_checked,
+)
 from magicfuse_ros.backends.interface import BuildMonitor
 from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_at_borders
-from magicfuse_ros.backends.tensorrt_library import RTX, TENSORRT, Library
+from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.backends.tensorrt_log import logger
 from magicfuse_ros.bundle import NetworkSpec
 from magicfuse_ros.errors import BackendError
@@ -28,7 +43,7 @@ class EngineBuilder:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._trt = library.load()
+        self._trt = library.load(to_build=True)
         self.name = library.name
         self.version: str = self._trt.__version__
 
@@ -49,8 +64,7 @@ class EngineBuilder:
             raise BackendError(f"network '{path.name}': {reason}")
         trt = self._trt
         log = logger(trt)
-        log.forget()
-        builder = trt.Builder(log)
+        builder = self._library.create(trt.Builder, log)
         strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(strongly_typed)
         parser = trt.OnnxParser(network, log)
@@ -85,20 +99,6 @@ class EngineBuilder:
         return EngineCache().root / self.name / f"timings-{self.version}-{device}.cache"
 
 
-class TensorRtRtxBuilder(EngineBuilder):
-    """TensorRT for RTX."""
-
-    def __init__(self) -> None:
-        super().__init__(RTX)
-
-
-class TensorRtBuilder(EngineBuilder):
-    """TensorRT, for example on Jetson."""
-
-    def __init__(self) -> None:
-        super().__init__(TENSORRT)
-
-
 def _prepared(path: Path, precision: Precision) -> Any:
     """Return a network's model in the form that TensorRT accepts."""
     try:
@@ -119,11 +119,14 @@ def _describe(error: Any) -> str:
 
 
 def _use_timings(config: Any, path: Path) -> None:
-    """Start with the timings in a file, if it exists and TensorRT accepts it."""
+    """Start with the timings in a file, if it exists, is whole and TensorRT accepts it."""
+    cache = None
     try:
-        cache = config.create_timing_cache(path.read_bytes())
-    except OSError:
-        cache = None
+        cache = config.create_timing_cache(read_checked(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _log.warning("'%s' is not used: %s; every layer is timed again", path, error)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
@@ -132,7 +135,7 @@ def _keep_timings(config: Any, path: Path) -> None:
     """Write the timings of a build; if that fails, warn: the next build measures again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, bytes(config.get_timing_cache().serialize()))
+        write_checked(path, bytes(config.get_timing_cache().serialize()))
     except OSError as error:
         _log.warning("cannot write '%s': %s", path, error)
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Runs built engines with TensorRT or TensorRT for RTX.
 
 Tensors stay in device memory between the networks, and all work is queued on one stream: a call
@@ -9,8 +19,9 @@ Written against the documented API; not measured on a GPU.
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +31,14 @@ import numpy.typing as npt
 from magicfuse_ros.backends.checks import check_graph
 from magicfuse_ros.backends.cuda import Device, Event
 from magicfuse_ros.backends.cuda_graph import GraphRecorder
-from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey, Miss, Precision, write_whole
+from magicfuse_ros.backends.engine_cache import (
+    EngineCache,
+    EngineKey,
+    Miss,
+    Precision,
+    read_checked,
+    write_checked,
+)
 from magicfuse_ros.backends.interface import Joined, JoinedWork, Network, Part, Recorder, Tensor
 from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.backends.tensorrt_log import logger
@@ -40,30 +58,30 @@ class EngineBackend:
         """Open the GPU.
 
         Raises:
-            BackendError: if there is none, or the library is too old.
+            BackendError: if there is none, or the library cannot use it.
         """
         self._gpu = Device()  # first: without a device, the library may kill the process
         self._library = library
         self.precision = precision
         self._trt = library.load()
         self._log = logger(self._trt)
-        self._runtime = self._trt.Runtime(self._log)
+        self._runtime = library.create(self._trt.Runtime, self._log)
+        self._key_device = library.device(self._trt, self._gpu)
         self._cache = EngineCache()
         self._compiled: dict[Path, CompiledCode] = {}
+        self._keeps_compiled = True
         self.name = library.name
         self.version: str = self._trt.__version__
         self.device = f"{self._gpu.name}, {precision}"
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Load the engine that was built from a network. Errors: see `Backend.load`."""
-        device = self._library.device(self._gpu)
-        key = EngineKey.of(spec, self.name, self.version, device, self.precision)
+        key = EngineKey.of(spec, self.name, self.version, self._key_device, self.precision)
         found = self._cache.lookup(key)
         if isinstance(found, Miss):
-            raise EngineError(
-                f"{found.reason}; run: magicfuse build '{path.parent}' --backend {self.name} "
-                f"--precision {self.precision}"
-            )
+            command = build_command(path.parent, self.name, self.precision)
+            raise EngineError(f"{found.reason}; run: {command}")
+        self._gpu.make_current()  # the thread that loads is not the one that opened the GPU
         self._log.forget()
         engine = self._runtime.deserialize_cuda_engine(found.engine)
         context = engine and self._context(engine, self._cache.path(key))
@@ -77,7 +95,7 @@ class EngineBackend:
         # The build may remove an input that the network does not use.
         unused = [t for t in spec.inputs if t.name not in {i.name for i in inputs}]
         check_graph(path, spec, [*inputs, *unused], outputs)
-        return _Network(path.name, context, self._gpu, self._log, inputs, outputs)
+        return _EngineNetwork(path.name, context, self._gpu, self._log, inputs, outputs)
 
     def join(
         self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
@@ -119,9 +137,24 @@ class EngineBackend:
         return engine.create_execution_context(config)
 
     def _keep_compiled(self) -> None:
-        """Write the code that was compiled for this GPU since the engines were loaded."""
-        for code in self._compiled.values():
-            code.keep()
+        """Write the code that was compiled for this GPU since the engines were loaded.
+
+        If that fails, warn and do not try again.
+        """
+        if not self._keeps_compiled:
+            return
+        try:
+            for code in self._compiled.values():
+                code.keep()
+        except OSError as error:
+            self._keeps_compiled = False
+            _log.warning(
+                "cannot keep what %s compiled for this GPU in '%s': %s; the next start compiles it "
+                "again",
+                self.name,
+                self._cache.root,
+                error,
+            )
 
     def _tensors(self, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
         """Return an engine's inputs and outputs."""
@@ -143,18 +176,26 @@ def missing_engine(library: Library, bundle: Bundle, precision: Precision) -> st
     """Return which of a bundle's engines is missing for this GPU; empty if none is.
 
     Raises:
-        BackendError: if there is no GPU, or the library is too old.
+        BackendError: if there is no GPU, or the library cannot use it.
     """
-    device = library.device(Device())
-    version = library.load().__version__
+    gpu = Device()  # first: without a device, the library may kill the process
+    trt = library.load()
+    device, version = library.device(trt, gpu), trt.__version__
     cache = EngineCache()
     for name in NETWORKS:
         spec = bundle.manifest.networks[name]
         key = EngineKey.of(spec, library.name, version, device, precision)
-        if not cache.has(key):
-            found = cache.lookup(key)
-            return found.reason if isinstance(found, Miss) else ""
+        if isinstance(found := cache.lookup(key), Miss):
+            return found.reason
     return ""
+
+
+def build_command(bundle: Path, backend: str, precision: Precision) -> str:
+    """Return the command that builds the engines of the bundle in a folder."""
+    # After colcon the program is not on PATH.
+    by_ros = not shutil.which("magicfuse") and "AMENT_PREFIX_PATH" in os.environ
+    program = "ros2 run magicfuse_ros magicfuse" if by_ros else "magicfuse"
+    return f"{program} build '{bundle}' --backend {backend} --precision {precision}"
 
 
 class CompiledCode:
@@ -171,25 +212,25 @@ class CompiledCode:
         self._cache = config.create_runtime_cache()
         self._path = path
         self._kept = b""
-        with suppress(OSError):
-            content = path.read_bytes()
+        try:
+            content = read_checked(path)
             if self._cache.deserialize(content):
                 self._kept = content
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.warning("'%s' is not used: %s; the first frame compiles again", path, error)
         config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Write the file if there is anything new. If it cannot be written, warn."""
+        """Write the file if there is anything new. Errors: see `write_whole`."""
         content = bytes(self._cache.serialize())
-        if content == self._kept:
-            return
-        self._kept = content
-        try:
-            write_whole(self._path, content)
-        except OSError as error:
-            _log.warning("cannot write '%s': %s; the next start compiles again", self._path, error)
+        if content != self._kept:
+            write_checked(self._path, content)
+            self._kept = content
 
 
-class _Network:
+class _EngineNetwork:
     def __init__(
         self,
         name: str,

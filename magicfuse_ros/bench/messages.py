@@ -1,4 +1,14 @@
-"""The messages between the benchmark and its worker processes, as lines of JSON."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""The messages between the benchmark and its processes, as lines of JSON."""
 
 from __future__ import annotations
 
@@ -53,7 +63,7 @@ class Round(_Message):
     conv_peak_gflops: float | None  # None: this machine cannot measure it
 
 
-class Refusal(_Message):
+class Failure(_Message):
     """Why a combination cannot be timed."""
 
     error: str

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The result of a benchmark, as it is written to JSON and committed under `benchmarks/`.
 
 Two ratios mean the same on every machine. `efficiency` is the pipeline's rate of computation
@@ -17,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from magicfuse_ros.bench.gpu import Gpu
 from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
 from magicfuse_ros.bench.messages import Round
-from magicfuse_ros.bench.rounds import Worker
+from magicfuse_ros.bench.rounds import TimedProcess
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.outputs import frame_gflop
 
@@ -36,7 +46,7 @@ class Machine(_Model):
     conv_peak_gflops: float | None = Field(
         description="GFLOP/s of the CPU: median of the best of every round; null if not measured"
     )
-    gpu: Gpu | None = Field(None, description="that any of the results was measured on")
+    gpu: Gpu | None = Field(None, description="the GPU of the results, if any ran on one")
 
 
 class Quantiles(_Model):
@@ -46,7 +56,7 @@ class Quantiles(_Model):
     p95: float
 
 
-class Result(_Model):
+class BenchResult(_Model):
     """One combination."""
 
     backend: str
@@ -56,16 +66,18 @@ class Result(_Model):
     height: int
     steps: int
     outputs: list[str]
-    gflop: float = Field(description="of a frame with these steps and outputs")
+    gflop: float = Field(description="cost of a frame with these steps and outputs")
     median_ms: float = Field(description="end to end, from uint8 frame to uint8 outputs")
     p95_ms: float
-    fps: float = Field(description="frames over the time of all of them")
+    fps: float = Field(description="number of frames divided by their total time")
     stages_ms: dict[str, Quantiles]
-    rss_mb: float = Field(description="resident memory, 2^20 bytes, of a process of its own")
+    rss_mb: float = Field(
+        description="resident memory of the combination's own process, 2^20 bytes"
+    )
     load_to_first_frame_s: float = Field(description="from the start of that process")
     conv_peak_gflops: float | None = Field(
-        description="of the CPU or GPU that it ran on, measured in that process, between the "
-        "frames: of a CPU in float32, of a GPU in the result's precision; null if not measured"
+        description="peak of the CPU or GPU that it ran on, measured in that process between the "
+        "frames: float32 on a CPU, the result's precision on a GPU; null if not measured"
     )
     efficiency: float | None
     peak_ratio: float | None
@@ -78,78 +90,80 @@ class Skipped(_Model):
     reason: str
 
 
-class Report(_Model):
+class BenchReport(_Model):
     """The whole file."""
 
     machine: Machine
-    commit: str = Field(description="of this program")
+    commit: str = Field(description="commit of this program")
     created: str = Field(description="date, UTC")
     bundle: str
-    bundle_sha256: str = Field(description="over the hashes of the networks")
-    gflop_per_frame: float = Field(description="of the bundle's default: its K, MagImg and mask")
+    bundle_sha256: str = Field(description="SHA-256 over the hashes of the networks")
+    gflop_per_frame: float = Field(
+        description="cost with the bundle's default K, for MagImg and mask"
+    )
     threads: int
     rounds: int
     frames_per_round: int
-    results: list[Result]
+    results: list[BenchResult]
     skipped: list[Skipped]
     stopped: str | None = Field(None, description="why there are fewer rounds than asked for")
 
 
 def make_report(
     bundle: Bundle,
-    workers: Sequence[Worker],
+    processes: Sequence[TimedProcess],
     skipped: Sequence[Skipped],
     frames: int,
     stopped: str | None = None,
-) -> Report:
-    """Summarise the measurements of the workers, of which there must be at least one."""
-    on_cpu = [r for worker in workers if not worker.ready.gpu for r in worker.rounds]
+) -> BenchReport:
+    """Summarise the measurements of the processes, of which there must be at least one."""
+    on_cpu = [r for process in processes if not process.ready.gpu for r in process.rounds]
     manifest = bundle.manifest
     default = frame_gflop(bundle, ("mag_image", "mask", "confidence"), manifest.default_steps)
-    return Report(
+    return BenchReport(
         machine=Machine(
             cpu=cpu_name(),
             cores=core_count(),
             conv_peak_gflops=_rounded(_peak(on_cpu), 1),
-            gpu=next((worker.ready.gpu for worker in workers if worker.ready.gpu), None),
+            gpu=next((process.ready.gpu for process in processes if process.ready.gpu), None),
         ),
         commit=current_commit(Path(__file__).parent),
         created=datetime.now(timezone.utc).date().isoformat(),
         bundle=manifest.name,
         bundle_sha256=bundle.fingerprint,
         gflop_per_frame=round(default, 6),
-        threads=workers[0].job.threads,
-        rounds=len(workers[0].rounds),
+        threads=processes[0].job.threads,
+        rounds=len(processes[0].rounds),
         frames_per_round=frames,
-        results=[summarise(worker) for worker in workers],
+        results=[summarise(process) for process in processes],
         skipped=list(skipped),
         stopped=stopped,
     )
 
 
-def summarise(worker: Worker) -> Result:
+def summarise(process: TimedProcess) -> BenchResult:
     """Return the result of one combination."""
-    times = [ms for r in worker.rounds for ms in r.end_to_end_ms]
+    times = [ms for r in process.rounds for ms in r.end_to_end_ms]
     whole = _quantiles(times)
-    peak = _peak(worker.rounds)
+    peak = _peak(process.rounds)
     seconds = whole.median / 1e3
-    return Result(
-        backend=worker.ready.backend,
-        backend_version=worker.ready.version,
-        precision=worker.ready.precision,
-        width=worker.job.width,
-        height=worker.job.height,
-        steps=worker.ready.steps,
-        outputs=list(worker.job.outputs),
-        gflop=round(worker.ready.gflop, 6),
+    return BenchResult(
+        backend=process.ready.backend,
+        backend_version=process.ready.version,
+        precision=process.ready.precision,
+        width=process.job.width,
+        height=process.job.height,
+        steps=process.ready.steps,
+        outputs=list(process.job.outputs),
+        gflop=round(process.ready.gflop, 6),
         median_ms=whole.median,
         p95_ms=whole.p95,
         fps=round(1e3 / float(np.mean(times)), 2),
-        stages_ms=_stages(worker.rounds),
-        rss_mb=round(worker.rounds[0].rss_mb, 1),  # later rounds also hold the convolutions
-        load_to_first_frame_s=round(worker.load_to_first_frame_s, 3),
+        stages_ms=_stages(process.rounds),
+        rss_mb=round(process.rounds[0].rss_mb, 1),  # later rounds also hold the convolutions
+        load_to_first_frame_s=round(process.load_to_first_frame_s, 3),
         conv_peak_gflops=_rounded(peak, 1),
-        efficiency=_rounded(peak and worker.ready.gflop / seconds / peak, 4),
+        efficiency=_rounded(peak and process.ready.gflop / seconds / peak, 4),
         peak_ratio=_rounded(peak and seconds * peak / BUDGET_GFLOP, 4),
     )
 

@@ -1,4 +1,14 @@
-"""Runs worker processes in turn, so that other load on the machine affects them all alike."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""Runs the timed processes in turn, so that other load on the machine affects them all alike."""
 
 from __future__ import annotations
 
@@ -11,14 +21,14 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from magicfuse_ros.bench.messages import Job, Ready, Refusal, Round
+from magicfuse_ros.bench.messages import Failure, Job, Ready, Round
 from magicfuse_ros.errors import BackendError
 
 _T = TypeVar("_T")
 _Reply = TypeVar("_Reply", Ready, Round)
 
 
-class Worker:
+class TimedProcess:
     """The process of one combination, and what it has measured.
 
     No other work should run while the process starts.
@@ -38,7 +48,7 @@ class Worker:
         self.job = job
         self.rounds: list[Round] = []
         start = perf_counter()
-        command = [sys.executable, "-m", "magicfuse_ros.bench.worker", job.model_dump_json()]
+        command = [sys.executable, "-m", "magicfuse_ros.bench.timed_process", job.model_dump_json()]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -64,7 +74,7 @@ class Worker:
         """End the process."""
         self._process.communicate()  # closes its stdin
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> TimedProcess:
         return self
 
     def __exit__(
@@ -84,7 +94,7 @@ class Worker:
         try:
             return expected.model_validate_json(line)
         except ValidationError:
-            raise BackendError(Refusal.model_validate_json(line).error) from None
+            raise BackendError(Failure.model_validate_json(line).error) from None
 
 
 def interleave(participants: Sequence[_T], rounds: int) -> Iterator[_T]:

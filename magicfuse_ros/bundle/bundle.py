@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Reads, verifies and writes bundles."""
 
 from __future__ import annotations
@@ -150,7 +160,7 @@ def _check_file(path: Path, limit: int) -> None:
     """
     size = path.stat().st_size
     if not path.is_file():
-        raise BundleError(f"'{path}' is no file; expected one of at most {limit} bytes")
+        raise BundleError(f"'{path}' is not a file; expected one of at most {limit} bytes")
     if size > limit:
         raise BundleError(f"'{path}' has {size} bytes; expected at most {limit}")
 
@@ -165,7 +175,7 @@ def _check_weights(path: Path, label: str) -> None:
     try:
         tensor = external_tensor(path)
     except DamagedOnnxError as error:
-        raise BundleError(f"{label} is no ONNX model: {error}") from error
+        raise BundleError(f"{label} is not an ONNX model: {error}") from error
     if tensor is not None:
         raise BundleError(
             f"{label} keeps the tensor '{shortened(tensor)}' in another file, which no SHA-256 "

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The content of `bundle.json`. Every number in it has a limit: a bundle may come from anywhere."""
 
 from __future__ import annotations
@@ -50,7 +60,7 @@ class QuantizedGraph(_Strict):
     sha256: str = Field(pattern=_SHA256)
     layers: int = Field(ge=0, description="convolutions and matrix products in int8")
     float32_layers: tuple[str, ...] = Field(
-        description="those that stayed float32, as int8 would cost too much"
+        description="layers kept in float32, because int8 would cost too much accuracy"
     )
 
 
@@ -62,7 +72,7 @@ class NetworkSpec(_Strict):
     inputs: tuple[TensorSpec, ...] = Field(max_length=32)
     outputs: tuple[TensorSpec, ...] = Field(max_length=32)
     parameters: int = Field(ge=0, description="number of trained weights")
-    gflop: float = Field(ge=0, description="cost of one call, 2 x multiply-adds, 1e9")
+    gflop: float = Field(ge=0, description="cost of one call: 2 x multiply-adds / 1e9")
     int8: QuantizedGraph | None = None
 
 
@@ -94,16 +104,18 @@ class Provenance(_Strict):
     commit: str
     created: str
     training_minutes: dict[str, float] = {}
-    recipe: str | None = Field(None, description="name and SHA-256 of the file it was made by")
-    scores: dict[str, Any] = Field({}, description="what the score command printed")
+    recipe: str | None = Field(None, description="name and SHA-256 of the recipe that made it")
+    scores: dict[str, Any] = Field({}, description="results of the score command")
 
 
 class Quantization(_Strict):
     """How the int8 graphs were made, and what they cost."""
 
     tool: str = Field(description="name and version")
-    calibration: list[str] = Field(description="the frames that gave the ranges")
-    losses: dict[str, Any] = Field(description="of int8 against float32, by data and condition")
+    calibration: list[str] = Field(description="frames that the value ranges were measured on")
+    losses: dict[str, Any] = Field(
+        description="loss of int8 against float32, by data and condition"
+    )
 
 
 class ThermalUncertainty(_Strict):
@@ -143,7 +155,7 @@ class Manifest(_Strict):
     default_steps: int
     classes: list[SemanticClass] = Field(min_length=1)
     tau: float = Field(ge=0, le=1)
-    seed: int = Field(ge=0, lt=2**64, description="of all that is random in a frame")
+    seed: int = Field(ge=0, lt=2**64, description="seed of everything random in a frame")
     z_seg_start: ZSegStart = Field(
         "zeros", description="z_seg at the first step: zeros or standard normal"
     )
@@ -170,7 +182,7 @@ class Manifest(_Strict):
             raise ValueError("class ids must be 0, 1, 2, ... in order")
         for size in (self.height, self.width):
             if size % self.latent_scale:
-                raise ValueError(f"image size {size} is no multiple of {self.latent_scale}")
+                raise ValueError(f"image size {size} is not a multiple of {self.latent_scale}")
         rows, columns = self.height // self.latent_scale, self.width // self.latent_scale
         planes = max(self.latent_channels, len(self.classes))
         if planes * rows * columns > _MAX_ELEMENTS:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse bench`: times the pipeline from the uint8 frame to the uint8 outputs."""
 
 from __future__ import annotations
@@ -18,11 +28,12 @@ from rich.text import Text
 from magicfuse_ros import backends
 from magicfuse_ros.backends.engine_cache import ASKED_PRECISIONS, AskedPrecision
 from magicfuse_ros.bench.messages import Job
-from magicfuse_ros.bench.report import Report, Skipped, make_report
-from magicfuse_ros.bench.rounds import Worker, interleave
+from magicfuse_ros.bench.report import BenchReport, Skipped, make_report
+from magicfuse_ros.bench.rounds import TimedProcess, interleave
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
+from magicfuse_ros.commands.options import BundleFolder
 from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_ros.outputs import Output, available_outputs
@@ -45,9 +56,7 @@ class SeveralCombinations(SeveralValues):
 
 
 def bench_command(
-    bundle: Annotated[
-        Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
-    ] = None,
+    bundle: BundleFolder = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME...", help=f"{', '.join(backends.BACKENDS)}; auto if omitted."),
@@ -58,25 +67,30 @@ def bench_command(
     ] = None,
     size: Annotated[
         list[str] | None,
-        typer.Option(metavar="WxH...", help=f"Of the camera's frame; {SIZE} if omitted."),
+        typer.Option(metavar="WxH...", help=f"Size of the camera's frame; {SIZE} if omitted."),
     ] = None,
     steps: Annotated[
         list[int] | None,
         typer.Option(metavar="K...", help="Diffusion steps; the bundle's default if omitted."),
     ] = None,
     all_outputs: Annotated[
-        bool, typer.Option("--all-outputs", help="Not only MagImg, mask and confidence.")
+        bool,
+        typer.Option(
+            "--all-outputs", help="Time all outputs, not only MagImg, mask and confidence."
+        ),
     ] = False,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes all cores.")] = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of every combination.")] = 10,
-    frames: Annotated[int, typer.Option(min=1, help="Timed frames of a turn.")] = 10,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all cores.")] = 0,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds of timing; each takes all combinations in turn.")
+    ] = 10,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to time in each round.")] = 10,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the result to this file.")
     ] = None,
 ) -> None:
-    """Time the pipeline on this machine; several values of an option are compared in turn.
+    """Time the pipeline on this machine; options with several values are compared in turn.
 
-    Ctrl-C ends it after the rounds that are done: they are reported, and the exit code is 130.
+    Ctrl-C reports the finished rounds and ends with exit code 130.
     """
     if json_file:
         check_file(json_file)  # fail now, not after minutes
@@ -111,7 +125,9 @@ def bench_command(
         raise typer.Exit(INTERRUPTED if report.stopped == _CTRL_C else 2)
 
 
-def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: Console) -> Report:
+def run(
+    bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: Console
+) -> BenchReport:
     """Time combinations in interleaved rounds; skip and report those that cannot run here.
 
     If the user presses Ctrl-C, or a combination fails later, the complete rounds count, and the
@@ -123,16 +139,16 @@ def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: 
     """
     stopped: str | None = None
     skipped: list[Skipped] = []
-    workers: list[Worker] = []
+    processes: list[TimedProcess] = []
     with ExitStack() as stack:
         for job in jobs:
             console.print(Text(f"loading {job}", "dim"), soft_wrap=True)
             try:
-                workers.append(stack.enter_context(Worker(job)))
+                processes.append(stack.enter_context(TimedProcess(job)))
             except BackendError as error:
                 skipped.append(Skipped(combination=str(job), reason=str(error)))
                 console.print(Text(f"skipped {job}: {error}", "yellow"), soft_wrap=True)
-        if not workers:
+        if not processes:
             raise BackendError(f"no combination can run here: {skipped[0].reason}")
         progress = Progress(
             TextColumn("timing"),
@@ -142,18 +158,20 @@ def run(bundle: Bundle, jobs: Sequence[Job], rounds: int, frames: int, console: 
             console=console,
         )
         with progress:
-            task = progress.add_task("", total=rounds * len(workers))
+            task = progress.add_task("", total=rounds * len(processes))
             try:
-                for worker in interleave(workers, rounds):
-                    worker.run(frames)
+                for process in interleave(processes, rounds):
+                    process.run(frames)
                     progress.advance(task)
             except (KeyboardInterrupt, BackendError) as error:
-                if not (done := min(len(worker.rounds) for worker in workers)):
+                if not (done := min(len(process.rounds) for process in processes)):
                     raise
-                for worker in workers:  # drop the unfinished round, so that all have equal counts
-                    del worker.rounds[done:]
+                for (
+                    process
+                ) in processes:  # drop the unfinished round, so that all have equal counts
+                    del process.rounds[done:]
                 stopped = str(error) or _CTRL_C
-        return make_report(bundle, workers, skipped, frames, stopped)
+        return make_report(bundle, processes, skipped, frames, stopped)
 
 
 def _precision(text: str) -> AskedPrecision:
@@ -170,7 +188,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _print(report: Report, console: Console) -> None:
+def _print(report: BenchReport, console: Console) -> None:
     machine = report.machine
     title = f"{report.bundle} on {machine.cpu}, {machine.cores} cores"
     if machine.conv_peak_gflops is not None:

@@ -1,10 +1,19 @@
-"""`magicfuse build`: builds the engines of a bundle into the user's cache."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""`magicfuse build`: builds the engines of a bundle, or compiles it, into the user's cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from time import monotonic
 from typing import Annotated, ClassVar, cast
 
@@ -27,7 +36,8 @@ from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
 from magicfuse_ros.commands.check import check_engines
-from magicfuse_ros.commands.options import PrecisionName
+from magicfuse_ros.commands.fill_cache import fill_cache
+from magicfuse_ros.commands.options import BundleArgument, PrecisionName
 
 _POLL_S = 0.1
 _CAPABILITY = "--compute-capability"
@@ -41,54 +51,60 @@ class SeveralCapabilities(SeveralValues):
 
 def build_command(
     backend: Annotated[str, typer.Option(help=", ".join(backends.BUILDERS))],
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle folder; the default bundle if omitted.")
-    ] = None,
+    bundle: BundleArgument = None,
     precision: PrecisionName = "auto",
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(
             _CAPABILITY,
             metavar="X.Y...",
-            help="Of the GPUs to build for, such as 8.6 8.9 12.0; this machine's if omitted.",
+            help="GPUs to build for, such as 8.6 8.9 12.0; this machine's GPU if omitted.",
         ),
     ] = None,
     check: Annotated[
         bool,
         typer.Option(
             "--check",
-            help="Then run the engines here, compare them with the CPU and print a report; exit "
-            "code 1 if they are too far from it.",
+            help="Then run the engines here and compare their outputs with the CPU's; exit "
+            "code 1 if they differ too much.",
         ),
     ] = False,
 ) -> None:
-    """Build a bundle's engines for a backend; what is built already and unchanged is kept."""
+    """Build a bundle's engines for a backend; engines that are up to date are kept."""
     loaded = Bundle.load(bundle or default_bundle())
     asked = cast(AskedPrecision, precision)
-    builder = backends.builder(backend, asked, loaded)
+    backends.check_builds(backend)
     kind = backends.resolve(backend, asked, loaded)
-    graphs = loaded.quantized() if kind == "int8" else loaded
-    devices = builder.devices(compute_capability or [])
-    cache = EngineCache()
-    console = Console(stderr=True)
-    console.print(
-        Text(f"{loaded.manifest.name} for {builder.name} {builder.version} in {kind}", "dim")
-    )
     output = output_console()
     try:
-        for device in devices:
-            rows = _build_all(graphs, builder, device, kind, cache, console)
-            output.print(unclipped(_table(device, rows)))
+        if backends.on_gpu(backend):
+            _build_engines(loaded, backend, kind, compute_capability or [], output)
+        else:
+            fill_cache(loaded, backend, asked, compute_capability or [], output)
     except KeyboardInterrupt:
         line = "interrupted; the engines that were finished before are kept, and are whole"
-        console.print(Text(line, "red"), soft_wrap=True)
+        Console(stderr=True).print(Text(line, "red"), soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
-    output.print(Text(f"in {cache.root}"), soft_wrap=True)
     if check and not check_engines(loaded, backend, kind):
         raise typer.Exit(1)
 
 
 Row = tuple[str, str, str, str]
+
+
+def _build_engines(
+    bundle: Bundle, name: str, precision: Precision, capabilities: list[str], output: Console
+) -> None:
+    builder = backends.builder(name, precision)
+    devices = builder.devices(capabilities)
+    cache = EngineCache()
+    console = Console(stderr=True)
+    heading = f"{bundle.manifest.name} for {builder.name} {builder.version} in {precision}"
+    console.print(Text(heading, "dim"))
+    for device in devices:
+        rows = _build_all(bundle, builder, device, precision, cache, console)
+        output.print(unclipped(_table(device, rows)))
+    output.print(Text(f"in {cache.root}"), soft_wrap=True)
 
 
 def _build_all(
@@ -136,7 +152,7 @@ def _build_one(
         if isinstance(found, Hit):
             return name, "up to date", "", f"{len(found.engine) / 1e6:.1f}"
         if found.state != "absent":
-            reason = Text(f"{name}: built anew: {found.reason}", "yellow")
+            reason = Text(f"{name}: rebuilt: {found.reason}", "yellow")
             progress.console.print(reason, soft_wrap=True)
         start = monotonic()
         monitor = _Monitor(progress, f"{name} for {device}")

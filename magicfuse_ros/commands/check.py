@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse build --check`: runs the built engines and compares their results with the CPU's."""
 
 from __future__ import annotations
@@ -9,7 +19,7 @@ import typer
 from magicfuse_ros import backends
 from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bench.facts import aligned, block, facts
-from magicfuse_ros.bench.worker import resident_mb
+from magicfuse_ros.bench.timed_process import resident_mb
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.selftest import LIMITS, Row, check, reference_for
 

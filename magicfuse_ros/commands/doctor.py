@@ -1,10 +1,18 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse doctor`: reports what can run here and what is missing, also for an issue."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import median
-from typing import Annotated
 
 import typer
 
@@ -13,6 +21,7 @@ from magicfuse_ros.bench.facts import aligned, block, facts
 from magicfuse_ros.bench.scene import street
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
+from magicfuse_ros.commands.options import BundleArgument
 from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.fuser import Fuser
 
@@ -20,9 +29,7 @@ FRAMES = 10
 
 
 def doctor_command(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle folder; the default bundle if omitted.")
-    ] = None,
+    bundle: BundleArgument = None,
 ) -> None:
     """Look at machine, libraries and engines, and fuse a drawn image; can be pasted into issues.
 

@@ -1,10 +1,19 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse info`: explains a bundle."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,15 +24,14 @@ from magicfuse_ros import backends
 from magicfuse_ros.bundle import NETWORKS, Bundle, Manifest
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import output_console, unclipped
+from magicfuse_ros.commands.options import BundleArgument
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.outputs import Output, available_outputs, frame_gflop
 from magicfuse_ros.thermal import standard_deviations
 
 
 def info_command(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle folder; the default bundle if omitted.")
-    ] = None,
+    bundle: BundleArgument = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the same as one JSON object, for scripts.")
     ] = False,

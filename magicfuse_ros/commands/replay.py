@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse replay`: fuses a recorded drive again and compares it with an earlier run."""
 
 from __future__ import annotations
@@ -33,7 +43,7 @@ from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.source import mostly_missing
 from magicfuse_ros.output_files import make_folder, write_text
 from magicfuse_ros.replay.compare import compare, compared_outputs
-from magicfuse_ros.replay.comparison import Limits
+from magicfuse_ros.replay.comparison import ComparisonLimits
 from magicfuse_ros.replay.live import Live, replay_live
 from magicfuse_ros.replay.offline import replay_offline
 from magicfuse_ros.replay.plot import figure_class
@@ -46,21 +56,19 @@ COMPARISON = "comparison.json"
 PLOT = "comparison.png"
 _SHOWN = 3  # problems on the terminal; the summary lists all
 _REGRESSION = 1  # exit code; errors exit with 2
-_LIMITS = Limits()
+_LIMITS = ComparisonLimits()
 
 
 def replay_command(
     bag: Annotated[Path, typer.Argument(help="rosbag2 with a camera: folder, .mcap or .db3.")],
     out: Annotated[Path, typer.Option(help="Folder for the new bag and the reports.")],
     offline: Annotated[
-        bool, typer.Option("--offline", help="Every frame, without ROS, as fast as it goes.")
+        bool, typer.Option("--offline", help="Fuse every frame without ROS, as fast as possible.")
     ] = False,
-    topic: Annotated[
-        str | None, typer.Option(help="Image topic of a bag that has several.")
-    ] = None,
-    start: Annotated[float, typer.Option(min=0, help="Seconds of the bag to leave out.")] = 0.0,
+    topic: Annotated[str | None, typer.Option(help="Image topic, if the bag has several.")] = None,
+    start: Annotated[float, typer.Option(min=0, help="Seconds to skip at the start.")] = 0.0,
     duration: Annotated[
-        float | None, typer.Option(min=0.001, help="Seconds of the bag; to its end if omitted.")
+        float | None, typer.Option(min=0.001, help="Seconds to play; to the end if omitted.")
     ] = None,
     bundle: BundleFolder = None,
     backend: BackendName = "auto",
@@ -68,13 +76,13 @@ def replay_command(
     steps: Steps = None,
     fit: FitName = "letterbox",
     rate: Annotated[
-        float, typer.Option(min=0.001, help="Seconds of the bag in a second; real time only.")
+        float, typer.Option(min=0.001, help="Bag seconds per second; real time only.")
     ] = 1.0,
     loop: Annotated[
-        int, typer.Option(min=0, help="How often, 0: until Ctrl-C; real time only.")
+        int, typer.Option(min=0, help="Times to play; 0: until Ctrl-C; real time only.")
     ] = 1,
     start_node: Annotated[
-        bool, typer.Option("--node/--no-node", help="Start fuse_node, or find it up already.")
+        bool, typer.Option("--node/--no-node", help="Start fuse_node, or use a running one.")
     ] = True,
     name: Annotated[str, typer.Option(help="Full name of the node.")] = NODE,
     domain: Annotated[
@@ -82,20 +90,21 @@ def replay_command(
         typer.Option(
             min=0,
             max=232,
-            help="ROS domain; if omitted one of its own, with --no-node the shell's.",
+            help="ROS domain; if omitted, an unused one, or with --no-node the shell's.",
         ),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option("--compare", help="Bag of an earlier run to compare with.")
     ] = None,
     min_agreement: Annotated[
-        float, typer.Option(min=0, max=100, help="Of the masks in every frame, percent.")
+        float,
+        typer.Option(min=0, max=100, help="Lowest agreement of the masks in any frame, percent."),
     ] = _LIMITS.min_agreement,
     min_psnr: Annotated[
-        float, typer.Option(min=0, help="Of the images in every frame, dB.")
+        float, typer.Option(min=0, help="Lowest PSNR of the images in any frame, dB.")
     ] = _LIMITS.min_psnr,
     max_missing: Annotated[
-        int, typer.Option(min=0, help="Frames that only the earlier run has.")
+        int, typer.Option(min=0, help="Most frames that only the earlier run may have.")
     ] = _LIMITS.max_missing,
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw the comparison; needs matplotlib.")
@@ -103,8 +112,8 @@ def replay_command(
 ) -> None:
     """Play a bag into fuse_node, or fuse it offline; compare with an earlier run.
 
-    Exit code 1 where the comparison is beyond its limits. Ctrl-C leaves a whole bag and the
-    summary of what was done until then; the exit code is then 130, but with --loop 0 it is 0.
+    Exit code 1 if the comparison exceeds a limit. Ctrl-C leaves a complete bag and the
+    summary of what was done so far, with exit code 130, or 0 with --loop 0.
     """
     console = Console(stderr=True)
     fusing = Fusing(bundle, backend, precision, steps, fit)
@@ -137,7 +146,7 @@ def replay_command(
     write_text(out / SUMMARY, json.dumps(report, indent=2) + "\n")
     _show(report, out, console)
     if "stopped" in report:
-        line = "interrupted; the bag and the summary have what was done until then"
+        line = "interrupted; the bag and the summary have everything done so far"
         console.print(Text(line, "red"), soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if not report["frames"]["fused"]:
@@ -148,7 +157,7 @@ def replay_command(
             f"most of '{bag}' is lost, {missing + 1} images: {_problems(report)[-1]}"
         )
     if reference is not None:
-        limits = Limits(min_agreement, min_psnr, max_missing)
+        limits = ComparisonLimits(min_agreement, min_psnr, max_missing)
         _compare(out, reference, name, limits, plot, console)
 
 
@@ -256,7 +265,7 @@ def _problems(report: dict[str, Any]) -> list[str]:
 
 
 def _compare(
-    out: Path, reference: Path, node: str, limits: Limits, plot: bool, console: Console
+    out: Path, reference: Path, node: str, limits: ComparisonLimits, plot: bool, console: Console
 ) -> None:
     comparison = compare(out / BAG, reference, node)
     comparison.write(out / COMPARISON, limits)

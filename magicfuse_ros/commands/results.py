@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The result folder of `magicfuse run`, kept apart from the inputs and from older results.
 
 OUT/KIND/FRAME.png    an image for every frame, in a folder for each of `KINDS`
@@ -52,7 +62,7 @@ def _open(path: Path, topic: str | None, console: Console, one_of_several: bool 
     if others := left_out(path):
         shown = ", ".join(f"'{other.name}'" for other in others[:_SHOWN])
         line = f"not taken in '{path}': {shown}{', ...' if len(others) > _SHOWN else ''}"
-        line += f" ({len(others)} in all), which are no pictures"
+        line += f" ({len(others)} in all), which are not pictures"
         console.print(Text(line, "dim"), soft_wrap=True)
     pictures = pictures_in(path)
     others = [picture for picture in pictures if picture.name != CONTACT_SHEET]

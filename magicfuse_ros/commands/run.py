@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse run`: fuses pictures, videos or bags and writes everything to a folder."""
 
 from __future__ import annotations
@@ -40,16 +50,15 @@ from magicfuse_ros.commands.results import (
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser
 from magicfuse_ros.geometry import Fit
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import Frame, Refusal, Source
 from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, EvenSample, contact_sheet
 from magicfuse_ros.media.panels import panel_height, scale_to
-from magicfuse_ros.media.png import write_png
 from magicfuse_ros.media.source import mostly_missing
-from magicfuse_ros.output_files import make_folder, write_text
+from magicfuse_ros.output_files import make_folder, write_png, write_text
 from magicfuse_ros.overlay import overlay
 
-Row = tuple[str, list[Image]]
+Row = tuple[str, list[Pixels]]
 
 
 def run_command(
@@ -57,21 +66,21 @@ def run_command(
         list[Path],
         typer.Argument(metavar="INPUT...", help="Picture, folder of pictures, video, or rosbag2."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; created if missing.")],
     bundle: BundleFolder = None,
     backend: BackendName = "auto",
     precision: PrecisionName = "auto",
     steps: Steps = None,
     fit: FitName = "letterbox",
     topic: Annotated[
-        str | None, typer.Option(help="Image topic of a rosbag2 that has several.")
+        str | None, typer.Option(help="Image topic, if the rosbag2 has several.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Fuse the first N frames only.")] = None,
 ) -> None:
     """Fuse pictures, videos or bags, and write images, a contact sheet and a report.
 
     Results of an earlier run in the same folder are replaced. Ctrl-C leaves the report and the
-    contact sheet of the frames that are done, and ends with exit code 130.
+    contact sheet of the finished frames, with exit code 130.
     """
     console = Console(stderr=True)
     check_apart(inputs, out)
@@ -205,7 +214,7 @@ def _write(
     out: Path,
     sheet: EvenSample[Row],
 ) -> None:
-    found: dict[str, Image | None] = {name: getattr(fused, name) for name in OUTPUTS}
+    found: dict[str, Pixels | None] = {name: getattr(fused, name) for name in OUTPUTS}
     images = {name: image for name, image in found.items() if image is not None}
     images["overlay"] = overlay(images["mag_image"], images["mask"], classes)
     for folder, image in images.items():

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`make demo`: plays a real video through `fuse_node`.
 
 Camera, node and recorder run in separate processes. The output folder then holds bag/,
@@ -20,10 +30,11 @@ from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
-from magicfuse_ros.demo.night import STOPS
+from magicfuse_ros.commands.options import BundleFolder
 from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.media import open_source
+from magicfuse_ros.media.night import STOPS
 from magicfuse_ros.playback.children import isolate
 from magicfuse_ros.playback.play_and_record import Play, play_and_record
 from magicfuse_ros.playback.play_node import PICTURES_A_SECOND
@@ -56,18 +67,14 @@ def street_video() -> Path:
 def demo(
     input: Annotated[
         Path | None,
-        typer.Argument(help="Video, folder of pictures, or rosbag2; else a street by night."),
+        typer.Argument(help="Video, folder of pictures, or rosbag2; a street at night if omitted."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
-    topic: Annotated[str, typer.Option(help="Image topic of a rosbag2 that has several.")] = "",
-    seconds: Annotated[
-        float, typer.Option(min=0.1, help="How much of the input is played.")
-    ] = 60.0,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Bundle folder; the default bundle if omitted.")
-    ] = None,
+    topic: Annotated[str, typer.Option(help="Image topic, if the rosbag2 has several.")] = "",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of the input to play.")] = 60.0,
+    bundle: BundleFolder = None,
 ) -> None:
-    """Play a video into fuse_node, record what comes out, and show it."""
+    """Play a video into fuse_node, record its results and draw a contact sheet."""
     console = Console()
     try:
         run(input, out, topic, seconds, bundle, console)
@@ -104,7 +111,7 @@ def run(
     console.print(f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second")
     isolate(out / "log")
     play = Play(
-        player="play_node",
+        player="playback.play_node",
         player_parameters=camera,
         player_arguments=("-r", f"image:={CAMERA}"),
         node=NODE,

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Shows the content of the demo's bag as a side-by-side video and a contact sheet."""
 
 from __future__ import annotations
@@ -9,13 +19,13 @@ from pathlib import Path
 
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import Frame
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, EvenSample, contact_sheet
 from magicfuse_ros.media.panels import panel_height, scale_to
-from magicfuse_ros.media.png import write_png
 from magicfuse_ros.media.side_by_side import SideBySideVideo
+from magicfuse_ros.output_files import write_png
 from magicfuse_ros.topics import MAG_IMAGE, NODE, OVERLAY
 
 CAMERA = "/camera/image_raw"
@@ -54,7 +64,7 @@ def draw(bag: Path, out: Path, frame_rate: float, classes: Sequence[SemanticClas
             written.
     """
     legend = [(c.name, c.color) for c in classes]
-    sheet: EvenSample[tuple[str, list[Image]]] = EvenSample()
+    sheet: EvenSample[tuple[str, list[Pixels]]] = EvenSample()
     start_ns: int | None = None
     with (
         closing(matched(bag)) as rows,
@@ -72,6 +82,6 @@ def draw(bag: Path, out: Path, frame_rate: float, classes: Sequence[SemanticClas
     write_png(out / "contact_sheet.png", contact_sheet(sheet.items(), legend=legend))
 
 
-def _row(label: str, images: list[Image]) -> tuple[str, list[Image]]:
+def _row(label: str, images: list[Pixels]) -> tuple[str, list[Pixels]]:
     # small copies, because a sheet of large frames would fill the memory
     return label, [scale_to(i, PANEL_WIDTH, panel_height(i, PANEL_WIDTH)) for i in images]

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Decodes `sensor_msgs/CompressedImage`."""
 
 from __future__ import annotations
@@ -9,7 +19,7 @@ import numpy as np
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec import jpeg, png
 from magicfuse_ros.image_codec.bit_depth import BitDepth
-from magicfuse_ros.image_codec.pixels import Image, rgb_of_bgr
+from magicfuse_ros.image_codec.pixels import Pixels, rgb_of_bgr
 from magicfuse_ros.image_codec.raw import ENCODINGS, decode, is_mosaic, is_yuv
 
 COMPRESSED_FORMATS: tuple[str, ...] = ("jpeg", "png")
@@ -41,7 +51,7 @@ def parse_format(text: str) -> Format:
     return Format(encoding.strip(), codec, order.startswith("rgb"))
 
 
-def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> Image:
+def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> Pixels:
     """Decode the fields of a `sensor_msgs/CompressedImage`.
 
     Args:
@@ -83,7 +93,7 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
     return rgb_of_bgr(rgb) if told.swapped else rgb
 
 
-def _png_to_rgb(pixels: Any, encoding: str, depth: BitDepth | None) -> Image:
+def _png_to_rgb(pixels: Any, encoding: str, depth: BitDepth | None) -> Pixels:
     if is_mosaic(encoding) and pixels.ndim == 2:
         height, width = pixels.shape
         bits = 8 * pixels.itemsize
@@ -112,8 +122,8 @@ def _check_channels(format: str, encoding: str, channels: int, lossless: bool) -
         )
     if is_yuv(encoding):
         raise FrameError(
-            f"compressed format is {format!r}; its gray file is no picture: let the camera driver "
-            "or image_proc convert it to rgb8 first"
+            f"compressed format is {format!r}; its gray file is not a picture: let the camera "
+            "driver or image_proc convert it to rgb8 first"
         )
     if encoding not in ENCODINGS:
-        raise FrameError(f"compressed format is {format!r}; {encoding!r} is no camera image")
+        raise FrameError(f"compressed format is {format!r}; {encoding!r} is not a camera image")

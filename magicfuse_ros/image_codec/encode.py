@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Encodes RGB images and masks as the fields of a `sensor_msgs/Image`."""
 
 from __future__ import annotations
@@ -8,7 +18,7 @@ import cv2
 import numpy as np
 
 from magicfuse_ros.errors import FrameError
-from magicfuse_ros.image_codec.pixels import Image
+from magicfuse_ros.image_codec.pixels import Pixels
 
 
 class Encoded(NamedTuple):
@@ -21,10 +31,10 @@ class Encoded(NamedTuple):
     height: int
     width: int
     step: int
-    data: Image
+    data: Pixels
 
 
-def encode_bgr8(image: Image, out: Image | None = None) -> Encoded:
+def encode_bgr8(image: Pixels, out: Pixels | None = None) -> Encoded:
     """Encode an RGB image, HxWx3 uint8, as bgr8 without row padding.
 
     Args:
@@ -42,7 +52,7 @@ def encode_bgr8(image: Image, out: Image | None = None) -> Encoded:
     return Encoded(height, width, 3 * width, data)
 
 
-def encode_mono8(image: Image, out: Image | None = None) -> Encoded:
+def encode_mono8(image: Pixels, out: Pixels | None = None) -> Encoded:
     """Encode a gray image or a mask, HxW uint8, as mono8 without row padding (step == width).
 
     Args:

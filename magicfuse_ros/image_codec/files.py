@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Reads picture files, for `magicfuse` and for the training package.
 
 JPEG and PNG use the same decoders as messages; other formats use Pillow, which knows the maxval of
@@ -19,9 +29,9 @@ import PIL.TiffImagePlugin
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec import jpeg, png
 from magicfuse_ros.image_codec.bit_depth import BitDepth, scaled
-from magicfuse_ros.image_codec.pixels import Image, converted, decoded_by_opencv
+from magicfuse_ros.image_codec.pixels import Pixels, converted, decoded_by_opencv
 
-Pixels = npt.NDArray[Any]
+RawPixels = npt.NDArray[Any]
 
 _TIFF = (b"II*\0", b"MM\0*")
 _FORMATS = ("BMP", "PPM", "TIFF", "WEBP")
@@ -30,7 +40,7 @@ _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of Exif and TIFF
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError)
 
 
-def decode_picture(data: bytes) -> Pixels:
+def decode_picture(data: bytes) -> RawPixels:
     """Decode a picture file in its own type, but upright.
 
     Returns:
@@ -46,7 +56,7 @@ def decode_picture(data: bytes) -> Pixels:
         header = jpeg.read_header(data)
         _check_size(header.height, header.width)
         rgb, channels = jpeg.decode(data)
-        pixels: Pixels = rgb[..., 0] if channels == 1 else rgb
+        pixels: RawPixels = rgb[..., 0] if channels == 1 else rgb
     elif data.startswith(png.MAGIC):
         _check_size(*png.size(data))
         pixels = _to_rgb_order(png.decode(data))
@@ -55,7 +65,7 @@ def decode_picture(data: bytes) -> Pixels:
     return np.ascontiguousarray(_upright(pixels, orientation(data)))
 
 
-def decode_file(data: bytes, depth: BitDepth | None = None) -> Image:
+def decode_file(data: bytes, depth: BitDepth | None = None) -> Pixels:
     """Decode a picture file for the networks.
 
     Args:
@@ -71,7 +81,7 @@ def decode_file(data: bytes, depth: BitDepth | None = None) -> Image:
     return to_rgb(decode_picture(data), depth)
 
 
-def to_rgb(pixels: Pixels, depth: BitDepth | None = None) -> Image:
+def to_rgb(pixels: RawPixels, depth: BitDepth | None = None) -> Pixels:
     """Convert the pixels from `decode_picture` to RGB, HxWx3 uint8.
 
     Raises:
@@ -105,7 +115,7 @@ def _check_size(height: int, width: int) -> None:
         raise FrameError(f"picture is {width}x{height}; at most {_MAX_PIXELS} pixels are decoded")
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
+def _upright(pixels: RawPixels, orientation: int) -> RawPixels:
     """Undo the camera's orientation: 2 to 8 are mirrors, half and quarter turns, or both."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
@@ -116,7 +126,7 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _decode_other(data: bytes) -> Pixels:
+def _decode_other(data: bytes) -> RawPixels:
     try:
         with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             if isinstance(file, PIL.TiffImagePlugin.TiffImageFile):
@@ -132,7 +142,7 @@ def _decode_other(data: bytes) -> Pixels:
         raise FrameError(f"{len(data)} bytes of image data are damaged: {error}") from error
 
 
-def _pillow_pixels(file: PIL.Image.Image, data: bytes) -> Pixels:
+def _pillow_pixels(file: PIL.Image.Image, data: bytes) -> RawPixels:
     mode = file.mode
     if mode == "F":
         return np.asarray(file, np.float32)
@@ -161,14 +171,14 @@ def _pnm_maxval(data: bytes) -> int:
     return int(fields[3]) if len(fields) > 3 and fields[3].isdigit() else 65535
 
 
-def _decode_tiff(data: bytes) -> Pixels:
+def _decode_tiff(data: bytes) -> RawPixels:
     pixels = decoded_by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise FrameError(f"picture is {pixels.dtype}; expected 8 or 16 bits, or 32-bit float")
     return _to_rgb_order(pixels)
 
 
-def _to_rgb_order(pixels: Pixels) -> Pixels:
+def _to_rgb_order(pixels: RawPixels) -> RawPixels:
     if pixels.ndim == 2:
         return pixels
     if pixels.shape[2] not in (3, 4):

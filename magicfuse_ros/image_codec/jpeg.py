@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Decodes JPEGs and checks that they are complete. OpenCV up to 4.10 makes up missing parts.
 
 libjpeg reports them in a warning that neither OpenCV nor Pillow passes on. So the coded data is
@@ -18,7 +28,7 @@ import PIL.Image
 from av.error import FFmpegError, InvalidDataError
 
 from magicfuse_ros.errors import FrameError
-from magicfuse_ros.image_codec.pixels import Image, decoded_by_opencv, rgb_of_bgr
+from magicfuse_ros.image_codec.pixels import Pixels, decoded_by_opencv, rgb_of_bgr
 
 MAGIC = b"\xff\xd8\xff"
 _END = b"\xff\xd9"
@@ -118,7 +128,7 @@ def _zeros_are_even(tables: bytes) -> bool:
     return False
 
 
-def decode(data: bytes) -> tuple[Image, int]:
+def decode(data: bytes) -> tuple[Pixels, int]:
     """Decode a JPEG with all of its pixels; end marker and Huffman tables may be missing.
 
     Bytes that the decoders skip, before a marker or after the end, do not count as damage.

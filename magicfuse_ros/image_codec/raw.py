@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Decodes `sensor_msgs/Image`."""
 
 from __future__ import annotations
@@ -9,7 +19,7 @@ import numpy as np
 
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec.bit_depth import BitDepth
-from magicfuse_ros.image_codec.pixels import Image, converted
+from magicfuse_ros.image_codec.pixels import Pixels, converted
 
 
 class _Layout(NamedTuple):
@@ -80,7 +90,7 @@ def decode(
     is_bigendian: int,
     data: Any,
     depth: BitDepth | None = None,
-) -> Image:
+) -> Pixels:
     """Decode the fields of a `sensor_msgs/Image`.
 
     Args:
@@ -120,7 +130,7 @@ def decode(
     return pixels.copy() if layout.to_rgb is None else converted(pixels, layout.to_rgb)
 
 
-def _decode_planes(encoding: str, height: int, width: int, step: int, data: Any) -> Image:
+def _decode_planes(encoding: str, height: int, width: int, step: int, data: Any) -> Pixels:
     share = _PLANES[encoding]
     if share < 1 and (height % 2 or width % 2):
         raise FrameError(f"image is {width}x{height}; {encoding} has an even width and height")
@@ -136,7 +146,7 @@ def _decode_planes(encoding: str, height: int, width: int, step: int, data: Any)
     return np.asarray(cv2.transform(yuv, _YUV_TO_RGB), np.uint8)
 
 
-def decode_mask(encoding: str, height: int, width: int, step: int, data: Any) -> Image:
+def decode_mask(encoding: str, height: int, width: int, step: int, data: Any) -> Pixels:
     """Decode the fields of a `sensor_msgs/Image` that holds class ids.
 
     Args:
@@ -157,7 +167,7 @@ def decode_mask(encoding: str, height: int, width: int, step: int, data: Any) ->
     return _rows(encoding, height, width, step, data, width)
 
 
-def _rows(encoding: str, height: int, width: int, step: int, data: Any, row: int) -> Image:
+def _rows(encoding: str, height: int, width: int, step: int, data: Any, row: int) -> Pixels:
     """Return the pixels' bytes, height x row, without padding."""
     if height < 1 or width < 1:
         raise FrameError(f"image is {width}x{height}; expected at least 1x1")

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """An image topic of a rosbag2 as a source of frames, read without ROS."""
 
 from __future__ import annotations
@@ -11,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.errors import FrameError, MediaError
-from magicfuse_ros.image_codec import BitDepth, Image, decode, decode_compressed
+from magicfuse_ros.image_codec import BitDepth, Pixels, decode, decode_compressed
 from magicfuse_ros.media.bag_reader import (
     CAMERA_INFO,
     COMPRESSED,
@@ -263,7 +273,7 @@ def _damage(sentence: str) -> str:
     return f"the bag is damaged: {sentence}"
 
 
-def _decode(message: Any, msgtype: str, depth: BitDepth) -> Image:
+def _decode(message: Any, msgtype: str, depth: BitDepth) -> Pixels:
     if msgtype == COMPRESSED:
         return decode_compressed(message.format, message.data, depth)
     return decode(

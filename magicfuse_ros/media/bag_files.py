@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The files of a rosbag2, and what its metadata.yaml says about them."""
 
 from __future__ import annotations
@@ -28,7 +38,7 @@ def files_of(path: Path) -> tuple[list[Path], Counter[Channel] | None]:
     metadata = path / METADATA
     if not metadata.is_file():
         return bag_files_in(path), None
-    mend = f"`ros2 bag reindex {path}` writes it anew"
+    mend = f"`ros2 bag reindex {path}` rebuilds it"
     try:
         found = YAML(typ="safe").load(metadata.read_text(encoding="utf-8"))
         information = found["rosbag2_bagfile_information"]

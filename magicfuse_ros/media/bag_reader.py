@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Opens a rosbag2 and reads what its messages reveal without decoding.
 
 It reads only the requested topics. Their types are known here, so it ignores the message
@@ -106,7 +116,8 @@ def open_bag(path: Path) -> Iterator[Bag]:
         raise MediaError(f"'{path}' does not exist")
     if not is_bag(path):
         raise MediaError(
-            f"'{path}' is no rosbag2; expected a folder with metadata.yaml, an .mcap or a .db3 file"
+            f"'{path}' is not a rosbag2; expected a folder with metadata.yaml, an .mcap or "
+            "a .db3 file"
         )
     with ExitStack() as stack:
         yield Bag(path, stack)

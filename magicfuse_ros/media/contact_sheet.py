@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A contact sheet: one picture with a few frames as rows and their images as columns."""
 
 from __future__ import annotations
@@ -5,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.panels import PANEL_TITLES, Color, PanelPage, panel_height
 
 SHEET_ROWS = 8
@@ -15,12 +25,12 @@ T = TypeVar("T")
 
 
 def contact_sheet(
-    rows: Sequence[tuple[str, Sequence[Image]]],
+    rows: Sequence[tuple[str, Sequence[Pixels]]],
     titles: Sequence[str] = PANEL_TITLES,
     *,
     legend: Sequence[tuple[str, Color]] = (),
     heading: str = "",
-) -> Image:
+) -> Pixels:
     """Draw a contact sheet.
 
     Args:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Detects files that are not what their suffix says: failed downloads, pointers, packed files."""
 
 from __future__ import annotations
@@ -15,7 +25,7 @@ _KINDS = (
     (rb"(\.\./)*\.git/annex/objects/", "a git-annex pointer; `git annex get` fetches the file"),
     (
         rb"<(!doctype|html|head|body|\?xml)",
-        "a web page (or XML); the download failed: fetch it again",
+        "a web page (or XML); the download failed: download it again",
     ),
     (rb"#ROSBAG V", "a bag of ROS 1; `rosbags-convert` makes a rosbag2 of it"),
     (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh\d1AY|\xfd7zXZ", "an archive; unpack it"),

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Maps HDR video (BT.2100: PQ and HLG) to the range and colours of sRGB and BT.709.
 
 Diffuse white, 203 cd/m2 in HDR (BT.2408), becomes SDR white, except that brighter light is
@@ -14,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 
 _WHITE = 203.0  # cd/m2
 _PEAK = 1000.0  # cd/m2: of the reference display of HLG, and of nearly all PQ masters
@@ -36,7 +46,7 @@ class Transfer(IntEnum):
     HLG = 18
 
 
-def tone_mapped(image: npt.NDArray[np.uint16], transfer: Transfer) -> Image:
+def tone_mapped(image: npt.NDArray[np.uint16], transfer: Transfer) -> Pixels:
     """Convert an HDR image to SDR.
 
     Args:
@@ -80,7 +90,7 @@ def _light(transfer: Transfer) -> Floats:
 
 
 @lru_cache(maxsize=1)
-def _codes() -> Image:
+def _codes() -> Pixels:
     """Return the 8-bit code for every 16-bit level of linear light."""
     light = np.arange(65536) / 65535
     return np.asarray(np.round(255 * light ** (1 / _SDR_GAMMA)), np.uint8)

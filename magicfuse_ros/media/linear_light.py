@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """sRGB codes and linear light: exposure, haze and photon noise add up in linear light only."""
 
 from __future__ import annotations
@@ -5,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
+from magicfuse_ros.image_codec import Pixels
+
 Linear = npt.NDArray[np.float32]
 
 _CODE = np.arange(256) / 255.0
@@ -19,11 +30,11 @@ _TO_SRGB = np.round(
 ).astype(np.uint8)
 
 
-def to_linear(image: Image) -> Linear:
+def to_linear(image: Pixels) -> Linear:
     """Decode sRGB: uint8 to linear light, float32 in [0, 1], same shape."""
     return _TO_LINEAR[image]
 
 
-def to_srgb(linear: Linear) -> Image:
+def to_srgb(linear: Linear) -> Pixels:
     """Encode linear light as sRGB uint8; values outside [0, 1] are clipped, as a sensor does."""
     return _TO_SRGB[(np.clip(linear, 0.0, 1.0) * _LEVELS + 0.5).astype(np.int16)]

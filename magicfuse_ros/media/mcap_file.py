@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Reads the messages of an MCAP file, even if it is unfinished, cut, damaged or without an index.
 
 It reads the file record by record, needs neither a footer nor an index, and parses no message
@@ -86,7 +96,7 @@ class McapFile:
         self._size = os.fstat(self._stream.fileno()).st_size
         if self._stream.read(len(MAGIC)) != MAGIC:
             self._stream.close()
-            raise MediaError(f"'{name}' cannot be read as a rosbag2: it is no MCAP file")
+            raise MediaError(f"'{name}' cannot be read as a rosbag2: it is not an MCAP file")
         self._read_summary()
         self._scan()
 

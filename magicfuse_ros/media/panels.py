@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A dark page of equal panels with titles: the layout of contact sheets and videos."""
 
 from __future__ import annotations
@@ -10,7 +20,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 
 Color = tuple[int, int, int]
 PANEL_TITLES: tuple[str, ...] = (
@@ -82,7 +92,7 @@ class PanelPage:
         for x, title in zip(self._left, titles, strict=True):
             _text(draw, (x, title_y), title, text, _BRIGHT, panel_width)
         for y, label in zip(label_y, row_labels, strict=True):
-            _text(draw, (margin, y + line // 8), label, round(text * 0.85), _DIM, room)
+            _text(draw, (margin, y + line // 8), label, text, _DIM, room)
         for row, entries in enumerate(lines):
             for x, name, color in entries:
                 x, y = x + margin, legend_y + row * line
@@ -92,14 +102,14 @@ class PanelPage:
         for y in self._top:
             for x in self._left:
                 draw.rectangle((x, y, x + panel_width - 1, y + panel_height - 1), fill=_CELL)
-        self._page: Image = np.array(page, dtype=np.uint8)
+        self._page: Pixels = np.array(page, dtype=np.uint8)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the page in pixels."""
         return self._width, self._height
 
-    def render(self, rows: Sequence[Sequence[Image]]) -> Image:
+    def render(self, rows: Sequence[Sequence[Pixels]]) -> Pixels:
         """Return the page with images in it, RGB, HxWx3 uint8.
 
         Args:
@@ -109,7 +119,7 @@ class PanelPage:
         Raises:
             ValueError: if the number of rows or of images in a row does not fit the page.
         """
-        page: Image = self._page.copy()
+        page: Pixels = self._page.copy()
         width, height = self._panel_size
         for y, images in zip(self._top, rows, strict=True):
             for x, image in zip(self._left, images, strict=True):
@@ -120,7 +130,7 @@ class PanelPage:
         return page
 
 
-def panel_height(image: Image, width: int) -> int:
+def panel_height(image: Pixels, width: int) -> int:
     """Return the height of a panel of the given width with the aspect ratio of `image`.
 
     It stays between a quarter of the width and twice the width, so that a strip does not make a
@@ -130,7 +140,7 @@ def panel_height(image: Image, width: int) -> int:
     return min(2 * width, max(width // 4, round(width * int(rows) / int(columns))))
 
 
-def scale_to(image: Image, width: int, height: int) -> Image:
+def scale_to(image: Pixels, width: int, height: int) -> Pixels:
     """Return an RGB or gray image as RGB, scaled to fit width x height; keep its aspect ratio."""
     if image.ndim == 2:
         image = np.repeat(image[..., np.newaxis], 3, axis=2)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A video that shows the images of every frame side by side."""
 
 from __future__ import annotations
@@ -6,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.panels import PANEL_TITLES, Color, PanelPage, panel_height
 from magicfuse_ros.media.video_writer import VideoWriter
 
@@ -34,7 +44,7 @@ class SideBySideVideo:
         self._legend = legend
         self._page: PanelPage | None = None
 
-    def write(self, images: Sequence[Image], stamp_ns: int) -> None:
+    def write(self, images: Sequence[Pixels], stamp_ns: int) -> None:
         """Append a frame.
 
         Args:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Converts a decoded frame to RGB for viewing: upright, with square pixels, in sRGB's range."""
 
 from __future__ import annotations
@@ -8,13 +18,13 @@ from typing import Any
 import numpy as np
 from av.video.frame import VideoFrame
 
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.hdr import Transfer, tone_mapped
 
 _SHAPES = Fraction(1, 8), Fraction(8)  # of pixels; beyond them the file must be wrong
 
 
-def to_rgb(frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer | None) -> Image:
+def to_rgb(frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer | None) -> Pixels:
     """Return the image of a frame.
 
     Args:
@@ -34,7 +44,7 @@ def to_rgb(frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer |
     return np.ascontiguousarray(_upright(image, frame), dtype=np.uint8)
 
 
-def _upright(image: Image, frame: VideoFrame) -> Image:
+def _upright(image: Pixels, frame: VideoFrame) -> Pixels:
     """Rotate an image by quarter turns and mirror it, as its display matrix says; x points right.
 
     The matrix maps (x, y) of the stored image to (a x + c y, b x + d y).

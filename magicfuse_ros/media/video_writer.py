@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """MP4 files, written with PyAV."""
 
 from __future__ import annotations
@@ -15,7 +25,7 @@ from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 
 _BT709 = 1  # the value of FFmpeg's enums for matrix, primaries and transfer
 _LIMITED_RANGE = 1
@@ -44,7 +54,7 @@ class VideoWriter:
         self._first_ns = 0
         self._slot = -1
 
-    def write(self, image: Image, stamp_ns: int) -> None:
+    def write(self, image: Pixels, stamp_ns: int) -> None:
         """Append a frame.
 
         Args:
@@ -68,7 +78,7 @@ class VideoWriter:
         except (FFmpegError, OSError) as error:
             raise MediaError(f"cannot write '{self._path}': {error.strerror or error}") from error
 
-    def _start(self, image: Image, stamp_ns: int) -> None:
+    def _start(self, image: Pixels, stamp_ns: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self._path), "w", format="mp4")
         stream: VideoStream
@@ -87,7 +97,7 @@ class VideoWriter:
         self._stream = stream
         self._first_ns = stamp_ns
 
-    def _encode(self, image: Image, stamp_ns: int) -> None:
+    def _encode(self, image: Pixels, stamp_ns: int) -> None:
         assert self._container is not None
         height, width = image.shape[:2]
         if height % 2 or width % 2:

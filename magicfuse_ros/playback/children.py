@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Runs nodes of this package as child processes, and isolates their ROS domain."""
 
 from __future__ import annotations
@@ -63,13 +73,13 @@ def _in_use(domain: int) -> bool:
 
 @contextmanager
 def child(module: str, arguments: list[str], log: Path) -> Iterator[Process]:
-    """Run a node of this package in a separate process that ends with the block.
+    """Run a node, such as `ros.fuse_node`, in a separate process that ends with the block.
 
     It does not get the terminal's Ctrl-C: the caller ends its children in the right order.
     """
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"magicfuse_ros.ros.{module}", "--ros-args", *arguments],
+            [sys.executable, "-m", f"magicfuse_ros.{module}", "--ros-args", *arguments],
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,

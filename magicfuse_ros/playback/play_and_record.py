@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Runs a player and `fuse_node` and records in this process, for the demo and the replay."""
 
 from __future__ import annotations
@@ -18,7 +28,7 @@ from std_msgs.msg import Float32
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.playback.children import Process, child, end, last_line, parameter_file, tail
-from magicfuse_ros.playback.recorder import Recorder
+from magicfuse_ros.playback.recorder import TopicRecorder
 from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros.debug_topics import NAMES
 from magicfuse_ros.ros.labels import LABEL_TYPE
@@ -33,7 +43,7 @@ class Play:
     """The participants.
 
     Attributes:
-        player: module of `magicfuse_ros.ros` that plays, and prints a JSON object at its end.
+        player: module of `magicfuse_ros` that plays, and prints a JSON object at its end.
         player_parameters: ROS parameters of the player.
         player_arguments: further ROS arguments of the player, for remappings.
         node: full name of the `fuse_node`.
@@ -89,15 +99,16 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
         node = _start_node(play, log, stack)
         session = stack.enter_context(Session("recorder"))
         recorded = {**(play.record or {}), **topics(play.node)}
-        recorder = Recorder(session.node, out / "bag", recorded, latched)
+        recorder = TopicRecorder(session.node, out / "bag", recorded, latched)
         stack.callback(recorder.close)
         if node is not None:
             console.print("starting fuse_node ...")
             if not session.bring_up(play.node, lambda: _alive(node), BRING_UP_S):
                 raise MagicFuseError(f"fuse_node did not become active:\n{_node_log(log)}")
 
-        player_log = log / f"{play.player}.txt"
-        parameters = parameter_file(log / f"{play.player}.yaml", play.player_parameters)
+        name = play.player.rpartition(".")[2]
+        player_log = log / f"{name}.txt"
+        parameters = parameter_file(log / f"{name}.yaml", play.player_parameters)
         arguments = ["--params-file", str(parameters), *play.player_arguments]
         player = stack.enter_context(child(play.player, arguments, player_log))
         with _bar(console, frames) as show:
@@ -114,7 +125,7 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
         if not _alive(node):
             raise MagicFuseError(f"fuse_node ended while it was in use:\n{_node_log(log)}")
         if player.returncode != 0:
-            raise MagicFuseError(f"{play.player} failed:\n{tail(player_log)}")
+            raise MagicFuseError(f"{name} failed:\n{tail(player_log)}")
         if node is not None and (code := end(node)) != 0:
             raise MagicFuseError(f"fuse_node ended with code {code}:\n{_node_log(log)}")
     return last_line(player_log)
@@ -130,7 +141,7 @@ def _start_node(play: Play, log: Path, stack: ExitStack) -> Process | None:
     for file in (*play.parameter_files, overrides):
         arguments += ["--params-file", str(file)]
     arguments += ["-r", f"image:={play.image}"]
-    return stack.enter_context(child("fuse_node", arguments, log / "fuse_node.txt"))
+    return stack.enter_context(child("ros.fuse_node", arguments, log / "fuse_node.txt"))
 
 
 def _alive(node: Process | None) -> bool:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A camera for demos and tests: plays a video, pictures or a bag at their own frame rate.
 
 ros2 run magicfuse_ros play_node --ros-args -p input:=drive.mp4 -r image:=/front/image_raw
@@ -18,9 +28,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from magicfuse_ros.demo.night import by_night
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import open_source
-from magicfuse_ros.ros.images import Pixels, to_message
+from magicfuse_ros.media.night import by_night
+from magicfuse_ros.ros.images import to_message
 from magicfuse_ros.ros.process import Stop, run
 
 PICTURES_A_SECOND = 10.0  # for pictures, which have no clock

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Compares the outputs in two bags frame by frame.
 
 Frames are matched by their header stamp. If a stamp occurs several times, as in a bag that was
@@ -14,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.bag_reader import image_topics, open_bag
 from magicfuse_ros.replay.comparison import Comparison, Difference, Flicker
@@ -60,7 +70,7 @@ def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
     found.extra = [key[0] for key in our_keys if key not in shared]
     differences = {key: Difference(key[0]) for key in their_keys if key in shared}
     for name in both:
-        before: tuple[Image, Image] | None = None
+        before: tuple[Pixels, Pixels] | None = None
         for key, ours, theirs in _pairs(our_bag[name], their_bag[name], shared):
             difference = differences[key]
             if name == MASK:
@@ -78,18 +88,18 @@ def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
     return found
 
 
-def psnr_db(image: Image, reference: Image) -> float | None:
+def psnr_db(image: Pixels, reference: Pixels) -> float | None:
     """Return the peak signal-to-noise ratio of two uint8 images; None if they are equal."""
     error = np.subtract(image, reference, dtype=np.int16).astype(np.float32)
     mean_square = float(np.square(error).mean(dtype=np.float64))
     return round(10 * log10(255**2 / mean_square), 4) if mean_square else None
 
 
-def _changed_percent(mask: Image, other: Image) -> float:
+def _changed_percent(mask: Pixels, other: Pixels) -> float:
     return 100.0 * float((mask != other).mean())
 
 
-def _mean_change(image: Image, other: Image) -> float:
+def _mean_change(image: Pixels, other: Pixels) -> float:
     return float(np.abs(np.subtract(image, other, dtype=np.int16)).mean(dtype=np.float64))
 
 
@@ -128,11 +138,11 @@ def _keys(stamps: Iterable[int]) -> list[Key]:
 
 def _pairs(
     new: BagSource, reference: BagSource, shared: set[Key]
-) -> Iterator[tuple[Key, Image, Image]]:
+) -> Iterator[tuple[Key, Pixels, Pixels]]:
     """Yield the matching frames of both bags."""
     ours, theirs = _frames(new, shared), _frames(reference, shared)
     # Frames wait here for their match; few do, because both bags are in the camera's order.
-    waiting: tuple[dict[Key, Image], dict[Key, Image]] = ({}, {})
+    waiting: tuple[dict[Key, Pixels], dict[Key, Pixels]] = ({}, {})
     for pair in zip(ours, theirs, strict=True):
         for side, (key, image) in enumerate(pair):
             waiting[side][key] = image
@@ -147,7 +157,7 @@ def _pairs(
                 yield key, image, other
 
 
-def _frames(source: BagSource, shared: set[Key]) -> Iterator[tuple[Key, Image]]:
+def _frames(source: BagSource, shared: set[Key]) -> Iterator[tuple[Key, Pixels]]:
     count: Counter[int] = Counter()
     for frame in source:
         key = (frame.header_ns, count[frame.header_ns])
@@ -159,5 +169,5 @@ def _frames(source: BagSource, shared: set[Key]) -> Iterator[tuple[Key, Image]]:
         raise MediaError(f"{source.topic} in '{source.name}', message {first.name}: {first.reason}")
 
 
-def _size(image: Image) -> str:
+def _size(image: Pixels) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"

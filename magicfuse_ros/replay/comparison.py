@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The result of comparing two bags, and whether it is within limits."""
 
 from __future__ import annotations
@@ -15,7 +25,7 @@ _NAMED = 3  # stamps in a message
 
 
 @dataclass(frozen=True)
-class Limits:
+class ComparisonLimits:
     """The limits for a pass; the worst frame decides.
 
     Attributes:
@@ -85,7 +95,7 @@ class Comparison:
             parts.append(f"{name} {psnr['worst']:.1f} dB or more" if psnr else f"{name} equal")
         return "; ".join(parts)
 
-    def failures(self, limits: Limits) -> list[str]:
+    def failures(self, limits: ComparisonLimits) -> list[str]:
         """Describe what exceeds the limits; empty if nothing does."""
         found = [f"{name} is in the reference only" for name in self.missing_outputs]
         if not self.differences:
@@ -116,7 +126,7 @@ class Comparison:
             "flicker": self._mean_flicker(),
         }
 
-    def write(self, path: Path, limits: Limits) -> None:
+    def write(self, path: Path, limits: ComparisonLimits) -> None:
         """Write everything as JSON.
 
         Raises:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Fuses every image of a bag as fast as possible and writes the results to a new bag.
 
 The new bag has the topics of `fuse_node`. Each message has the header of its camera image and the
@@ -19,7 +29,7 @@ from magicfuse_ros import topics
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.fuser import FusedFrame, Fuser
-from magicfuse_ros.image_codec import Image, encode_bgr8, encode_mono8
+from magicfuse_ros.image_codec import Pixels, encode_bgr8, encode_mono8
 from magicfuse_ros.media.bag import BagSource, RecordedFrame
 from magicfuse_ros.media.bag_reader import CAMERA_INFO, RAW
 from magicfuse_ros.media.bag_writer import LABEL_INFO, BagWriter
@@ -27,7 +37,7 @@ from magicfuse_ros.media.source import Refusal
 
 
 @dataclass
-class Result:
+class ReplayResult:
     """The outcome of the images.
 
     Attributes:
@@ -66,7 +76,7 @@ def replay_offline(
     show: Callable[[int], None],
     node: str = topics.NODE,
     stop: Callable[[], bool] = lambda: False,
-) -> Result:
+) -> ReplayResult:
     """Fuse all images of a bag.
 
     Args:
@@ -82,7 +92,7 @@ def replay_offline(
         MediaError: if the new bag cannot be written, or the old one's camera_info cannot be read.
         BackendError: if a network fails.
     """
-    result = Result()
+    result = ReplayResult()
     begin = perf_counter()
     refused: list[Refusal] = []
     with BagWriter(bag, compress=True) as writer:
@@ -150,7 +160,7 @@ class _Recording:
         stamp = self._make("builtin_interfaces/msg/Time", *divmod(frame.header_ns, 1_000_000_000))
         return self._make("std_msgs/msg/Header", stamp, frame.frame_id)
 
-    def _image(self, image: Image, header: Any) -> Any:
+    def _image(self, image: Pixels, header: Any) -> Any:
         gray = image.ndim == 2
         encoded = encode_mono8(image) if gray else encode_bgr8(image)
         size = (encoded.height, encoded.width)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Draws a comparison with matplotlib, which nothing else needs."""
 
 from __future__ import annotations
@@ -6,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.errors import MagicFuseError, MediaError
-from magicfuse_ros.replay.comparison import Comparison, Difference, Limits
+from magicfuse_ros.replay.comparison import Comparison, ComparisonLimits, Difference
 
 _ROWS = (
     "mask agreement, %",
@@ -32,7 +42,7 @@ def figure_class() -> Any:
     return Figure
 
 
-def plot(comparison: Comparison, limits: Limits, path: Path) -> None:
+def plot(comparison: Comparison, limits: ComparisonLimits, path: Path) -> None:
     """Draw every measure and its limit over the time since the first frame, as PNG.
 
     Raises:

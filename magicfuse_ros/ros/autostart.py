@@ -1,4 +1,14 @@
-"""Bringing a lifecycle node to active without a manager."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""Configures and activates a lifecycle node without a manager."""
 
 from __future__ import annotations
 
@@ -13,16 +23,16 @@ RETRY_S = 5.0
 
 
 def serve(node: ManagedNode[Any], stop: Stopping) -> None:
-    """Bring the node to active if `autostart` says so, and serve it until it is to stop."""
+    """Activate the node if `autostart` is set, and serve it until `stop` is true."""
     if node.get_parameter("autostart").value:
         Autostart(node).attempt()
     spin(node, stop)
 
 
 class Autostart:
-    """Configures and activates a node, again and again until both have succeeded once.
+    """Configures and activates a node, and retries until both have succeeded once.
 
-    What is missing may come: a bundle that is still being copied, a driver that is still loading.
+    What is missing may appear: a bundle that is still being copied, a driver that is still loading.
     A reason is logged once; the diagnostics have it all the time. A transition that somebody else
     makes ends the attempts: the node is in other hands then.
     """
@@ -36,7 +46,7 @@ class Autostart:
         self._timer = node.create_timer(RETRY_S, again, clock=steady)
 
     def attempt(self) -> None:
-        """Make the transitions that are missing; those that fail are made again later."""
+        """Make the missing transitions; a failed one is retried later."""
         node = self._node
         if node.state != self._state:
             node.retrying = False

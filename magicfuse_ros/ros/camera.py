@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The camera topics of `fuse_node`: names, subscriptions, and what is wrong with them."""
 
 from __future__ import annotations
@@ -27,7 +37,7 @@ def image_topic(node: Node, values: FuseParameters) -> str:
 
 
 def camera_info_topic(node: Node, values: FuseParameters) -> str:
-    """Return the name it is remapped to, else the topic beside the image, as cameras publish it."""
+    """Return the remapped name, or else the topic beside the image, where cameras publish it."""
     name: str = node.resolve_topic_name("camera_info")
     if name != node.resolve_topic_name("camera_info", only_expand=True):
         return name
@@ -36,7 +46,7 @@ def camera_info_topic(node: Node, values: FuseParameters) -> str:
 
 
 class Camera:
-    """The subscriptions, from construction until the node unsubscribes."""
+    """The camera's subscriptions, until the node unsubscribes."""
 
     def __init__(
         self, node: ManagedNode[FuseParameters], values: FuseParameters, worker: Worker

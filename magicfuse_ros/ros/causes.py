@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Counts refusals by cause: by the kind of fault, ignoring the numbers in its text."""
 
 from __future__ import annotations
@@ -17,7 +27,7 @@ _NUMBER = re.compile(
 )
 
 
-def shortened(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text in one line, with its quoted parts cut, because they come from messages."""
     if len(text) > 2 * _END:
         text = text[:_END] + text[-_END:]
@@ -27,7 +37,7 @@ def shortened(text: str) -> str:
 
 def cause(text: str) -> str:
     """Return the kind of a refusal: its text, shortened, with `#` instead of numbers."""
-    return _NUMBER.sub("#", shortened(text))
+    return _NUMBER.sub("#", one_line(text))
 
 
 class Causes:
@@ -52,7 +62,7 @@ class Causes:
 
     def add(self, text: str) -> bool:
         """Count a refusal; return whether to log it, because it is the first of its cause."""
-        self.latest = shortened(text)
+        self.latest = one_line(text)
         name = cause(text)
         self._other = self.counts.pop("other", 0)
         self.counts[name] = self.counts.pop(name, 0) + 1  # moves it to the end, as the newest

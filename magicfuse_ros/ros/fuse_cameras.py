@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Several cameras in one process: a `fuse_node` for each, and one copy of the networks for all.
 
 ros2 run magicfuse_ros fuse_cameras --ros-args -p cameras:="[front, rear]" -r image:=image_raw
@@ -18,8 +28,9 @@ from rclpy.validate_namespace import validate_namespace
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.ros.autostart import serve
+from magicfuse_ros.ros.exit_timer import exit_after
 from magicfuse_ros.ros.fuse_node import FuseNode
-from magicfuse_ros.ros.process import Stop, run
+from magicfuse_ros.ros.process import END_S, Stop, run
 from magicfuse_ros.shared_networks import SharedNetworks
 
 _NAME = "fuse_cameras"
@@ -61,6 +72,8 @@ class FuseCameras:
             while not stop and not any(one.done() for one in ends):
                 wait(ends, _WAKE_S, FIRST_COMPLETED)
             end.came = True
+            if stop:
+                exit_after(END_S, 0)  # a node may be loading its networks, or wait to do so
         for one in ends:
             one.result()
 

@@ -1,9 +1,19 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The lifecycle node: a camera's images in, fused images and segmentation out.
 
 configure   load and verify the bundle, build its networks, warm up; advertise
 activate    subscribe, start the worker
-deactivate  unsubscribe, finish the frame in work
-cleanup     take the topics back, free the networks
+deactivate  unsubscribe, finish the current frame
+cleanup     remove the topics, free the networks
 """
 
 from __future__ import annotations
@@ -13,14 +23,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
-
 from magicfuse_ros.image_codec import BitDepth
 from magicfuse_ros.parameters import FuseParameters
 from magicfuse_ros.ros.autostart import serve
 from magicfuse_ros.ros.camera import Camera, camera_info_topic, image_topic
-from magicfuse_ros.ros.diagnostics import Activity, Diagnostics, Report
+from magicfuse_ros.ros.diagnostics import Diagnosis
+from magicfuse_ros.ros.fuse_diagnostics import Activity, FuseDiagnostics
 from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.pipeline import Pipeline
 from magicfuse_ros.ros.process import run
@@ -43,8 +51,8 @@ class FuseNode(ManagedNode[FuseParameters]):
         self._worker: Worker | None = None
         self._camera: Camera | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fuse")
-        super().__init__("fuse_node", FuseParameters, arguments)
-        self._diagnostics = Diagnostics(self.get_fully_qualified_name())
+        self._diagnostics = FuseDiagnostics()
+        super().__init__("fuse_node", "fusion", FuseParameters, arguments)
 
     def configure(self, values: FuseParameters) -> None:
         """Load bundle and networks, and advertise. Errors: see `Pipeline.build`."""
@@ -81,13 +89,13 @@ class FuseNode(ManagedNode[FuseParameters]):
             self._worker.stop()
 
     def release(self) -> None:
-        """Take the topics back and free the networks."""
+        """Remove the topics and free the networks."""
         pipeline, self._pipeline, self._worker = self._pipeline, None, None
         if pipeline is not None:
             pipeline.destroy()
 
     def apply(self, values: FuseParameters) -> None:
-        """Take over the live parameters. Errors: see `Pipeline.apply`."""
+        """Apply the live parameters. Errors: see `Pipeline.apply`."""
         if self._pipeline is not None:
             self._pipeline.apply(values)
 
@@ -97,11 +105,8 @@ class FuseNode(ManagedNode[FuseParameters]):
         self._thread.shutdown()
         super().destroy_node()
 
-    def diagnosis(self, stamp: Time) -> DiagnosticArray:
-        """Return the state, the plan, ages, counts and what is wrong."""
-        return self._diagnostics.message(self._report(), stamp)
-
-    def _report(self) -> Report:
+    def diagnosis(self) -> Diagnosis:
+        """Return the settings, the plan, ages, counts and problems."""
         pipeline, worker = self._pipeline, self._worker
         settings: dict[str, str] = {}
         if pipeline is not None:
@@ -109,7 +114,7 @@ class FuseNode(ManagedNode[FuseParameters]):
             settings["image_topic"] = image_topic(self, pipeline.values)
             settings["camera_info_topic"] = camera_info_topic(self, pipeline.values)
         if pipeline is None or worker is None:
-            return Report(self.state, self.guard.failure, settings, [], None)
+            return Diagnosis(values=settings)
         settings["image_bits"] = str(worker.depth)
         now = monotonic()
         activity = Activity(
@@ -121,9 +126,7 @@ class FuseNode(ManagedNode[FuseParameters]):
         problems = self._problems(pipeline, worker)
         for problem in problems:
             self.warn_once(problem)
-        return Report(
-            self.state, self.guard.failure or worker.failure, settings, problems, activity
-        )
+        return self._diagnostics.diagnosis(worker.failure, settings, problems, activity)
 
     def _problems(self, pipeline: Pipeline, worker: Worker) -> list[str]:
         if self._camera is None:

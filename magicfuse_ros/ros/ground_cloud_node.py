@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The lifecycle node that turns segmentation masks into ground point clouds and laser scans.
 
 configure   check the parameters; listen to TF; advertise
@@ -18,8 +28,6 @@ from time import monotonic, perf_counter
 
 import numpy as np
 import numpy.typing as npt
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -34,7 +42,8 @@ from magicfuse_ros.navigation.ground import CLOUD, CameraPose, GroundProjection,
 from magicfuse_ros.parameters import GroundParameters
 from magicfuse_ros.ros.autostart import serve
 from magicfuse_ros.ros.camera_pose import FixedPose, PoseSource, TfPose, TransformMissingError
-from magicfuse_ros.ros.causes import shortened
+from magicfuse_ros.ros.causes import one_line
+from magicfuse_ros.ros.diagnostics import Diagnosis
 from magicfuse_ros.ros.ground_diagnostics import GroundDiagnostics
 from magicfuse_ros.ros.guard import describe
 from magicfuse_ros.ros.labels import LABEL_TYPE, class_names
@@ -62,15 +71,15 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._publishers: list[Publisher] = []
         self._waiting: deque[tuple[Image, float]] = deque()  # with the time at which the wait ends
         self._retry: Timer | None = None
-        super().__init__("ground_cloud_node", GroundParameters)
+        self._diagnostics = GroundDiagnostics()
+        super().__init__("ground_cloud_node", "ground cloud", GroundParameters)
         self._forget()
-        self._diagnostics = GroundDiagnostics(self.get_fully_qualified_name())
 
     def _forget(self) -> None:
         """Forget the camera and the classes."""
         self._camera: CameraModel | None = None
         self._size = ""
-        self._no_camera = f"no camera_info has come on {self.resolve_topic_name('camera_info')}"
+        self._no_camera = f"no camera_info has arrived on {self.resolve_topic_name('camera_info')}"
         self._rays: Array | None = None
         self._table: Roles | None = None
         self._label_problem = ""
@@ -98,7 +107,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self.subscribe(LABEL_TYPE, label_info, self._on_labels, latched)
         self.subscribe(Image, mask, self._on_mask, newest)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time may stand still
-        work = self.guard.wrapped("masks that wait", self._work)
+        work = self.guard.wrapped("waiting masks", self._work)
         self._retry = self.create_timer(_RETRY_S, work, clock=steady)
         self._retry.cancel()  # until a mask waits
         self.get_logger().info(f"waiting for masks on {mask}")
@@ -147,20 +156,20 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         try:
             names = class_names(message)
         except FrameError as error:
-            self._label_problem = shortened(f"label_info refused: {error}")
+            self._label_problem = one_line(f"label_info refused: {error}")
             self.warn_once(self._label_problem)
             return
         ground, passable = self._values.ground_classes, self._values.passable_classes
         self._label_problem = ""
         if not set(ground) & set(names.values()):
-            self._label_problem = shortened(
+            self._label_problem = one_line(
                 f"no ground class: ground_classes are {', '.join(ground)}; label_info has "
                 f"{', '.join(names.values())}"
             )
         self._table = roles(names, ground, passable)
         blocking = [name for name in names.values() if name not in (*ground, *passable)]
         self.get_logger().info(
-            shortened(f"ground: {', '.join(ground)}; blocking: {', '.join(blocking)}")
+            one_line(f"ground: {', '.join(ground)}; blocking: {', '.join(blocking)}")
         )
 
     def _on_mask(self, message: Image) -> None:
@@ -200,7 +209,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
 
     def _refuse(self, reason: str) -> None:
         if self._diagnostics.refused(reason):
-            self.get_logger().warning(f"mask refused, told once: {reason}")
+            self.get_logger().warning(f"mask refused (logged once): {reason}")
 
     def _process(self, message: Image) -> None:
         cloud_wanted, scan_wanted = (p.get_subscription_count() > 0 for p in self._publishers)
@@ -209,7 +218,9 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
             return
         began = perf_counter()
         if self._table is None:
-            raise FrameError(f"no label_info has come on {self.resolve_topic_name('label_info')}")
+            raise FrameError(
+                f"no label_info has arrived on {self.resolve_topic_name('label_info')}"
+            )
         mask = decode_mask(
             message.encoding, message.height, message.width, message.step, message.data
         )
@@ -249,10 +260,10 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
             return ""
         if self._values.use_tf:
             return f"{why}; is '{frame}' an optical frame (z forward, x right, y down)?"
-        return f"{why}; camera_pitch is positive where it looks down"
+        return f"{why}; camera_pitch is positive if it looks down"
 
-    def diagnosis(self, stamp: Time) -> DiagnosticArray:
-        """Return the state, the pose, the counts and the problems."""
+    def diagnosis(self) -> Diagnosis:
+        """Return the pose, the counts and the problems."""
         settings: dict[str, str] = {}
         if (values := self._values) is not None:
             settings = {"base_frame": values.base_frame, "pose": "TF" if values.use_tf else "fixed"}
@@ -265,7 +276,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         problems = [problem for problem in problems if problem]
         for problem in problems:
             self.warn_once(problem)
-        return self._diagnostics.message(self.state, self.guard.failure, settings, problems, stamp)
+        return self._diagnostics.diagnosis(settings, problems)
 
 
 def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Guards every callback: an exception becomes a failure of the node and does not end it."""
 
 from __future__ import annotations
@@ -11,16 +21,16 @@ from typing import Any
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from magicfuse_ros.errors import DeviceLostError, MagicFuseError
-from magicfuse_ros.ros.causes import cause, shortened
+from magicfuse_ros.ros.causes import cause, one_line
 
 
 def describe(error: BaseException) -> str:
     """Return the text of an error; if it is a bug, with its type, file and line."""
     if isinstance(error, MagicFuseError):
-        return shortened(str(error))
+        return one_line(str(error))
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return shortened(f"{type(error).__name__}: {error}") + place
+    return one_line(f"{type(error).__name__}: {error}") + place
 
 
 class Guard:

@@ -1,4 +1,14 @@
-"""A mailbox of one slot: whoever reads it gets the newest item, older ones are gone."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""A mailbox with one slot: the reader gets the newest item; older ones are dropped."""
 
 from __future__ import annotations
 
@@ -11,7 +21,7 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """One slot between one writer thread and one reader thread.
+    """One slot between a writer thread and a reader thread.
 
     Attributes:
         closed: whether it is.
@@ -24,12 +34,12 @@ class Mailbox(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T, due: float) -> float | None:
-        """Leave an item that is to be read at the time `due` (`time.monotonic`), or later.
+        """Leave an item to be read at the time `due` (`time.monotonic`) or later.
 
-        It takes the place of an unread one, and its due time where that is earlier.
+        It replaces an unread one, and takes over its due time if that is earlier.
 
         Returns:
-            When the unread one was due that was thrown away; None if there was none.
+            When the dropped unread item was due; None if there was none.
         """
         with self._changed:
             replaced = None if self._item is None else self._due

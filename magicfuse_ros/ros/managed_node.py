@@ -1,14 +1,24 @@
-"""What the lifecycle nodes of this package share: states, refusals, diagnostics once a second."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""Base of both lifecycle nodes: transitions, parameters, diagnostics once a second."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Generic
 
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -20,6 +30,7 @@ from rclpy.time_source import CLOCK_TOPIC
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import parameters
 from magicfuse_ros.ros.causes import Causes
+from magicfuse_ros.ros.diagnostics import Diagnosis, diagnostics
 from magicfuse_ros.ros.guard import Guard
 from magicfuse_ros.ros.node_parameters import Schema, declare, read
 from magicfuse_ros.ros.sim_time import ClockCheck
@@ -31,24 +42,28 @@ _SUCCESS = TransitionCallbackReturn.SUCCESS
 class ManagedNode(LifecycleNode, Generic[Schema]):
     """A lifecycle node with the parameters of a schema.
 
-    Nothing that ROS calls raises: see `Guard`. A transition that fails leaves no topic behind.
+    No method that ROS calls raises (see `Guard`). A failed transition leaves no topic behind.
 
     Attributes:
-        guard: around all callbacks; its `failure` is what is wrong with the node.
-        retrying: nobody waits for the next transition, so that one reason is told only once.
+        guard: runs all callbacks; its `failure` says what is wrong with the node.
+        retrying: the next transition is an automatic retry, whose reason is logged only once.
     """
 
-    def __init__(self, name: str, schema: type[Schema], arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, task: str, schema: type[Schema], arguments: Sequence[str] = ()
+    ) -> None:
         """Start unconfigured.
 
         Args:
-            name: of the node.
-            schema: of its parameters.
-            arguments: for this node of several in a process, such as `--ros-args -r __ns:=/front`;
-                they go before those of the process.
+            name: name of the node.
+            task: what it does, for the name of its diagnostic status.
+            schema: its parameters.
+            arguments: command line arguments for this node only, such as `--ros-args -r
+                __ns:=/front`, if the process has several; they go before those of the process.
         """
         self.guard = Guard(self.get_logger)  # first: the node subscribes to /clock while it is made
         super().__init__(name, cli_args=list(arguments))
+        self._task = task
         self._schema = schema
         self.retrying = False
         self._subscribed: list[MatchedSubscription] = []
@@ -64,33 +79,33 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
 
     @property
     def state(self) -> str:
-        """Of the lifecycle, as rcl has it; between two, that of the transition."""
+        """Lifecycle state as rcl reports it; the transition's name during a transition."""
         label: str = self._state_machine.current_state[1]
         return label
 
     @abstractmethod
     def configure(self, values: Schema) -> None:
-        """Build everything that takes time. What it raises leaves the node unconfigured."""
+        """Build everything that takes time. An exception leaves the node unconfigured."""
 
     @abstractmethod
     def activate(self) -> None:
-        """Subscribe; the publishers publish. What it raises leaves the node inactive."""
+        """Subscribe; publishers may publish from now on. An exception leaves the node inactive."""
 
     def stop(self) -> None:
-        """Do nothing any more; called after unsubscribing, also when nothing is active."""
+        """Stop all work; called after unsubscribing, even if nothing is active."""
 
     def release(self) -> None:
-        """Take the topics back and free the rest; called after `stop`, also when nothing is there.
+        """Remove the topics and free the rest; called after `stop`, even if there is nothing.
 
-        Every part is to be tried, whatever another one raises.
+        If one part raises, the others must still be released.
         """
 
     @abstractmethod
-    def diagnosis(self, stamp: Time) -> DiagnosticArray:
-        """Return what to say on /diagnostics."""
+    def diagnosis(self) -> Diagnosis:
+        """Return what to report on /diagnostics."""
 
     def apply(self, values: Schema) -> None:
-        """Take over live parameters that were changed, in any state.
+        """Apply changed live parameters, in any state.
 
         Raises:
             MagicFuseError: if they are refused; nothing has changed then.
@@ -114,17 +129,17 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             self.get_logger().warning(text)
 
     def topic_complaints(self) -> list[str]:
-        """Return in words what keeps the messages of each subscription from coming."""
+        """Return why messages of each subscription do not arrive."""
         return list(filter(None, (one.complaint() for one in self._subscribed)))
 
     def clock_complaint(self) -> str:
-        """Return in words why the node's clock stands still; empty where it goes."""
+        """Return why the node's clock stands still; empty if it runs."""
         return self._clock_check.complaint(monotonic())
 
     def create_subscription(
         self, msg_type: Any, topic: str, callback: Callable[..., None], *args: Any, **kwargs: Any
     ) -> Subscription:
-        """Subscribe as every node does, with a callback that the guard surrounds."""
+        """Subscribe like any node, with a guarded callback."""
         guarded = self.guard.wrapped(f"callback of {topic}", callback)
         return super().create_subscription(msg_type, topic, guarded, *args, **kwargs)
 
@@ -132,8 +147,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         """Configure.
 
         Returns:
-            SUCCESS: the node is inactive. FAILURE: it stays unconfigured; the reason is logged and
-            in the diagnostics.
+            SUCCESS: the node is inactive. FAILURE: it stays unconfigured; the log and the
+            diagnostics say why.
         """
 
         def configure() -> None:
@@ -145,8 +160,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         """Activate.
 
         Returns:
-            SUCCESS: the node is active. FAILURE: it stays inactive; the reason is logged and in the
-            diagnostics.
+            SUCCESS: the node is active. FAILURE: it stays inactive; the log and the diagnostics say
+            why.
         """
 
         def activate() -> None:
@@ -178,7 +193,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
     ) -> TransitionCallbackReturn:
         before = self._topics()
         if not self.retrying:
-            self.guard.tell_again(what)  # whoever asked is to see why, each time
+            self.guard.tell_again(what)  # whoever asks sees the reason each time
         if self.guard.run(what, work):
             self.guard.reset()
             return _SUCCESS
@@ -209,7 +224,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         return [*self.publishers, *self.subscriptions]
 
     def _take_back(self, kept: list[Any]) -> None:
-        """Destroy all publishers and subscriptions but these, and that of the clock."""
+        """Destroy all publishers and subscriptions except `kept` and that of the clock."""
         for topic in self._topics():
             if any(topic is one for one in kept) or topic.topic_name == CLOCK_TOPIC:
                 continue
@@ -228,11 +243,11 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             fixed = sorted(name for name in ours if not rows[name].live)
             if fixed and self.state != "unconfigured":
                 raise MagicFuseError(
-                    f"{fixed[0]} is read when the node is configured, which is {self.state}; "
-                    "clean it up first"
+                    f"{fixed[0]} can only change while the node is unconfigured; it is "
+                    f"{self.state}: clean it up first"
                 )
             self.apply(values)
-        except MagicFuseError as error:  # an answer, no failure of the node
+        except MagicFuseError as error:  # an answer, not a failure of the node
             return SetParametersResult(successful=False, reason=str(error))
         except BaseException as error:
             reason = self.guard.failed("setting parameters", error)
@@ -242,17 +257,17 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
 
     def _each_second(self) -> None:
         self.guard.run("matching the publishers' QoS", self._match)
-        stamp = self.get_clock().now().to_msg()
-        if not self.guard.run("diagnosis", self._diagnose, stamp):
-            status = DiagnosticStatus(level=DiagnosticStatus.ERROR, name=self.get_name())
-            status.message = f"{self.state}: {self.guard.failure}"
-            array = DiagnosticArray(status=[status])
-            array.header.stamp = stamp
-            self.guard.run("diagnostics", self._diagnostics_publisher.publish, array)
+        found = [Diagnosis()]  # if the diagnosis fails, the guard's failure is still reported
+        self.guard.run("diagnosis", lambda: found.append(self.diagnosis()))
+        self.guard.run("diagnostics", self._publish, found[-1])
 
     def _match(self) -> None:
         for subscription in self._subscribed:
             subscription.match()
 
-    def _diagnose(self, stamp: Time) -> None:
-        self._diagnostics_publisher.publish(self.diagnosis(stamp))
+    def _publish(self, diagnosis: Diagnosis) -> None:
+        diagnosis = replace(diagnosis, failure=self.guard.failure or diagnosis.failure)
+        name, stamp = self.get_fully_qualified_name(), self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(
+            diagnostics(name, self._task, self.state, diagnosis, stamp)
+        )

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """What `fuse_node` holds from configure to cleanup: bundle, backend, fuser and output topics."""
 
 from __future__ import annotations
@@ -65,7 +75,7 @@ class Pipeline:
         return cls(values, bundle, networks, choice, fuser, publishers, debug, control)
 
     def apply(self, values: FuseParameters) -> None:
-        """Take over the live parameters.
+        """Apply the live parameters.
 
         Raises:
             MagicFuseError: if the bundle has no such steps; nothing has changed then.
@@ -76,15 +86,15 @@ class Pipeline:
         self.values = values
 
     def unserved(self) -> str:
-        """Return what is wanted and not published in this mode; empty where something is."""
+        """Return which subscribed topics this mode never publishes; empty if one is published."""
         wanted = self.publishers.wanted()
         if self.values.mode != "restore" or any(t.needs == {"restored"} for t in wanted):
             return ""
         names = ", ".join(f"~/{topic.name}" for topic in wanted)
-        return f"mode is restore, in which nothing comes on {names}" if names else ""
+        return f"mode is restore, which publishes nothing on {names}" if names else ""
 
     def destroy(self) -> None:
-        """Take the topics back, and free the networks unless others use them."""
+        """Remove the topics, and free the networks unless others use them."""
         self.networks.free()
         self.publishers.destroy()
         self.debug.destroy()

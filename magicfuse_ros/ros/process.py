@@ -1,4 +1,14 @@
-"""Running a node as a process that always ends cleanly."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""Runs a node as a process that always ends cleanly."""
 
 from __future__ import annotations
 
@@ -21,13 +31,13 @@ from magicfuse_ros.errors import DeviceLostError, MagicFuseError
 from magicfuse_ros.ros.exit_timer import exit_after
 from magicfuse_ros.ros.guard import Guard
 
-# Exit codes. The launch files end at the first; starting again may help against the others.
+# Exit codes. The launch files give up at the first and restart the node at the others.
 REFUSED = 1
 DEFECT = os.EX_SOFTWARE
 DEVICE_LOST = os.EX_UNAVAILABLE
 
-END_S = 7.0  # for the end of a process; launch kills after 10 s
-_FAILURE_S = 10.0  # for which a failure of rclpy's is in the diagnostics
+END_S = 7.0  # for a process to end; launch kills it after 10 s
+_FAILURE_S = 10.0  # for which the diagnostics show a failure of rclpy
 _WAKE_S = 0.2  # Python runs signal handlers between two waits of the executor
 
 
@@ -35,14 +45,14 @@ class Endable(Protocol):
     """A node, or several."""
 
     def destroy_node(self) -> None:
-        """End all that it does."""
+        """End all its work."""
 
 
 N = TypeVar("N", bound=Endable)
 
 
 class Stop:
-    """True once SIGINT or SIGTERM has come; any number of signals does no more than that."""
+    """True once SIGINT or SIGTERM has arrived; further signals have no effect."""
 
     def __init__(self) -> None:
         self._came = False
@@ -53,9 +63,9 @@ class Stop:
         self._came = True
 
     def ignore(self) -> None:
-        """Ignore both signals from now on, also while the interpreter ends.
+        """Ignore both signals from now on, even while the interpreter ends.
 
-        For handlers in Python, it goes back to the default then, which kills.
+        The interpreter then restores the default action, which kills, for handlers in Python.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -74,11 +84,11 @@ class Stopping(Protocol):
     """A `Stop`, or another reason to end."""
 
     def __bool__(self) -> bool:
-        """Return whether it is time to end."""
+        """Return whether to end."""
 
 
 def spin(node: Guarded, stop: Stopping) -> None:
-    """Serve a node until it is to stop, whatever its callbacks raise.
+    """Serve a node until `stop` is true, whatever its callbacks raise.
 
     Raises:
         DeviceLostError: if the node cannot work any more in this process.
@@ -102,15 +112,15 @@ def spin(node: Guarded, stop: Stopping) -> None:
 
 
 def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
-    """Make a node and do its work; the end takes at most `END_S`, then the process exits at once.
+    """Make a node and do its work; ending it takes at most `END_S`, then the process exits.
 
     Args:
         make_node: called once ROS is up.
-        work: returns soon after its `Stop` has become true.
+        work: returns soon after its `Stop` becomes true.
 
     Returns:
-        The exit code: 0; `REFUSED` where the node cannot start or work for a reason that the user
-        can change, which is printed; `DEVICE_LOST` where the GPU failed for good; `DEFECT` after
+        The exit code: 0; `REFUSED` if the node cannot start or work for a reason that the user
+        can change, which is printed; `DEVICE_LOST` if the GPU failed for good; `DEFECT` after
         an error that nobody expected.
     """
     stop = Stop()
@@ -128,23 +138,23 @@ def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
 
     code = _exit_code(make_and_work)
     stop.ignore()
-    # Fast DDS can hang for ever in the end of a node, and the interpreter with it.
+    # Fast DDS can hang for ever while a node is destroyed, and with it the interpreter.
     exit_after(END_S, code)
     ended = _exit_code(end)
     return code or ended
 
 
 def _init() -> None:
-    """Begin with ROS.
+    """Initialise ROS.
 
     Raises:
         MagicFuseError: if a remapping, a parameter or a parameter file cannot be read.
     """
     try:
-        # rclpy's own handlers would raise KeyboardInterrupt anywhere, even in the midst of the end.
+        # rclpy's own handlers would raise KeyboardInterrupt anywhere, even during shutdown.
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
-        reason = re.sub(r"[, ]*\bat [^ ]+:\d+", "", str(error))  # of the source of ROS
+        reason = re.sub(r"[, ]*\bat [^ ]+:\d+", "", str(error))  # the place in the source of ROS
         if "remap rule" in reason:
             reason += (
                 "; in a name, ROS 2 allows letters, digits, '_' and '/' between words, none of "

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The output topics of `fuse_node`."""
 
 from __future__ import annotations
@@ -18,12 +28,12 @@ from magicfuse_ros.topics import CAMERA_INFO, LABELS, ImageTopic
 
 
 class Publishers:
-    """The publishers of all outputs; `wanted` tells which of them have a subscriber."""
+    """The publishers of all outputs; `wanted` returns those with a subscriber."""
 
     def __init__(
         self, node: LifecycleNode, topics: Collection[ImageTopic], classes: list[SemanticClass]
     ) -> None:
-        """Advertise these image topics, the class names and the camera's calibration.
+        """Advertise the image topics, the class names and the camera's calibration.
 
         Raises:
             MagicFuseError: if a QoS override cannot be used.
@@ -40,7 +50,11 @@ class Publishers:
         topic = f"~/{name}"
         with qos.checked_overrides(topic):
             return self._node.create_lifecycle_publisher(
-                message_type, topic, qos.images(), qos_overriding_options=qos.OVERRIDABLE
+                message_type,
+                topic,
+                qos.images(),
+                event_callbacks=qos.no_events(),
+                qos_overriding_options=qos.OVERRIDABLE,
             )
 
     def wanted(self) -> list[ImageTopic]:

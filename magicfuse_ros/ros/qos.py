@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """QoS profiles of `fuse_node`, and their standard overrides.
 
 Every image topic accepts ROS's standard parameters `qos_overrides.<topic>.<publisher or
@@ -15,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rclpy.exceptions import ParameterException
+from rclpy.publisher import PublisherEventCallbacks  # its own module differs by distribution
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -52,6 +63,15 @@ def latched() -> QoSProfile:
     return QoSProfile(
         depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
     )
+
+
+def no_events() -> PublisherEventCallbacks:
+    """Return no callbacks, for the topics of which a node has many.
+
+    Every event of a publisher lengthens every wait of the executor: rclpy's default ones cost 1 ms
+    of CPU time an image. A subscriber with an incompatible QoS hears of it on its own side.
+    """
+    return PublisherEventCallbacks(use_default_callbacks=False)
 
 
 @contextmanager

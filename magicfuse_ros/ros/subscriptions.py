@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Subscriptions whose QoS matches the publishers, and the reasons why a topic is not received.
 
 Reliability and durability follow what all publishers of the topic offer: a reliable subscription
@@ -95,7 +105,7 @@ class MatchedSubscription:
                 if fit != QoSCompatibility.ERROR:
                     continue
                 why = why.replace("ERROR: ", "").strip("; ")
-                problem = f"{name} publishes {self.topic} with a QoS that does not fit: {why}"
+                problem = f"{name} publishes {self.topic} with an incompatible QoS: {why}"
             if problem not in problems:
                 problems.append(problem)
         return "; ".join(problems)

@@ -1,4 +1,14 @@
-"""The one thread of `fuse_node` that decodes, fuses and publishes."""
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""The thread of `fuse_node` that decodes, fuses and publishes."""
 
 from __future__ import annotations
 
@@ -14,12 +24,12 @@ from std_msgs.msg import Header
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.errors import DeviceLostError, FrameError
 from magicfuse_ros.fuser import Fuser, Output
-from magicfuse_ros.image_codec import BitDepth
+from magicfuse_ros.image_codec import BitDepth, Pixels
 from magicfuse_ros.input_checks import InputChecks
 from magicfuse_ros.ros.camera_infos import CameraInfos
 from magicfuse_ros.ros.debug_topics import DebugTopics
 from magicfuse_ros.ros.guard import Guard, describe
-from magicfuse_ros.ros.images import Pixels, to_rgb
+from magicfuse_ros.ros.images import to_rgb
 from magicfuse_ros.ros.mailbox import Mailbox
 from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.ros.sequence import Sequence
@@ -27,20 +37,20 @@ from magicfuse_ros.ros.statistics import Statistics
 from magicfuse_ros.turns import Seat, Turns
 
 _WARN_EVERY_S = 5.0
-_OTHER_CLOCK_S = 3600.0  # an age beyond it says nothing of the image
-RELOAD_AFTER = 5  # images lost in a row: a defect that stays
+_OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is of another clock
+RELOAD_AFTER = 5  # images lost in a row: the defect is permanent
 _RELOAD_EVERY_S = 10.0
 
 
 class Worker:
-    """Takes the newest camera message, never an older one; survives every message.
+    """Takes the newest camera message, never an older one; no message ends it.
 
     Attributes:
-        infos: takes the camera's camera_info.
+        infos: stores the camera's camera_info.
         statistics: counts since the start.
-        checks: what the images look like.
+        checks: measures of the images' quality.
         depth: how many bits the camera's 16-bit images use.
-        failure: why no image comes through any more; empty once one does.
+        failure: why no image is fused any more; empty once one is.
     """
 
     def __init__(
@@ -60,16 +70,16 @@ class Worker:
 
         Args:
             fuser: fuses the images.
-            publishers: of the results.
-            debug: of the figures of every frame.
+            publishers: publish the results.
+            debug: publishes the figures of every frame.
             control: chooses the plan of each frame.
-            clock: that of the stamps.
-            logger: of the node.
-            thread: runs the work. One that outlives the worker, as memory that is free again stays
-                with the thread that had it.
+            clock: clock of the stamps.
+            logger: the node's logger.
+            thread: runs the work. It outlives the worker, because freed memory stays with the
+                thread that used it.
             depth: how many bits the camera's 16-bit images use; None: found from the images.
-            guard: told where the GPU is lost, which ends the work; None tells nobody.
-            seat: among the cameras that share the fuser's networks; None: there are no others.
+            guard: told if the GPU is lost, which ends the work; None tells nobody.
+            seat: the place among the cameras that share the networks; None: there are no others.
         """
         self.infos = CameraInfos()
         self.statistics = Statistics(monotonic())
@@ -93,7 +103,7 @@ class Worker:
         self._end = thread.submit(self._work)
 
     def offer(self, message: Image | CompressedImage) -> None:
-        """Hand over a camera message; returns at once."""
+        """Hand over a camera message without waiting."""
         now = monotonic()
         self.statistics.received(now)
         sequence = self._arrivals.number(_nanoseconds(message.header.stamp))
@@ -105,7 +115,7 @@ class Worker:
             )
 
     def stop(self) -> None:
-        """Finish the frame in work, and leave the thread."""
+        """Finish the current frame and leave the thread."""
         self._mailbox.close()
         self._seat.wake()
         self._end.result()
@@ -116,14 +126,15 @@ class Worker:
                 self._process(*item)
             except FrameError as error:
                 if self.statistics.refused(str(error)):
-                    self._logger.warning(f"image refused: {describe(error)} (told once)")
-            except BaseException as error:  # a defect costs this frame, not the node
+                    self._logger.warning(f"image refused: {describe(error)} (logged once)")
+            except BaseException as error:  # a bug costs this frame, not the node
                 self._lose(describe(error), error)
             finally:
                 self._seat.leave()
             if self._guard.lost:
                 self.failure = describe(self._guard.lost)
                 return
+        self._seat.leave()  # the mailbox may close just as this camera becomes first in line
 
     def _wait(self, due: float) -> None:
         deadline_s = self._control.status().deadline_s or 0.0
@@ -147,12 +158,12 @@ class Worker:
         try:
             self._fuser.reload()
         except DeviceLostError as error:
-            self._guard.failed("loading the networks anew", error)
-        except BaseException as error:  # the next lost image leads here again
-            self._logger.error(f"the networks cannot be loaded anew: {describe(error)}")
+            self._guard.failed("reloading the networks", error)
+        except BaseException as error:  # the next lost image retries
+            self._logger.error(f"the networks cannot be reloaded: {describe(error)}")
         else:
             self.statistics.count("reloads")
-            self._logger.warning(f"{self.failure}; the networks were loaded anew")
+            self._logger.warning(f"{self.failure}; the networks were reloaded")
 
     def _process(self, message: Image | CompressedImage, sequence: int) -> None:
         start = monotonic()
@@ -165,12 +176,12 @@ class Worker:
         try:
             self._fuse(image, message.header, stamp_ns, start)
         finally:
-            self.checks.add(image, start)  # last: no result waits for them
+            self.checks.add(image, start)  # last, so that no result waits for them
 
     def _fuse(self, image: Pixels, header: Header, stamp_ns: int, start: float) -> None:
         wanted = self._publishers.wanted()
         restored = [topic for topic in wanted if topic.needs == {"restored"}]
-        # These say something of a frame, so they make one where nothing else does.
+        # Both describe a fused frame, so they cause one to be fused if nothing else does.
         info_wanted = self._publishers.camera_info_wanted()
         beside = info_wanted or self._debug.wanted()
         restore_wanted = bool(restored) or (beside and not wanted)
@@ -196,9 +207,9 @@ class Worker:
         self._debug.publish(age_s, cost_s, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
-        """Return seconds since the stamp; None where it is not valid, or of another clock.
+        """Return seconds since the stamp; None if it is invalid or of another clock.
 
-        A stamp of the future is of another clock, or this node's own has no /clock.
+        A stamp in the future is of another clock, or this node's clock lacks /clock.
         """
         if stamp_ns <= 0:
             return None

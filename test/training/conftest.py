@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Fixtures for the training package; its tests are skipped without torch.
 
 Tests marked slow run if MAGICFUSE_SLOW_TESTS=1 is set.
@@ -13,12 +23,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training package needs torch")
 
 from magicfuse_training.export.bundle import export_bundle, provenance  # noqa: E402
-from magicfuse_training.networks.model import MagicFuse  # noqa: E402
+from magicfuse_training.model import MagicFuse  # noqa: E402
 from magicfuse_training.preset import Preset, load_preset  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: runs only where MAGICFUSE_SLOW_TESTS=1 is set")
+    config.addinivalue_line("markers", "slow: runs only if MAGICFUSE_SLOW_TESTS=1 is set")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

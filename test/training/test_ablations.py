@@ -1,7 +1,18 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Every ablated model lacks exactly the part that its name says."""
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +20,9 @@ from training_process import small_crops
 
 from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_training.networks.model import MagicFuse, Streams
+from magicfuse_training.commands import ablate
+from magicfuse_training.metrics.ablation import write_table
+from magicfuse_training.model import MagicFuse, Streams
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build, degraded_loss
 from magicfuse_training.stages.distillation import distillation_loss, student_of
@@ -110,6 +123,23 @@ def test_the_papers_models_are_named() -> None:
         "III": "fused-afterwards",
         "IV": "restoring-stream-alone",
     }
+
+
+def test_a_budget_in_steps_takes_the_place_of_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets = []
+    monkeypatch.setattr(ablate, "train_models", lambda *given: budgets.append(given[-1]))
+    for steps in (30, None):
+        ablate.ablate_command(
+            tmp_path, tmp_path / "out", from_bundle=tmp_path, steps=steps, only="train"
+        )
+    assert [(b.minutes, b.steps) for b in budgets] == [(None, 30), (10, None)]
+    result = {"steps": {"full": {"mkf": 30}}, "batch": 12, "preset": "nano", "start": "a", "k": 1}
+    result |= {"device": "a CPU", "every": 1, "models": {}, "tau": {}}
+    for minutes, told in ((None, "30 steps a stage"), (10, "10 minutes a stage")):
+        write_table(result | {"minutes": minutes}, tmp_path / "table.md")
+        assert f"{told} and model on a CPU (360 crops" in (tmp_path / "table.md").read_text()
 
 
 def test_only_without_segmentation_eq_16_is_missing(small_model: MagicFuse) -> None:

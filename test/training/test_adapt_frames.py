@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The frames of a recording that an adaptation keeps, and their labels from a bundle."""
 
 import re
@@ -12,7 +22,7 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BundleError
 from magicfuse_ros.fuser import FusedFrame, Fuser
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import Frame, Refusal, open_source
 from magicfuse_training.adaptation import labels
 from magicfuse_training.adaptation.config import AdaptConfig
@@ -40,7 +50,7 @@ class Images:
 
     name, frame_rate = "memory", None
 
-    def __init__(self, images: Sequence[Image]) -> None:
+    def __init__(self, images: Sequence[Pixels]) -> None:
         self.images = images
         self.refused: list[Refusal] = []
 
@@ -51,11 +61,11 @@ class Images:
         return (Frame(image, str(i), 0) for i, image in enumerate(self.images))
 
 
-def pictures(count: int) -> list[Image]:
+def pictures(count: int) -> list[Pixels]:
     return [picture(seed=i) for i in range(count)]
 
 
-def numbers(images: Sequence[Image], limit: int = 1200) -> list[int]:
+def numbers(images: Sequence[Pixels], limit: int = 1200) -> list[int]:
     return [number for number, _ in Chosen(Images(images), limit)]
 
 
@@ -151,7 +161,7 @@ def test_a_label_is_a_confident_class_that_the_mirrored_frame_has_too() -> None:
     image[0, 0] = 200  # distinguishes the frame from its mirror image
     confidence = np.array([[217, 216, 255, 255]], np.uint8)
 
-    def fuse(seen: Image) -> FusedFrame:
+    def fuse(seen: Pixels) -> FusedFrame:
         mirrored = seen[0, 0, 0] == 0
         mask = np.array([[7, 2, 3, 3] if mirrored else [3, 3, 5, 7]], np.uint8)
         values = confidence[:, ::-1] * 0 if mirrored else confidence

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train bench-eager`, the eager backend behind it, and the plot of results."""
 
 import json
@@ -13,12 +23,12 @@ import yaml
 from typer.testing import CliRunner
 
 from magicfuse_ros.backends import select
-from magicfuse_ros.bench.report import Machine, Quantiles, Report, Result
+from magicfuse_ros.bench.report import BenchReport, BenchResult, Machine, Quantiles
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.cli import app
 from magicfuse_training.export.eager import EagerBackend
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 
 PLOT = Path(__file__).parents[2] / "benchmarks" / "plot.py"
@@ -83,14 +93,14 @@ def test_the_plot_shows_the_newest_result_of_every_device(tmp_path: Path) -> Non
     assert done.returncode == 1 and "holds no result" in done.stderr
 
 
-def _report(date: str) -> Report:
-    result = Result(
+def _report(date: str) -> BenchReport:
+    result = BenchResult(
         backend="openvino", backend_version="1", precision="fp32", width=640, height=480, steps=1,
         outputs=["mask"], gflop=10, median_ms=50, p95_ms=60, fps=20,
         stages_ms={"mkf": Quantiles(median=5, p95=6)}, rss_mb=300, load_to_first_frame_s=2,
         conv_peak_gflops=200, efficiency=0.5, peak_ratio=1,
     )  # fmt: skip
-    return Report(
+    return BenchReport(
         machine=Machine(cpu="a CPU", cores=2, conv_peak_gflops=200), commit="0", created=date,
         bundle="nano", bundle_sha256="0", gflop_per_frame=10, threads=0, rounds=1,
         frames_per_round=1, results=[result], skipped=[],

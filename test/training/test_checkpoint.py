@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Damaged, foreign and unwritable checkpoints and other files of a run."""
 
 from collections.abc import Callable
@@ -9,7 +19,7 @@ from training_process import small_crops
 
 from magicfuse_training.commands.options import load_averaged, minutes_of
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import checkpoint
 from magicfuse_training.stages.checkpoint import (
@@ -37,7 +47,9 @@ def test_a_cut_checkpoint_is_named(tmp_path: Path, whole: bytes, length: int, ma
     assert length < len(whole)
     path = tmp_path / "last.pt"
     path.write_bytes(whole[:length])
-    with pytest.raises(TrainingError, match=f"'{path}' is damaged or no checkpoint .{length} byt"):
+    with pytest.raises(
+        TrainingError, match=f"'{path}' is damaged or not a checkpoint .{length} byt"
+    ):
         read_checkpoint(path, mapped=mapped)
 
 
@@ -46,7 +58,7 @@ def test_a_cut_checkpoint_is_named(tmp_path: Path, whole: bytes, length: int, ma
     [
         ([1, 2], "holds a list"),
         ({"state_dict": {}}, "lacks ema; it holds state_dict"),
-        ({"ema": 3}, "its ema is no set of weights"),
+        ({"ema": 3}, "its ema is not a set of weights"),
     ],
 )
 def test_a_foreign_checkpoint_is_named(
@@ -63,11 +75,11 @@ def test_a_text_is_no_checkpoint_and_a_missing_one_is_named(tmp_path: Path) -> N
     with pytest.raises(TrainingError, match=f"cannot read '{path}': No such file"):
         load_checkpoint(path, set())
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(TrainingError, match="no checkpoint"):
+    with pytest.raises(TrainingError, match="not a checkpoint"):
         load_checkpoint(path, set())
     (tmp_path / "ikr").mkdir()
     path.rename(tmp_path / "ikr" / "last.pt")
-    with pytest.raises(TrainingError, match="no checkpoint"):
+    with pytest.raises(TrainingError, match="not a checkpoint"):
         minutes_of(tmp_path)
 
 

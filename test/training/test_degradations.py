@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The camera and weather model."""
 
 import numpy as np
@@ -6,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from magicfuse_ros.media.linear_light import Image, to_linear, to_srgb
+from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.media.linear_light import to_linear, to_srgb
 from magicfuse_training.degradations import (
     DEGRADATIONS,
     Darkness,
@@ -28,7 +39,7 @@ KINDS = st.one_of(
 )
 
 
-def scene() -> Image:
+def scene() -> Pixels:
     """Return a smooth bright image with edges."""
     row = np.linspace(60, 220, 96, dtype=np.float32)
     image = np.repeat(np.repeat(row[None], 64, 0)[..., None], 3, 2).astype(np.uint8)
@@ -36,19 +47,19 @@ def scene() -> Image:
     return image
 
 
-def stripes() -> Image:
+def stripes() -> Pixels:
     """Return black and white columns."""
     image = np.zeros((100, 64, 3), np.uint8)
     image[:, ::2] = 255
     return image
 
 
-def contrast(image: Image) -> float:
+def contrast(image: Pixels) -> float:
     """Return the mean difference of neighbouring columns."""
     return float(np.abs(np.diff(image.astype(float), axis=1)).mean())
 
 
-def with_effect(effect: Effect, image: Image, seed: int = 0) -> Image:
+def with_effect(effect: Effect, image: Pixels, seed: int = 0) -> Pixels:
     return effect.apply(image, np.random.default_rng(seed))
 
 

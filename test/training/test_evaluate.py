@@ -1,7 +1,19 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The evaluation, from files and other methods' images to a report, and its parts by hand."""
 
 import json
+import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,9 +28,13 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_training.cli import app
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.errors import DataError
+from magicfuse_training.metrics import paper
+from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.light import LightByClass
 from magicfuse_training.metrics.peers import Peer, read_fused
+from magicfuse_training.metrics.plots import plot_conditions
 from magicfuse_training.metrics.ranking import Ranking
+from magicfuse_training.metrics.report import END, START
 from magicfuse_training.metrics.restoration import Structure, degraded
 from magicfuse_training.metrics.rows import (
     CLIPPED,
@@ -58,7 +74,9 @@ def evaluated(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     code, output = run(*sets, *options, "--inputs", folder / "theirs")
     assert code == 0 and "16 inputs in" in output, output
     assert not (folder / "report").exists()
-    code, output = run(*sets, *options, "--fused", f"theirs={folder / 'theirs'}")
+    page = folder / "docs" / "page.md"
+    page.parent.mkdir()
+    code, output = run(*sets, *options, "--fused", f"theirs={folder / 'theirs'}", "--page", page)
     assert code == 0 and "evaluation.html" in output, output
     return folder / "report", folder / "theirs"
 
@@ -86,11 +104,53 @@ def test_the_report_is_one_file_with_plots_and_frames(evaluated: tuple[Path, Pat
     page = (evaluated[0] / "evaluation.html").read_text()
     assert "http" not in page and page.count("<img") == page.count('src="data:image/')
     assert page.count("image/jpeg") == 5 + 6, "frames of every condition of both sets"
-    for about in ("by condition", "Reliability", "IoU by class", "Images side by side"):
+    assert re.search(r"\d <small>\S+ to \S+</small></td>", page), "an interval in small print"
+    for about in ("by condition", "over its confidence", "IoU by class", "Images side by side"):
         assert about in page
     text = (evaluated[0] / "evaluation.md").read_text()
     assert "| theirs |" in text and f"| {CLIPPED} |" in text and "nan" not in text
     assert "### msrs dev, night: images side by side" in text
+
+
+def test_a_page_for_the_documentation_has_plots_and_no_frames(
+    evaluated: tuple[Path, Path], bundle: Path, tmp_path: Path
+) -> None:
+    folder = evaluated[0].parent / "docs"
+    text = (folder / "page.md").read_text()
+    assert text.startswith(START) and text.endswith(f"{END}\n")
+    shown = set(re.findall(r"!\[[^]]+\]\((.+?)\)", text))
+    assert {"page_camvid_val_conditions.png", "page_msrs_dev_images.png"} < shown
+    assert shown | {"page.md"} == {path.name for path in folder.iterdir()}, "and nothing else"
+    report = (evaluated[0] / "evaluation.md").read_text()
+    assert set(report.split("\n\n")[1:]) <= {*text.split("\n\n"), report.split("\n\n")[-1]}
+    (tmp_path / "page.md").write_text("# Mine\n")
+    sets = names_of(evaluated[0].parent, "camvid")
+    options = ("--out", tmp_path / "out", "--page", tmp_path / "page.md")
+    code, output = run("--bundle", bundle, *sets, *options)
+    assert code == 2 and f"lacks the lines '{START}' and '{END}'" in output
+
+
+def test_the_paper_is_beside_what_is_scored_alike_in_its_scale(
+    evaluated: tuple[Path, Path],
+) -> None:
+    sets = json.loads((evaluated[0] / "evaluation.json").read_text())["sets"]
+    text = (evaluated[0] / "evaluation.md").read_text().split(f"## {paper.TITLE}")[1]
+    images, masks = text.split("### Masks")
+    assert "| paper: MFNet test | MagicFuse, visible alone | 7.29 | 4.13 | 63.49 |" in images
+    ours = next(line for line in images.splitlines() if f"msrs dev, dark | {MAG_IMAGE}" in line)
+    scores = sets["msrs dev"]["dark"]["images"][MAG_IMAGE]
+    shown = [float(cell.split(" (")[0]) for cell in ours.strip("| ").split(" | ")[2:]]
+    expected = [scores["EN"], scores["MI"], scores["PSNR"], scores["SSIM"], scores["Qabf"]]
+    values = np.array([value for value, _, _ in expected])
+    assert shown == pytest.approx(values * [1, 1, 1, 0.5, 1] + [0, 0, 48.13, 0, 0], abs=0.006)
+    assert "camvid" not in images, "it has no thermal images"
+    assert "| camvid val, haze | the bundle, labels human |" in masks and paper.SOURCE in masks
+    assert paper.tables_beside_paper({"sets": {"plain": {"clean": {"frames": 1}}}}) == {}
+
+
+def test_an_interval_of_few_frames_may_lie_beside_its_score() -> None:
+    beside = {"dark": {"psnr_input_db": Figure(1.0, 1.0 + 1e-12, 2.0)}}
+    assert plot_conditions(beside) is not None
 
 
 def test_a_method_that_cannot_take_part_is_told(
@@ -150,7 +210,8 @@ def test_the_rows_beside_mag_image_by_hand() -> None:
         mask=mask,
         confidence=np.full((2, 2), 255, np.uint8),
     )
-    gained = clipped_heat(outputs, heat, [PERSON], night=False)[..., 0].astype(int) - 100
+    of = partial(clipped_heat, heat=heat, thermal=[PERSON])
+    gained = of(outputs, night=False, tau=heat.middle_tau)[..., 0].astype(int) - 100
     warm = heat.gain * (60 / 255 - heat.warm) * 255
     expected = [[0, heat.limit * 255], [min(warm, heat.limit * 255), 0]]
     assert np.allclose(gained, expected, atol=0.51), "cold, hottest; warm, and no person"
@@ -161,10 +222,13 @@ def test_the_rows_beside_mag_image_by_hand() -> None:
         mask=mask,
         confidence=np.full((2, 2), round(255 * (heat.unlit + heat.lit) / 2), np.uint8),
     )
-    lit = clipped_heat(unsure, heat, [PERSON], night=True)[0, 0, 0] - 100
+    lit = of(unsure, night=True, tau=heat.middle_tau)[0, 0, 0] - 100
     surely = 40 / 255 - np.log(2) / np.sqrt(2) * 20 / 255
     gain = heat.at_night * heat.gain * (surely - heat.warm_at_night)
     assert lit == pytest.approx(255 * 0.5 * min(gain, heat.limit), abs=1.5), "half sure: half lit"
+    surer = 1 - (1 - heat.middle_tau) * heat.unlit / ((heat.unlit + heat.lit) / 2)
+    assert of(unsure, night=True, tau=surer)[0, 0, 0] == 100, "not sure enough for a higher tau"
+    assert of(unsure, night=True, tau=0.0)[0, 0, 0] > 100 + lit
 
 
 def test_rows_compare_with_the_frame_before_it_was_degraded(
@@ -204,7 +268,8 @@ def test_light_is_told_by_the_class_that_it_lies_on() -> None:
     assert measure.scores() == {} and measure.applies(frame(label))
     measure.add(frame(label), restored, fused(restored=restored, mag_image=mag_image))
     shares = measure.scores()["lit_percent"]
-    assert shares == {"road": pytest.approx(200 / 3), "pedestrian": pytest.approx(100 / 3)}
+    lit = {"road": pytest.approx(200 / 3), "pedestrian": pytest.approx(100 / 3)}
+    assert shares == dict.fromkeys(CLASSES, 0) | lit and list(shares) == list(CLASSES)
 
 
 def test_frames_are_ranked_by_what_is_known_of_most() -> None:
@@ -222,6 +287,9 @@ def test_frames_are_ranked_by_what_is_known_of_most() -> None:
         ("best", "f1", 100), ("median", "f0", 25), ("worst", "f2", 0),
     ]  # fmt: skip
     assert not ranking.applies(frame(night=True)) and Ranking(11).chosen() == {}
+    alone = Ranking(len(CLASSES))
+    alone.add(known, image, fused(mask=mask, restored=image, mag_image=image))
+    assert list(alone.chosen()) == ["best"], "no frame is shown twice"
 
 
 def test_noise_keeps_the_light_and_its_structure_is_what_is_lost() -> None:

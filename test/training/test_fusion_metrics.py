@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The fusion field's metrics against cases computed by hand, and against a library."""
 
 import math
@@ -66,7 +76,7 @@ def test_edges_that_are_kept_or_lost_or_turned() -> None:
     # None of it: no strength, and an edge without orientation counts as a horizontal one.
     lost = 0.9994 / (1 + math.exp(7.5)) * 0.9879 / (1 + math.exp(-4.4))
     assert edge_preservation(edge, edge, np.full_like(edge, 20)) == pytest.approx(lost)
-    # Of two sources, the one whose edge is three times as strong counts three times.
+    # A source whose edge is three times as strong counts three times as much.
     strong, flat = step(20, 140), np.full_like(edge, 50)
     assert edge_preservation(strong, flat, strong) == pytest.approx(BEST_QABF)
     third = 0.9994 / (1 + math.exp(-15 * (1 / 3 - 0.5))) * 0.9879 / (1 + math.exp(-4.4))

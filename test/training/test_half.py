@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The half body: float16 layers, float32 norms and borders; the runtime accepts it."""
 
 from pathlib import Path
@@ -15,7 +25,7 @@ from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import export_bundle, provenance
 from magicfuse_training.export.compare import check_half_graph
 from magicfuse_training.export.graphs import example_inputs, graphs
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 
 
 def test_a_half_body_runs_and_one_that_is_far_off_is_refused(

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Crops made by workers: no shared memory, errors on one line, Ctrl-C only for the trainer."""
 
 import multiprocessing
@@ -18,7 +28,7 @@ from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import loading
 from magicfuse_training.stages.accelerator import make_accelerator
@@ -124,7 +134,7 @@ def test_ctrl_c_keeps_the_step_that_was_under_way(
 
     monkeypatch.setattr(Trainer, "train_step", interrupted)
     trainer = Trainer(STAGES["ikr"], MagicFuse(small_preset), tmp_path, steps=9)
-    with pytest.raises(KeyboardInterrupt, match=r"after step 2 of stage 'ikr', .* goes on from"):
+    with pytest.raises(KeyboardInterrupt, match=r"after step 2 of stage 'ikr', .* resumes there"):
         trainer.run(small_crops(), 0)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 2
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Metrics of masks, light, thermal estimates and confidence, on cases computed by hand."""
 
 from pathlib import Path
@@ -395,7 +405,7 @@ def test_people_in_boxes_are_weighed_alike_in_every_frame() -> None:
     assert by_day[inside].value == pytest.approx(100 * 40 / 140) and by_day[found].value == 100
     assert both["person_contrast"]["thermal_estimate"].value == pytest.approx(70 / 300)
     assert both[inside].value == pytest.approx(100 * 40 / 240)
-    assert both[found] == (50, 0, 100), "one of two frames, drawn anew, has both or none"
+    assert both[found] == (50, 0, 100), "one of two frames, drawn again, has both or none"
     assert both["frames"] == 2 and both["person_boxes"] == 2
     assert People(CLASSES).scores() == {}
     night.add(frame(visible=image, **known), image, outputs)  # the same frame again

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A preset with MFNet's 9 classes, like `paper`, trains on labels in MFNet's own ids."""
 
 from dataclasses import replace
@@ -18,7 +28,7 @@ from magicfuse_training.data.crops import Crops
 from magicfuse_training.data.mix import Source, load_groups
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.losses.segmentation import segmentation_loss
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.runner import crop_config
 from magicfuse_training.stages.stage import to_device

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """One contract for the networks of every preset: sizes, costs, the method's equations."""
 
 from typing import Any
@@ -8,9 +18,9 @@ from pydantic import ValidationError
 from torch.nn import functional as F
 
 from magicfuse_ros.bundle.schedule import ddim_steps
+from magicfuse_training.cost import gflop_per_call, parameters, shapes_only
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.attention import Attention
-from magicfuse_training.networks.cost import gflop_per_call, parameters, shapes_only
-from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import PRESETS, Preset, load_preset
 
 PER_STEP = ("ikr", "ckg", "mkf")

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The published networks: parity with their recorded outputs, and conversion from their files.
 
 Tests that need the recorded arrays (../shared/official) are skipped if they are missing.
@@ -17,10 +27,10 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import NETWORKS, Bundle
 from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_training.cli import app
+from magicfuse_training.cost import shapes_only
 from magicfuse_training.export.graphs import example_inputs, graphs
 from magicfuse_training.export.weights import load_weights
-from magicfuse_training.networks.cost import shapes_only
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.official import files as official
 from magicfuse_training.official.cut_off import first_cut
 from magicfuse_training.official.files import (
@@ -193,11 +203,15 @@ def change(path: Path, edit: Callable[[dict[str, object]], object]) -> None:
     ("role", "damage", "message"),
     [
         ("mkf", Path.unlink, r"m\.pth' is missing"),
-        ("ikr", cut, r"ikr\.pth' is cut off or no file of weights"),  # no table of contents
+        ("ikr", cut, r"ikr\.pth' is cut off or not a file of weights"),  # no table of contents
         ("ikr", cut_much, r"ikr\.pth' is cut off: tensor '[a-z_.0-9]+' is incomplete"),
         ("ckg", cut, r"c\.safetensors' is cut off: tensor '[a-z_.0-9]+' is incomplete"),
-        ("ckg", lambda p: p.write_bytes(b"x"), r"c\.safetensors' is cut off or no file of weights"),
-        ("mkf", lambda p: p.write_bytes(b""), r"m\.pth' is cut off or no file of weights"),
+        (
+            "ckg",
+            lambda p: p.write_bytes(b"x"),
+            r"c\.safetensors' is cut off or not a file of weights",
+        ),
+        ("mkf", lambda p: p.write_bytes(b""), r"m\.pth' is cut off or not a file of weights"),
         ("mkf", lambda p: torch.save(Path("x"), p), r"m\.pth' .* holds other things than tensors"),
         ("mkf", lambda p: torch.save([1], p), r"m\.pth': 'content' is a list; expected names"),
         ("mkf", lambda p: torch.save({}, p), r"m\.pth': tensor 'inconv\.0\.weight' is missing"),
@@ -328,8 +342,8 @@ def test_arrays_that_are_missing_are_named(
     (tmp_path / "text.npz").write_text("no arrays")
     for name, message in (
         ("io.npz", "lacks the array 'encoder_noise'"),
-        ("text.npz", "is no .npz file of arrays"),
-        ("none.npz", "is no .npz file of arrays"),
+        ("text.npz", "is not an .npz file of arrays"),
+        ("none.npz", "is not an .npz file of arrays"),
     ):
         options = ["--verify", str(tmp_path / name), "--ikr-heads", "2", "--ckg-heads", "2"]
         arguments = ["convert-official", *paths(written), *options, "--out", str(tmp_path / "x")]

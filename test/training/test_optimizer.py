@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Learning rates over a run, and the settings that a preset may contain."""
 
 import re
@@ -8,15 +18,15 @@ import torch
 from training_process import small_crops
 
 from magicfuse_training.errors import PresetError
-from magicfuse_training.networks.model import MagicFuse
-from magicfuse_training.preset import PRESETS, Preset, load_preset
-from magicfuse_training.stages.optimizer import (
+from magicfuse_training.model import MagicFuse
+from magicfuse_training.optimizer import (
     AdamWConfig,
     CosineSchedule,
     SGDConfig,
     StageOverrides,
     StepSchedule,
 )
+from magicfuse_training.preset import PRESETS, Preset, load_preset
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.trainer import Trainer
 

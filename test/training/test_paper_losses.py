@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`paper` as printed: its equations checked by hand, and Table 1."""
 
 import math
@@ -10,10 +20,10 @@ from torch import Tensor, nn
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.losses.image import fusion_loss
 from magicfuse_training.losses.segmentation import segmentation_loss
-from magicfuse_training.networks.model import MagicFuse, Streams
+from magicfuse_training.model import MagicFuse, Streams
+from magicfuse_training.optimizer import AdamConfig, SGDConfig
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages import stages
-from magicfuse_training.stages.optimizer import AdamConfig, SGDConfig
 from magicfuse_training.stages.stages import STAGES, ckg_loss, ikr_loss, mkf_loss
 
 PAPER = load_preset("paper")

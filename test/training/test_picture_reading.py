@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Training, check-data and `magicfuse run` see the same pixels of a picture, or the same fault."""
 
 from pathlib import Path
@@ -93,7 +103,7 @@ def test_thermal_pictures_of_16_bits_are_stretched_and_that_is_said(tmp_path: Pa
     assert found is not None and len(np.unique(found)) > 40
     result = check(tmp_path)
     assert result.exit_code == 0
-    assert "levels of 1 pictures of 16 bits or floats mean, no file says" in printed(result)
+    assert "no file says what the levels of 1 pictures in 16 bits or floats mean" in printed(result)
 
 
 def test_thermal_pictures_of_floats_are_stretched(tmp_path: Path) -> None:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Presets are strict, and their errors are helpful."""
 
 import re
@@ -70,7 +80,9 @@ def test_a_file_that_is_no_preset_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_suggests_the_nearest_one() -> None:
-    with pytest.raises(PresetError, match=r"'nanno' is no YAML file, .*; did you mean 'nano'\?"):
+    with pytest.raises(
+        PresetError, match=r"'nanno' is neither .* nor a known preset; did you mean 'nano'\?"
+    ):
         load_preset("nanno")
-    with pytest.raises(PresetError, match=r"'mine\.yaml' is no YAML file"):
+    with pytest.raises(PresetError, match=r"'mine\.yaml' is neither a YAML file"):
         load_preset("mine.yaml")

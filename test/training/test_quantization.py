@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Quantisation of small bundles, and the guard."""
 
 import shutil
@@ -19,7 +29,7 @@ from magicfuse_training.cli import app
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.errors import ExportError
 from magicfuse_training.quantization.guard import guarded
-from magicfuse_training.quantization.losses import Loss, check_losses
+from magicfuse_training.quantization.losses import Int8Loss, check_losses
 from magicfuse_training.quantization.networks import layers
 from magicfuse_training.quantization.networks import quantize as quantize_network
 
@@ -133,11 +143,11 @@ def test_limits_that_are_missed_leave_the_bundle_as_it_was(
 def test_each_limit(change: dict[str, float], message: str) -> None:
     good = {"agreement_percent": 98.1, "psnr_loss_db": 0.29, "miou_loss": 0.4}
     rest = {"frames": 1, "mag_image_db": 40.0, "thermal_db": 40.0}
-    check_losses({"K = 1": Loss(**good, **rest)}, 25)  # type: ignore[arg-type]
+    check_losses({"K = 1": Int8Loss(**good, **rest)}, 25)  # type: ignore[arg-type]
     unknown = {"psnr_loss_db": None, "miou_loss": None}
-    check_losses({"K = 1": Loss(**{**good, **unknown}, **rest)}, 25)  # type: ignore[arg-type]
+    check_losses({"K = 1": Int8Loss(**{**good, **unknown}, **rest)}, 25)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match=message):
-        check_losses({"K = 1": Loss(**{**good, **change}, **rest)}, 25)  # type: ignore[arg-type]
+        check_losses({"K = 1": Int8Loss(**{**good, **change}, **rest)}, 25)  # type: ignore[arg-type]
 
 
 def two_layers(path: Path, spread: float = 1, difference: float = 1) -> NetworkSpec:

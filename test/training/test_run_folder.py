@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A run's records, and the changes with which it refuses to resume; the stage command."""
 
 import json
@@ -15,7 +25,7 @@ from typer.testing import CliRunner
 
 from magicfuse_training.cli import app
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import accelerator
 from magicfuse_training.stages.accelerator import MixedPrecision
@@ -98,7 +108,7 @@ def test_a_run_that_goes_on_keeps_its_precision(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every process measures the fastest anew; the result may differ."""
+    """Every process measures the fastest again; the result may differ."""
     monkeypatch.setattr(accelerator, "fastest_precision", lambda: before)
     assert run(small_preset, tmp_path, steps=1).mixed_precision == before
     monkeypatch.setattr(accelerator, "fastest_precision", lambda: after)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Scene lists as people save them."""
 
 from pathlib import Path
@@ -34,9 +44,9 @@ def test_a_line_may_name_an_image_and_its_label(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\xef\xbb\xbf \r\n", "is empty"),
-        (b"\x89PNG\r\n", "is no text in UTF-8 or UTF-16; byte 0 is 0x89"),
+        (b"\x89PNG\r\n", "is not text in UTF-8 or UTF-16; byte 0 is 0x89"),
         (b"0\x000\x001\x00D\x00", "zero bytes"),
-        (b"\xff\xfe0", "is no text"),
+        (b"\xff\xfe0", "is not text"),
     ],
 )
 def test_what_is_no_list_is_named(tmp_path: Path, data: bytes, words: str) -> None:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The score command, from files to tables, and small scores against known cases."""
 
 import json
@@ -26,7 +36,7 @@ from magicfuse_training.metrics.people import contrast
 from magicfuse_training.metrics.restoration import degraded, strength_of
 from magicfuse_training.metrics.score import Confusion, as_json, camvid_label, psnr, ssim
 from magicfuse_training.metrics.table import END, START, card_tables, read_card, set_tables
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 
 HEIGHT, WIDTH = 40, 60
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The training loop learns, keeps to its budget, and survives bad batches."""
 
 import json
@@ -13,9 +23,9 @@ from training_process import small_crops
 
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
+from magicfuse_training.optimizer import CosineSchedule
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.optimizer import CosineSchedule
 from magicfuse_training.stages.pictures import draw_pictures
 from magicfuse_training.stages.stage import Stage, to_device
 from magicfuse_training.stages.stages import STAGES

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Training runs in processes of their own: to kill them, or to run two as one."""
 
 from __future__ import annotations
@@ -15,10 +25,10 @@ from test_data import scene
 
 from magicfuse_training.data.crops import Batch, CropConfig, Crops
 from magicfuse_training.losses.image import weighted_l1
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
+from magicfuse_training.optimizer import CosineSchedule, SGDConfig
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import trainer as trainer_module
-from magicfuse_training.stages.optimizer import CosineSchedule, SGDConfig
 from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
 

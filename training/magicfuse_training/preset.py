@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A preset: the complete definition of one model, in one YAML file. Unknown keys are errors."""
 
 from __future__ import annotations
@@ -16,7 +26,7 @@ from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.networks.autoencoder import AutoencoderConfig
 from magicfuse_training.networks.fusion import FusionConfig
 from magicfuse_training.networks.unet import UNetConfig
-from magicfuse_training.stages.optimizer import StageOverrides
+from magicfuse_training.optimizer import StageOverrides
 from magicfuse_training.strict_yaml import load_strict
 
 PRESETS = Path(__file__).parent / "presets"
@@ -31,8 +41,10 @@ class Preset(BaseModel):
     height: int
     width: int
     schedule: Schedule
-    spacing: Literal["trailing", "leading"] = Field("trailing", description="of the step grids")
-    steps: list[int] = Field(description="the K that the model is trained for")
+    spacing: Literal["trailing", "leading"] = Field(
+        "trailing", description="spacing of the step grids"
+    )
+    steps: list[int] = Field(description="values of K that the model is trained for")
     default_steps: int
     tau: float
     seed: int
@@ -40,17 +52,22 @@ class Preset(BaseModel):
     ikr: UNetConfig
     ckg: UNetConfig
     mkf: FusionConfig
-    segmentation_width: int = Field(description="of the head that refines z_seg; 0: there is none")
+    segmentation_width: int = Field(
+        description="width of the head that refines z_seg; 0: there is none"
+    )
     thermal_uncertainty: ThermalUncertainty | None = Field(
-        None, description="how the decoded thermal image codes how sure it is; None: it does not"
+        None, description="how the decoded thermal image codes its uncertainty; None: it does not"
     )
     z_seg_start: ZSegStart = Field("zeros", description="the segmentation state at the first step")
     classes: list[SemanticClass]
     losses: LossConfig
     degradations: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
-        {}, description="kinds that degraded crops get beside dark, haze and blur, and how often"
+        {},
+        description="kinds of degradation besides dark, haze and blur, and the share of crops",
     )
-    training: dict[str, StageOverrides] = Field({}, description="by stage, in place of its own")
+    training: dict[str, StageOverrides] = Field(
+        {}, description="settings that replace a stage's own, by stage"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Preset:
@@ -95,6 +112,6 @@ def load_preset(name: str) -> Preset:
     if not path.is_file():
         known = sorted(p.stem for p in PRESETS.glob("*.yaml"))
         raise PresetError(
-            f"preset '{name}' is no YAML file, and unknown{did_you_mean(name, known)}"
+            f"preset '{name}' is neither a YAML file nor a known preset{did_you_mean(name, known)}"
         )
     return load_strict(path, Preset, f"preset '{name}'", PresetError)

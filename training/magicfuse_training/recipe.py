@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A recipe: how a bundle is made, in one YAML file. Unknown keys are errors.
 
 preset: nano              # a name, or a YAML file beside the recipe
@@ -16,41 +26,40 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from magicfuse_ros.bundle import NetworkName
 from magicfuse_training.errors import RecipeError, did_you_mean
-from magicfuse_training.stages.optimizer import OptimizerConfig
+from magicfuse_training.optimizer import OptimizerConfig
 from magicfuse_training.stages.stages import STAGES
-from magicfuse_training.strict_yaml import load_strict
+from magicfuse_training.strict_yaml import Strict, load_strict
 
-Network = Literal["encoder", "decoder", "ikr", "ckg", "mkf", "segmentation"]
 _NAME = r"^[A-Za-z0-9_-]+$"
 RESERVED = ("start", "bundle")  # folders of a run that are no stages
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Start(_Strict):
+class Start(Strict):
     """A bundle at a commit of the recipe's own repository."""
 
-    commit: str = Field(pattern=r"^[0-9a-f]{40}$", description="full: short ones become ambiguous")
-    bundle: str = Field(description="its folder, from the root of the repository")
+    commit: str = Field(
+        pattern=r"^[0-9a-f]{40}$", description="full hash: short ones become ambiguous"
+    )
+    bundle: str = Field(description="its folder, relative to the root of the repository")
 
 
-class StageRun(_Strict):
+class StageRun(Strict):
     """One stage and its budget."""
 
     stage: str
     minutes: float | None = Field(None, ge=0)
     steps: int | None = Field(None, ge=0)
-    batch: int | None = Field(None, ge=1, description="crops a step")
+    batch: int | None = Field(None, ge=1, description="crops per step")
     seed: int = 0
-    name: str | None = Field(None, pattern=_NAME, description="where a stage occurs twice")
-    optimizer: OptimizerConfig | None = Field(None, description="in the place of the stage's")
+    name: str | None = Field(
+        None, pattern=_NAME, description="name of the run, needed if a stage occurs twice"
+    )
+    optimizer: OptimizerConfig | None = Field(None, description="replaces the stage's own")
 
     @property
     def folder(self) -> str:
@@ -79,12 +88,16 @@ class StageRun(_Strict):
         return self
 
 
-class Average(_Strict):
+class Average(Strict):
     """The weighted mean of several stages."""
 
-    stages: list[str] = Field(min_length=1, description="names; `start` is what the first began at")
-    weights: list[float] = Field(description="one for each; they need not add up to 1")
-    networks: list[Network] = Field([], description="that are averaged; the others: the last's")
+    stages: list[str] = Field(
+        min_length=1, description="names; `start`: the weights that the first stage began with"
+    )
+    weights: list[float] = Field(description="one weight for each; they need not add up to 1")
+    networks: list[NetworkName] = Field(
+        [], description="networks to average; the others come from the last stage"
+    )
 
     @model_validator(mode="after")
     def _weighted(self) -> Average:
@@ -98,13 +111,13 @@ class Average(_Strict):
         return self
 
 
-class Int8(_Strict):
+class Int8(Strict):
     """How int8 graphs are made."""
 
     minimum_db: float = Field(description="see magicfuse-train quantize")
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """Preset, start, data and stages of a bundle."""
 
     preset: str

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Checks that an adapted bundle is better on held-out frames and safe to use.
 
 The held-out frames have no labels. The reference is therefore the old bundle's mask of the clean
@@ -15,7 +25,7 @@ import numpy as np
 from rich.progress import track
 
 from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_training.adaptation.frames import HELD_OUT
 from magicfuse_training.adaptation.labels import sure
 from magicfuse_training.data.datasets import dataset
@@ -160,13 +170,13 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
 class _Fused:
     """The outputs that are judged for one frame: uint8 images at the frame's size."""
 
-    mask: Image
-    confidence: Image
-    restored: Image
-    thermal_estimate: Image
+    mask: Pixels
+    confidence: Pixels
+    restored: Pixels
+    thermal_estimate: Pixels
 
     @classmethod
-    def by(cls, fuser: Fuser, image: Image) -> _Fused:
+    def by(cls, fuser: Fuser, image: Pixels) -> _Fused:
         frame = fuser(image, ("mask", "confidence", "restored", "thermal_estimate"))
         outputs = (frame.mask, frame.confidence, frame.restored, frame.thermal_estimate)
         assert all(output is not None for output in outputs)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Selects frames from a recording and saves them as a data set without labels.
 
 A recording is cut into as many equal parts as frames are wanted. The first usable frame of each
@@ -22,10 +32,10 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.input_checks import InputChecks
 from magicfuse_ros.media import Source
-from magicfuse_ros.media.png import write_png
+from magicfuse_ros.output_files import write_png
 from magicfuse_training.adaptation.config import AdaptConfig
 from magicfuse_training.errors import TrainingError
 
@@ -111,7 +121,7 @@ class Chosen:
         self._source = source
         self._limit = limit
 
-    def __iter__(self) -> Iterator[tuple[int, Image]]:
+    def __iter__(self) -> Iterator[tuple[int, Pixels]]:
         """Yield a frame's number and its image (H, W, 3) RGB uint8."""
         announced = len(self._source)
         parts = min(self._limit, announced)
@@ -135,7 +145,7 @@ class Chosen:
             yield number, frame.image
 
 
-def thumbnail(image: Image) -> npt.NDArray[np.float32]:
+def thumbnail(image: Pixels) -> npt.NDArray[np.float32]:
     """Return an image (H, W, 3) RGB as 24 x 32 gray levels, 0 to 255."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA), np.float32)
@@ -147,7 +157,7 @@ def alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
     return float(np.abs(a - b).mean()) < limit
 
 
-def shrunk(image: Image, size: tuple[int, int]) -> Image:
+def shrunk(image: Pixels, size: tuple[int, int]) -> Pixels:
     """Shrink an image (H, W, 3) to fit `size` (rows, columns); return a small one unchanged."""
     rows, columns = image.shape[:2]
     scale = min(size[0] / rows, size[1] / columns)

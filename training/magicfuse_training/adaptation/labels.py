@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Labels a bundle's own training frames wherever its mask is confident."""
 
 from __future__ import annotations
@@ -12,11 +22,11 @@ from rich.progress import track
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import UNLABELED, Bundle
 from magicfuse_ros.fuser import FusedFrame, Fuser
-from magicfuse_ros.image_codec import Image
-from magicfuse_ros.media.png import write_png
+from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.output_files import write_png
 from magicfuse_training.data.files import read_image
 
-Fuse = Callable[[Image], FusedFrame]
+Fuse = Callable[[Pixels], FusedFrame]
 
 
 def label_frames(bundle: Path, backend: str, folder: Path, confident: float) -> None:
@@ -38,7 +48,7 @@ def label_frames(bundle: Path, backend: str, folder: Path, confident: float) -> 
         return
     fuser = Fuser(Bundle.load(bundle), select(backend, precision="fp32"))
 
-    def fuse(image: Image) -> FusedFrame:
+    def fuse(image: Pixels) -> FusedFrame:
         return fuser(image, ("mask", "confidence"))
 
     for path in track(waiting, description="labelling frames"):
@@ -58,7 +68,7 @@ def label_path(frame: Path) -> Path:
     return frame.parent.parent / "label" / frame.name
 
 
-def pseudo_label(fuse: Fuse, image: Image, confident: float) -> Image:
+def pseudo_label(fuse: Fuse, image: Pixels, confident: float) -> Pixels:
     """Return the mask of an image, (H, W) uint8, with UNLABELED where it is not reliable.
 
     A pixel is reliable if its confidence is at least `confident`, 0 to 1, and the mask of the
@@ -71,7 +81,7 @@ def pseudo_label(fuse: Fuse, image: Image, confident: float) -> Image:
     return np.asarray(np.where(trusted, frame.mask, UNLABELED), np.uint8)
 
 
-def sure(confidence: Image, confident: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def sure(confidence: Pixels, confident: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """Return if a confidence (H, W), 0 to 255, is at least `confident`, 0 to 1: bool (H, W)."""
     return np.asarray(confidence >= round(255 * confident))
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The training stage of an adaptation: `few_step` without thermal images.
 
 The encoder, ckg and the decoder stay frozen. The thermal estimate depends on them alone, and
@@ -18,10 +28,10 @@ from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.weights import load_weights
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
+from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.average import weighted_mean
-from magicfuse_training.stages.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.stages import STAGES, few_step_loss
 
@@ -58,7 +68,7 @@ def preset_of(bundle: Bundle, preset: Preset) -> Preset:
     manifest = bundle.manifest
     if manifest.precision != "float32":
         raise TrainingError(
-            f"bundle '{bundle.root}' is of {manifest.precision}; expected one of float32, "
+            f"bundle '{bundle.root}' has precision {manifest.precision}; expected one of float32, "
             "since its weights are trained on"
         )
     if (names := [c.name for c in manifest.classes]) != list(CLASSES):

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train ablate`: measures what each part of the method contributes."""
 
 from __future__ import annotations
@@ -25,7 +35,7 @@ from magicfuse_training.export.bundle import current_commit, export_bundle, prov
 from magicfuse_training.metrics.ablation import draw_plot, write_table
 from magicfuse_training.metrics.ablation_scores import score_model, sweep_tau
 from magicfuse_training.metrics.rows import CLIPPED, MAG_IMAGE, RESTORED
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build
 from magicfuse_training.stages.accelerator import processes
@@ -42,17 +52,22 @@ def ablate_command(
     out: Annotated[Path, typer.Option(help="folder for the bundles, the table and the plot")],
     run: RunFolder = Path("runs/nano"),
     from_bundle: Annotated[
-        Path | None, typer.Option(help="go on from a bundle, not from the run's phase 1")
+        Path | None, typer.Option(help="start from a bundle, not from the run's phase 1")
     ] = None,
     preset: str = "nano",
-    minutes: Annotated[float, typer.Option(min=0, help="of each stage of each model")] = 10,
-    batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="time budget of each stage of each model")
+    ] = 10,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="step budget of each stage, in place of minutes")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="crops per step")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
     device_crops: DeviceCropsOption = False,
     every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
     only: Annotated[
         Literal["train", "score"] | None,
-        typer.Option(help="one half: train on a GPU, and score OUT elsewhere"),
+        typer.Option(help="only this half: train on a GPU, then score OUT elsewhere"),
     ] = None,
     seed: int = 0,
 ) -> None:
@@ -62,7 +77,14 @@ def ablate_command(
         start = from_bundle or run / "ckg" / "last.pt"
         if not start.exists():
             raise TrainingError(f"there is nothing to start from: '{start}' does not exist")
-        budget = Budget(minutes, batch=batch, workers=workers, device_crops=device_crops, seed=seed)
+        budget = Budget(
+            minutes if steps is None else None,
+            steps,
+            batch,
+            workers=workers,
+            device_crops=device_crops,
+            seed=seed,
+        )
         train_models(data, out, start, preset, budget)
     if only != "train" and processes().is_main_process:
         result = score_models(data, out, every)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train adapt`: adapts a bundle to a camera with unlabelled frames."""
 
 from __future__ import annotations
@@ -30,21 +40,24 @@ def adapt_command(
     out: Annotated[Path, typer.Option(help="bundle folder to write")],
     minutes: Annotated[float, typer.Option(min=0, help="time budget of the training")] = 480,
     steps: Annotated[
-        int | None, typer.Option(min=0, help="budget in steps, in the place of minutes")
+        int | None, typer.Option(min=0, help="budget in steps instead of minutes")
     ] = None,
     topic: Annotated[
-        str | None, typer.Option(help="image topic of a rosbag2 that has several")
+        str | None, typer.Option(help="image topic, if the rosbag2 has several")
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="folder of frames, labels and checkpoints; runs/OUT's name")
+        Path | None,
+        typer.Option(help="folder for frames, labels and checkpoints; runs/NAME_OF_OUT if omitted"),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="name or YAML file; the bundle's own if omitted")
+        str | None, typer.Option(help="preset, by name or YAML file; the bundle's if omitted")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="crops per step")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
     device_crops: DeviceCropsOption = False,
-    backend: Annotated[str, typer.Option(help="that labels and judges")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="backend that labels the frames and judges the result")
+    ] = "auto",
     seed: int = 0,
 ) -> None:
     """Adapt a bundle to one camera; resume a run that was killed.
@@ -54,7 +67,7 @@ def adapt_command(
     and nothing is written to OUT.
     """
     if processes().num_processes > 1:
-        raise TrainingError("adapt is for one process; expected no launcher of several")
+        raise TrainingError("adapt runs in one process; expected no launcher of several")
     old = Bundle.load(bundle)
     if out.resolve() == old.root.resolve():
         raise TrainingError(f"out is '{out}', the bundle itself; expected another folder")

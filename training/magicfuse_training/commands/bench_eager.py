@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train bench-eager`: compares the speed of the vehicle's runtime with eager torch."""
 
 from __future__ import annotations
@@ -18,9 +28,9 @@ from rich.text import Text
 from magicfuse_ros.backends.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
 from magicfuse_ros.bench.messages import Job
-from magicfuse_ros.bench.report import Result, summarise
-from magicfuse_ros.bench.rounds import Worker, interleave
-from magicfuse_ros.bench.worker import frame, time_frames
+from magicfuse_ros.bench.report import BenchResult, summarise
+from magicfuse_ros.bench.rounds import TimedProcess, interleave
+from magicfuse_ros.bench.timed_process import frame, time_frames
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
 from magicfuse_ros.errors import BackendError
@@ -30,7 +40,7 @@ from magicfuse_training.commands.options import BundleFolder
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.eager import EagerBackend
 from magicfuse_training.export.weights import load_weights
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import load_preset
 
 OUTPUTS: tuple[Output, ...] = ("mag_image", "mask", "confidence")
@@ -44,16 +54,22 @@ class SeveralPrecisions(SeveralValues):
 
 def bench_eager_command(
     bundle: BundleFolder,
-    preset: Annotated[str | None, typer.Option(help="of the bundle; default: its own")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="preset of the bundle; default: its own")
+    ] = None,
     backend: Annotated[str, typer.Option(help="the vehicle's")] = "openvino",
     precision: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME...", help=f"{', '.join(PRECISIONS)}; default: fp32"),
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="of both; 0: all cores")] = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="turns of each")] = 10,
-    frames: Annotated[int, typer.Option(min=1, help="timed frames of a turn")] = 10,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the result here")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of both; 0: all cores")] = 0,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="rounds of timing; each takes all in turn")
+    ] = 10,
+    frames: Annotated[int, typer.Option(min=1, help="frames to time in each round")] = 10,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the result to this file")
+    ] = None,
 ) -> None:
     """Time eager torch and the vehicle's runtime in turn, uint8 to uint8, on the same threads."""
     if json_file:
@@ -100,7 +116,7 @@ def bench_eager_command(
 
 def compare(
     eager: Fuser, jobs: Sequence[Job], rounds: int, frames: int
-) -> tuple[list[float], list[Result]]:
+) -> tuple[list[float], list[BenchResult]]:
     """Return the times of eager frames, in ms, and the results of the jobs that run here."""
     image = frame(jobs[0].height, jobs[0].width)
     eager_ms: list[float] = []
@@ -109,11 +125,11 @@ def compare(
         eager_ms.extend(time_frames(lambda: eager(image, OUTPUTS), frames)[0])
 
     turns: list[Callable[[], None]] = [run_eager]
-    workers: list[Worker] = []
+    workers: list[TimedProcess] = []
     with ExitStack() as stack:
         for job in jobs:
             try:
-                worker = stack.enter_context(Worker(job))
+                worker = stack.enter_context(TimedProcess(job))
             except BackendError as error:
                 line = Text(f"skipped {job}: {error}", "yellow")
                 output_console().print(line, soft_wrap=True)
@@ -125,7 +141,7 @@ def compare(
         return eager_ms, [summarise(worker) for worker in workers]
 
 
-def _print(eager_ms: float, results: Sequence[Result]) -> None:
+def _print(eager_ms: float, results: Sequence[BenchResult]) -> None:
     table = Table("", "precision", title=f"on {cpu_name()}", title_justify="left")
     for column in ("median ms", "times faster"):
         table.add_column(column, justify="right")

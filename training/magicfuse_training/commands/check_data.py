@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train check-data`: checks that a data set is complete and valid."""
 
 from __future__ import annotations
@@ -17,11 +27,10 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from magicfuse_ros.command_line import output_console, unclipped
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.contact_sheet import SHEET_ROWS, contact_sheet
-from magicfuse_ros.media.png import write_png
-from magicfuse_ros.output_files import check_file
-from magicfuse_training.data.check import Size, SplitReport, check_split
+from magicfuse_ros.output_files import check_file, write_png
+from magicfuse_training.data.check import SplitReport, WidthHeight, check_split
 from magicfuse_training.data.classes import (
     CLASSES,
     FOLDER,
@@ -55,9 +64,13 @@ _TARGETS = {
 def check_data_command(
     kind: Annotated[str, typer.Argument(help=f"one of {', '.join(DATASETS)}")],
     root: Annotated[Path, typer.Argument(help="folder of the data set")],
-    split: Annotated[str | None, typer.Option(help="only this one; default: all")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="PNG of some scenes to write")] = None,
-    preset: Annotated[str, typer.Option(help="whose classes a folder's labels are of")] = "nano",
+    split: Annotated[str | None, typer.Option(help="only this split; default: all")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="PNG to write, with some of the scenes")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="preset whose class ids the labels of a folder use")
+    ] = "nano",
 ) -> None:
     """Read every file of a data set; exit with 1 if a file is missing, damaged or unexpected."""
     data, config = dataset(kind), load_preset(preset)
@@ -94,7 +107,7 @@ def check_data_command(
     faults = _print_faults(console, reports)
     if faults:
         raise typer.Exit(1)
-    console.print("complete: no file is missing, damaged or foreign", style="green")
+    console.print("complete: no file is missing, damaged or unknown", style="green")
 
 
 def _show(progress: Progress, task: TaskID, done: int, total: int) -> None:
@@ -111,7 +124,7 @@ def _overview(data: DataSet, reports: list[SplitReport]) -> Table:
     return table
 
 
-def _range(found: Counter[Size]) -> str:
+def _range(found: Counter[WidthHeight]) -> str:
     small, *_, large = [f"{w}x{h}" for w, h in sorted([*found, *found], key=lambda s: s[0] * s[1])]
     return small if len(found) == 1 else f"{len(found)} sizes, {small} to {large}"
 
@@ -138,11 +151,11 @@ def _label_table(data: DataSet, reports: list[SplitReport]) -> Table:
 
 
 def _remarks(reports: list[SplitReport]) -> Iterator[str]:
-    """Point out what may surprise a user but is no fault."""
+    """Point out what may surprise a user but is not a fault."""
     if stretched := sum(report.stretched for report in reports):
         yield (
-            f"thermal: what the levels of {stretched:,} pictures of 16 bits or floats mean, no "
-            "file says: each is stretched between its percentiles "
+            f"thermal: no file says what the levels of {stretched:,} pictures in 16 bits or "
+            "floats mean: each is stretched between its percentiles "
             f"{STRETCH[0]:g} and {STRETCH[1]:g}, as if by automatic gain"
         )
     for report in reports:
@@ -183,10 +196,10 @@ def _write_sheet(data: DataSet, preset: Preset, reports: list[SplitReport], path
     parts = {part for report in reports for part in report.counts}
     titles = ["visible, with the boxes of people" if "boxes" in parts else "visible"]
     titles += [part for part in ("thermal", "label") if part in parts]
-    rows: list[tuple[str, list[Image]]] = []
+    rows: list[tuple[str, list[Pixels]]] = []
     for split, scene in scenes:
         black = np.zeros(scene.label.shape, np.uint8)
-        pictures: dict[str, Image] = {
+        pictures: dict[str, Pixels] = {
             "thermal": black if scene.thermal is None else scene.thermal,
             "label": np.asarray(palette[scene.label], np.uint8),
         }
@@ -198,8 +211,8 @@ def _write_sheet(data: DataSet, preset: Preset, reports: list[SplitReport], path
     write_png(path, contact_sheet(rows, titles, legend=shown, heading=data.kind))
 
 
-def _with_people(scene: Scene) -> Image:
-    image: Image = scene.visible.copy()
+def _with_people(scene: Scene) -> Pixels:
+    image: Pixels = scene.visible.copy()
     for x0, y0, x1, y1 in scene.people.round().astype(int).tolist():
         cv2.rectangle(image, (x0, y0), (x1, y1), (255, 220, 0), 2)
     return image

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train check-export`: checks that exported graphs match a preset's networks."""
 
 from __future__ import annotations
@@ -21,6 +31,7 @@ from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import NETWORKS, NetworkName
 from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
 from magicfuse_ros.errors import BackendError
+from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
     export_graph,
@@ -38,8 +49,7 @@ from magicfuse_training.export.compare import (
 )
 from magicfuse_training.export.graphs import example_inputs, graphs
 from magicfuse_training.export.measure import Measure
-from magicfuse_training.networks.cost import gflop_per_call, parameters
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 
 Precision = Literal["float32", "float16"]
@@ -65,16 +75,16 @@ class Call:
 
 def check_export_command(
     preset: str = "nano",
-    height: Annotated[int | None, typer.Option(help="rows; default: the preset's")] = None,
-    width: Annotated[int | None, typer.Option(help="columns; default: the preset's")] = None,
+    height: Annotated[int | None, typer.Option(help="image rows; default: the preset's")] = None,
+    width: Annotated[int | None, typer.Option(help="image columns; default: the preset's")] = None,
     precision: Annotated[
-        Precision, typer.Option(help="float16: a half body, for GPUs")
+        Precision, typer.Option(help="float16: half precision inside, for GPUs")
     ] = "float32",
     backend: Annotated[
         list[str] | None, typer.Option(metavar="NAME...", help=f"default: {' '.join(LIBRARIES)}")
     ] = None,
     network: Annotated[
-        list[str] | None, typer.Option(metavar="NAME...", help="default: all of them")
+        list[str] | None, typer.Option(metavar="NAME...", help="networks to check; default: all")
     ] = None,
 ) -> None:
     """Export a preset with random weights, and compare every graph with eager torch.

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train convert-official`: converts the authors' weights to a bundle or checkpoint."""
 
 from __future__ import annotations
@@ -16,21 +26,23 @@ from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.output_files import check_folder, write_text
 from magicfuse_training.data.mix import Trained
 from magicfuse_training.export.bundle import current_commit, export_bundle
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.official.files import OfficialFiles, load_official
-from magicfuse_training.official.verify import Comparison, compare
+from magicfuse_training.official.verify import ArrayComparison, compare
 from magicfuse_training.stages.checkpoint import save_atomically
 from magicfuse_training.stages.runner import record_data
 
 
 def convert_official_command(
     autoencoder: Annotated[Path, typer.Argument(help="ae.pth: holds `encoder` and `decoder`")],
-    ikr: Annotated[Path, typer.Argument(help="ikr.pth: the stream that restores")],
-    ckg: Annotated[Path, typer.Argument(help="ckg.pth: the stream that estimates the thermal")],
+    ikr: Annotated[Path, typer.Argument(help="ikr.pth: the restoring stream")],
+    ckg: Annotated[
+        Path, typer.Argument(help="ckg.pth: the stream that estimates the thermal image")
+    ],
     mkf: Annotated[Path, typer.Argument(help="model.pth: the fusion network with its head")],
     out: Annotated[Path, typer.Option(help="folder to write")],
     checkpoint: Annotated[
-        bool, typer.Option(help="write a run to train on from instead of a bundle")
+        bool, typer.Option(help="write a run folder for further training instead of a bundle")
     ] = False,
     verify: Annotated[
         Path | None, typer.Option(help="arrays of the published networks (.npz) to compare with")
@@ -64,7 +76,7 @@ def convert_official_command(
     output_console().print(Text(f"{out} written"), soft_wrap=True)
 
 
-def _print(results: list[Comparison]) -> None:
+def _print(results: list[ArrayComparison]) -> None:
     table = Table("array", "relative error", "limit", title="published and converted networks")
     for result in results:
         style = None if result.fits else "red"

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train degradations`: draws a sheet of the camera and weather model's effects."""
 
 from __future__ import annotations
@@ -11,10 +21,9 @@ from rich.text import Text
 
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.errors import FrameError, MediaError
-from magicfuse_ros.image_codec import Image, decode_file
+from magicfuse_ros.image_codec import Pixels, decode_file
 from magicfuse_ros.media.contact_sheet import contact_sheet
-from magicfuse_ros.media.png import write_png
-from magicfuse_ros.output_files import check_file
+from magicfuse_ros.output_files import check_file, write_png
 from magicfuse_training.degradations import degrade, known_kinds
 
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -32,7 +41,7 @@ def degradations_command(
     pictures = [(path, _read(path)) for path in images]
     if out.parent.is_dir():
         check_file(out)
-    rows: list[tuple[str, list[Image]]] = []
+    rows: list[tuple[str, list[Pixels]]] = []
     for kind in (*(k for k in known_kinds() if k != "clean"), *COMBINATIONS):
         for path, picture in pictures:
             # All columns of a row share one seed, so only the strength differs.
@@ -46,10 +55,10 @@ def degradations_command(
     output_console().print(Text(line), soft_wrap=True)
 
 
-def _read(path: Path) -> Image:
+def _read(path: Path) -> Pixels:
     try:
         return decode_file(path.read_bytes())
     except OSError as error:
         raise MediaError(f"cannot read '{path}': {error.strerror}") from error
     except FrameError as error:
-        raise MediaError(f"'{path}' is no picture: {error}") from error
+        raise MediaError(f"'{path}' is not a picture: {error}") from error

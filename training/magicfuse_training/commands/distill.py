@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train distill`: teaches a smaller ckg the output of a larger one."""
 
 from __future__ import annotations
@@ -11,7 +21,7 @@ import typer
 from magicfuse_training.commands.options import Data, load_averaged, newest_checkpoint
 from magicfuse_training.data.mix import Source
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.distillation import distillation_loss, student_of
 from magicfuse_training.stages.runner import Budget, train_stage
@@ -22,15 +32,17 @@ def distill_command(
     data: Data,
     teacher: Annotated[Path, typer.Option(help="run folder of the larger model")],
     teacher_preset: Annotated[str, typer.Option(help="its preset")],
-    preset: Annotated[str, typer.Option(help="the student's: differs in ckg, name and steps only")],
-    run: Annotated[Path, typer.Option(help="run folder of the student, to write")],
+    preset: Annotated[
+        str, typer.Option(help="preset of the student; only ckg, name and steps may differ")
+    ],
+    run: Annotated[Path, typer.Option(help="run folder to write for the student")],
     teacher_steps: Annotated[
         int | None, typer.Option(min=1, help="K of the teacher; its largest if omitted")
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="time budget")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="budget in steps")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="crops a step")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="crops per step")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
     seed: int = 0,
 ) -> None:
     """Train the student's ckg on the teacher's output; copy everything else from the teacher."""

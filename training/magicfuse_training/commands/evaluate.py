@@ -1,8 +1,19 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train evaluate`: reports all scores of a bundle next to other methods."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,8 +36,16 @@ from magicfuse_training.metrics.evaluation import (
     files_of_peers,
     write_inputs,
 )
+from magicfuse_training.metrics.pages import check_page, write_page, write_pictures
 from magicfuse_training.metrics.peers import Peer
-from magicfuse_training.metrics.report import as_html, as_markdown
+from magicfuse_training.metrics.report import (
+    END,
+    START,
+    TITLE,
+    as_html,
+    as_markdown,
+    set_plots,
+)
 from magicfuse_training.metrics.rows import OWN
 from magicfuse_training.metrics.score import as_json, open_sets
 
@@ -40,26 +59,35 @@ def evaluate_command(
     fused: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=DIR, may be repeated: fused images of another method, as "
-            "DIR/[SET/]CONDITION/FRAME.png, those of frames as they are also without CONDITION"
+            help="fused images of another method as NAME=DIR, may be repeated; files are "
+            "DIR/[SET/]CONDITION/FRAME.png; CONDITION may be omitted for undegraded frames"
         ),
     ] = None,
     inputs: Annotated[
         Path | None,
-        typer.Option(help="write the frames as they are fused here, for other methods, and stop"),
+        typer.Option(help="only write the frames that are fused here, as inputs for other methods"),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="also write tables and plots, but no frames, into the marked section of this "
+            "Markdown page; the plots lie beside it"
+        ),
     ] = None,
     backend: str = "auto",
-    precision: Annotated[Precision, typer.Option(help="of the networks' arithmetic")] = "fp32",
-    steps: Annotated[int | None, typer.Option(help="K; default: the bundle's")] = None,
-    every: Annotated[int, typer.Option(min=1, help="take every n-th frame")] = 1,
+    precision: Annotated[Precision, typer.Option(help="number format of the networks")] = "fp32",
+    steps: Annotated[
+        int | None, typer.Option(help="diffusion steps K; default: the bundle's")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
 ) -> None:
     """Evaluate a bundle on held-out data next to other methods: JSON, Markdown and one HTML page.
 
     Each set is evaluated on its split val, dev or test: day frames clean, dark, hazy, in rain and
     noisy, night frames as they are. `score` is the short form, for a model card.
 
-    The report is rewritten after every set. Ctrl-C keeps the report of the finished sets; the exit
-    code is then 130.
+    The report is rewritten after every set. Ctrl-C keeps the report of finished sets, and leaves
+    the page as it was; the exit code is then 130.
     """
     peers: list[Peer] = []
     for text in fused or []:
@@ -75,22 +103,35 @@ def evaluate_command(
         return
     files = files_of_peers(peers, sets)
     make_folder(out)
+    if page:
+        check_page(page, START, END)
     fuser = Fuser(loaded, select(backend, precision=precision), steps=steps)
     scores = no_scores(loaded, fuser, backend, precision, every)
     done: dict[str, Evaluated] = {}
+    plots: dict[str, dict[str, bytes]] = {}
     try:
         for name, frames in sets.items():
             done[name] = evaluate_set(fuser, loaded, frames, name, files[name])
             scores["sets"][name] = done[name].scores
-            _write(scores, done, out)
+            plots[name] = set_plots(scores["sets"][name])
+            write_text(out / f"{NAME}.json", json.dumps(as_json(scores), indent=2) + "\n")
+            write_text(out / f"{NAME}.md", f"# {TITLE}\n\n{as_markdown(scores, {})}\n")
+            write_text(out / f"{NAME}.html", as_html(scores, done, plots))
     except KeyboardInterrupt:
         line = f"interrupted: {len(done)} of {len(sets)} sets are evaluated"
         console.print(Text(line, "red"), soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+    if page:
+        _write_page(scores, plots, page)
     console.print(Text(f"report: {out / NAME}.html, .md, .json"), soft_wrap=True)
 
 
-def _write(scores: dict[str, Any], done: Mapping[str, Evaluated], out: Path) -> None:
-    write_text(out / f"{NAME}.json", json.dumps(as_json(scores), indent=2) + "\n")
-    write_text(out / f"{NAME}.md", as_markdown(scores))
-    write_text(out / f"{NAME}.html", as_html(scores, done))
+def _write_page(
+    scores: dict[str, Any], plots: Mapping[str, Mapping[str, bytes]], page: Path
+) -> None:
+    pictures: dict[str, dict[str, str]] = {}
+    for name, some in plots.items():
+        place = re.sub(r"\W+", "_", name)
+        files = write_pictures(page, {f"{place}_{key}": plot for key, plot in some.items()})
+        pictures[name] = dict(zip(some, files.values(), strict=True))
+    write_page(page, START, END, as_markdown(scores, pictures))

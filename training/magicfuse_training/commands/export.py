@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train export`: writes a bundle."""
 
 from __future__ import annotations
@@ -19,7 +29,7 @@ from magicfuse_training.commands.options import (
 )
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.run_folder import untrained
 from magicfuse_training.stages.runner import recorded_data
@@ -30,7 +40,7 @@ def export_command(
     run: RunFolder = Path("runs/nano"),
     preset: str = "nano",
     precision: Annotated[
-        Literal["float32", "float16"], typer.Option(help="float16: a half body, for GPUs")
+        Literal["float32", "float16"], typer.Option(help="float16: half precision inside, for GPUs")
     ] = "float32",
 ) -> None:
     """Export the averaged weights of a run's last stage as a bundle, checked against eager."""

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train make`: makes a bundle from a recipe in one command.
 
 RUN/recipe.yaml   the recipe that the run started with, with scaled budgets
@@ -37,13 +47,13 @@ from magicfuse_training.commands.stage import check_stage, check_training
 from magicfuse_training.data.mix import Source, describe, load_groups
 from magicfuse_training.errors import ExportError, TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
+from magicfuse_training.optimizer import StageOverrides
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.recipe import Recipe, StageRun, load_recipe
 from magicfuse_training.stages.accelerator import processes
 from magicfuse_training.stages.average import weighted_mean
 from magicfuse_training.stages.checkpoint import averaged_weights, write_atomically
-from magicfuse_training.stages.optimizer import StageOverrides
 from magicfuse_training.stages.run_folder import flat, read_yaml, untrained
 from magicfuse_training.stages.runner import Budget, train_stage
 from magicfuse_training.stages.stages import STAGES
@@ -56,12 +66,14 @@ from magicfuse_training.stages.start import (
 
 
 def make_command(
-    recipe: Annotated[Path, typer.Argument(help="YAML file, as those in training/recipes/")],
-    data: Annotated[Path, typer.Option(help="folder that the recipe's data sets are in")],
+    recipe: Annotated[Path, typer.Argument(help="YAML file, like those in training/recipes/")],
+    data: Annotated[Path, typer.Option(help="folder that contains the recipe's data sets")],
     out: Annotated[Path, typer.Option(help="bundle folder to write")],
     run: RunFolder = Path("runs/nano"),
-    scale: Annotated[float, typer.Option(min=0, help="of all budgets: 0.1 for a rehearsal")] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    scale: Annotated[
+        float, typer.Option(min=0, help="factor on all budgets, such as 0.1 for a rehearsal")
+    ] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
     device_crops: DeviceCropsOption = False,
 ) -> None:
     """Train all stages of a recipe and export the bundle; resume if it was killed.
@@ -135,7 +147,7 @@ def _open(run: Path, plan: Recipe) -> None:
         for key, before in flat(read_yaml(path)):
             if (now := new.get(key, "not set")) != before:
                 raise TrainingError(
-                    f"run '{run}' was begun with {key} {before}, and now has {now}; "
+                    f"run '{run}' was started with {key} {before}, and now has {now}; "
                     "give it as before, or use another --run"
                 )
     run.mkdir(parents=True, exist_ok=True)

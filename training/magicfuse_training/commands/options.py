@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Options that several commands share, and the location of a run's checkpoints."""
 
 from __future__ import annotations
@@ -12,7 +22,7 @@ from rich.text import Text
 
 from magicfuse_ros.bundle import MANIFEST
 from magicfuse_training.data.datasets import DATASETS
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages.checkpoint import averaged_weights, load_weights, read_checkpoint
 from magicfuse_training.stages.stages import STAGES
 
@@ -46,7 +56,7 @@ def tell_replaced(out: Path, console: Console) -> None:
     if not (out / MANIFEST).is_file():
         return
     card = out / "MODEL_CARD.md"
-    note = f"; '{card}' tells of the old one until score --record" if card.is_file() else ""
+    note = f"; '{card}' describes the old bundle until score --record" if card.is_file() else ""
     console.print(Text(f"replaces the bundle in '{out}'{note}", "yellow"), soft_wrap=True)
 
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train quantize`: adds int8 graphs to a bundle."""
 
 from __future__ import annotations
@@ -32,13 +42,16 @@ def quantize_command(
         Path | None, typer.Option(help="bundle folder to write; the bundle's own if omitted")
     ] = None,
     minimum_db: Annotated[
-        float, typer.Option(help="of each network's outputs against float32, on held-out frames")
+        float,
+        typer.Option(
+            help="lowest signal-to-noise ratio against float32 of each network's outputs, dB"
+        ),
     ] = MINIMUM_DB,
 ) -> None:
     """Add int8 graphs to a bundle, calibrated on training frames and checked on val and dev."""
     try:
         from magicfuse_training.quantization.bundle import quantize_bundle  # nncf is an extra
-        from magicfuse_training.quantization.guard import Guarded
+        from magicfuse_training.quantization.guard import QuantizedNetwork
     except ModuleNotFoundError as error:
         raise ExportError(
             f"quantize needs {error.name}: pip install 'magicfuse-training[quantize]'"
@@ -48,7 +61,7 @@ def quantize_command(
     console = output_console()
     loaded = Bundle.load(bundle)
 
-    def tell(name: NetworkName, result: Guarded) -> None:
+    def tell(name: NetworkName, result: QuantizedNetwork) -> None:
         kept = f"; float32: {', '.join(result.float32_layers)}" if result.float32_layers else ""
         line = f"{name}: {len(result.layers)} layers in int8, {result.decibels:.1f} dB{kept}"
         console.print(Text(line), soft_wrap=True)

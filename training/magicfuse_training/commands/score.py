@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train score`: scores a bundle on held-out data."""
 
 from __future__ import annotations
@@ -32,12 +42,16 @@ def score_command(
     bundle: BundleFolder,
     data: Data,
     backend: str = "auto",
-    precision: Annotated[Precision, typer.Option(help="of the networks' arithmetic")] = "fp32",
-    steps: Annotated[int | None, typer.Option(help="K; default: the bundle's")] = None,
+    precision: Annotated[Precision, typer.Option(help="number format of the networks")] = "fp32",
+    steps: Annotated[
+        int | None, typer.Option(help="diffusion steps K; default: the bundle's")
+    ] = None,
     every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the scores here")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the scores to this file")
+    ] = None,
     record: Annotated[
-        bool, typer.Option(help="write them into bundle.json and MODEL_CARD.md")
+        bool, typer.Option(help="write the scores into bundle.json and MODEL_CARD.md")
     ] = False,
 ) -> None:
     """Score a bundle on held-out data through the vehicle's own runtime.

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train stage`: trains one stage of a model."""
 
 from __future__ import annotations
@@ -17,7 +27,7 @@ from magicfuse_training.commands.options import (
 )
 from magicfuse_training.data.mix import Source
 from magicfuse_training.errors import PresetError, TrainingError, did_you_mean
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.accelerator import MixedPrecision
 from magicfuse_training.stages.runner import Budget, train_stage
@@ -29,27 +39,27 @@ def stage_command(
     name: Annotated[str, typer.Argument(help=f"one of {', '.join(STAGES)}")],
     data: Data,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="time budget; the rate anneals over it")
+        float | None, typer.Option(min=0, help="time budget; the learning rate is annealed over it")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=0, help="budget in steps: can be repeated bit by bit")
+        int | None, typer.Option(min=0, help="budget in steps, for results that repeat bit by bit")
     ] = None,
     run: RunFolder = Path("runs/nano"),
     preset: str = "nano",
     from_bundle: Annotated[
-        Path | None, typer.Option(help="start from a bundle's weights, not from the stage before")
+        Path | None, typer.Option(help="start from a bundle's weights, not from the previous stage")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="crops a step, over all processes")
+        int | None, typer.Option(min=1, help="crops per step, over all processes")
     ] = None,
     accumulate: Annotated[
-        int, typer.Option(min=1, help="rounds that a process takes its share of a batch in")
+        int, typer.Option(min=1, help="parts into which a process divides its share of a batch")
     ] = 1,
     mixed_precision: Annotated[
         MixedPrecision | None,
-        typer.Option(help="of convolutions; the machine's fastest if omitted"),
+        typer.Option(help="number format of convolutions; the machine's fastest if omitted"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes that make crops")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
     device_crops: DeviceCropsOption = False,
     seed: int = 0,
 ) -> None:
@@ -95,7 +105,7 @@ def check_stage(preset: Preset, name: str) -> None:
     """
     if name in ("one_step", "few_step") and preset.losses.output is None:
         raise TrainingError(
-            f"stage '{name}' trains what the sampler puts out; preset '{preset.name}' has no "
+            f"stage '{name}' trains the sampler's output; preset '{preset.name}' has no "
             "losses.output for it"
         )
     if name == "one_step" and 1 not in preset.steps:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """`magicfuse-train thermal`: measures how far the thermal estimate generalises."""
 
 from __future__ import annotations
@@ -35,10 +45,12 @@ def thermal_command(
     ],
     other: Annotated[
         Path | None,
-        typer.Option(help="a second bundle for the table by set, as one trained on other sets"),
+        typer.Option(
+            help="a second bundle for the table by set, such as one trained on other sets"
+        ),
     ] = None,
     frames: Annotated[
-        int, typer.Option(min=1, help="at most so many of each split, evenly spread")
+        int, typer.Option(min=1, help="most frames of each split, evenly spaced")
     ] = 40,
     backend: str = "auto",
 ) -> None:
@@ -100,7 +112,7 @@ def compare_set(fuser: Fuser, bundle: Bundle, source: Source, most: int) -> list
         for night, some in by_night.items():
             if not some:
                 continue
-            part = Part(f"{source.root.resolve().name} {split}", night, known)
+            part = Part(source.root.resolve().name, split, night, known)
             for i in track(_spread(some, most), description=part.title):
                 scene = scenes[i]
                 fused = fuser(scene.visible, _OUTPUTS.intersection(fuser.outputs))

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Checks every file of a data set: what is there, what is missing, what is damaged."""
 
 from __future__ import annotations
@@ -22,7 +32,7 @@ from magicfuse_training.data.files import (
 )
 from magicfuse_training.data.layout import PARTS, DataSet, Part, Record
 
-Size = tuple[int, int]  # width, height
+WidthHeight = tuple[int, int]  # width, height
 _ASPECT_TOLERANCE = 0.01
 
 
@@ -45,7 +55,7 @@ class SplitReport:
 
     split: str
     counts: dict[Part, int] = field(default_factory=dict)
-    sizes: dict[Part, Counter[Size]] = field(default_factory=dict)
+    sizes: dict[Part, Counter[WidthHeight]] = field(default_factory=dict)
     depths: Counter[str] = field(default_factory=Counter)
     labels: Counter[int] = field(default_factory=Counter)
     boxes: Counter[str] = field(default_factory=Counter)
@@ -88,7 +98,7 @@ def check_split(
 def _check_scene(report: SplitReport, data: DataSet, root: Path, files: dict[Part, Path]) -> bool:
     """Read the files of a scene; return whether all of them are valid."""
     before = sum(map(len, report.faults.values()))
-    sizes: dict[Part, Size] = {}
+    sizes: dict[Part, WidthHeight] = {}
     for part, path in files.items():
         shown = path.relative_to(root).as_posix()
         try:
@@ -129,7 +139,7 @@ def _check_scene(report: SplitReport, data: DataSet, root: Path, files: dict[Par
     return sum(map(len, report.faults.values())) == before
 
 
-def _size(picture: npt.NDArray[Any]) -> Size:
+def _size(picture: npt.NDArray[Any]) -> WidthHeight:
     return int(picture.shape[1]), int(picture.shape[0])
 
 

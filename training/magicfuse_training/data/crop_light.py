@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Varies the light and the clothes in crops, and degrades them."""
 
 from __future__ import annotations
@@ -69,7 +79,7 @@ def dress_darkly(crop: Arrays, gain: float, people: tuple[int, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class Causes:
+class DegradationShares:
     """Degradations of crops: shares of the clean scenes that are changed."""
 
     dark: float = 0.42
@@ -82,7 +92,7 @@ class Causes:
     noisier: float = 0.35  # of the dark crops
 
 
-CAUSES = Causes()
+SHARES = DegradationShares()
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 
@@ -90,7 +100,7 @@ NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 def _darken(image: U8, strength: float, rng: np.random.Generator) -> U8:
     """Darken with the camera model, sometimes with a noisier sensor than the scores use."""
     effect = Darkness.draw(strength, rng)
-    if rng.random() < CAUSES.noisier:
+    if rng.random() < SHARES.noisier:
         well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
         effect = effect.model_copy(update={"full_well": well, "read_noise": read})
     return apply([effect], image, rng)
@@ -110,13 +120,13 @@ def degraded_crop(
     """
     draw = rng.random()
     if not clean:
-        return degrade(image, "dark", 0.0, rng) if draw < CAUSES.dark_night else image
+        return degrade(image, "dark", 0.0, rng) if draw < SHARES.dark_night else image
     if draw < undegraded:
         return image
     strength = rng.random()
-    if rng.random() < CAUSES.blurred_first:
+    if rng.random() < SHARES.blurred_first:
         image = blur(image, rng.random() * 0.6, rng)
-    dark, haze, blurred = undegraded + np.cumsum([CAUSES.dark, CAUSES.haze, CAUSES.blur])
+    dark, haze, blurred = undegraded + np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
     if draw < dark:
         image = _darken(image, strength, rng)
     elif draw < haze:
@@ -126,6 +136,6 @@ def degraded_crop(
     for kind, share in more:
         if rng.random() < share:
             image = degrade(image, kind, rng.random(), rng, rows)
-    if rng.random() < CAUSES.compressed or draw > blurred:
+    if rng.random() < SHARES.compressed or draw > blurred:
         image = compress(image, rng.random())
     return image

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Random degraded crops of scenes, as batches of tensors."""
 
 from __future__ import annotations
@@ -21,9 +31,9 @@ from magicfuse_training.data.classes import (
     U8,
 )
 from magicfuse_training.data.crop_light import (
-    CAUSES,
     CLOTHES_GAIN,
     DARK_CLOTHES,
+    SHARES,
     Arrays,
     Jitter,
     degraded_crop,
@@ -126,7 +136,7 @@ class Crops(Dataset[Batch]):
         by_day = scene.clean and scene.thermal is None and (known != IGNORE).mean() > LABELLED
         if by_day and rng.random() < config.night:
             degraded, crop["target"] = render_night(crop["visible"], known, rng)
-            if rng.random() < CAUSES.compressed:
+            if rng.random() < SHARES.compressed:
                 degraded = compress(degraded, rng.random())
             has_clean = config.night_weight
         else:
@@ -176,12 +186,10 @@ class Crops(Dataset[Batch]):
         jitter = Jitter(rng, scene.clean)
         visible = jitter(cut(scene.visible, cv2.INTER_LINEAR))
         clean = visible if scene.clean else jitter(cut(scene.target, cv2.INTER_LINEAR))
-        people = np.zeros((height, width), np.uint8)
-        thermal = np.zeros((config.height, config.width), np.uint8)
+        people, thermal = np.zeros((2, config.height, config.width), np.uint8)
         if scene.thermal is not None:
             thermal = cut(scene.thermal, cv2.INTER_AREA)
-            for x0, y0, x1, y1 in scene.people.round().astype(int):
-                people[max(y0, 0) : y1, max(x0, 0) : x1] = 1
+            people = cut(scene.people_mask(), cv2.INTER_NEAREST)
         teacher = np.full((config.height, config.width), IGNORE, np.uint8)
         crop: Arrays = {
             "visible": visible,
@@ -189,7 +197,7 @@ class Crops(Dataset[Batch]):
             "thermal": thermal,
             "label": cut(scene.label, cv2.INTER_NEAREST),
             "teacher": teacher if scene.teacher is None else cut(scene.teacher, cv2.INTER_NEAREST),
-            "people": cut(people, cv2.INTER_NEAREST),
+            "people": people,
         }
         sharpness = min(1.0, h * w / (config.height * config.width))
         return crop, (y / height, (y + h) / height), sharpness
@@ -242,5 +250,5 @@ def rare_place(
 
 
 def known_classes(label: U8, teacher: U8 | None) -> U8:
-    """Return the classes of a label, filled in from the teacher where the label knows none."""
+    """Return the classes of a label, filled in from the teacher where the label has none."""
     return label if teacher is None else np.where(label < MOST_CLASSES, label, teacher)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Makes crops on the training device, which holds all scenes in its memory.
 
 Sixteen CPU cores make about 500 crops a second for a GPU that could take thousands. The draws have
@@ -23,11 +33,11 @@ from torch.nn import functional as F
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crop_light import (
-    CAUSES,
     CLOTHES_EDGE,
     CLOTHES_GAIN,
     DARK_CLOTHES,
     JITTER,
+    SHARES,
 )
 from magicfuse_training.data.crops import (
     AROUND_PEOPLE,
@@ -267,13 +277,13 @@ class DeviceCrops(Crops):
         count, undegraded = len(clean), self.config.clean
         draw, strength = rng.random(count), rng.random(count)
         degraded = clean & (draw >= undegraded)
-        edges = undegraded + np.cumsum([CAUSES.dark, CAUSES.haze, CAUSES.blur])
-        blurred_first = degraded & (rng.random(count) < CAUSES.blurred_first)
+        edges = undegraded + np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
+        blurred_first = degraded & (rng.random(count) < SHARES.blurred_first)
         hazy = degraded & (draw >= edges[0]) & (draw < edges[1])
         blurred = degraded & (draw >= edges[1]) & (draw < edges[2])
-        dark = degraded & (draw < edges[0]) | ~clean & (draw < CAUSES.dark_night)
+        dark = degraded & (draw < edges[0]) | ~clean & (draw < SHARES.dark_night)
         strength[~clean] = 0.0
-        packed = degraded & ((rng.random(count) < CAUSES.compressed) | (draw >= edges[2]))
+        packed = degraded & ((rng.random(count) < SHARES.compressed) | (draw >= edges[2]))
         image = image.clone()
         for some, power, effect in (
             (blurred_first, 0.6 * rng.random(count), self._blur),
@@ -375,13 +385,12 @@ def _dressed_darkly(images: Tensor, gain: Tensor, people: tuple[int, ...]) -> Te
 def _planes(scene: Scene) -> npt.NDArray[np.uint8]:
     """Return a scene's images stacked, (10, H, W) uint8."""
     none = np.zeros_like(scene.label)
-    people = none.copy()
-    for x0, y0, x1, y1 in scene.people.round().astype(int):
-        people[max(y0, 0) : y1, max(x0, 0) : x1] = 1
     thermal = none if scene.thermal is None else scene.thermal
     teacher = np.full_like(none, IGNORE) if scene.teacher is None else scene.teacher
     colours = [scene.visible.transpose(2, 0, 1), scene.target.transpose(2, 0, 1)]
-    return np.concatenate([*colours, np.stack([thermal, scene.label, teacher, people])])
+    return np.concatenate(
+        [*colours, np.stack([thermal, scene.label, teacher, scene.people_mask()])]
+    )
 
 
 def _padded(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Reads one file of a data set: a picture, a label image, or boxes."""
 
 from __future__ import annotations
@@ -91,8 +101,8 @@ def thermal_of(picture: npt.NDArray[Any], path: Path, in_alpha: bool = False) ->
         return np.ascontiguousarray(picture[..., 3]), False
     if picture.ndim == 3:
         colors = picture[..., :3].astype(np.float32)
-        spread = (colors.max(2) - colors.min(2)) / (1 if picture.dtype == np.uint8 else 256)
-        if (share := float((spread > _GRAY_SPREAD).mean())) > _COLORED_SHARE:
+        difference = (colors.max(2) - colors.min(2)) / (1 if picture.dtype == np.uint8 else 256)
+        if (share := float((difference > _GRAY_SPREAD).mean())) > _COLORED_SHARE:
             raise DataError(
                 f"thermal picture '{path}' is in colours ({share:.0%} of its pixels); expected "
                 "gray, as the colours of a palette do not get brighter with the temperature"

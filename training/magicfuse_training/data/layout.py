@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The file layout of a data set: a declaration, and the one reader that walks it.
 
 A path is a template like "leftImg8bit/{split}/{city}/{name}_leftImg8bit.png". Each field in braces
@@ -72,7 +82,7 @@ class DataSet:
     optional: parts that may be missing entirely.
     partial: parts that only some scenes have.
     thermal_in_alpha: the thermal image is the fourth channel of its file.
-    auto_gain: the thermal camera set level and gain anew for every image.
+    auto_gain: the thermal camera set level and gain for every image.
     width_factor: factor on the stored width that gives square pixels.
     night: tells a night scene by its name; or the mean luma, 0 to 255, of an image's upper third,
         below which the scene is a night scene.

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The training data of a run: one or more data sets, in groups from which crops are drawn.
 
 A group holds the scenes of one set under one condition. Stages set how often each condition is
@@ -176,7 +186,7 @@ def shares(groups: Groups, by_condition: Sequence[float]) -> list[float]:
 def made_night(groups: Groups, share: float, seed: int) -> Groups:
     """Return a night group for each group of labelled day scenes, with a share of its size.
 
-    `Crops` makes night anew from every crop, which the device has no code for. Scenes with too few
+    `Crops` makes night from every crop, which the device has no code for. Scenes with too few
     labelled pixels are skipped.
     """
     nights: Groups = []

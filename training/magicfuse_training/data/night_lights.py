@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The lamps of a night scene: street lamps, the car's headlights, other cars, windows, signs.
 
 `View` estimates the scene's geometry from its labels alone: the horizon, the vanishing point of the
@@ -161,11 +171,11 @@ def street_lamps(lights: Lights, view: View, label: U8, rng: Rng) -> None:
     power, size = log_uniform(rng, 2, 20), rng.uniform(0.05, 0.13)  # white = 1; metres
     main, other = LAMPS[rng.integers(len(LAMPS))], LAMPS[rng.integers(len(LAMPS))]
     places: list[tuple[float, float, float]] = []
-    high, apart = rng.uniform(4.5, 9), rng.uniform(16, 40)
-    side, start = rng.choice((-1, 1)), rng.uniform(3, 3 + apart)
+    high, spacing = rng.uniform(4.5, 9), rng.uniform(16, 40)
+    side, start = rng.choice((-1, 1)), rng.uniform(3, 3 + spacing)
     for i in range(1 if rng.random() < 0.6 else 2):
         x = side * (1 - 2 * i) * rng.uniform(4, 11)
-        places += [(x, high, z) for z in start + apart * (np.arange(3) + 0.5 * i)]
+        places += [(x, high, z) for z in start + spacing * (np.arange(3) + 0.5 * i)]
     pole = view.small == POLE
     tops = 2 * np.argwhere(pole[1:] & ~pole[:-1])
     tops = tops[tops[:, 0] < 0.8 * view.horizon]  # higher than the camera

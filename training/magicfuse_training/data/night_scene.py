@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Turns a labelled day image of a road into a plausible night image, as training data.
 
 Labelled nights are rare; labelled days are not. Darkening the whole day image equally keeps a
@@ -41,7 +51,7 @@ from magicfuse_training.data.night_lights import (
     windows,
 )
 
-Pixels = tuple[npt.NDArray[np.intp], ...]
+PixelIndices = tuple[npt.NDArray[np.intp], ...]
 
 __all__ = ["render_night"]
 
@@ -133,7 +143,7 @@ def _around(value: F32, weight: F32) -> F32:
     return np.asarray(cv2.resize(value, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _matte(day: F32, label: U8, view: View) -> tuple[F32, Pixels]:
+def _matte(day: F32, label: U8, view: View) -> tuple[F32, PixelIndices]:
     """Remove the sky from an image in linear light, in place: it becomes black.
 
     Return the share of sky in each pixel of the upper rows, (rows, W) float32, and which pixels are
@@ -284,7 +294,7 @@ def _take(scene: F32, rng: Rng) -> U8:
     return to_srgb(np.asarray(scene, np.float32))
 
 
-def _target(image: U8, left: F32, sky: F32, mixed: Pixels, view: View) -> U8:
+def _target(image: U8, left: F32, sky: F32, mixed: PixelIndices, view: View) -> U8:
     """Return the day with a dim, smooth sky."""
     end = len(sky)
     down = (np.arange(end, dtype=np.float32) / view.horizon).clip(0, 1)[:, None]

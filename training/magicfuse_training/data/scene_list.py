@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Reads scene lists as people save them: with BOM, as UTF-16, from Windows, with suffixes."""
 
 from __future__ import annotations
@@ -28,11 +38,11 @@ def read_scene_list(path: Path) -> list[str]:
         text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"list of scenes '{path}' is no text in UTF-8 or UTF-16; "
+            f"list of scenes '{path}' is not text in UTF-8 or UTF-16; "
             f"byte {error.start} is {data[error.start]:#04x}"
         ) from error
     if "\0" in text:
-        raise DataError(f"list of scenes '{path}' is no text: it has zero bytes")
+        raise DataError(f"list of scenes '{path}' is not text: it has zero bytes")
     names = dict.fromkeys(map(_stem, text.split()))
     if not names:
         raise DataError(f"list of scenes '{path}' is empty; expected a name in each line")

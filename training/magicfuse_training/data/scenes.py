@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Road scenes of any data set, each at the size that a vehicle's letterbox would give it."""
 
 from __future__ import annotations
@@ -66,6 +76,13 @@ class Scene:
     label: U8
     people: Boxes
     teacher: U8 | None = None
+
+    def people_mask(self) -> U8:
+        """Return 1 inside of the boxes of people and 0 elsewhere, (H, W)."""
+        mask = np.zeros_like(self.label)
+        for x0, y0, x1, y1 in self.people.round().astype(int):
+            mask[max(y0, 0) : y1, max(x0, 0) : x1] = 1
+        return mask
 
 
 class Scenes(Sequence[Scene]):
@@ -163,8 +180,8 @@ def usual_gain(thermal: U8) -> U8:
     within its image.
     """
     values = thermal.astype(np.float32)
-    spread = (values - values.mean()) / max(float(values.std()), 1.0)
-    return np.asarray((THERMAL_MEAN + THERMAL_SPREAD * spread).clip(0, 255).round(), np.uint8)
+    deviation = (values - values.mean()) / max(float(values.std()), 1.0)
+    return np.asarray((THERMAL_MEAN + THERMAL_SPREAD * deviation).clip(0, 255).round(), np.uint8)
 
 
 def filled(label: U8, coarse: U8) -> U8:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A camera and weather model: makes a clean road image dark and noisy, hazy, wet or blurred.
 
 Light is handled in linear units (sRGB decoded), since exposure, haze and photon noise add up there.
@@ -17,7 +27,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from magicfuse_ros.media.linear_light import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_training.degradations.camera import Darkness, DefocusBlur, Jpeg, MotionBlur
 from magicfuse_training.degradations.effect import (
     WHOLE,
@@ -136,8 +146,8 @@ def draw(degradation: str, strength: float, rng: np.random.Generator) -> list[Ef
 
 
 def apply(
-    effects: Sequence[Effect], image: Image, noise: np.random.Generator, rows: Rows = WHOLE
-) -> Image:
+    effects: Sequence[Effect], image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE
+) -> Pixels:
     """Apply effects in the physical order to an RGB uint8 image (H, W, 3); return a new one.
 
     `noise` and `rows`: see Effect.
@@ -149,13 +159,13 @@ def apply(
 
 
 def degrade(
-    image: Image,
+    image: Pixels,
     kind: str,
     strength: float,
     rng: np.random.Generator,
     rows: Rows = WHOLE,
     sensor: np.random.Generator | None = None,
-) -> Image:
+) -> Pixels:
     """Degrade one RGB uint8 image (H, W, 3) and return a new one of the same shape.
 
     Args:
@@ -173,11 +183,11 @@ def degrade(
     return apply(draw(kind, strength, rng), image, sensor or rng, rows)
 
 
-def blur(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def blur(image: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Blur by motion in a random direction or by defocus, each in half of the cases."""
     return degrade(image, "blur", strength, rng)
 
 
-def compress(image: Image, strength: float) -> Image:
+def compress(image: Pixels, strength: float) -> Pixels:
     """Encode as JPEG, quality 70 down to 15, and decode."""
     return degrade(image, "jpeg", strength, np.random.default_rng())  # it draws nothing

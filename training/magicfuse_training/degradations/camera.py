@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """What the camera does to an image: blur, exposure and noise, compression."""
 
 from __future__ import annotations
@@ -6,12 +16,13 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from magicfuse_ros.media.linear_light import Image, Linear, to_linear, to_srgb
+from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.media.linear_light import Linear, to_linear, to_srgb
 from magicfuse_training.degradations.effect import (
     WHOLE,
-    Color,
     Effect,
     Grid,
+    LinearColor,
     Rows,
 )
 
@@ -23,8 +34,10 @@ class MotionBlur(Effect):
     white, which the clean image has already clipped.
     """
 
-    reach_px: int = Field(ge=1, description="of the line, to either side; in pixels of the image")
-    angle: float = Field(default=0.0, description="of the line, in radians; 0 is horizontal")
+    reach_px: int = Field(ge=1, description="half length of the line, in pixels of the image")
+    angle: float = Field(
+        default=0.0, description="direction of the line, in radians; 0 is horizontal"
+    )
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> MotionBlur:
@@ -38,7 +51,7 @@ class MotionBlur(Effect):
         cv2.line(kernel, (reach - dx, reach - dy), (reach + dx, reach + dy), 1.0)
         return np.asarray(kernel / kernel.sum(), np.float32)
 
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect."""
         return np.asarray(cv2.filter2D(image, -1, self.kernel()), dtype=np.uint8)
 
@@ -57,7 +70,7 @@ class DefocusBlur(Effect):
         line = cv2.getGaussianKernel(2 * round(3 * self.sigma_px) + 1, self.sigma_px, cv2.CV_32F)
         return np.asarray(line @ line.T, np.float32)
 
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect."""
         return np.asarray(cv2.GaussianBlur(image, (0, 0), self.sigma_px), dtype=np.uint8)
 
@@ -65,11 +78,15 @@ class DefocusBlur(Effect):
 class Darkness(Effect):
     """Night: less light, lamps instead of the sun, photon and read noise, gain."""
 
-    stops: float = Field(ge=0, description="of light that are missing; each halves it")
-    gain: float = Field(default=1.0, gt=0, description="by which the camera multiplies the signal")
+    stops: float = Field(ge=0, description="stops of light that are missing; each halves it")
+    gain: float = Field(default=1.0, gt=0, description="factor of the camera on the signal")
     full_well: float = Field(default=6000.0, gt=0, description="electrons at white, at gain 1")
-    read_noise: float = Field(default=4.0, ge=0, description="electrons, standard deviation")
-    cast: Color = Field(default=(1.0, 1.0, 1.0), description="colour of the lamps; mean irrelevant")
+    read_noise: float = Field(
+        default=4.0, ge=0, description="standard deviation of the read noise, in electrons"
+    )
+    cast: LinearColor = Field(
+        default=(1.0, 1.0, 1.0), description="colour of the lamps; mean irrelevant"
+    )
     light_stops: Grid = Field(
         default=((0.0,),), description="pools of light: stops added, on a coarse grid"
     )
@@ -91,7 +108,7 @@ class Darkness(Effect):
             light_stops=tuple(map(tuple, light.tolist())),
         )
 
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect; `noise` draws the photons."""
         height, width = image.shape[:2]
         pools = np.array(self.light_stops, np.float32)
@@ -109,13 +126,13 @@ class Darkness(Effect):
 class Jpeg(Effect):
     """Compression by the camera or by the transport of its images."""
 
-    quality: int = Field(ge=1, le=100, description="of libjpeg; 100 is best")
+    quality: int = Field(ge=1, le=100, description="quality of libjpeg; 100 is best")
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> Jpeg:
         return cls(quality=round(70 - 55 * strength))
 
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect."""
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Shared parts of all degradations: strengths and parameters."""
 
 from __future__ import annotations
@@ -8,13 +18,13 @@ from typing import Annotated, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from magicfuse_ros.media.linear_light import Image
+from magicfuse_ros.image_codec import Pixels
 
 Rows = tuple[float, float]
 T = TypeVar("T", bound="Effect")
 WHOLE: Rows = (0.0, 1.0)
 
-Color = tuple[
+LinearColor = tuple[
     Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
 ]
 Grid = Annotated[tuple[tuple[float, ...], ...], Field(min_length=1)]
@@ -43,7 +53,7 @@ class Effect(BaseModel, ABC):
     def _draw(cls: type[T], strength: float, rng: np.random.Generator) -> T: ...
 
     @abstractmethod
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """Return a new degraded image.
 
         Args:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """What the weather does to light on its way to the camera: haze, fog, rain.
 
 Distances come from a prior for road scenes. Haze has the simplest one: flat ground, with everything
@@ -13,12 +23,13 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from magicfuse_ros.media.linear_light import Image, Linear, to_linear, to_srgb
+from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.media.linear_light import Linear, to_linear, to_srgb
 from magicfuse_training.degradations.effect import (
     WHOLE,
-    Color,
     Effect,
     Grid,
+    LinearColor,
     Rows,
 )
 
@@ -29,7 +40,7 @@ _APERTURE_M = 0.003
 _BANDS = ((0.5, 1.2), (1.2, 2.4), (2.4, 4.0))  # distances of drops, metres
 
 
-def _air(image: Image, transmission: Linear, airlight: Color) -> Linear:
+def _air(image: Pixels, transmission: Linear, airlight: LinearColor) -> Linear:
     """Apply Koschmieder's law, I = J t + A (1 - t), in linear light."""
     light = np.array(airlight).astype(np.float32)
     return np.asarray(to_linear(image) * transmission + light * (1.0 - transmission), np.float32)
@@ -54,8 +65,10 @@ class Haze(Effect):
     """Dry, bright haze in drifts, thickest at the horizon."""
 
     density: float = Field(ge=0, description="optical thickness at the horizon: 1 leaves 37 %")
-    airlight: Color = Field(default=(0.7, 0.7, 0.7), description="linear light of the haze itself")
-    horizon: float = Field(default=0.42, gt=0, lt=1, description="its row, of the full height")
+    airlight: LinearColor = Field(default=(0.7, 0.7, 0.7), description="linear light of the haze")
+    horizon: float = Field(
+        default=0.42, gt=0, lt=1, description="row of the horizon, as a fraction of the height"
+    )
     drifts: Grid = Field(
         default=((1.0,),), description="factors on the thickness, on a coarse grid"
     )
@@ -72,7 +85,7 @@ class Haze(Effect):
             drifts=tuple(map(tuple, drifts.tolist())),
         )
 
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect."""
         height, width = image.shape[:2]
         row = np.linspace(rows[0], rows[1], height, dtype=np.float32)
@@ -86,9 +99,11 @@ class Haze(Effect):
 class Fog(Effect):
     """Uniform white fog, dense enough to hide near objects."""
 
-    visibility_m: float = Field(gt=0, description="where 5 % of the contrast are left")
-    airlight: Color = Field(default=(0.75, 0.75, 0.75), description="linear light of the fog")
-    horizon: float = Field(default=0.42, gt=0, lt=1, description="its row, of the full height")
+    visibility_m: float = Field(gt=0, description="distance at which 5 % of the contrast is left")
+    airlight: LinearColor = Field(default=(0.75, 0.75, 0.75), description="linear light of the fog")
+    horizon: float = Field(
+        default=0.42, gt=0, lt=1, description="row of the horizon, as a fraction of the height"
+    )
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> Fog:
@@ -99,7 +114,7 @@ class Fog(Effect):
             horizon=rng.uniform(0.38, 0.46),
         )
 
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect."""
         transmission = _transmission(image.shape, rows, self.horizon, self.visibility_m)
         return to_srgb(_air(image, transmission, self.airlight))
@@ -114,14 +129,20 @@ class Rain(Effect):
     part of the exposure, so it hides little of it (Garg and Nayar, 10.1007/s11263-006-0028-6).
     """
 
-    rate_mm_h: float = Field(gt=0, description="of rain; 2.5 is moderate, 50 a cloudburst")
+    rate_mm_h: float = Field(
+        gt=0, description="rain in mm per hour; 2.5 is moderate, 50 a cloudburst"
+    )
     exposure_s: float = Field(default=0.01, gt=0, description="sets the length of the streaks")
     wind_m_s: float = Field(default=0.0, description="across the view")
-    speed_m_s: float = Field(default=8.0, ge=0, description="of the vehicle; tilts the streaks")
+    speed_m_s: float = Field(
+        default=8.0, ge=0, description="speed of the vehicle; tilts the streaks"
+    )
     visibility_m: float = Field(default=400.0, gt=0, description="in the veil")
-    airlight: Color = Field(default=(0.5, 0.5, 0.5), description="linear light of the veil")
+    airlight: LinearColor = Field(default=(0.5, 0.5, 0.5), description="linear light of the veil")
     sky: float = Field(default=3.0, ge=0, description="light of a drop, as a multiple of the veil")
-    horizon: float = Field(default=0.42, gt=0, lt=1, description="its row, of the full height")
+    horizon: float = Field(
+        default=0.42, gt=0, lt=1, description="row of the horizon, as a fraction of the height"
+    )
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> Rain:
@@ -137,7 +158,7 @@ class Rain(Effect):
             horizon=rng.uniform(0.38, 0.46),
         )
 
-    def apply(self, image: Image, noise: np.random.Generator, rows: Rows = WHOLE) -> Image:
+    def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect; `noise` draws the drops."""
         height, width = image.shape[:2]
         transmission = _transmission(image.shape, rows, self.horizon, self.visibility_m)

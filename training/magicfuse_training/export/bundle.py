@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Writes a bundle: ONNX files with float16 storage, checked against eager, and `bundle.json`."""
 
 from __future__ import annotations
@@ -26,10 +36,10 @@ from magicfuse_ros.bundle import (
     sha256,
     write_manifest,
 )
+from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.export.compare import check_graph, check_half_graph, eager
 from magicfuse_training.export.graphs import Graph, example_inputs, graphs
-from magicfuse_training.networks.cost import gflop_per_call, parameters
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 
 OPSET = 18
 _DTYPES = {torch.float32: "float32", torch.uint8: "uint8"}

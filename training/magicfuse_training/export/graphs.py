@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The six ONNX graphs of a bundle, as modules whose forward is exactly one graph.
 
 Images enter and leave as uint8 NHWC. Every branch does its own DDIM step, so no arithmetic is left
@@ -11,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.autoencoder import CELL
-from magicfuse_training.networks.model import MagicFuse
 
 
 class EncoderGraph(nn.Module):
@@ -28,8 +38,8 @@ class EncoderGraph(nn.Module):
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Run the graph."""
         # Spread before permuting: OpenVINO then changes the axes without a copy.
-        x = self.encoder.spread(image.float() / 255).permute(0, 3, 1, 2)
-        return self.encoder.look(x, noise)
+        x = self.encoder.scaled(image.float() / 255).permute(0, 3, 1, 2)
+        return self.encoder.condition_and_details(x, noise)
 
 
 class StreamGraph(nn.Module):

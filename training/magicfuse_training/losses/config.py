@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The parts of the losses and their weights: part of a preset.
 
 The preset explains each value that has no default here. Defaults are the published values.
@@ -7,7 +17,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from magicfuse_training.strict_yaml import Strict
 
 
 class DayNight(NamedTuple):
@@ -17,32 +29,32 @@ class DayNight(NamedTuple):
     night: float
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class HeatConfig(_Strict):
+class HeatConfig(Strict):
     """The heat that a fused image gains, instead of Eq. 15's maximum of visible and thermal.
 
     Where the head finds people, the luma gains `gain` times the excess of the thermal estimate over
     a street's level: see `losses.image.fused_luma`.
     """
 
-    gain: float = Field(gt=0, description="luma for each unit of thermal above a street's")
-    at_night: float = Field(gt=0, description="times the gain by day")
-    warm: float = Field(ge=0, description="what streets are no warmer than by day, 0 to 1")
+    gain: float = Field(gt=0, description="luma for each unit of thermal above that of streets")
+    at_night: float = Field(gt=0, description="the gain at night, as a multiple of that by day")
+    warm: float = Field(ge=0, description="thermal level that streets do not exceed by day, 0 to 1")
     warm_at_night: float = Field(ge=0, description="the same at night")
-    limit: float = Field(gt=0, description="of the luma that is gained")
-    weight: float = Field(ge=0, description="of a pixel, for each unit of luma that it gains")
-    false_light: float = Field(ge=0, description="weight of light where none is due")
-    slack: float = Field(ge=0, description="luma over the target that is no false light")
+    limit: float = Field(gt=0, description="most luma that is gained")
+    weight: float = Field(ge=0, description="weight of a pixel for each unit of luma that it gains")
+    false_light: float = Field(ge=0, description="weight of light on pixels that should get none")
+    slack: float = Field(
+        ge=0, description="luma above the target that does not count as false light"
+    )
     unlit: float = Field(ge=0, le=1, description="probability of people up to which nothing is lit")
-    lit: float = Field(ge=0, le=1, description="from which all is lit; both at the middle tau")
-    middle_tau: float = Field(ge=0, lt=1, description="that unlit and lit are of")
-    taus: tuple[float, float] = Field(description="that training draws tau from")
+    lit: float = Field(
+        ge=0, le=1, description="probability from which all is lit; both at middle_tau"
+    )
+    middle_tau: float = Field(ge=0, lt=1, description="tau to which unlit and lit belong")
+    taus: tuple[float, float] = Field(description="range that training draws tau from")
 
 
-class ThermalLossConfig(_Strict):
+class ThermalLossConfig(Strict):
     """The loss of the decoded thermal estimate, see `losses.thermal`; levels are 0 to 1.
 
     absolute, squared, edges   of the error everywhere
@@ -79,20 +91,25 @@ class ThermalLossConfig(_Strict):
     excess: float = Field(ge=0)
 
 
-class OutputLossConfig(_Strict):
+class OutputLossConfig(Strict):
     """The losses of the stages `one_step` and `few_step`, on the sampler's output."""
 
-    restored: float = Field(ge=0, description="of L1, of gradients, and of means over 16 pixels")
-    chroma: float = Field(ge=0, description="of the L1 of Cb and Cr of the restored image")
-    segmentation: float = Field(ge=0, description="of Eq. 16 beside Eq. 15")
+    restored: float = Field(
+        ge=0, description="weights of L1, of gradients, and of means over 16 pixels"
+    )
+    chroma: float = Field(ge=0, description="weight of the L1 of Cb and Cr of the restored image")
+    segmentation: float = Field(ge=0, description="weight of Eq. 16 relative to Eq. 15")
     thermal: ThermalLossConfig
 
 
-class LossConfig(_Strict):
+class LossConfig(Strict):
     """Eq. 7, Eq. 15 and Eq. 16, and further losses if a preset has them."""
 
     on_grid: float = Field(
-        0.0, ge=0, le=1, description="of the draws of t in Eq. 7 on the levels of the step grids"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the t in Eq. 7 drawn from the levels of the step grids",
     )
     weigh_people: bool = Field(
         False, description="whether Eq. 7 of the thermal stream counts people by the crops' weights"
@@ -101,13 +118,17 @@ class LossConfig(_Strict):
     texture: float = Field(ge=0, description="L1 of Sobel / 4 to the larger of the two")
     colour: float = Field(ge=0, description="L1 of Cb plus L1 of Cr to the visible image's")
     heat: HeatConfig | None = Field(None, description="None: Eq. 15 as published")
-    class_weights: list[float] = Field(description="of the cross entropy, by class id")
-    dice: float = Field(0.0, ge=0, description="of the soft Dice loss, for small and rare classes")
-    teacher: float = Field(0.0, ge=0, description="of the cross entropy to another network's masks")
-    state: float = Field(0.0, ge=0, description="of the cross entropy of z_seg itself")
+    class_weights: list[float] = Field(description="weights of the cross entropy, by class id")
+    dice: float = Field(
+        0.0, ge=0, description="weight of the soft Dice loss, for small and rare classes"
+    )
+    teacher: float = Field(
+        0.0, ge=0, description="weight of the cross entropy to another network's masks"
+    )
+    state: float = Field(0.0, ge=0, description="weight of the cross entropy of z_seg itself")
     latent_noise: float = Field(
         0.05, ge=0, description="sd of noise on the autoencoder's latents: no stream hits them"
     )
     output: OutputLossConfig | None = Field(
-        None, description="of one_step and few_step; None: the preset has no such stages"
+        None, description="losses of one_step and few_step; None: the preset has no such stages"
     )

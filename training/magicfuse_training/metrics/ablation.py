@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Presents an ablation study: a table, and a plot next to the tau sweep."""
 
 from __future__ import annotations
@@ -20,10 +30,12 @@ _LINES = ("PSNR dark", "person contrast", "mIoU dark")
 
 def write_table(result: dict[str, Any], path: Path) -> None:
     """Write models and tau sweep as Markdown tables."""
-    crops = result["steps"]["full"]["mkf"] * result["batch"]
+    steps, minutes = result["steps"]["full"]["mkf"], result["minutes"]
+    budget = f"{steps} steps" if minutes is None else f"{minutes:g} minutes"
+    crops = steps * result["batch"]
     lines = [
-        f"Preset `{result['preset']}`, all from `{result['start']}`, {result['minutes']:g} "
-        f"minutes a stage and model on {result['device']} ({crops:,} crops for the full model), "
+        f"Preset `{result['preset']}`, all from `{result['start']}`, {budget} a stage and model "
+        f"on {result['device']} ({crops:,} crops for the full model), "
         f"K = {result['k']}. Images on MSRS dev, against the visible and the thermal image; "
         f"`PSNR dark` and masks on CamVid val; one frame in {result['every']}.",
         "",

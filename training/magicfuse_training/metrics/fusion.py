@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """How good a fused image is, by the metrics of infrared and visible image fusion.
 
 All metrics use gray images (H, W), uint8: the fused image F and its sources, a visible image A and
@@ -27,9 +37,6 @@ from magicfuse_training.metrics.images import HIGHEST_DB, WHITE, ssim
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
-
-OF_ONE = ("EN", "SD", "SF")  # of F alone
-OF_SOURCES = ("SSIM", "MI", "Qabf", "PSNR", "VIF")
 
 # Xydeas and Petrovic 2000, Table of constants: how a viewer perceives a loss of edge strength or a
 # rotation of an edge. Each is a sigmoid with a height, a slope and a middle.

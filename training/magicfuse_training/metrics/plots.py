@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The plots of an evaluation, as PNG."""
 
 from __future__ import annotations
@@ -126,7 +136,7 @@ def plot_classes(scores: dict[str, Any]) -> bytes | None:
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.set_xlabel("IoU, %")
-    axis.legend(fontsize=8)
+    canvas.legend(loc="outside right upper", fontsize=8)
     return png(canvas)
 
 
@@ -151,7 +161,8 @@ def plot_rows(scores: dict[str, Any]) -> bytes | None:
         axis.set_yticks(range(len(names)), names if number % 4 == 0 else [""] * len(names))
         axis.invert_yaxis()
         axis.set_title(metric, size=10)
-    axes[0].legend(fontsize=7)
+    lines, labels = axes[0].get_legend_handles_labels()
+    canvas.legend(lines, labels, loc="outside lower center", ncols=len(images), fontsize=8)
     return png(canvas)
 
 
@@ -165,7 +176,9 @@ def errorbars(
 ) -> None:
     """Draw scores and their intervals at given positions; with `sideways`, positions are rows."""
     places, values = [p[0] for p in points], [p[1].value for p in points]
-    ends = [[f.value - f.low for _, f in points], [f.high - f.value for _, f in points]]
+    # With a few frames an interval can lie beside its value.
+    ends = [[max(f.value - f.low, 0.0) for _, f in points]]
+    ends += [[max(f.high - f.value, 0.0) for _, f in points]]
     if sideways:
         axis.errorbar(values, places, xerr=ends, fmt=mark, ms=4, label=label, color=color)
     else:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Shows the best, the median and the worst frame of a set under a condition side by side."""
 
 from __future__ import annotations
@@ -82,13 +92,17 @@ class Ranking:
         return {}
 
     def chosen(self) -> dict[str, Ranked]:
-        """Return the best, median and worst frame by index, using the most common kind of score."""
+        """Return the best, median and worst frame, each once, by the most common kind of score."""
         kinds = [ranked.by for ranked in self._ranked]
         if not kinds:
             return {}
         by = max(dict.fromkeys(kinds), key=kinds.count)
         order = sorted((r for r in self._ranked if r.by == by), key=lambda r: -r.value)
-        return dict(zip(PLACES, (order[0], order[len(order) // 2], order[-1]), strict=True))
+        chosen: dict[str, Ranked] = {}
+        for place, at in zip(PLACES, (0, len(order) // 2, -1), strict=True):
+            if order[at] not in chosen.values():  # with one or two frames
+                chosen[place] = order[at]
+        return chosen
 
 
 def draw_examples(
@@ -122,7 +136,8 @@ def draw_examples(
         f"{place}: {ranked.name} ({ranked.by}: {ranked.value:.3g})"
         for place, ranked in chosen.items()
     ]
-    page = PanelPage(titles, size, row_labels=labels)
+    legend = [(c.name, c.color) for c in classes]
+    page = PanelPage(titles, size, row_labels=labels, legend=legend)
     sheet = page.render([[scale_to(image, *size) for image in row] for row in rows])
     bgr = cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Compares images as fused ones: MagImg, simpler images, and those of other methods."""
 
 from __future__ import annotations
@@ -46,21 +56,24 @@ def mean_image(restored: U8, estimate: U8) -> U8:
     return np.asarray((restored.astype(np.uint16) + estimate[..., None] + 1) // 2, np.uint8)
 
 
-def clipped_heat(fused: FusedFrame, heat: HeatConfig, thermal: Sequence[int], night: bool) -> U8:
+def clipped_heat(
+    fused: FusedFrame, heat: HeatConfig, thermal: Sequence[int], night: bool, tau: float
+) -> U8:
     """Return the restored image (H, W, 3) with clipped heat: MagImg without a network F.
 
     This is the formula that F is taught in a preset with heat (`losses.image.fused_luma`), applied
     to the bundle's outputs. Where the mask calls a class of `thermal`, the luma gains `heat.gain`
     times the confident excess of the estimate over a street's level, at most `heat.limit`, scaled
     by the mask's confidence. At night (`night`) the gain is `heat.at_night` times as large, over a
-    lower level.
+    lower level. The higher `tau` (0 to 1), the surer the mask must be, as for MagImg.
     """
     estimate = given(fused.thermal_estimate).astype(np.float32) / _WHITE
     if fused.thermal_uncertainty is not None:  # a Laplace scale is sd / sqrt(2)
         estimate -= np.log(2) / np.sqrt(2) * fused.thermal_uncertainty.astype(np.float32) / _WHITE
     warm, times = (heat.warm_at_night, heat.at_night) if night else (heat.warm, 1.0)
     sure = given(fused.confidence).astype(np.float32) / _WHITE * np.isin(given(fused.mask), thermal)
-    people = ((sure - heat.unlit) / (heat.lit - heat.unlit)).clip(0, 1)
+    taken = sure * (1 - tau) / (1 - heat.middle_tau)
+    people = ((taken - heat.unlit) / (heat.lit - heat.unlit)).clip(0, 1)
     gained = people * (times * heat.gain * (estimate - warm)).clip(0, heat.limit)
     lit = given(fused.restored) + _WHITE * gained[..., None]
     return np.asarray(lit.clip(0, _WHITE).round(), np.uint8)
@@ -101,6 +114,7 @@ class Rows:
         self.outputs: frozenset[Output] = frozenset(outputs)
         self._thermal = [c.id for c in manifest.classes if c.thermal]
         self._heat, self._peers, self._width_factor = heat, peers or {}, width_factor
+        self._tau = manifest.tau
         self._values: dict[str, dict[str, list[float]]] = {}
         self._contrasts: dict[str, list[tuple[float, float]]] = {}
 
@@ -130,7 +144,7 @@ class Rows:
             INPUT: image,
             RESTORED: restored,
             MEAN: mean_image(restored, estimate),
-            CLIPPED: clipped_heat(fused, self._heat, self._thermal, frame.night),
+            CLIPPED: clipped_heat(fused, self._heat, self._thermal, frame.night, self._tau),
             MAG_IMAGE: given(fused.mag_image),
         }
         return own | {

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Prints scores: a table per set on the terminal, and tables in a model card."""
 
 from __future__ import annotations
@@ -97,6 +107,7 @@ NOTES = """\
 - *right group*: IDD's labels are groups of classes. The share of a group's pixels that are called
   one of its classes, mean over groups.
 - *calibration error*: |share of right pixels - mean confidence|, in 15 bins of the confidence.
+  Few frames make it look larger, so the interval of its resamples lies above it.
 - *light*: a pixel is lit where MagImg's luma is 20 of 255 above the restored image's. Precision:
   the share of the light that is on people and riders, or within 5 pixels of them. Recall: the share
   of their pixels that is lit.
@@ -203,7 +214,7 @@ def _curve(columns: Sequence[_Column]) -> ScoreTable:
     rows = []
     for tau in taus:
         points = [column.scores[CURVE].get(tau) for column in some]
-        cells = [f"{p['precision']:.2f} / {p['recall']:.2f}" if p else "" for p in points]
+        cells = [f"{cell(p['precision'], 2)} / {cell(p['recall'], 2)}" if p else "" for p in points]
         rows.append([tau, *cells])
     return ScoreTable(["tau", *[column.heading for column in some]], rows)
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Measures how far the thermal estimate generalises: by set, class and frame.
 
 Frames of a training split and of the held-out split are compared alike, so that what was learnt by
@@ -30,8 +40,6 @@ PERCENTS = np.arange(5, 100, 5)  # of the stated intervals whose content is coun
 FEWEST = 200  # pixels of a class in a frame that tell of it
 # Sums over the pixels of one class in one frame, of deviations from their mean in the frame.
 PIXELS, ERROR, BIAS, XX, YY, XY, INSIDE = range(7)
-# The same of the means of a frame's classes.
-_BETWEEN = ("xx", "yy", "xy")
 
 
 def relation(trained: Sequence[str], kind: str, split: str) -> Relation:
@@ -55,7 +63,7 @@ def distances(names: Sequence[str], trained: Sequence[str]) -> list[int | None]:
     """Return how far each frame is from the nearest one of the training, in frame numbers.
 
     A frame's number is the last one in its name: files of these sets are numbered in the order in
-    which they were taken. None where a name has no number, or there is no training frame.
+    which they were taken. None if a name has no number, or there is no training frame.
     """
     numbers = np.array([n for n in map(_number, trained) if n is not None])
     own = [_number(name) for name in names]
@@ -138,7 +146,8 @@ class Part:
     """The frames of one split of a set under one condition, as one bundle estimates them.
 
     Attributes:
-        name: name of the set and the split.
+        name: name of the set.
+        split: its split.
         night: whether its frames are at night.
         relation: what the bundle knows of them.
         frames: the compared frames.
@@ -146,15 +155,22 @@ class Part:
     """
 
     name: str
+    split: str
     night: bool
     relation: Relation
     frames: list[Compared] = field(default_factory=list)
     distances: list[int | None] = field(default_factory=list)
 
     @property
-    def title(self) -> str:
-        """Name of the set and its split, and the time of the day."""
+    def scene(self) -> str:
+        """Name of the set, and the time of the day."""
         return f"{self.name}, {'night' if self.night else 'day'}"
+
+    @property
+    def title(self) -> str:
+        """Name of the set, its split if it has some, and the time of the day."""
+        split = "" if self.split in (".", "all") else f" {self.split}"
+        return f"{self.name}{split}, {'night' if self.night else 'day'}"
 
     def mean(self, key: str) -> Figure:
         """Return the mean of a number over the frames."""

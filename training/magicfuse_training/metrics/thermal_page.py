@@ -1,8 +1,19 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Tables and plots of how far the thermal estimate generalises, for a page of the documentation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,6 +30,7 @@ RELATIONS = {
     "not recorded": "not recorded",
 }
 BINS = (1, 30, 100, 1000)  # lower ends, in frame numbers
+_TICKS = (10, 100, 1000)
 _MARKS = {"trained on": "o", "same set": "s", "unknown set": "D", "not recorded": "x"}
 _INTERVALS = (50, 90)  # percent
 Parts = Mapping[str, Sequence[Part]]  # by bundle, the first is the one that is scored
@@ -62,13 +74,14 @@ def page(bundles: Parts, names: Sequence[str], pictures: Mapping[str, str]) -> s
             "### The stated uncertainty",
             _picture("Content of the stated intervals", pictures["coverage"]),
         ]
+    parts += ["### By scene, and by distance from training"]
+    if "frames" in pictures:
+        parts += [_picture("Correlation of each frame over its distance", pictures["frames"])]
     parts += [
-        "### By scene, and by distance from training",
-        _picture("Correlation of each frame over its distance", pictures["frames"]),
         markdown(_by_scene(own)),
         markdown(_by_distance(own)),
-        "*Distance*: difference of the frame's number to the nearest one of the training by day, or "
-        "at night; 0 is a training frame.",
+        "*Distance*: from the number of the frame to the nearest one of the training, by day or at "
+        "night; 0 is a training frame.",
     ]
     return "\n\n".join(parts)
 
@@ -76,7 +89,9 @@ def page(bundles: Parts, names: Sequence[str], pictures: Mapping[str, str]) -> s
 def plots(bundles: Parts, names: Sequence[str]) -> dict[str, bytes]:
     """Return the plots as PNG, by name; those without content are left out."""
     own = next(iter(bundles.values()))
-    found = {"sets": _plot_sets(bundles), "frames": _plot_frames(own)}
+    found = {"sets": _plot_sets(bundles)}
+    if any(any(part.distances) for part in own):
+        found["frames"] = _plot_frames(own)
     if _labelled(own):
         found["classes"] = _plot_classes(_labelled(own), names)
     if any(part.inside() is not None for part in own):
@@ -96,11 +111,9 @@ def _labelled(parts: Sequence[Part]) -> list[Part]:
 def _by_set(parts: Sequence[Part]) -> ScoreTable:
     rows = []
     for part in parts:
-        inside = part.inside()
-        shares = [
-            "" if inside is None else f"{100 * inside[list(PERCENTS).index(p)]:.0f}"
-            for p in _INTERVALS
-        ]
+        shares = [""] * len(_INTERVALS)
+        if (inside := part.inside()) is not None:
+            shares = [f"{100 * np.interp(p, PERCENTS, inside):.0f}" for p in _INTERVALS]
         rows.append(
             [
                 part.title,
@@ -143,26 +156,23 @@ def _by_scene(parts: Sequence[Part]) -> ScoreTable:
 
 def _by_distance(parts: Sequence[Part]) -> ScoreTable:
     """Return the scores of the frames in every bin of the distance."""
-    ends = [*BINS[1:], None]
-    titles = [f"{a} and more" if b is None else f"{a} to {b - 1}" for a, b in zip(BINS, ends)]
+    titles = ["0", *[f"{a} to {b - 1}" for a, b in pairwise(BINS)], f"{BINS[-1]} and more"]
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for part in parts:
-        name = f"{part.name.split()[0]}, {'night' if part.night else 'day'}"
         for frame, distance in zip(part.frames, part.distances, strict=True):
             if distance is not None:
-                place = sum(distance >= lowest for lowest in BINS)
-                title = "0" if place == 0 else titles[place - 1]
-                groups.setdefault((name, title), []).append((frame.correlation, frame.error))
-    rows = [
-        [*key, str(len(some)), *[f"{value:.{n}f}" for value, n in zip(np.mean(some, 0), (2, 1))]]
-        for key, some in groups.items()
-    ]
+                title = titles[sum(distance >= lowest for lowest in BINS)]
+                groups.setdefault((part.scene, title), []).append((frame.correlation, frame.error))
+    rows = []
+    for key, some in groups.items():
+        correlation, error = np.mean(some, axis=0)
+        rows.append([*key, str(len(some)), f"{correlation:.2f}", f"{error:.1f}"])
     return ScoreTable(["set", "distance", "count", "correlation", "mean error"], rows)
 
 
 def _plot_sets(bundles: Parts) -> bytes:
     titles = list(dict.fromkeys(part.title for some in bundles.values() for part in some))
-    canvas, axes = grid(2, 2, height=1.5 + 0.35 * len(titles))
+    canvas, axes = grid(2, 2, height=2 + 0.4 * len(titles))
     for number, (bundle, some) in enumerate(bundles.items()):
         places = [titles.index(part.title) + 0.16 * number for part in some]
         for axis, key in zip(axes, ("correlation", "error"), strict=True):
@@ -185,7 +195,12 @@ def _plot_sets(bundles: Parts) -> bytes:
     for axis, title in zip(axes, ("correlation", "mean error, gray levels"), strict=True):
         axis.set_title(title, size=10)
         axis.invert_yaxis()
-        axis.legend(fontsize=6)
+    legends = {
+        label: line
+        for axis in axes
+        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    canvas.legend(legends.values(), legends, loc="outside lower center", ncols=2, fontsize=7)
     axes[0].axvline(0, color="0.6", lw=1)
     axes[0].set_yticks(range(len(titles)), titles)
     axes[1].set_yticks(range(len(titles)), [""] * len(titles))
@@ -215,34 +230,44 @@ def _plot_classes(parts: Sequence[Part], names: Sequence[str]) -> bytes:
 def _plot_coverage(parts: Sequence[Part]) -> bytes:
     canvas, (axis,) = grid(1, 1, height=4.5)
     axis.plot([0, 100], [0, 100], color="0.6", linestyle="--", lw=1)
-    for number, part in enumerate(parts):
-        if (inside := part.inside()) is not None:
-            style = ":" if part.relation == "trained on" else "-"
-            label = f"{part.title}: {RELATIONS[part.relation]}"
-            axis.plot(PERCENTS, 100 * inside, style, color=f"C{number}", label=label)
+    colors: dict[str, str] = {}
+    for part in parts:
+        if (inside := part.inside()) is None:
+            continue
+        color = colors.setdefault(part.scene, f"C{len(colors)}")
+        trained = part.relation == "trained on"
+        label = f"{part.title}{' (trained on)' if trained else ''}"
+        axis.plot(PERCENTS, 100 * inside, ":" if trained else "-", color=color, label=label)
     axis.set_xlabel("stated interval, %")
     axis.set_ylabel("pixels inside of it, %")
-    axis.legend(fontsize=7)
+    axis.set_box_aspect(1)
+    canvas.legend(loc="outside right upper", fontsize=8)
     return png(canvas)
 
 
 def _plot_frames(parts: Sequence[Part]) -> bytes:
-    sets = list(dict.fromkeys(part.name.split()[0] for part in parts))
-    canvas, axes = grid(len(sets), 3, height=3.4)
+    """Draw the sets that have frames at a known distance from training frames."""
+    far = [part.name for part in parts if any(part.distances)]
+    sets = list(dict.fromkeys(far))
+    canvas, axes = grid(len(sets), 3, height=3.6)
     for axis, name in zip(axes, sets, strict=True):
-        for night in (False, True):
+        for night, color in ((False, "C1"), (True, "C4")):
             points = [
-                (0 if distance is None else distance, frame.correlation)
+                (distance, frame.correlation)
                 for part in parts
-                if part.name.split()[0] == name and part.night == night
+                if part.name == name and part.night == night
                 for frame, distance in zip(part.frames, part.distances, strict=True)
+                if distance is not None
             ]
             if points:
-                x, y = zip(*points, strict=True)
                 label = "night" if night else "day"
-                axis.plot(x, y, ".", color="C4" if night else "C1", alpha=0.7, label=label)
+                axis.plot(
+                    *zip(*points, strict=True), "o", ms=4, color=color, label=label, alpha=0.7
+                )
         axis.set_xscale("symlog", linthresh=10)
-        axis.set_xlim(-2, None)
+        axis.set_xlim(-2, max(d or 0 for part in parts for d in part.distances) * 1.5)
+        axis.set_xticks([0, *_TICKS], ["trained on", *map(str, _TICKS)])
+        axis.set_ylim(-1, 1)
         axis.axhline(0, color="0.6", lw=1)
         axis.set_title(name, size=10)
         axis.set_xlabel("distance from training, frame numbers")

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Autoencoder: one for visible, thermal and fused images.
 
     image (B, 3, H, W) in [0, 1] --Encoder--> latent    (B, L, h, w) in [-1, 1]
@@ -63,15 +73,15 @@ class AutoencoderConfig(BaseModel):
                 f"each of the {len(self.context_channels)} of context_channels"
             )
         if self.latent_only and self.context_channels:
-            raise ValueError("context_channels must be empty where latent_only is true")
+            raise ValueError("context_channels must be empty if latent_only is true")
         if self.noise_channels and not self.latent_only:
-            raise ValueError("noise_channels must be 0 where latent_only is false")
+            raise ValueError("noise_channels must be 0 if latent_only is false")
         if self.latent_only == bool(self.stem_channels):
-            raise ValueError("stem_channels must be 0 where latent_only is true, else over 0")
+            raise ValueError("stem_channels must be 0 if latent_only is true, else above 0")
         if len(self.decoder_channels) != (sizes := 3 if self.latent_only else 2):
             raise ValueError(
                 f"decoder_channels has {len(self.decoder_channels)} values; expected {sizes} "
-                f"where latent_only is {self.latent_only}"
+                f"if latent_only is {self.latent_only}"
             )
         return self
 
@@ -173,17 +183,17 @@ class Encoder(nn.Module):
             self.context = Context(c, widths, blocks, norm, act)
             self.latent = nn.Conv2d(c, config.latent_channels, 1)
 
-    def spread(self, image: Tensor) -> Tensor:
+    def scaled(self, image: Tensor) -> Tensor:
         """Return an image in [0, 1], of any layout, in the networks' value range.
 
         A night image occupies the lowest ten of 255 codes; the square root spreads them.
         """
         return image if self.latent_only else image.sqrt() - 0.5
 
-    def features(self, spread: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map a spread image to local features at the latent size, and at twice that."""
+    def features(self, scaled: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map a scaled image to local features at the latent size, and at twice that."""
         if self.latent_only:
-            fine = self.fine(self.stem(spread))
+            fine = self.fine(self.stem(scaled))
             local = self.down(fine)
             if self.noise_channels:
                 if noise is None:
@@ -191,16 +201,18 @@ class Encoder(nn.Module):
                     noise = torch.randn(b, self.noise_channels, h, w, device=local.device)
                 local = torch.cat([local, noise], dim=1)
             return self.coarse(self.merge(local)), fine
-        fine = self.act(self.fine(self.stem(spread)))
+        fine = self.act(self.fine(self.stem(scaled)))
         return self.act(self.coarse(self.down(fine))), fine
 
-    def look(self, spread: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Map a spread image (B, 3, H, W) to the condition and, if there are any, the details.
+    def condition_and_details(
+        self, scaled: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Map a scaled image (B, 3, H, W) to the condition and, if there are any, the details.
 
         Returns:
             (condition 1/8, detail 1/4), or with `latent_only` (latent 1/4,). `noise`: see `encode`.
         """
-        local, fine = self.features(spread, noise)
+        local, fine = self.features(scaled, noise)
         return (self._latent(local),) if self.latent_only else (self.context(local), fine)
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -210,7 +222,7 @@ class Encoder(nn.Module):
             (condition 1/8, detail 1/4, image), or with `latent_only` (latent 1/4,). `noise`: see
             `encode`.
         """
-        seen = self.look(self.spread(image), noise)
+        seen = self.condition_and_details(self.scaled(image), noise)
         return seen if self.latent_only else (*seen, image)
 
     def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -218,7 +230,7 @@ class Encoder(nn.Module):
 
         `noise` (B, N, h, w), standard normal, if the encoder takes some; drawn if it is missing.
         """
-        return self._latent(self.features(self.spread(image), noise)[0])
+        return self._latent(self.features(self.scaled(image), noise)[0])
 
     def _latent(self, local: Tensor) -> Tensor:
         latent: Tensor = self.latent(local)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Building blocks that the five networks share."""
 
 from __future__ import annotations
@@ -42,19 +52,19 @@ def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, 1)
 
 
-def convolve(conv: nn.Conv2d, parts: Sequence[Tensor], apart: int) -> Tensor:
-    """Convolve parts (B, any, h, w) by 3x3 as if concatenated; convolve part `apart` separately.
+def convolve(conv: nn.Conv2d, parts: Sequence[Tensor], separate: int) -> Tensor:
+    """Convolve parts (B, any, h, w) by 3x3 as if concatenated; convolve part `separate` on its own.
 
     A single step starts from a constant; its separate convolution is then constant too.
     """
     ends = list(itertools.accumulate(part.shape[1] for part in parts))
     # Use slices: torch exports a split as a sequence, which few libraries fold.
     weights = [conv.weight[:, end - p.shape[1] : end] for p, end in zip(parts, ends, strict=True)]
-    rest = [i for i in range(len(parts)) if i != apart]
+    rest = [i for i in range(len(parts)) if i != separate]
     joined = torch.cat([parts[i] for i in rest], dim=1)
     weight = torch.cat([weights[i] for i in rest], dim=1)
     total: Tensor = F.conv2d(joined, weight, conv.bias, padding=1)
-    return total + F.conv2d(parts[apart], weights[apart], padding=1)
+    return total + F.conv2d(parts[separate], weights[separate], padding=1)
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:

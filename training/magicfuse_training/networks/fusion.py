@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The fusion network F (mkf) with the recurrent half of the segmentation head.
 
 From the one-step estimates of both streams it predicts w, the weight that mixes their noise (Eq. 8,
@@ -144,7 +154,7 @@ class FusionNetwork(nn.Module):
         if self.sees_condition:
             assert condition is not None
             seen.append(condition)
-        h = self.inlet_act(convolve(self.inlet, seen, apart=2))
+        h = self.inlet_act(convolve(self.inlet, seen, separate=2))
         outputs: list[Tensor] = []
         features: list[Tensor] = []
         scale = 1

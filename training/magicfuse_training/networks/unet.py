@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The denoising U-Net: one class for ikr (restores the visible) and ckg (estimates the thermal)."""
 
 from __future__ import annotations
@@ -104,7 +114,7 @@ class UNet(nn.Module):
     def forward(self, condition: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """Map condition (B, C, h, w), z (B, L, h, w), t (B,) to the prediction (B, L, h, w)."""
         time = self.time(t)
-        h = convolve(self.inlet, [condition, z], apart=1)
+        h = convolve(self.inlet, [condition, z], separate=1)
         skips: list[list[Tensor]] = []
         for level, (blocks, attentions) in enumerate(
             zip(self.down, self.down_attention, strict=True)

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Reads the authors' weight files and fills a model of the `paper` preset with them."""
 
 from __future__ import annotations
@@ -13,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.unet import UNetConfig
 from magicfuse_training.official.cut_off import first_cut
 from magicfuse_training.official.names import (
@@ -184,7 +194,7 @@ def _read(path: Path) -> _File:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, UnpicklingError):  # torch's message recommends loading it anyway
             reason = "it holds other things than tensors and their names"
-        raise WeightsError(f"'{path}' is cut off or no file of weights: {reason}") from error
+        raise WeightsError(f"'{path}' is cut off or not a file of weights: {reason}") from error
     return _File(path, _flat(content, path))
 
 

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Compares a converted model with recorded arrays of the published networks.
 
 The arrays are in one .npz file: the inputs `image` (1, 3, H, W) in [0, 1], `encoder_noise`, `z_T`,
@@ -18,7 +28,7 @@ from torch import Tensor
 
 from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_training.networks.model import MagicFuse, Streams
+from magicfuse_training.model import MagicFuse, Streams
 
 NETWORK_LIMIT = 1e-4  # one call of one network
 RUN_LIMIT = 1e-3  # all steps: chained networks amplify rounding
@@ -26,7 +36,7 @@ LEVELS = (960, 40)  # time steps at which the streams were recorded
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArrayComparison:
     """The largest difference of an array, relative to its largest value."""
 
     array: str
@@ -40,14 +50,14 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(model: MagicFuse, path: Path) -> list[Comparison]:
+def compare(model: MagicFuse, path: Path) -> list[ArrayComparison]:
     """Return one comparison for each output array of the file.
 
     Raises:
         MagicFuseError: if the file cannot be read, or lacks an array.
     """
     arrays = _Arrays(path)
-    results: list[Comparison] = []
+    results: list[ArrayComparison] = []
 
     def check(values: Mapping[str, Tensor], limit: float) -> None:
         for name, value in values.items():
@@ -57,7 +67,7 @@ def compare(model: MagicFuse, path: Path) -> list[Comparison]:
                     f"'{path}': array '{name}' is {list(want.shape)}; expected {list(value.shape)}"
                 )
             error = (value - want).abs().max() / want.abs().max()
-            results.append(Comparison(name, float(error), limit))
+            results.append(ArrayComparison(name, float(error), limit))
 
     latent = model.encoder.encode(arrays["image"], arrays["encoder_noise"])
     condition = 2 * arrays["latent"] - 1
@@ -104,7 +114,7 @@ class _Arrays:
             with np.load(path, allow_pickle=False) as file:
                 self._arrays = dict(file.items())
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise MagicFuseError(f"'{path}' is no .npz file of arrays: {error}") from error
+            raise MagicFuseError(f"'{path}' is not an .npz file of arrays: {error}") from error
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._arrays:

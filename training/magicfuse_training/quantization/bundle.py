@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Adds int8 graphs to a bundle: calibrate, quantise with a guard, measure, and only then write."""
 
 from __future__ import annotations
@@ -25,13 +35,13 @@ from magicfuse_ros.bundle import (
 )
 from magicfuse_training.export.bundle import store_as_half, strip_traces
 from magicfuse_training.quantization.calibration import record, training_frames
-from magicfuse_training.quantization.guard import Guarded, guarded
+from magicfuse_training.quantization.guard import QuantizedNetwork, guarded
 from magicfuse_training.quantization.losses import Losses, as_json, check_losses, measure_losses
 
 FRAMES = 8  # from each of the four conditions, for the ranges
 HELD_OUT = 2  # from each, for the guard
 
-Told = Callable[[NetworkName, Guarded], None]
+Told = Callable[[NetworkName, QuantizedNetwork], None]
 
 
 def quantize_bundle(bundle: Bundle, data: Path, out: Path, minimum_db: float, tell: Told) -> Losses:
@@ -78,7 +88,7 @@ def quantize_bundle(bundle: Bundle, data: Path, out: Path, minimum_db: float, te
     return losses
 
 
-def _save(result: Guarded, path: Path) -> QuantizedGraph:
+def _save(result: QuantizedNetwork, path: Path) -> QuantizedGraph:
     """Write a quantised network; layers that stayed float32 are stored as float16."""
     onnx.save(strip_traces(store_as_half(result.model)), path)
     return QuantizedGraph(

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Keeps layers in float32 if int8 costs too much: per network, on frames outside of calibration."""
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ _NO_MAGNITUDE = "mask"  # depends on choices between close scores; `losses` chec
 
 
 @dataclass(frozen=True)
-class Guarded:
+class QuantizedNetwork:
     """A quantised network.
 
     Attributes:
@@ -48,7 +58,7 @@ def guarded(
     calibration: Sequence[Arrays],
     held_out: Sequence[Arrays],
     minimum_db: float,
-) -> Guarded:
+) -> QuantizedNetwork:
     """Quantise a network so that each output stays within `minimum_db` of float32.
 
     If all layers together miss that limit, their input channels are evened out. Then each layer is
@@ -67,18 +77,18 @@ def guarded(
     names = layers(exact)
     measure = _measure(path, spec, held_out)
 
-    def quantized(model: Any, float32: list[str]) -> Guarded:
+    def quantized(model: Any, float32: list[str]) -> QuantizedNetwork:
         moments = input_moments(model, calibration)
         model = round_weights(quantize(model, calibration, float32), model, moments)
         kept = [n for n in names if n not in float32]
-        return Guarded(model, kept, float32, _decibels(measure(model)))
+        return QuantizedNetwork(model, kept, float32, _decibels(measure(model)))
 
     result = quantized(exact, [])
     if result.decibels >= minimum_db:
         return result
     peaks = input_peaks(exact, calibration)
 
-    def attempt(float32: list[str]) -> Guarded:
+    def attempt(float32: list[str]) -> QuantizedNetwork:
         return quantized(smoothed(exact, peaks, set(names) - set(float32)), float32)
 
     result = attempt([])

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The costs of int8: a bundle's int8 graphs against its float32 ones, on held-out data."""
 
 from __future__ import annotations
@@ -25,7 +35,7 @@ PSNR_LOSS_DB, MIOU_LOSS, AGREEMENT_PERCENT = 0.3, 0.5, 98.0
 
 
 @dataclass(frozen=True)
-class Loss:
+class Int8Loss:
     """Losses of int8 against float32 under one condition; a negative loss is a gain.
 
     Attributes:
@@ -62,7 +72,7 @@ class Loss:
         return found
 
 
-Losses = dict[str, Loss]  # by "K = 1, CamVid val, dark" and the like
+Losses = dict[str, Int8Loss]  # by "K = 1, CamVid val, dark" and the like
 
 
 def measure_losses(bundle: Bundle, data: Path) -> Losses:
@@ -109,10 +119,12 @@ def as_json(losses: Losses) -> dict[str, dict[str, float | int | None]]:
     }
 
 
-Frame = tuple[U8, U8 | None, U8 | None]  # the camera's image; clean image; label
+LabelledFrame = tuple[U8, U8 | None, U8 | None]  # the camera's image; clean image; label
 
 
-def _camvid(root: Path, kind: Degradation, names: list[str], description: str) -> Iterator[Frame]:
+def _camvid(
+    root: Path, kind: Degradation, names: list[str], description: str
+) -> Iterator[LabelledFrame]:
     paths = sorted((root / "val" / "vi").glob("*.jpg"))
     for i, path in enumerate(track(paths, description=description)):
         clean = read_image(path)
@@ -121,12 +133,14 @@ def _camvid(root: Path, kind: Degradation, names: list[str], description: str) -
         yield image, clean, camvid_label(root, "val", path.stem, names)
 
 
-def _msrs(root: Path, description: str) -> Iterator[Frame]:
+def _msrs(root: Path, description: str) -> Iterator[LabelledFrame]:
     for path in track(sorted((root / "dev" / "vi").glob("*.jpg")), description=description):
         yield read_image(path), None, None
 
 
-def _compare(exact: Fuser, quantized: Fuser, frames: Iterator[Frame], classes: int) -> Loss:
+def _compare(
+    exact: Fuser, quantized: Fuser, frames: Iterator[LabelledFrame], classes: int
+) -> Int8Loss:
     confusions = (Confusion(classes), Confusion(classes))
     restored: list[tuple[float, float]] = []
     agreement, mag_image, thermal = [], [], []
@@ -151,7 +165,7 @@ def _compare(exact: Fuser, quantized: Fuser, frames: Iterator[Frame], classes: i
     if labelled:
         before, after = (float(np.nanmean(confusion.iou())) for confusion in confusions)
         miou_loss = before - after
-    return Loss(
+    return Int8Loss(
         frames=len(agreement),
         agreement_percent=100 * float(np.mean(agreement)),
         psnr_loss_db=float(np.mean([x - y for x, y in restored])) if restored else None,

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Measures each part of the method with models that lack one of them, trained alike.
 
 full                     the method
@@ -25,8 +35,8 @@ from torch import Tensor
 from magicfuse_ros.bundle.schedule import Step, ddim_steps
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.image import detail_l1
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.fusion import FusionNetwork
-from magicfuse_training.networks.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Loss, Stage
 from magicfuse_training.stages.stages import STAGES, fusion_only_loss, mkf_loss

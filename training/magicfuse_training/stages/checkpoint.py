@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Checkpoints: written completely or not at all, and refused if a run cannot resume from them."""
 
 from __future__ import annotations
@@ -12,7 +22,7 @@ import torch
 from torch import Tensor
 
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
@@ -81,14 +91,14 @@ def read_checkpoint(
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # the exception depends on where the bytes are damaged
         raise TrainingError(
-            f"'{path}' is damaged or no checkpoint ({size} bytes); "
-            "put a copy in its place, or delete it to train the stage anew"
+            f"'{path}' is damaged or not a checkpoint ({size} bytes); "
+            "put a copy in its place, or delete it to restart the stage"
         ) from error
     if not isinstance(state, dict):
-        raise TrainingError(f"'{path}' holds a {type(state).__name__}, and is no checkpoint")
+        raise TrainingError(f"'{path}' holds a {type(state).__name__}, and is not a checkpoint")
     if missing := sorted(set(keys) - state.keys()):
         raise TrainingError(
-            f"'{path}' is no checkpoint of a stage: it lacks {', '.join(missing)}; "
+            f"'{path}' is not a checkpoint of a stage: it lacks {', '.join(missing)}; "
             f"it holds {', '.join(map(str, [*state][:5])) or 'nothing'}"
         )
     return state
@@ -104,7 +114,7 @@ def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
     if missing := sorted(keys - state.keys()):
         raise TrainingError(
             f"'{path}' lacks {', '.join(missing)}: it can be exported or be the start of the next "
-            "stage, but this stage cannot go on from it; to train it again, use another --run"
+            "stage, but this stage cannot resume from it; to train it again, use another --run"
         )
     return state
 
@@ -137,5 +147,7 @@ def averaged_weights(path: Path) -> dict[str, Tensor]:
     """
     weights = read_checkpoint(path, {"ema"})["ema"]
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise TrainingError(f"'{path}' is no checkpoint of a stage: its ema is no set of weights")
+        raise TrainingError(
+            f"'{path}' is not a checkpoint of a stage: its ema is not a set of weights"
+        )
     return weights

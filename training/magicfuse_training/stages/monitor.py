@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Shows a run's progress: a bar, log.jsonl, and TensorBoard with pictures of a fixed batch."""
 
 from __future__ import annotations
@@ -11,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from magicfuse_ros.command_line import output_console
 from magicfuse_training.data.crops import Batch
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages.pictures import draw_pictures
 from magicfuse_training.stages.randomness import seed_step
 from magicfuse_training.stages.run_folder import append_line, drop_lines_after

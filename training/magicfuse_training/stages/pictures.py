@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """A model's outputs for a few images on one sheet, to show what losses do not tell."""
 
 from __future__ import annotations
@@ -7,17 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magicfuse_ros.bundle.schedule import ddim_steps
-from magicfuse_ros.image_codec import Image
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.contact_sheet import contact_sheet
 from magicfuse_ros.overlay import overlay
 from magicfuse_training.data.crops import Batch
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 
 TITLES = ("Degraded", "Clean", "Autoencoded", "Restored", "Thermal estimate", "MagImg", "Classes")
 
 
 @torch.no_grad()
-def draw_pictures(model: MagicFuse, batch: Batch) -> Image:
+def draw_pictures(model: MagicFuse, batch: Batch) -> Pixels:
     """Return a sheet (H, W, 3) RGB uint8: a row for each image, a column for each title.
 
     `model` is in evaluation mode; `batch` comes from `to_device`. K is the preset's default.
@@ -44,6 +54,6 @@ def draw_pictures(model: MagicFuse, batch: Batch) -> Image:
     return contact_sheet(rows, TITLES, legend=[(c.name, c.color) for c in classes])
 
 
-def _images(x: Tensor) -> list[Image]:
+def _images(x: Tensor) -> list[Pixels]:
     """Convert (B, 3, H, W) float in [0, 1] to RGB uint8 images."""
     return list((x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The records of a run, which explain its weights and allow it to be repeated.
 
 config.yaml         preset, stage, seed, precision: everything that determines the result
@@ -26,10 +36,10 @@ from pydantic import TypeAdapter
 from magicfuse_training.data.crops import CropConfig
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit
+from magicfuse_training.optimizer import OptimizerConfig, ScheduleConfig
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.accelerator import MixedPrecision
 from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
-from magicfuse_training.stages.optimizer import OptimizerConfig, ScheduleConfig
 from magicfuse_training.stages.stage import Stage
 
 HASHED_BYTES = 65536  # of a file: label and box files are smaller, photos already differ here

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The training loop that all stages share.
 
 One process, on the GPU if there is one:
@@ -40,7 +50,7 @@ from torch import nn
 from magicfuse_ros.interrupt import Interrupt
 from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages import run_folder
 from magicfuse_training.stages.accelerator import MixedPrecision, make_accelerator
 from magicfuse_training.stages.checkpoint import load_checkpoint, load_weights, save_atomically
@@ -219,7 +229,7 @@ class Trainer:
                 self.save()
                 raise KeyboardInterrupt(
                     f"interrupted after step {self.at.step} of stage '{self.stage.name}', which "
-                    f"'{self.checkpoint}' holds; the same command goes on from there"
+                    f"'{self.checkpoint}' holds; the same command resumes there"
                 )
             if now - last_log > LOG_EVERY_S:
                 last_log = now

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Makes night of the demo's video: a small sensor by lamp light, four stops darker."""
 
 from __future__ import annotations
@@ -6,7 +16,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from magicfuse_ros.media.linear_light import Image, to_linear, to_srgb
+from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.media.linear_light import to_linear, to_srgb
 
 STOPS = 4.0  # of light that are missing; dark, but still readable by eye
 _GAIN = 2.4
@@ -16,7 +27,7 @@ _LAMPS = np.array([0.93, 0.95, 1.12], np.float32)  # colour of the light
 _SEED = 7
 
 
-def by_night(images: Iterable[Image]) -> Iterator[Image]:
+def by_night(images: Iterable[Pixels]) -> Iterator[Pixels]:
     """Yield RGB uint8 images (H, W, 3) as by night, with fresh noise in every frame."""
     photons = np.random.default_rng(_SEED)
     for image in images:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """The optimizers and the learning rate schedules; a preset can set both."""
 
 from __future__ import annotations
@@ -7,48 +17,52 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from magicfuse_training.strict_yaml import Strict
 
 
-class AdamWConfig(_Strict):
+class AdamWConfig(Strict):
     """AdamW (arXiv 1711.05101): the default, because it needs no tuning for each network."""
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)  # small networks, few minutes: high, then annealed
     weight_decay: float = Field(1e-2, ge=0)
-    clip_norm: float = Field(1.0, gt=0, description="of all gradients together; .inf: no clipping")
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
+    )
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer."""
         return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
-class AdamConfig(_Strict):
+class AdamConfig(Strict):
     """Adam (arXiv 1412.6980), as in the paper's first phase."""
 
     kind: Literal["adam"]
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(0.0, ge=0, description="added to the gradient, unlike AdamW's")
-    clip_norm: float = Field(1.0, gt=0, description="of all gradients together; .inf: no clipping")
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
+    )
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer."""
         return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
-class SGDConfig(_Strict):
+class SGDConfig(Strict):
     """Stochastic gradient descent with momentum, as in the paper's second phase."""
 
     kind: Literal["sgd"]
     learning_rate: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    clip_norm: float = Field(1.0, gt=0, description="of all gradients together; .inf: no clipping")
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
+    )
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer."""
@@ -60,12 +74,12 @@ class SGDConfig(_Strict):
         )
 
 
-class CosineSchedule(_Strict):
+class CosineSchedule(Strict):
     """Half a cosine over the budget (arXiv 1608.03983): the rate is annealed for any budget."""
 
     kind: Literal["cosine"] = "cosine"
     warmup_steps: int = Field(100, ge=0)  # until AdamW's second moments are reliable
-    floor: float = Field(0.01, ge=0, le=1, description="of the learning rate, at the end")
+    floor: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a fraction")
 
     def factor(self, step: int, progress: float, epoch: float) -> float:
         """Return the factor on the learning rate at a step; `progress` is 0 to 1."""
@@ -73,7 +87,7 @@ class CosineSchedule(_Strict):
         return (self.floor + (1 - self.floor) * cosine) * _warmup(step, self.warmup_steps)
 
 
-class StepSchedule(_Strict):
+class StepSchedule(Strict):
     """Halved every few epochs, with as many crops per epoch as scenes; .inf: constant."""
 
     kind: Literal["step"]
@@ -90,12 +104,12 @@ OptimizerConfig = Annotated[AdamWConfig | AdamConfig | SGDConfig, Field(discrimi
 ScheduleConfig = Annotated[CosineSchedule | StepSchedule, Field(discriminator="kind")]
 
 
-class StageOverrides(_Strict):
+class StageOverrides(Strict):
     """Settings of a preset for one stage; each replaces the stage's own setting completely."""
 
     optimizer: OptimizerConfig | None = None
     schedule: ScheduleConfig | None = None
-    batch: int | None = Field(None, ge=1, description="crops a step, if a run does not say")
+    batch: int | None = Field(None, ge=1, description="crops per step, if a run sets none")
 
 
 def _warmup(step: int, steps: int) -> float:

@@ -1,3 +1,13 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
 """Costs of a preset's networks: parameters and GFLOP of one call."""
 
 from __future__ import annotations
@@ -8,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from magicfuse_training.networks.model import MagicFuse
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 
 
@@ -17,10 +27,10 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def shapes_only(preset: Preset) -> MagicFuse:
+def shapes_only(preset: Preset, kind: type[MagicFuse] = MagicFuse) -> MagicFuse:
     """Return a model with shapes but no values: `paper` would take 2 GB."""
     with torch.device("meta"):
-        return MagicFuse(preset).eval()
+        return kind(preset).eval()
 
 
 @torch.no_grad()
@@ -30,7 +40,7 @@ def gflop_per_call(model: MagicFuse) -> dict[str, float]:
     Nothing is computed; only shapes are propagated.
     """
     preset = model.preset
-    model = shapes_only(preset)
+    model = shapes_only(preset, type(model))
     scale = preset.autoencoder.scale
     with torch.device("meta"):
         z = torch.zeros(

@@ -1,6 +1,16 @@
-"""The process that runs one combination: `python -m magicfuse_ros.bench.worker JOB`.
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
 
-First writes `Ready` or `Refusal` to stdout. Then reads numbers of frames from stdin and answers
+"""The process that runs one combination: `python -m magicfuse_ros.bench.timed_process JOB`.
+
+First writes `Ready` or `Failure` to stdout. Then reads numbers of frames from stdin and answers
 each with a `Round`. Ends when stdin is closed.
 """
 
@@ -21,7 +31,7 @@ from pydantic import BaseModel
 from magicfuse_ros import backends
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bench.gpu import find_gpu
-from magicfuse_ros.bench.messages import Job, Ready, Refusal, Round
+from magicfuse_ros.bench.messages import Failure, Job, Ready, Round
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.fuser import FusedFrame, Fuser
@@ -35,10 +45,10 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries must not mix with the replies
     with suppress(KeyboardInterrupt):  # Ctrl-C reaches every process; the parent reports it
-        serve(Job.model_validate_json(sys.argv[1]), sys.stdin, replies)
+        answer(Job.model_validate_json(sys.argv[1]), sys.stdin, replies)
 
 
-def serve(job: Job, requests: Iterable[str], replies: TextIO) -> None:
+def answer(job: Job, requests: Iterable[str], replies: TextIO) -> None:
     """Time each requested number of frames until there are no more requests."""
 
     def reply(message: BaseModel) -> None:
@@ -70,7 +80,7 @@ def serve(job: Job, requests: Iterable[str], replies: TextIO) -> None:
                 peak = peak_of(backend, job.threads)  # only now: the memory was measured without it
             reply(Round(end_to_end_ms=times, stages_ms=stages, rss_mb=rss, conv_peak_gflops=peak()))
     except MagicFuseError as error:
-        reply(Refusal(error=str(error)))
+        reply(Failure(error=str(error)))
 
 
 def peak_of(backend: Backend, threads: int) -> Callable[[], float | None]:

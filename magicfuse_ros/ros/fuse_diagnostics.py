@@ -1,0 +1,109 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""What `fuse_node` reports on /diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from magicfuse_ros.deadline import Status
+from magicfuse_ros.input_checks import Measures
+from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, refusal_values
+from magicfuse_ros.ros.statistics import SILENCE_S, Snapshot
+
+STUCK_S = 5.0
+_STUCK_COSTS = 3  # a slow machine may take this many times the cost of a frame
+
+
+@dataclass(frozen=True)
+class Activity:
+    """The node since activation: its counts, plan, latest input and input warnings."""
+
+    snapshot: Snapshot
+    control: Status
+    measures: Measures | None
+    warnings: list[str]
+
+
+class FuseDiagnostics:
+    """Turns the activity of the node into a diagnosis."""
+
+    def __init__(self) -> None:
+        self._losses = Losses()
+
+    def diagnosis(
+        self, failure: str, settings: Mapping[str, str], problems: Sequence[str], activity: Activity
+    ) -> Diagnosis:
+        """Return what to report.
+
+        Args:
+            failure: why no image comes through; empty otherwise.
+            settings: settings in use: bundle, backend, mode, tau, image_topic and more.
+            problems: reasons why no input arrives or why results are not published.
+            activity: since activation.
+        """
+        snapshot = activity.snapshot
+        lost = snapshot.lost + snapshot.failed + sum(snapshot.refused.values())
+        found = [*self._losses.problems(lost, "images"), *problems]
+        stuck = ""
+        if snapshot.last_received_s is None or snapshot.last_received_s > SILENCE_S:
+            found.insert(0, f"no image on {settings['image_topic']}")
+        else:
+            found += [*_late(snapshot, activity.control), *activity.warnings]
+            stuck = _stuck(snapshot)
+        values = {**settings, **_values(activity)}
+        return Diagnosis(failure, values, stuck, found, f"{snapshot.fps:.1f} images a second")
+
+
+def _stuck(snapshot: Snapshot) -> str:
+    patience_s = max(STUCK_S, _STUCK_COSTS * snapshot.stages_ms.get("total", 0.0) / 1e3)
+    if snapshot.unanswered_s <= patience_s:
+        return ""
+    return f"images arrive, but none came out for {snapshot.unanswered_s:.0f} s"
+
+
+def _late(snapshot: Snapshot, control: Status) -> list[str]:
+    age_ms = snapshot.age_ms.get("p95", 0.0)
+    if control.deadline_s is None or age_ms <= 1e3 * control.deadline_s:
+        return []
+    return [f"age p95 {age_ms:.0f} ms is over the deadline of {1e3 * control.deadline_s:.0f} ms"]
+
+
+def _values(activity: Activity) -> dict[str, str]:
+    snapshot, control, plan = activity.snapshot, activity.control, activity.control.plan
+    values = {
+        "steps": str(snapshot.steps),
+        "plan_mode": plan.mode,
+        "plan_steps": str(plan.steps),
+        "plan_stride": str(plan.stride),
+        "plan_why": control.why,
+        "deadline_ms": _ms(control.deadline_s),
+        "camera_period_ms": _ms(control.period_s),
+        "fps": f"{snapshot.fps:.2f}",
+    }
+    values |= {f"age_{name}_ms": f"{age:.1f}" for name, age in snapshot.age_ms.items()}
+    values |= {f"stage_{name}_ms": f"{ms:.2f}" for name, ms in snapshot.stages_ms.items()}
+    for name in ("lost", "received", "fused", "dropped", "idle", "failed", "reloads"):
+        values[name] = str(getattr(snapshot, name))
+    values |= {f"dropped: {cause}": str(count) for cause, count in snapshot.drops.items()}
+    values |= refusal_values(snapshot.refused, snapshot.last_refusal)
+    if (measures := activity.measures) is not None:
+        values["input_mean"] = f"{measures.mean:.1f}"
+        values["input_brightest"] = str(measures.brightest)
+        values["input_saturated"] = f"{measures.saturated:.3f}"
+        values["input_softness"] = "" if measures.softness is None else f"{measures.softness:.1f}"
+        values["input_repeats"] = str(measures.repeats)
+    return values
+
+
+def _ms(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e3 * seconds:.1f}"

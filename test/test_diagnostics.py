@@ -1,0 +1,56 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, diagnostics, refusal_values
+
+PROBLEMS = Diagnosis(problems=["no mask arrives", "2 masks refused"], summary="10 a second")
+
+
+@pytest.mark.parametrize(
+    ("state", "diagnosis", "level", "text"),
+    [
+        ("active", Diagnosis(summary="10 a second"), "OK", "active: 10 a second"),
+        ("active", Diagnosis(), "OK", "active"),
+        ("active", PROBLEMS, "WARN", "active: no mask arrives; 2 masks refused"),
+        ("inactive", PROBLEMS, "OK", "inactive"),
+        ("active", Diagnosis(stuck="none", problems=["late"]), "ERROR", "active: none; late"),
+        ("inactive", Diagnosis(failure="no bundle"), "ERROR", "inactive: no bundle"),
+    ],
+)
+def test_the_worst_finding_decides_the_level(
+    state: str, diagnosis: Diagnosis, level: str, text: str
+) -> None:
+    (status,) = diagnostics("/front/node", "fusion", state, diagnosis, Time(sec=7)).status
+    assert (status.level, status.message) == (getattr(DiagnosticStatus, level), text)
+    assert (status.name, status.hardware_id) == ("front/node: fusion", "/front/node")
+    values = {entry.key: entry.value for entry in status.values}
+    assert values == {"state": state, "failure": diagnosis.failure}
+
+
+def test_losses_are_reported_once() -> None:
+    losses = Losses()
+    assert losses.problems(3, "images") == ["3 images refused or lost"]
+    assert losses.problems(3, "images") == []
+    assert losses.problems(0, "images") == []  # the counts restart with the node's activation
+    assert losses.problems(1, "images") == ["1 images refused or lost"]
+
+
+def test_refusals_have_a_total_and_a_count_for_each_cause() -> None:
+    values = refusal_values({"mask is #x#": 2, "other": 1}, "mask is 1x1")
+    assert values["refused"] == "3" and values["refused: mask is #x#"] == "2"
+    assert values["last_refusal"] == "mask is 1x1"
