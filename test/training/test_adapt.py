@@ -318,7 +318,7 @@ def test_a_bundle_that_cannot_be_trained_on_is_refused(
         model_of(bundle, wider)
     manifest = bundle.manifest
     half = Bundle(bundle.root, manifest.model_copy(update={"precision": "float16"}))
-    with pytest.raises(TrainingError, match="is of float16; expected one of float32"):
+    with pytest.raises(TrainingError, match="has precision float16; expected one of float32"):
         preset_of(half, small_preset)
     some = [c.model_copy(update={"name": f"{c.name}s"}) for c in manifest.classes]
     other = Bundle(bundle.root, manifest.model_copy(update={"classes": some}))

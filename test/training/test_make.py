@@ -12,6 +12,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import cv2
@@ -96,6 +97,36 @@ def state_of(folder: Path, stage: str) -> dict[str, Any]:
     """Return the checkpoint of a stage."""
     state: dict[str, Any] = torch.load(folder / "run" / stage / "last.pt", weights_only=True)
     return state
+
+
+def test_without_stages_the_start_is_exported_with_constants_on_its_scores(
+    folder: Path,
+    exported: tuple[MagicFuse, Path],
+    exports: Exports,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, bundle = exported
+    write_preset(model.preset, folder / "least.yaml")
+    (folder / "pairs" / "label").mkdir()
+    for i in range(5):
+        cv2.imwrite(str(folder / "pairs" / "label" / f"{i}.png"), np.full((64, 96), i, np.uint8))
+    monkeypatch.setattr(
+        make, "write_bundle_of_commit", lambda commit, path, inside, out: copytree(bundle, out)
+    )
+    recipe = write_recipe(
+        folder,
+        [],
+        start={"commit": "0" * 40, "bundle": "engines/small"},
+        class_bias={"data": ["folder:pairs"]},
+    )
+    code, output = follow(recipe)
+    assert code == 0 and "class bias: " in output, output
+    state, _, made = exports[0]
+    ours = model.state_dict()
+    exported_names = [n for n in ours if not n.startswith("encoder.latent.") and "num_b" not in n]
+    changed = [name for name in exported_names if not torch.equal(state[name], ours[name])]
+    assert changed == ["segmentation.conv2.bias"]
+    assert made.training_minutes == {"ikr": 1.0}
 
 
 def test_a_missing_recipe_and_data_of_an_unknown_kind_are_named(folder: Path) -> None:
