@@ -63,6 +63,20 @@ def test_the_second_start_compiles_nothing_and_computes_the_same(
     assert not caplog.text
 
 
+def test_another_file_with_the_same_record_is_another_network(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bundle, backend = Bundle.load(tiny_bundle), OpenVinoBackend(threads=1)
+    spec = bundle.manifest.networks["ikr"]
+    results = []
+    for folder, name in (("one", "ikr"), ("other", "ckg")):
+        (tmp_path / folder).mkdir()
+        file = Path(shutil.copy(bundle.path(name), tmp_path / folder / "x.onnx"))  # type: ignore[arg-type]
+        results.append(call(backend, file, spec, some_inputs(spec, 1)))
+    assert not equal(*results)
+    assert (backend.cache.found, backend.cache.stored) == (0, 2)
+
+
 def overwrite(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
     def run(entry: Path) -> None:
         (blob,) = entry.glob("*.blob")

@@ -28,7 +28,7 @@ from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import Joined, JoinedWork, Network, Part, Tensor
 from magicfuse_ros.backends.openvino_cache import ModelCache
 from magicfuse_ros.backends.openvino_join import join, shares, wiring
-from magicfuse_ros.bundle import NetworkSpec, TensorSpec
+from magicfuse_ros.bundle import NetworkSpec, TensorSpec, sha256
 
 _PROFILED = 16  # calls of a joined network for each profile that is read: reading takes 1 ms
 
@@ -77,9 +77,10 @@ class OpenVinoBackend(HostBackend):
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Compile a network or load its compiled form. Errors: see `Backend.load`."""
         try:
-            name = f"{path.stem}-{spec.sha256[:16]}"
+            # By the file itself: a caller may load a variant whose hash nobody recorded.
+            name = f"{path.stem}-{sha256(path)[:16]}"
             compiled = self.cache.compile(name, lambda: self._core.read_model(path), self._config)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise load_error(path, self.name, error) from error
         inputs = _specs(compiled.inputs, spec.inputs)
         outputs = _specs(compiled.outputs, spec.outputs)
@@ -93,14 +94,14 @@ class OpenVinoBackend(HostBackend):
     ) -> Joined | None:
         """Compile all that `work` does as one network. Errors: see `Backend.join`."""
         config = {**self._config, "PERF_COUNT": True}
-        outputs, digest = wiring(parts, inputs, work)
         try:
+            outputs, digest = wiring(parts, inputs, work)
             compiled = self.cache.compile(
                 f"joined-{digest[:16]}",
                 lambda: join(self._core, parts, inputs, work, self._config),
                 config,
             )
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             together = Path("+".join(part.name for part in parts))
             raise load_error(together, self.name, error) from error
         request = compiled.create_infer_request()

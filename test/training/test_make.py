@@ -12,7 +12,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import cv2
@@ -99,36 +98,6 @@ def state_of(folder: Path, stage: str) -> dict[str, Any]:
     return state
 
 
-def test_without_stages_the_start_is_exported_with_constants_on_its_scores(
-    folder: Path,
-    exported: tuple[MagicFuse, Path],
-    exports: Exports,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, bundle = exported
-    write_preset(model.preset, folder / "least.yaml")
-    (folder / "pairs" / "label").mkdir()
-    for i in range(5):
-        cv2.imwrite(str(folder / "pairs" / "label" / f"{i}.png"), np.full((64, 96), i, np.uint8))
-    monkeypatch.setattr(
-        make, "write_bundle_of_commit", lambda commit, path, inside, out: copytree(bundle, out)
-    )
-    recipe = write_recipe(
-        folder,
-        [],
-        start={"commit": "0" * 40, "bundle": "engines/small"},
-        class_bias={"data": ["folder:pairs"]},
-    )
-    code, output = follow(recipe)
-    assert code == 0 and "class bias: " in output, output
-    state, _, made = exports[0]
-    ours = model.state_dict()
-    exported_names = [n for n in ours if not n.startswith("encoder.latent.") and "num_b" not in n]
-    changed = [name for name in exported_names if not torch.equal(state[name], ours[name])]
-    assert changed == ["segmentation.conv2.bias"]
-    assert made.training_minutes == {"ikr": 1.0}
-
-
 def test_a_missing_recipe_and_data_of_an_unknown_kind_are_named(folder: Path) -> None:
     assert "cannot be read: No such file" in follow(folder / "none.yaml")[1]
     code, output = follow(write_recipe(folder, [steps(0, "mkf")], data=["foldr:pairs"]))
@@ -164,7 +133,7 @@ def test_scale_is_of_all_budgets_and_a_run_keeps_its_own(folder: Path, exports: 
     assert recipe_of is not None and recipe_of.endswith(", budgets x 0.5")
 
     code, output = follow(recipe)
-    assert code == 2 and "was begun with stages.0.steps 2, and now has 4" in output
+    assert code == 2 and "was started with stages.0.steps 2, and now has 4" in output
     recipe = write_recipe(folder, [*stages, steps(2, "ikr")])
     assert follow(recipe, "--scale", "0.5")[0] == 0
     assert state_of(folder, "ikr")["step"] == 1

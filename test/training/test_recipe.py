@@ -33,8 +33,6 @@ FEW = {"stage": "few_step", "steps": 1}
     ("change", "message"),
     [
         ({"stagse": []}, "stagse is unknown; did you mean 'stages'?"),
-        ({"stages": []}, "stages is empty; expected one, or a start and no average"),
-        ({"class_bias": {"data": []}}, "class_bias.data"),
         ({"stages": [FEW | {"minute": 3}]}, "stages.0.minute is unknown; did you mean 'minutes'?"),
         ({"stages": [FEW | {"stage": "fewstep"}]}, "stages.0.stage is 'fewstep': unknown; did you"),
         ({"stages": [FEW | {"minutes": 3}]}, "stages.0: budget is 3.0 minutes and 1 steps; exp"),

@@ -19,7 +19,6 @@ stages:                   # run in order, each from the previous one
   - {stage: few_step, steps: 2000, batch: 12, seed: 1, name: second}
 average: {stages: [mkf, second], weights: [1, 3]}   # is exported; the last stage, if omitted
                           # `start` may be one of them; networks: [mkf] averages only those
-class_bias: {data: ["camvid:camvid"]}  # constants on the scores, for a higher mIoU
 int8: {minimum_db: 33}    # also int8 graphs; --data then holds repacked camvid/ and msrs/
 """
 
@@ -112,14 +111,6 @@ class Average(Strict):
         return self
 
 
-class ClassBias(Strict):
-    """Constants on the head's scores for a higher mIoU: see `stages/class_bias.py`."""
-
-    data: list[str] = Field(min_length=1, description="labelled sets to fit them on, KIND:FOLDER")
-    frames: int = Field(60, ge=1, description="frames of each set, about, evenly spaced")
-    keep: list[str] = Field([], description="classes whose scores keep their value")
-
-
 class Int8(Strict):
     """How int8 graphs are made."""
 
@@ -132,16 +123,13 @@ class Recipe(Strict):
     preset: str
     start: Start | None = None
     data: list[str] = Field(min_length=1)
-    stages: list[StageRun] = Field(description="none: the start's weights as they are")
+    stages: list[StageRun] = Field(min_length=1)
     average: Average | None = None
-    class_bias: ClassBias | None = None
     int8: Int8 | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         names = [run.folder for run in self.stages]
-        if not names and (not self.start or self.average):
-            raise ValueError("stages is empty; expected one, or a start and no average")
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"stages has '{twice[0]}' twice; give each a name of its own")
         if taken := [name for name in names if name in RESERVED]:

@@ -54,7 +54,6 @@ from magicfuse_training.recipe import Recipe, StageRun, load_recipe
 from magicfuse_training.stages.accelerator import processes
 from magicfuse_training.stages.average import weighted_mean
 from magicfuse_training.stages.checkpoint import averaged_weights, write_atomically
-from magicfuse_training.stages.class_bias import add_class_bias
 from magicfuse_training.stages.run_folder import flat, read_yaml, untrained
 from magicfuse_training.stages.runner import Budget, train_stage
 from magicfuse_training.stages.stages import STAGES
@@ -91,8 +90,6 @@ def make_command(
     if plan.int8 and not find_spec("nncf"):
         raise ExportError("int8 needs nncf: pip install 'magicfuse-training[quantize]'")
     sources = [_source(text, data) for text in plan.data]
-    biased = plan.class_bias.data if plan.class_bias else []
-    bias_sources = [_source(text, data) for text in biased]  # fail now, not after hours
     if plan.int8:
         check_frames(data)  # fail now, not after hours
     check_folder(out)
@@ -117,16 +114,9 @@ def make_command(
         ]
         average = plan.average
         model.load_state_dict(weighted_mean(states, average.weights, average.networks))
-    elif plan.stages:
-        load_averaged(model, run / plan.stages[-1].folder / "last.pt")
     else:
-        load_bundle(model, run / "start")
+        load_averaged(model, run / plan.stages[-1].folder / "last.pt")
     console = output_console()
-    if plan.class_bias:
-        bias = add_class_bias(model, bias_sources, plan.class_bias)
-        names = [c.name for c in preset.classes]
-        said = ", ".join(f"{n} {b:+g}" for n, b in zip(names, bias, strict=True) if b)
-        console.print(Text(f"class bias: {said or 'none'}"), soft_wrap=True)
     tell_replaced(out, console)
     scaled = "" if scale == 1 else f", budgets x {scale:g}"
     made = _provenance(plan, sources, run, f"{recipe.name}, SHA-256 {sha256(recipe)}{scaled}")
@@ -170,8 +160,6 @@ def _train(plan: Recipe, preset: Preset, sources: list[Source], run: Path, commo
     Every stage of a recipe that starts from a bundle trains networks that are already trained. It
     therefore takes small steps and keeps their batch statistics.
     """
-    if not plan.stages:
-        return
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
     start = "random weights"
     for i, part in enumerate(plan.stages):
@@ -210,11 +198,10 @@ def _provenance(plan: Recipe, sources: list[Source], run: Path, recipe: str) -> 
     """Return where the weights come from, including what their start was trained on."""
     trained = describe(sources)
     data, terms = trained.data, trained.terms.split("; ")
-    minutes = minutes_of(run, [part.folder for part in plan.stages])
     if plan.start:
         before = Bundle.load(run / "start").manifest.provenance
         data, terms = [*data, *before.data], [*terms, *before.weights_license.split("; ")]
-        minutes = minutes or before.training_minutes
+    minutes = minutes_of(run, [part.folder for part in plan.stages])
     commit = current_commit(Path(__file__).parent)
     licence = "; ".join(dict.fromkeys(terms))
     return provenance(minutes, commit, list(dict.fromkeys(data)), licence, recipe)
