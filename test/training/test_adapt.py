@@ -46,7 +46,7 @@ from media_files import picture, write_picture
 # Untrained networks are hardly confident and never agree with the mirrored image.
 CONFIG = AdaptConfig(least=12, least_held_out=3, confident=0.116, labelled=0.0)
 BUDGET = Budget(steps=3, batch=2, workers=0)
-GOOD = Figures(10, 99.0, 90.0, 91.0, 60.0, 65.0, 20.0, 20.1, 60.0)
+GOOD = Figures(10, 99.0, 90.0, 91.0, 50.0, 52.0, 60.0, 65.0, 20.0, 20.1, 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +263,7 @@ def test_the_bundle_itself_is_never_written_over(
         ({}, []),
         ({"kept": 96.9}, ["clean frame, agreement % is 96.90, expected at least 97.00"]),
         ({"found_new": 89.9}, ["degraded frame, agreement % is 89.90, expected at least 90.00"]),
+        ({"iou_new": 49.9}, ["degraded frame, mean IoU % is 49.90, expected at least 50.00"]),
         ({"found_new": 90.0, "sure_new": 70.0}, []),
         ({"found_new": 90.0, "sure_new": 70.5},
          ["sure pixels % is 70.50, expected at most 70.00"]),
@@ -284,8 +285,15 @@ def test_a_bundle_compared_with_itself_is_as_good_as_itself(
     same = compare(fuser, fuser, adapted[0] / "data", (64, 96), 0.116)
     assert (same.frames, same.kept, same.thermal) == (3, 100, 60)
     assert same.found_old == same.found_new and same.sure_old == same.sure_new
+    assert same.iou_old == same.iou_new and 0 < same.iou_old <= 100
     assert same.restored_old == same.restored_new and same.restored_old is not None
     assert same.misses() == []
+
+
+def test_iou_of_two_known_masks() -> None:
+    counts = check._Counts()
+    counts.add_pairs(np.uint8([[0, 0, 0], [1, 1, 1]]), np.uint8([[0, 0, 1], [1, 1, 2]]))
+    assert counts.mean_iou() == pytest.approx(100 * (2 / 3 + 2 / 4) / 2)
 
 
 def test_night_frames_are_judged_without_a_clean_image_of_them(

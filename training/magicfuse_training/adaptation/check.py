@@ -12,7 +12,8 @@
 
 The held-out frames have no labels. The reference is therefore the old bundle's mask of the clean
 frame, wherever that mask is confident. The check measures how much of this reference each bundle
-recovers when the frame is dark or hazy.
+recovers when the frame is dark or hazy. Confident pixels are nearly all of large, easy classes, so
+the masks of degraded frames are also compared on all pixels, class by class.
 """
 
 from __future__ import annotations
@@ -58,16 +59,19 @@ class Figures:
 
     The masks are compared on the confident pixels of the old mask of the clean frame. `found` is
     the share of them on which the mask of the degraded frame agrees, `kept` the share on which the
-    new mask of the clean frame agrees. `sure` is the share of all pixels whose confidence is high
-    enough. All three are in percent. `restored` is the PSNR in dB of restored degraded frames
-    against the clean ones; None if all frames are night frames. `thermal` is the PSNR in dB of the
-    new thermal estimate against the old one; 60 if they are identical.
+    new mask of the clean frame agrees. `iou` is the mean IoU of all classes of the degraded frames'
+    masks with the old masks of the clean frames, on all pixels. `sure` is the share of all pixels
+    whose confidence is high enough. All four are in percent. `restored` is the PSNR in dB of
+    restored degraded frames against the clean ones; None if all frames are night frames. `thermal`
+    is the PSNR in dB of the new thermal estimate against the old one; 60 if they are identical.
     """
 
     frames: int
     kept: float
     found_old: float
     found_new: float
+    iou_old: float
+    iou_new: float
     sure_old: float
     sure_new: float
     restored_old: float | None
@@ -83,6 +87,7 @@ class Figures:
             _at_least(
                 "degraded frame, agreement %", self.found_old, self.found_new, self.found_old
             ),
+            _at_least("degraded frame, mean IoU %", self.iou_old, self.iou_new, self.iou_old),
             Row(
                 "sure pixels %",
                 self.sure_old,
@@ -119,6 +124,22 @@ class _Counts:
     kept: int = 0
     found: int = 0
     restored: list[float] = field(default_factory=list)
+    pairs: dict[tuple[int, int], int] = field(default_factory=dict)  # classes: old clean, degraded
+
+    def add_pairs(self, reference: Pixels, mask: Pixels) -> None:
+        """Count the pairs of classes of two masks (H, W)."""
+        codes, counts = np.unique(256 * reference.astype(int) + mask, return_counts=True)
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+            pair = divmod(code, 256)
+            self.pairs[pair] = self.pairs.get(pair, 0) + count
+
+    def mean_iou(self) -> float:
+        """Return the mean IoU of the reference's classes, in percent."""
+        ious = []
+        for name in {reference for reference, _ in self.pairs}:
+            union = sum(count for pair, count in self.pairs.items() if name in pair)
+            ious.append(self.pairs.get((name, name), 0) / union)
+        return 100 * fmean(ious) if ious else 0.0
 
 
 def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident: float) -> Figures:
@@ -150,6 +171,7 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
             for count, fuser in zip(counts, (old, new), strict=True):
                 fused = _Fused.by(fuser, degraded)
                 count.found += int(((fused.mask == truth) & trusted).sum())
+                count.add_pairs(truth, fused.mask)
                 if by_day:
                     count.restored.append(psnr(fused.restored, image))
     before, after = counts
@@ -158,6 +180,8 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
         kept=100 * after.kept / max(before.kept, 1),
         found_old=100 * before.found / max(asked, 1),
         found_new=100 * after.found / max(asked, 1),
+        iou_old=before.mean_iou(),
+        iou_new=after.mean_iou(),
         sure_old=100 * before.sure / pixels,
         sure_new=100 * after.sure / pixels,
         restored_old=fmean(before.restored) if before.restored else None,

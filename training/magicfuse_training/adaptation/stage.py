@@ -80,11 +80,8 @@ def preset_of(bundle: Bundle, preset: Preset) -> Preset:
         "height", "width", "schedule", "default_steps", "tau", "seed", "thermal_uncertainty",
         "z_seg_start", "classes",
     )  # fmt: skip
-    update: dict[str, object] = {name: getattr(manifest, name) for name in same}
-    # Its own labels of rare classes are often wrong: weights for these would spread the errors.
-    losses = preset.losses.model_copy(update={"class_weights": [1.0] * len(CLASSES), "dice": 0.0})
-    update |= {"steps": sorted(manifest.step_grids), "losses": losses}
-    found = preset.model_copy(update=update)
+    update = {name: getattr(manifest, name) for name in same}
+    found = preset.model_copy(update={**update, "steps": sorted(manifest.step_grids)})
     for count, grid in manifest.step_grids.items():
         if found.timesteps(count) != grid:
             raise TrainingError(
