@@ -46,7 +46,7 @@ def fuse_node(name: str, image: str, values: Mapping[str, Any], out: Path) -> It
     arguments = ["-r", f"__node:={node}", "-r", f"__ns:={namespace or '/'}"]
     for file in (ROOT / "config" / "fuse.yaml", overrides):
         arguments += ["--params-file", str(file)]
-    with child("ros.fuse_node", [*arguments, "-r", f"image:={image}"], log) as process:
+    with child("fuse_node", [*arguments, "-r", f"image:={image}"], log) as process:
         yield process
 
 
@@ -68,7 +68,7 @@ def fuse_cameras(
     arguments = ["-r", f"image:={image}"]
     for file in (ROOT / "config" / "fuse.yaml", parameter_file(log.with_suffix(".yaml"), given)):
         arguments += ["--params-file", str(file)]
-    with child("ros.fuse_cameras", arguments, log) as process:
+    with child("fuse_cameras", arguments, log) as process:
         yield process
 
 

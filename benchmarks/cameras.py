@@ -55,8 +55,8 @@ from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.playback.children import Process, isolate
-from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.session import Session
 
 COUNTS, LOAD = (4, 2), 0.88
 FLOOD_HZ, CALM_HZ, CALM_LOAD, CALM = 200.0, 10.0, 0.22, 3
@@ -105,7 +105,7 @@ class Camera:
         rate: images a second that it is to send.
         sent: how many it has sent since the node became active.
         fused: how many of them the node has fused, by its latest diagnostics.
-        ages_ms: of every fused image.
+        ages_ms: age of every fused image when it was published, in ms.
     """
 
     def __init__(self, session: Session, namespace: str, rate: float) -> None:

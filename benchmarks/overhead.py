@@ -52,8 +52,8 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.playback.children import Process, end, isolate
-from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.session import Session
 
 SIZES = {(640, 480): 5.0, (1920, 1080): 20.0}  # width, height: limit of the overhead, ms
 MOST_TIMES = 1.5  # times the bare publisher's time

@@ -47,8 +47,8 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.playback.children import Process, isolate
-from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.session import Session
 
 NODE, CAMERA = "/rates/fuse_node", "/rates/image_raw"
 FIGURES = ("age_ms", "cost_ms", "stage_ms/total")

@@ -54,8 +54,8 @@ from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.playback.children import end, isolate
-from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.session import Session
 
 sys.path.insert(0, str(ROOT / "test"))
 from tiny_bundle import build

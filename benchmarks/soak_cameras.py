@@ -14,13 +14,13 @@ make soak CAMERAS=4 MINUTES=30
 or: python benchmarks/soak_cameras.py --cameras 4 --minutes 30 [--seed 1] [--json FILE]
 
 The first camera has the faults of soak.py and more: floods, a camera_info of another size or frame,
-a node that is cleaned up and configured anew with another bundle, backend, precision, fit or
+a node that is cleaned up and configured again with another bundle, backend, precision, fit or
 threads, and a bundle that is not there. The others send 10 images a second to the same networks, a
 tiny bundle that has time for all of them. It passes if
 - the others lose nothing that the networks had time for: every image that one of them sent is
   received, and fused or replaced by its camera's next one; its result arrives once, in order, on
   the topic of its own camera; none is lost, refused, failed or idle, and the networks are never
-  loaded anew. An image may be replaced only in a second in which the first camera got no more
+  loaded again. An image may be replaced only in a second in which the first camera got no more
   images through than this one, as then the machine had no time for all (1 of 500 may be an
   exception, as the two nodes do not count the same second),
 - 99 of 100 results of the others are published within 3 periods of their stamp (~/debug/age_ms;
@@ -54,8 +54,8 @@ from steady_camera import Steady, nothing_lost
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.playback.children import end, isolate
-from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.session import Session
 
 sys.path.insert(0, str(ROOT / "test"))
 from tiny_bundle import UNCERTAINTY, build
@@ -91,9 +91,9 @@ class Faulty(Soak):
         for bundle in self._bundles:
             for backend in BACKENDS:
                 for threads in (0, 1):
-                    self._configure_anew(bundle=str(bundle), backend=backend, threads=threads)
-        self._configure_anew(**self._usual)
-        super()._exercise()  # last, as a node that is configured anew has empty queues
+                    self._reconfigure(bundle=str(bundle), backend=backend, threads=threads)
+        self._reconfigure(**self._usual)
+        super()._exercise()  # last, as a node that was just configured has empty queues
 
     def _faults(self) -> Sequence[Callable[[], None]]:
         others = [fault for fault in super()._faults() if fault != self._hold_up]
@@ -102,7 +102,7 @@ class Faulty(Soak):
     def _fault(self) -> None:
         if self._unusual:
             self._unusual = False
-            self._configure_anew(**self._usual)
+            self._reconfigure(**self._usual)
         else:
             super()._fault()
 
@@ -129,7 +129,7 @@ class Faulty(Soak):
     def _reconfigure(self) -> None:
         choose = self._random.choice
         self._unusual = True
-        self._configure_anew(
+        self._reconfigure(
             bundle=str(choose(self._bundles)),
             backend=choose(BACKENDS),
             precision=choose(("auto", "fp32")),
@@ -143,7 +143,7 @@ class Faulty(Soak):
         assert not self._change_state(Transition.TRANSITION_CONFIGURE), "it has no bundle"
         self._configure(**self._usual)
 
-    def _configure_anew(self, **values: Any) -> None:
+    def _reconfigure(self, **values: Any) -> None:
         self._clean_up()
         self._configure(**values)
 

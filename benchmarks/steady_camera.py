@@ -24,8 +24,8 @@ from sensor_msgs.msg import Image
 from soak import MAX_PERIODS, OUTCOMES, SIZES, Soak
 from std_msgs.msg import Float32
 
-from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.session import Session
 
 LOSSES = ("lost", "refused", "failed", "idle", "reloads")
 MOST_UNFAIR = 1 / 500
@@ -41,7 +41,7 @@ class Steady:
         arrived: results.
         unfair: images that were replaced while `rival` got more through.
         disorder: results that came twice, out of order, or of an image that it did not send.
-        ages_ms: of the results, on publication.
+        ages_ms: age of each result when it was published, in ms.
         report: the node's latest diagnostics.
     """
 
@@ -98,7 +98,7 @@ class Steady:
         dropped, fused = self.count("dropped") - dropped, self.count("fused") - fused
         before, self._rival_fused = self._rival_fused, int(self._rival.report.get("fused", 0))
         rival = self._rival_fused - before
-        if rival < 0:  # it was activated anew
+        if rival < 0:  # it was activated again
             rival = self._rival_fused
         if rival > fused + SLACK:
             self.unfair += dropped

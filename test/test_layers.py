@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -46,18 +47,20 @@ def folders(package: Path) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 def test_no_folder_imports_another_that_imports_it(package: Path) -> None:
+    circle: list[str] = []
     try:
         TopologicalSorter(folders(package)).prepare()
     except CycleError as error:
-        pytest.fail(" imports ".join(reversed(error.args[1])))
+        circle = list(reversed(error.args[1]))
+    assert not circle, " imports ".join(circle)
 
 
-def test_only_two_folders_import_rclpy() -> None:
+def test_only_the_nodes_import_rclpy() -> None:
     """The core runs without ROS."""
     package = PACKAGES[0]
     using = {
         file.relative_to(package).parts[0]
         for file in package.rglob("*.py")
-        if any(name.split(".")[0] == "rclpy" for name in imported(file))
+        if re.search(r"^\s*(from|import) rclpy\b", file.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert using == {"ros", "playback"}
+    assert using == {"ros"}

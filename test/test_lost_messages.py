@@ -22,8 +22,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Int32
 
-from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros.lost_messages import SUPPORTED, LostMessages
+from magicfuse_ros.ros.session import Session
 from ros_rig import TIMEOUT_S, Domain
 
 QUEUE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)

@@ -32,7 +32,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, LaserScan, PointCloud2
 from std_msgs.msg import String
 
-from magicfuse_ros.playback.session import Session
+from magicfuse_ros.ros.session import Session
 from ros_rig import LATCHED, RELIABLE, ROOT, TIMEOUT_S, Rig, image
 from test_ground_cloud_node import points
 

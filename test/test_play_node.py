@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from magicfuse_ros.media.night import by_night
-from magicfuse_ros.playback import play_node
-from magicfuse_ros.playback.play_node import paced
+from magicfuse_ros.ros import play_node
+from magicfuse_ros.ros.play_node import paced
 
 
 def test_a_night_keeps_its_light_and_has_fresh_noise() -> None:

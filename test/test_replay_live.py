@@ -188,7 +188,7 @@ def test_the_player_gives_up_where_nobody_listens(tmp_path: Path) -> None:
     }
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "magicfuse_ros.playback.replay_node", "--ros-args", *parameters],
+        [sys.executable, "-m", "magicfuse_ros.ros.replay_node", "--ros-args", *parameters],
         env=environment,
         capture_output=True,
         text=True,

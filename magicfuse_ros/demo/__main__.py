@@ -37,8 +37,8 @@ from magicfuse_ros.media import open_source
 from magicfuse_ros.media.night import STOPS
 from magicfuse_ros.playback.children import isolate
 from magicfuse_ros.playback.play_and_record import Play, play_and_record
-from magicfuse_ros.playback.play_node import PICTURES_A_SECOND
 from magicfuse_ros.replay.timing import diagnostics, timing
+from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
 from magicfuse_ros.topics import NODE
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -111,7 +111,7 @@ def run(
     console.print(f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second")
     isolate(out / "log")
     play = Play(
-        player="playback.play_node",
+        player="play_node",
         player_parameters=camera,
         player_arguments=("-r", f"image:={CAMERA}"),
         node=NODE,

@@ -8,4 +8,4 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Plays recordings to a live `fuse_node` and records what it publishes. It imports rclpy."""
+"""Starts nodes as child processes, plays recordings to them and records what they publish."""

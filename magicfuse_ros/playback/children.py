@@ -72,14 +72,14 @@ def _in_use(domain: int) -> bool:
 
 
 @contextmanager
-def child(module: str, arguments: list[str], log: Path) -> Iterator[Process]:
-    """Run a node, such as `ros.fuse_node`, in a separate process that ends with the block.
+def child(node: str, arguments: list[str], log: Path) -> Iterator[Process]:
+    """Run a module of `magicfuse_ros.ros` as a separate process that ends with the block.
 
     It does not get the terminal's Ctrl-C: the caller ends its children in the right order.
     """
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"magicfuse_ros.{module}", "--ros-args", *arguments],
+            [sys.executable, "-m", f"magicfuse_ros.ros.{node}", "--ros-args", *arguments],
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,

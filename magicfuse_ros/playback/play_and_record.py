@@ -28,10 +28,10 @@ from std_msgs.msg import Float32
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.playback.children import Process, child, end, last_line, parameter_file, tail
-from magicfuse_ros.playback.recorder import TopicRecorder
-from magicfuse_ros.playback.session import Session
 from magicfuse_ros.ros.debug_topics import NAMES
 from magicfuse_ros.ros.labels import LABEL_TYPE
+from magicfuse_ros.ros.recorder import TopicRecorder
+from magicfuse_ros.ros.session import Session
 from magicfuse_ros.topics import CAMERA_INFO, DIAGNOSTICS, IMAGE_TOPICS, LABELS, MAG_IMAGE
 
 BRING_UP_S = 60.0
@@ -43,7 +43,7 @@ class Play:
     """The participants.
 
     Attributes:
-        player: module of `magicfuse_ros` that plays, and prints a JSON object at its end.
+        player: module of `magicfuse_ros.ros` that plays, and prints a JSON object at its end.
         player_parameters: ROS parameters of the player.
         player_arguments: further ROS arguments of the player, for remappings.
         node: full name of the `fuse_node`.
@@ -141,7 +141,7 @@ def _start_node(play: Play, log: Path, stack: ExitStack) -> Process | None:
     for file in (*play.parameter_files, overrides):
         arguments += ["--params-file", str(file)]
     arguments += ["-r", f"image:={play.image}"]
-    return stack.enter_context(child("ros.fuse_node", arguments, log / "fuse_node.txt"))
+    return stack.enter_context(child("fuse_node", arguments, log / "fuse_node.txt"))
 
 
 def _alive(node: Process | None) -> bool:

@@ -86,7 +86,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
         forced = {"use_sim_time": True, "image_transport": transport}
         parameters = {**live.node_parameters, **forced}
     play = Play(
-        player="playback.replay_node",
+        player="replay_node",
         player_parameters={
             "bag": str(Path(source.name).resolve()),
             "topic": source.topic,

@@ -8,4 +8,4 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""The nodes; only this folder and playback/ import rclpy."""
+"""The nodes; only this folder imports rclpy."""

@@ -46,7 +46,7 @@ PLOTS = {
     "images": ("Images side by side, with 95 % intervals", plot_rows),
 }
 IMAGES_NOTES = """\
-- *EN, SD, SF*: of the image alone. *SSIM, MI, VIF*: summed over the visible frame before any
+- *EN, SD, SF* measure the image alone. *SSIM, MI, VIF*: summed over the visible frame before any
   degradation and the thermal image; MI in bits. *Qabf*: at most 0.975. *PSNR*: of the mean of both
   squared errors. The mean of two images does well in PSNR, and shows half of each.
 - *PSNR to clean*: against the visible frame before any degradation.
