@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -20,6 +22,7 @@ from time import time_ns
 from typing import Any
 
 import numpy as np
+import typer
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
@@ -102,3 +105,19 @@ def quantiles(ms: np.ndarray) -> dict[str, float]:
     """Return median and p95, rounded to 0.01."""
     median, p95 = np.percentile(ms, (50, 95))
     return {"median": round(float(median), 2), "p95": round(float(p95), 2)}
+
+
+def finish(result: Mapping[str, Any], paths: Sequence[Path], log: Path) -> None:
+    """Write a soak's result to some files and print it.
+
+    Raises:
+        typer.Exit: with code 1 if `result["passed"]` is false.
+    """
+    text = json.dumps(result, indent=2) + "\n"
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    print(text)
+    if not result["passed"]:
+        print(f"the soak failed; the logs are in {log}", file=sys.stderr)
+        raise typer.Exit(1)

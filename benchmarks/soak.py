@@ -29,7 +29,6 @@ soak.png in the output folder.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import struct
@@ -45,7 +44,7 @@ from typing import Annotated, Any
 import numpy as np
 import psutil
 import typer
-from bench_rig import ROOT, fuse_node, head
+from bench_rig import ROOT, finish, fuse_node, head
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
@@ -391,15 +390,8 @@ def soak(
         "exit_code": code,
         "passed": verdict["passed"] and code == 0,
     }
-    text = json.dumps(result, indent=2) + "\n"
-    for path in (out / "soak.json", *([] if file is None else [file])):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
     plot(work.run, out / "soak.png")
-    print(text)
-    if not result["passed"]:
-        print(f"the soak failed; the node's log is in {out}/log", file=sys.stderr)
-        raise typer.Exit(1)
+    finish(result, [out / "soak.json", *filter(None, [file])], out / "log")
 
 
 if __name__ == "__main__":

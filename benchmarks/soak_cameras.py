@@ -35,7 +35,6 @@ one of these does not hold.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -45,7 +44,7 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from bench_rig import ROOT, fuse_cameras, head
+from bench_rig import ROOT, finish, fuse_cameras, head
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo
@@ -91,8 +90,8 @@ class Faulty(Soak):
         for bundle in self._bundles:
             for backend in BACKENDS:
                 for threads in (0, 1):
-                    self._reconfigure(bundle=str(bundle), backend=backend, threads=threads)
-        self._reconfigure(**self._usual)
+                    self._configure_with(bundle=str(bundle), backend=backend, threads=threads)
+        self._configure_with(**self._usual)
         super()._exercise()  # last, as a node that was just configured has empty queues
 
     def _faults(self) -> Sequence[Callable[[], None]]:
@@ -102,7 +101,7 @@ class Faulty(Soak):
     def _fault(self) -> None:
         if self._unusual:
             self._unusual = False
-            self._reconfigure(**self._usual)
+            self._configure_with(**self._usual)
         else:
             super()._fault()
 
@@ -129,7 +128,7 @@ class Faulty(Soak):
     def _reconfigure(self) -> None:
         choose = self._random.choice
         self._unusual = True
-        self._reconfigure(
+        self._configure_with(
             bundle=str(choose(self._bundles)),
             backend=choose(BACKENDS),
             precision=choose(("auto", "fp32")),
@@ -143,7 +142,7 @@ class Faulty(Soak):
         assert not self._change_state(Transition.TRANSITION_CONFIGURE), "it has no bundle"
         self._configure(**self._usual)
 
-    def _reconfigure(self, **values: Any) -> None:
+    def _configure_with(self, **values: Any) -> None:
         self._clean_up()
         self._configure(**values)
 
@@ -256,14 +255,7 @@ def soak(
         "exit_code": code,
         "passed": verdict["passed"] and code == 0,
     }
-    text = json.dumps(result, indent=2) + "\n"
-    for path in (out / "soak_cameras.json", *([] if file is None else [file])):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    print(text)
-    if not result["passed"]:
-        print(f"the soak failed; the process's log is in {out}/log", file=sys.stderr)
-        raise typer.Exit(1)
+    finish(result, [out / "soak_cameras.json", *filter(None, [file])], out / "log")
 
 
 if __name__ == "__main__":

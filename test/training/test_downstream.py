@@ -259,14 +259,15 @@ def test_a_missing_extra_and_wrong_options_are_told_in_one_line(
     if "transformers" in sys.modules or _has_transformers():
         code, output = run(bundle, sets, tmp_path / "run", "--condition", "drak")
         assert code == 2 and "condition is 'drak'; did you mean 'dark'?" in output
-        code, output = run(bundle, sets, tmp_path / "run", "--page", tmp_path / "no.md")
-        assert code == 2 and "no.md': No such file" in output
+        (tmp_path / "bare.md").write_text("no markers")
+        code, output = run(bundle, sets, tmp_path / "run", "--page", tmp_path / "bare.md")
+        assert code == 2 and "bare.md' lacks the lines" in output
     monkeypatch.setitem(sys.modules, "transformers", None)
     for name in ("segformer", "comparison"):
         monkeypatch.delitem(sys.modules, f"magicfuse_training.downstream.{name}", raising=False)
     monkeypatch.delattr("magicfuse_training.downstream.comparison", raising=False)
     code, output = run(bundle, sets, tmp_path / "run")
-    expected = "error: downstream needs transformers: pip install 'magicfuse-training[downstream]'"
+    expected = "error: downstream needs transformers: pip install './training[downstream]'"
     assert code == 2 and output == expected
     assert not (tmp_path / "run").exists()
 

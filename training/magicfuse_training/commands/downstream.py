@@ -27,7 +27,9 @@ from magicfuse_ros.output_files import check_folder
 from magicfuse_training.commands.options import BundleFolder, Data, RunFolder
 from magicfuse_training.data.mix import Source
 from magicfuse_training.downstream.inputs import Limits
+from magicfuse_training.downstream.table import END, START
 from magicfuse_training.errors import TrainingError, did_you_mean
+from magicfuse_training.metrics.pages import check_page
 from magicfuse_training.metrics.restoration import ALL_CONDITIONS, Condition
 
 DEGRADED: tuple[Condition, ...] = ALL_CONDITIONS[1:]
@@ -76,10 +78,10 @@ def downstream_command(
         from magicfuse_training.downstream import comparison  # transformers is an extra
     except ModuleNotFoundError as error:
         raise TrainingError(
-            f"downstream needs {error.name}: pip install 'magicfuse-training[downstream]'"
+            f"downstream needs {error.name}: pip install './training[downstream]'"
         ) from error
     if page:
-        comparison.read_page(page)  # fail now, not after hours
+        check_page(page, START, END)  # fail now, not after hours
     check_folder(run)
     limits = Limits(_conditions(condition or ["dark", "haze"]), width, train_frames, test_frames)
     loaded = Bundle.load(bundle)

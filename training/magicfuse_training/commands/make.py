@@ -88,7 +88,7 @@ def make_command(
     for part in plan.stages:
         check_stage(preset, part.stage)
     if plan.int8 and not find_spec("nncf"):
-        raise ExportError("int8 needs nncf: pip install 'magicfuse-training[quantize]'")
+        raise ExportError("int8 needs nncf: pip install './training[quantize]'")
     sources = [_source(text, data) for text in plan.data]
     if plan.int8:
         check_frames(data)  # fail now, not after hours

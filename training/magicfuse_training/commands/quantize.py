@@ -54,7 +54,7 @@ def quantize_command(
         from magicfuse_training.quantization.guard import QuantizedNetwork
     except ModuleNotFoundError as error:
         raise ExportError(
-            f"quantize needs {error.name}: pip install 'magicfuse-training[quantize]'"
+            f"quantize needs {error.name}: pip install './training[quantize]'"
         ) from error
     check_frames(data)
     check_folder(out or bundle)

@@ -44,12 +44,13 @@ from magicfuse_training.downstream.segformer import (
     confusions,
     train,
 )
-from magicfuse_training.downstream.table import as_markdown, read_page, set_scores, write_page
+from magicfuse_training.downstream.table import END, START, as_markdown, set_scores
+from magicfuse_training.metrics.pages import write_page
 from magicfuse_training.metrics.score import as_json
 from magicfuse_training.stages import run_folder
 from magicfuse_training.stages.checkpoint import read_checkpoint, save_atomically
 
-__all__ = ["Budget", "Comparison", "read_page"]
+__all__ = ["Budget", "Comparison"]
 
 NAME = "downstream"  # base name of the table's files
 
@@ -126,7 +127,7 @@ class Comparison:
             page: also write the table between the markers of this page.
 
         Raises:
-            TrainingError: see `segformer.train` and `table.read_page`.
+            TrainingError: see `segformer.train` and `pages.write_page`.
             KeyboardInterrupt: after Ctrl-C; what is done is kept.
         """
         self._write(page)
@@ -182,4 +183,4 @@ class Comparison:
         write_text(self.run / f"{NAME}.json", json.dumps(as_json(result), indent=2) + "\n")
         write_text(self.run / f"{NAME}.md", text)
         if page:
-            write_page(text, page)
+            write_page(page, START, END, text.rstrip("\n"))

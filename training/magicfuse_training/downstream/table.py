@@ -13,13 +13,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from magicfuse_ros.output_files import write_text
-from magicfuse_training.errors import TrainingError
 from magicfuse_training.metrics.bootstrap import F64, Figure, figure_of
 from magicfuse_training.metrics.segmentation import I64, iou, mean_iou, mean_of_known
 from magicfuse_training.metrics.table import ScoreTable, markdown
@@ -139,28 +136,3 @@ def _seeds(values: Sequence[float]) -> str:
 
 def _interval(figure: Figure) -> str:
     return f"[{figure.low:.1f}, {figure.high:.1f}]"
-
-
-def read_page(page: Path) -> tuple[str, str]:
-    """Return the parts of a page before and after its marked section.
-
-    Raises:
-        TrainingError: if it cannot be read, or lacks the two markers.
-    """
-    try:
-        text = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"page '{page}': {error.strerror}") from error
-    if START not in text or END not in text:
-        raise TrainingError(f"page '{page}' lacks the lines '{START}' and '{END}'")
-    return text.split(START)[0], text.split(END)[1]
-
-
-def write_page(text: str, page: Path) -> None:
-    """Replace the marked section of a page.
-
-    Raises:
-        TrainingError: see `read_page`.
-    """
-    before, after = read_page(page)
-    write_text(page, f"{before}{START}\n\n{text}\n{END}{after}")
