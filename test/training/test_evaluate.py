@@ -30,6 +30,7 @@ from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.metrics import paper
 from magicfuse_training.metrics.bootstrap import Figure
+from magicfuse_training.metrics.frames import Labels
 from magicfuse_training.metrics.light import LightByClass
 from magicfuse_training.metrics.peers import Peer, read_fused
 from magicfuse_training.metrics.plots import plot_conditions
@@ -51,6 +52,7 @@ from magicfuse_training.metrics.rows import (
 
 CONDITIONS = ["clean", "dark", "haze", "rain", "noise"]
 PERSON = CLASSES.index("pedestrian")
+from magicfuse_training.preset import load_preset
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -304,3 +306,34 @@ def test_noise_keeps_the_light_and_its_structure_is_what_is_lost() -> None:
     assert scores["ssim_restored"].value == pytest.approx(1)
     assert scores["ms_ssim_restored"].value == pytest.approx(1)
     assert scores["ssim_input"].value < 0.9 and scores["ms_ssim_input"].value < 0.999
+
+
+def test_rows_say_where_the_light_of_both_lit_images_falls(bundle: Path) -> None:
+    classes = load_preset("nano").classes
+    manifest = Bundle.load(bundle).manifest.model_copy(update={"classes": classes})
+    person = next(c.id for c in classes if c.name == "pedestrian")
+    label = np.zeros((48, 48), np.uint8)
+    label[:8, :8] = person
+    restored = np.full((48, 48, 3), 100, np.uint8)
+    mag_image = restored.copy()
+    mag_image[:8, :4] += 30  # half of the person
+    mag_image[40:, 40:44] += 30  # as much elsewhere
+    hot = np.full((48, 48), 200, np.uint8)
+    outputs = fused(
+        restored=restored,
+        mag_image=mag_image,
+        thermal_estimate=hot,
+        thermal_uncertainty=np.zeros_like(hot),
+        mask=label,  # the mask finds the person, so the formula lights it up
+        confidence=np.full((48, 48), 255, np.uint8),
+    )
+    for labels, known in ((HUMAN, True), (Labels("pseudo"), False)):
+        rows = Rows(manifest, usual_heat())
+        rows.add(frame(label, labels, visible=restored), restored, outputs)
+        figures = rows.figures()
+        assert "light recall" not in figures[RESTORED]
+        assert ("light recall" in figures[MAG_IMAGE]) == known
+        if known:
+            for row, scores in ((MAG_IMAGE, (0.5, 0.5)), (CLIPPED, (1, 1))):
+                found = [figures[row][f"light {name}"].value for name in ("precision", "recall")]
+                assert found == pytest.approx(scores)

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from magicfuse_ros.bundle.schedule import Step
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.networks.autoencoder import Decoder, Encoder
-from magicfuse_training.networks.blocks import activation
-from magicfuse_training.networks.fusion import FusionNetwork, SegmentationHead
+from magicfuse_training.networks.fusion import FusionNetwork
+from magicfuse_training.networks.segmentation import SegmentationHead
 from magicfuse_training.networks.unet import UNet
 from magicfuse_training.preset import Preset
 
@@ -58,7 +58,7 @@ class MagicFuse(nn.Module):
         self.ckg = UNet(preset.ckg, ae.stream_channels, latent)
         self.mkf = FusionNetwork(preset.mkf, ae.stream_channels, latent, classes)
         self.segmentation = SegmentationHead(
-            classes, ae.detail_channels, preset.segmentation_width, activation(ae.act), ae.scale
+            ae, classes, preset.segmentation_width, preset.semantics
         )
         self.thermal_ids = [c.id for c in preset.classes if c.thermal]
         self.other_ids = [c.id for c in preset.classes if not c.thermal]
@@ -132,6 +132,11 @@ class MagicFuse(nn.Module):
         average the noise away loses the fine detail.
         """
         return a.sqrt() * z if self.prediction == "v" else z
+
+    def scores(self, z_seg: Tensor, condition: Tensor, *details: Tensor) -> Tensor:
+        """Return the class scores of the last state; `condition`, `details`: the encoder's."""
+        scores: Tensor = self.segmentation(z_seg, *details[:1], condition=condition)
+        return scores
 
     @torch.no_grad()
     def thermal_mask(self, z_seg: Tensor) -> Tensor:

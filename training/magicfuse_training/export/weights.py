@@ -27,7 +27,8 @@ _PREFIXES = {
 }
 # Only training uses these; with `latent_only` the condition is the latent, and is exported.
 _NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
-_MAY_BE_NEW = ("encoder.context.deeper.",)  # they start as the identity: older bundles have fewer
+# They start as the identity, or at zero: older bundles have fewer, or none.
+_MAY_BE_NEW = ("encoder.context.deeper.", "segmentation.semantics.")
 
 
 def may_lack(name: str) -> bool:

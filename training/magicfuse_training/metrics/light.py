@@ -103,7 +103,7 @@ class Light:
 
     def applies(self, frame: Frame) -> bool:
         """Return whether people drew the label."""
-        return _drawn(frame)
+        return is_drawn(frame)
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Count the pixels of one frame."""
@@ -138,7 +138,7 @@ class LightByClass:
 
     def applies(self, frame: Frame) -> bool:
         """Return whether people drew the label."""
-        return _drawn(frame)
+        return is_drawn(frame)
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Count the lit pixels of one frame."""
@@ -169,7 +169,7 @@ class LightCurve:
 
     def applies(self, frame: Frame) -> bool:
         """Return whether it is a 4th day frame with exact hand-drawn classes."""
-        if not _drawn(frame) or frame.night or frame.index % CURVE_EVERY:
+        if not is_drawn(frame) or frame.night or frame.index % CURVE_EVERY:
             return False
         return frame.labels is not None and not frame.labels.groups
 
@@ -198,5 +198,6 @@ class LightCurve:
         return {"light_by_tau": curve} if curve else {}
 
 
-def _drawn(frame: Frame) -> bool:
+def is_drawn(frame: Frame) -> bool:
+    """Return whether people drew the frame's label."""
     return frame.labels is not None and frame.labels.origin != "pseudo"

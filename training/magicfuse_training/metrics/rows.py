@@ -21,11 +21,20 @@ import numpy.typing as npt
 
 from magicfuse_ros.bundle import Manifest
 from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.data.classes import PEOPLE, RIDERS
 from magicfuse_training.losses.config import HeatConfig
 from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.fusion import fusion_scores
 from magicfuse_training.metrics.images import luma, psnr
+from magicfuse_training.metrics.light import (
+    count_light,
+    is_drawn,
+    is_lit,
+    people_in_label,
+    precision,
+    recall,
+)
 from magicfuse_training.metrics.peers import read_fused
 from magicfuse_training.metrics.people import contrast
 from magicfuse_training.preset import load_preset
@@ -41,6 +50,7 @@ INPUT, RESTORED, MEAN, CLIPPED, MAG_IMAGE = (
     "MagImg",
 )
 OWN = (INPUT, RESTORED, MEAN, CLIPPED, MAG_IMAGE)
+LIT_UP = (CLIPPED, MAG_IMAGE)
 _WHITE = 255
 
 
@@ -88,6 +98,8 @@ class Rows:
     PSNR to clean     by day: against the visible frame before any degradation, dB, 0 to 60
     person contrast   contrast of people in boxes divided by that in the real thermal image: see
                       `people_scores`
+    light precision, light recall   of the two images that light up the restored one, where people
+                                    drew the label: see `light.Light`
 
     The rows are the input, the restored image, its mean with the thermal estimate, the restored
     image with clipped heat (`clipped_heat`), MagImg, and the images of other methods.
@@ -117,6 +129,8 @@ class Rows:
         self._tau = manifest.tau
         self._values: dict[str, dict[str, list[float]]] = {}
         self._contrasts: dict[str, list[tuple[float, float]]] = {}
+        self._people = [c.id for c in manifest.classes if c.name in (*PEOPLE, *RIDERS)]
+        self._light: dict[str, list[tuple[int, ...]]] = {}
 
     def applies(self, frame: Frame) -> bool:
         """Return whether a frame can be scored: every frame can."""
@@ -136,6 +150,10 @@ class Rows:
                 values[name].append(value)
             if frame.people is not None:
                 self._contrasts.setdefault(row, []).append(_contrasts(gray, frame))
+            if row in LIT_UP and is_drawn(frame):
+                people, known = people_in_label(given(frame.label), self._people)
+                lit = is_lit(shown, given(fused.restored))
+                self._light.setdefault(row, []).append(count_light(lit, people, known))
 
     def images(self, frame: Frame, image: U8, fused: FusedFrame) -> dict[str, U8]:
         """Return the images of all rows, (H, W, 3) each."""
@@ -160,6 +178,10 @@ class Rows:
         }
         for row, sums in self._contrasts.items():
             rows[row]["person contrast"] = figure_of(sums, lambda m: share(m[:, 0], m[:, 1]))
+        for row, counts in self._light.items():
+            if any(count[3] for count in counts):
+                rows[row]["light precision"] = figure_of(counts, precision)
+                rows[row]["light recall"] = figure_of(counts, recall)
         return rows
 
     def scores(self) -> dict[str, object]:

@@ -98,6 +98,8 @@ IMAGE_DECIMALS = {
     "VIF": 3,
     "PSNR to clean": 2,
     "person contrast": 2,
+    "light precision": 2,
+    "light recall": 2,
 }
 
 NOTES = """\

@@ -15,6 +15,7 @@ phase 1   autoencoder   images and back
 phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
 then      one_step      the whole sampler at K = 1, trained on its output
           few_step      the same at every K of the preset
+          segmentation  the last half of S alone, at the preset's default K
 """
 
 from __future__ import annotations
@@ -118,9 +119,9 @@ def _latent_size(model: MagicFuse, batch: Batch) -> tuple[int, int]:
     return height // scale, width // scale
 
 
-def _scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:
+def _scores(model: MagicFuse, z_seg: Tensor, condition: Tensor, details: list[Tensor]) -> Tensor:
     """Return the head's scores at the exported head's size for its decision: 1/2 if refined."""
-    logits: Tensor = model.segmentation(z_seg, *details[:1]).float()
+    logits = model.scores(z_seg, condition, *details).float()
     if model.segmentation.refined:
         logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
     return logits
@@ -214,7 +215,7 @@ def mkf_loss(model: MagicFuse, batch: Batch, *, at_the_end: bool = False) -> dic
         restored = model.decoder(streams.x0_ikr, *details).float()
         estimate = model.decoder(streams.x0_ckg, *details).float()
     image = model.decoder(streams.x0_mkf, *details).float()
-    logits = _scores(model, streams.z_seg, details)
+    logits = _scores(model, streams.z_seg, condition, details)
     return {
         "fusion": _fusion_loss(model, batch, (restored, estimate, image), logits, tau),
         "segmentation": _head_loss(model, streams.z_seg, logits, batch),
@@ -246,7 +247,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     clean, known = batch["clean"], (batch["has_clean"] * batch["sharpness"])[:, None, None, None]
     restored = model.decoder(streams.x0_ikr, *details).float()
-    logits = _scores(model, streams.z_seg, details)
+    logits = _scores(model, streams.z_seg, condition, details)
     # Decoding is half of the cost. The other two images are smooth, or equal the restored one
     # except for a few pixels, so half of the batch is enough for them.
     some = torch.randperm(len(clean))[: (len(clean) + 1) // 2]
@@ -311,6 +312,18 @@ def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     return _output_loss(model, batch, random.choices(steps, [1 / k**2.5 for k in steps])[0])
 
 
+def segmentation_stage_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+    """Train the head on what the frozen networks give it."""
+    preset = model.preset
+    with torch.no_grad():
+        condition, *details = model.encoder(batch["degraded"])
+        streams, tau = model.start(condition), torch.full((1,), preset.tau)
+        for step in ddim_steps(preset.schedule, preset.timesteps(preset.default_steps)):
+            streams = model.advance(streams, condition, step, tau)
+    logits = _scores(model, streams.z_seg, condition, details)
+    return {"segmentation": _head_loss(model, streams.z_seg, logits, batch)}
+
+
 EVERYTHING = ("encoder", "decoder", "ikr", "ckg", "mkf", "segmentation")
 
 STAGES: dict[str, Stage] = {
@@ -338,6 +351,13 @@ STAGES: dict[str, Stage] = {
             # The streams serve several noise levels here. Batches of one level have other
             # statistics than the running ones, which inference uses.
             frozen_statistics=True,
+        ),
+        Stage(
+            "segmentation",
+            ("segmentation",),
+            segmentation_stage_loss,
+            (0.66, 0.08, 0.26),
+            may_be_new=True,
         ),
     )
 }
