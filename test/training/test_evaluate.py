@@ -49,10 +49,10 @@ from magicfuse_training.metrics.rows import (
     mean_image,
     usual_heat,
 )
+from magicfuse_training.preset import load_preset
 
 CONDITIONS = ["clean", "dark", "haze", "rain", "noise"]
 PERSON = CLASSES.index("pedestrian")
-from magicfuse_training.preset import load_preset
 
 
 def run(*arguments: object) -> tuple[int, str]:
