@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magicfuse_training.networks.autoencoder import AutoencoderConfig, Context
-from magicfuse_training.networks.blocks import activation, conv3, normalisation, zero_init
+from magicfuse_training.networks.blocks import activation, conv3, zero_init
 
 
 class SemanticsConfig(BaseModel):
@@ -52,12 +52,13 @@ class Semantics(nn.Module):
         super().__init__()
         width, norm, act = config.width, ae.norm, ae.act
         self.act = activation(act)
+        # No attention: on a few crops its output grows without bound, and nothing after it has
+        # been trained to bear that.
         self.context = Context(
-            ae.condition_channels, config.context_channels, config.context_blocks, norm, act
+            ae.condition_channels, config.context_channels, config.context_blocks, norm, act, 0
         )
         self.narrow = nn.Conv2d(ae.condition_channels, width, 1)
         self.conv1 = conv3(width + ae.detail_channels, width)
-        self.norm1 = normalisation(norm, width)
         self.conv2 = zero_init(conv3(width, classes))
 
     def forward(self, condition: Tensor, detail_4: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class Semantics(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
-        h = self.act(self.norm1(self.conv1(torch.cat([h, detail_4], dim=1))))
+        h = self.act(self.conv1(torch.cat([h, detail_4], dim=1)))
         scores: Tensor = self.conv2(h)
         return scores
 
