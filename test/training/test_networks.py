@@ -82,7 +82,9 @@ def test_every_preset_makes_all_its_outputs_at_full_size(name: str) -> None:
     step = ddim_steps(preset.schedule, preset.timesteps(preset.default_steps))[0]
     with torch.device("meta"):
         condition, *details = model.encoder(torch.zeros(1, 3, 480, 640))
-        streams = model.advance(model.start(condition), condition, step, torch.tensor([0.4]))
+        streams = model.advance(
+            model.start(condition, *details), condition, step, torch.tensor([0.4])
+        )
         latent = (1, preset.autoencoder.latent_channels, 480 // scale, 640 // scale)
         for x0 in (streams.x0_ikr, streams.x0_ckg, streams.x0_mkf):
             assert x0 is not None and x0.shape == latent
@@ -90,7 +92,7 @@ def test_every_preset_makes_all_its_outputs_at_full_size(name: str) -> None:
         assert streams.w is not None and streams.w.shape == latent
         assert model.encoder.encode(torch.zeros(1, 3, 480, 640)).shape == latent
         assert streams.z_seg.shape == (1, len(preset.classes), *latent[2:])
-        scores = model.scores(streams.z_seg, condition, *details)
+        scores = model.scores(streams, *details)
         assert scores.shape[-2:] == ((120, 160) if details else (480, 640))
 
 
@@ -166,14 +168,14 @@ def test_every_step_grid_runs_and_keeps_the_sizes(small_model: MagicFuse) -> Non
     preset = small_model.preset
     condition, detail_4, detail_2 = small_model.encoder(torch.rand(2, 3, 64, 96))
     for count in preset.steps:
-        streams = small_model.start(condition)
+        streams = small_model.start(condition, detail_4)
         for step in ddim_steps(preset.schedule, preset.schedule.trailing_timesteps(count)):
             streams = small_model.advance(streams, condition, step, torch.tensor([0.4]))
         for x0 in (streams.x0_ikr, streams.x0_ckg, streams.x0_mkf):
             assert x0 is not None and torch.isfinite(x0).all()
             assert small_model.decoder(x0, detail_4, detail_2).shape == (2, 3, 64, 96)
         assert streams.z_seg.shape == (2, len(preset.classes), 8, 12)
-        assert small_model.scores(streams.z_seg, condition, detail_4).shape[-2:] == (16, 24)
+        assert small_model.scores(streams, detail_4).shape[-2:] == (16, 24)
 
 
 @torch.no_grad()
@@ -243,15 +245,26 @@ def test_semantics_start_at_zero_and_then_read_the_condition(small_preset: Prese
     model = MagicFuse(small_preset).eval()
     missing = model.load_state_dict(without.state_dict(), strict=False).missing_keys
     assert missing and all(name.startswith("segmentation.semantics.") for name in missing)
-    z_seg, detail_4 = torch.randn(1, 11, 8, 12), torch.randn(1, 8, 16, 24)
-    condition, other = torch.randn(2, 1, 8, 8, 12)
-    want = without.scores(z_seg, condition, detail_4)
-    assert torch.equal(model.scores(z_seg, condition, detail_4), want)
+    detail_4, (condition, other) = torch.randn(1, 8, 16, 24), torch.randn(2, 1, 8, 8, 12)
+    (step,) = ddim_steps(small_preset.schedule, small_preset.timesteps(1))
+
+    def run(net: MagicFuse, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scores, and w, which M limits."""
+        streams = net.start(condition, detail_4)
+        if net.segmentation.semantics is not None:
+            streams.semantics = net.segmentation.semantics(seen, detail_4)
+        streams = net.advance(streams, condition, step, torch.zeros(1))
+        assert streams.w is not None
+        return net.scores(streams, detail_4), streams.w
+
+    for ours, want in zip(run(model, condition), run(without, condition), strict=True):
+        assert torch.equal(ours, want)
     assert model.segmentation.semantics is not None
     torch.nn.init.normal_(model.segmentation.semantics.conv2.weight)
-    scores = model.scores(z_seg, condition, detail_4)
-    assert not torch.allclose(scores, want)
-    assert not torch.allclose(scores, model.scores(z_seg, other, detail_4))
+    of_one, of_other, want = run(model, condition), run(model, other), run(without, condition)
+    for kind in (0, 1):
+        assert not torch.allclose(of_one[kind], want[kind])
+        assert not torch.allclose(of_one[kind], of_other[kind])
 
 
 @torch.no_grad()

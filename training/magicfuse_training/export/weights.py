@@ -21,6 +21,7 @@ from magicfuse_training.model import MagicFuse
 
 # Each graph's module has its own name for its network; see export/graphs.py.
 _PREFIXES = {
+    "encoder": {"semantics.": "segmentation.semantics."},
     "ikr": {"unet.": "ikr."},
     "ckg": {"unet.": "ckg."},
     "segmentation": {"head.": "segmentation."},

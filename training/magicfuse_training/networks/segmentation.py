@@ -44,8 +44,8 @@ class Semantics(nn.Module):
     """Scores from the condition and the details, which are added to those of the state.
 
     The streams share the encoder's context, and masks need features that they do not. This part
-    serves nothing else, so it can be trained while everything else stays exactly as it is. It
-    starts at zero: a bundle without it gives the same masks.
+    serves only masks, M of Eq. 11 included, so it can be trained while the streams stay exactly
+    as they are. It starts at zero: a bundle without it gives the same masks.
     """
 
     def __init__(self, config: SemanticsConfig, ae: AutoencoderConfig, classes: int) -> None:
@@ -91,12 +91,12 @@ class SegmentationHead(nn.Module):
         self.semantics = Semantics(semantics, ae, classes) if semantics else None
 
     def forward(
-        self, z_seg: Tensor, detail_4: Tensor | None = None, condition: Tensor | None = None
+        self, z_seg: Tensor, detail_4: Tensor | None = None, semantics: Tensor | None = None
     ) -> Tensor:
         """Map z_seg (B, classes, h, w) to scores (B, classes, ...).
 
         With details (B, D, H/4, W/4), which the refined head requires, scores have their size;
-        otherwise they are at H, W. `condition` (B, C, h, w) is required if there are semantics.
+        otherwise they are at H, W. `semantics`, of the details' size, are added.
         """
         if not self.refined:
             return F.interpolate(
@@ -107,7 +107,4 @@ class SegmentationHead(nn.Module):
         scores: Tensor = coarse + self.conv2(
             self.act(self.conv1(torch.cat([coarse, detail_4], dim=1)))
         )
-        if self.semantics is not None:
-            assert condition is not None
-            scores = scores + self.semantics(condition, detail_4)
-        return scores
+        return scores if semantics is None else scores + semantics
