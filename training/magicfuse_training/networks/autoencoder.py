@@ -100,22 +100,15 @@ CELL = 4  # width and height in pixels of a cell of the decoder's last features
 
 
 class Context(nn.Module):
-    """Features of the whole scene: downsampling, perhaps attention there, upsampling.
+    """Features of the whole scene: downsampling, attention over the coarsest map, upsampling.
 
     Both streams and the fusion network need them (how much light there was, which pixels are
     people), so they are computed once per frame, whatever K is.
     """
 
     def __init__(
-        self,
-        channels: int,
-        widths: list[int],
-        blocks: list[int],
-        norm: Norm,
-        act: Activation,
-        heads: int = 4,
+        self, channels: int, widths: list[int], blocks: list[int], norm: Norm, act: Activation
     ) -> None:
-        """With `heads` 0, there is no attention."""
         super().__init__()
         above = [channels, *widths[:-1]]
         self.act = activation(act)
@@ -127,7 +120,7 @@ class Context(nn.Module):
             nn.Sequential(*_blocks(n - 1, w, norm, act))
             for n, w in zip(blocks, widths, strict=True)
         )
-        self.attention = Attention(widths[-1], heads, norm) if heads else nn.Identity()
+        self.attention = Attention(widths[-1], 4, norm)
         self.grow = nn.ModuleList(nn.Conv2d(w, a, 1) for a, w in zip(above, widths, strict=True))
         # No block at the latent size, where it would cost most: every reader starts with its own
         # convolution.

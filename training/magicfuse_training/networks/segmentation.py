@@ -12,13 +12,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from magicfuse_training.networks.autoencoder import AutoencoderConfig, Context
-from magicfuse_training.networks.blocks import activation, conv3, zero_init
+from magicfuse_training.networks.autoencoder import AutoencoderConfig
+from magicfuse_training.networks.blocks import (
+    ResidualBlock,
+    activation,
+    conv3,
+    normalisation,
+    zero_init,
+)
 
 
 class SemanticsConfig(BaseModel):
@@ -51,25 +59,38 @@ class Semantics(nn.Module):
     def __init__(self, config: SemanticsConfig, ae: AutoencoderConfig, classes: int) -> None:
         super().__init__()
         width, norm, act = config.width, ae.norm, ae.act
+        above = [ae.condition_channels, *config.context_channels]
         self.act = activation(act)
-        # No attention: on a few crops its output grows without bound, and nothing after it has
-        # been trained to bear that.
-        self.context = Context(
-            ae.condition_channels, config.context_channels, config.context_blocks, norm, act, 0
+        # A norm before every activation: without one, most channels die at full learning rate.
+        self.down = nn.ModuleList(
+            nn.Sequential(
+                conv3(a, w, stride=2),
+                normalisation(norm, w),
+                activation(act),
+                *(ResidualBlock(w, w, None, norm, act) for _ in range(blocks)),
+            )
+            for a, w, blocks in zip(above, above[1:], config.context_blocks, strict=False)
+        )
+        self.grow = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(w, a, 1), normalisation(norm, a))
+            for a, w in itertools.pairwise(above)
         )
         self.narrow = nn.Conv2d(ae.condition_channels, width, 1)
         self.conv1 = conv3(width + ae.detail_channels, width)
+        self.norm1 = normalisation(norm, width)
         self.conv2 = zero_init(conv3(width, classes))
 
     def forward(self, condition: Tensor, detail_4: Tensor) -> Tensor:
         """Map condition (B, C, H/8, W/8) and details (B, D, H/4, W/4) to scores at H/4, W/4."""
-        h = F.interpolate(
-            self.narrow(self.context(condition)),
-            scale_factor=2,
-            mode="bilinear",
-            align_corners=False,
-        )
-        h = self.act(self.conv1(torch.cat([h, detail_4], dim=1)))
+        skips = [condition]
+        for down in self.down:
+            skips.append(down(skips[-1]))
+        h = skips.pop()
+        for grow in reversed(self.grow):
+            h = F.interpolate(grow(h), scale_factor=2, mode="nearest")
+            h = self.act(h + skips.pop())
+        h = F.interpolate(self.narrow(h), scale_factor=2, mode="bilinear", align_corners=False)
+        h = self.act(self.norm1(self.conv1(torch.cat([h, detail_4], dim=1))))
         scores: Tensor = self.conv2(h)
         return scores
 

@@ -359,6 +359,7 @@ STAGES: dict[str, Stage] = {
             ("segmentation",),
             segmentation_stage_loss,
             (0.66, 0.08, 0.26),
+            optimizer=AdamWConfig(learning_rate=1e-3),
             may_be_new=True,
         ),
     )
