@@ -24,7 +24,6 @@ torch = pytest.importorskip("torch", reason="the training package needs torch")
 
 from magicfuse_training.export.bundle import export_bundle, provenance  # noqa: E402
 from magicfuse_training.model import MagicFuse  # noqa: E402
-from magicfuse_training.networks.segmentation import SemanticsConfig  # noqa: E402
 from magicfuse_training.preset import Preset, load_preset  # noqa: E402
 
 
@@ -63,7 +62,6 @@ def small_preset() -> Preset:
             "ikr": nano.ikr.model_copy(update=unet),
             "ckg": nano.ckg.model_copy(update=unet),
             "mkf": nano.mkf.model_copy(update={"widths": [8, 8, 16, 8, 8], "time_channels": 8}),
-            "semantics": SemanticsConfig(context_channels=[8], context_blocks=[1], width=8),
         }
     )
 
@@ -74,12 +72,7 @@ def least_preset(small_preset: Preset) -> Preset:
     unet = small_preset.ikr.model_copy(update={"widths": [8], "heads": 0})
     mkf = {"widths": [8], "scales": [1], "attention": [False]}
     return small_preset.model_copy(
-        update={
-            "ikr": unet,
-            "ckg": unet,
-            "mkf": small_preset.mkf.model_copy(update=mkf),
-            "semantics": None,
-        }
+        update={"ikr": unet, "ckg": unet, "mkf": small_preset.mkf.model_copy(update=mkf)}
     )
 
 

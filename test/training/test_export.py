@@ -75,14 +75,14 @@ def sample_eagerly(
     noise = draw(preset.autoencoder.noise_channels) if preset.autoencoder.noise_channels else None
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     condition, *details = model.encoder(x, noise)
-    streams = model.start(condition, *details)
+    streams = model.start(condition)
     streams.z_ikr = streams.z_ckg = streams.z_mkf = z_T
     streams.z_seg = torch.zeros_like(streams.z_seg) if z_seg is None else z_seg
     for step in ddim_steps(preset.schedule, preset.timesteps(count)):
         streams = model.advance(streams, condition, step, torch.tensor([preset.tau]))
     assert streams.x0_mkf is not None
     fused = model.decoder(streams.x0_mkf, *details)
-    scores = model.scores(streams, *details)
+    scores = model.segmentation(streams.z_seg, *details[:1])
     return (fused.clamp(0, 1) * 255).round()[0].permute(1, 2, 0), scores
 
 

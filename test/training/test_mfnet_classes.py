@@ -127,9 +127,7 @@ def test_a_stage_command_trains_on_nine_classes(small_preset: Preset, tmp_path: 
     assert [c["name"] for c in config["preset"]["classes"]] == list(MFNET_CLASSES)
 
 
-def test_a_preset_has_only_the_stages_that_it_has_something_for() -> None:
-    with pytest.raises(TrainingError, match="preset 'paper' has none: segmentation_width is 0"):
-        check_stage(load_preset("paper"), "segmentation")
+def test_a_preset_without_one_step_or_few_step_has_no_such_stage() -> None:
     for stage in ("one_step", "few_step"):
         result = CliRunner().invoke(app, ["stage", stage, "--data", "mfnet:x", "--preset", "paper"])
         assert result.exit_code == 2 and "'paper' has no losses.output" in result.output

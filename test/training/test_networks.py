@@ -82,9 +82,7 @@ def test_every_preset_makes_all_its_outputs_at_full_size(name: str) -> None:
     step = ddim_steps(preset.schedule, preset.timesteps(preset.default_steps))[0]
     with torch.device("meta"):
         condition, *details = model.encoder(torch.zeros(1, 3, 480, 640))
-        streams = model.advance(
-            model.start(condition, *details), condition, step, torch.tensor([0.4])
-        )
+        streams = model.advance(model.start(condition), condition, step, torch.tensor([0.4]))
         latent = (1, preset.autoencoder.latent_channels, 480 // scale, 640 // scale)
         for x0 in (streams.x0_ikr, streams.x0_ckg, streams.x0_mkf):
             assert x0 is not None and x0.shape == latent
@@ -92,7 +90,7 @@ def test_every_preset_makes_all_its_outputs_at_full_size(name: str) -> None:
         assert streams.w is not None and streams.w.shape == latent
         assert model.encoder.encode(torch.zeros(1, 3, 480, 640)).shape == latent
         assert streams.z_seg.shape == (1, len(preset.classes), *latent[2:])
-        scores = model.scores(streams, *details)
+        scores = model.segmentation(streams.z_seg, *details[:1])
         assert scores.shape[-2:] == ((120, 160) if details else (480, 640))
 
 
@@ -145,20 +143,12 @@ def test_the_fusion_network_never_holds_the_scores_of_all_pixels(small_paper: Ma
         ({"ikr": {"attention": [True]}}, "attention has 1 levels; widths have 4"),
         ({"autoencoder": {"latent_only": False}}, "noise_channels must be 0"),
         ({"autoencoder": {"context_channels": [8]}}, "context_channels must be empty"),
-        (
-            {"semantics": {"context_channels": [8], "context_blocks": [1], "width": 8}},
-            "segmentation_width is 0; expected more",
-        ),
-        (
-            {"semantics": {"context_channels": [8, 16], "context_blocks": [1], "width": 8}},
-            "context_blocks has 1 values; expected one for each of the 2",
-        ),
     ],
 )
 def test_presets_that_do_not_hold_together(change: dict[str, Any], message: str) -> None:
     preset = load_preset("paper").model_dump()
     for key, value in change.items():
-        preset[key] = {**(preset[key] or {}), **value} if isinstance(value, dict) else value
+        preset[key] = {**preset[key], **value} if isinstance(value, dict) else value
     with pytest.raises(ValidationError, match=message):
         Preset.model_validate(preset)
 
@@ -168,14 +158,14 @@ def test_every_step_grid_runs_and_keeps_the_sizes(small_model: MagicFuse) -> Non
     preset = small_model.preset
     condition, detail_4, detail_2 = small_model.encoder(torch.rand(2, 3, 64, 96))
     for count in preset.steps:
-        streams = small_model.start(condition, detail_4)
+        streams = small_model.start(condition)
         for step in ddim_steps(preset.schedule, preset.schedule.trailing_timesteps(count)):
             streams = small_model.advance(streams, condition, step, torch.tensor([0.4]))
         for x0 in (streams.x0_ikr, streams.x0_ckg, streams.x0_mkf):
             assert x0 is not None and torch.isfinite(x0).all()
             assert small_model.decoder(x0, detail_4, detail_2).shape == (2, 3, 64, 96)
         assert streams.z_seg.shape == (2, len(preset.classes), 8, 12)
-        assert small_model.scores(streams, detail_4).shape[-2:] == (16, 24)
+        assert small_model.segmentation(streams.z_seg, detail_4).shape[-2:] == (16, 24)
 
 
 @torch.no_grad()
@@ -235,36 +225,6 @@ def test_more_context_blocks_start_as_the_identity(small_preset: Preset) -> None
     image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         assert torch.equal(few.encoder(image)[0], many.encoder(image)[0])
-
-
-@torch.no_grad()
-def test_semantics_start_at_zero_and_then_read_the_condition(small_preset: Preset) -> None:
-    """A bundle without them can therefore start one with them."""
-    torch.manual_seed(0)
-    without = MagicFuse(small_preset.model_copy(update={"semantics": None})).eval()
-    model = MagicFuse(small_preset).eval()
-    missing = model.load_state_dict(without.state_dict(), strict=False).missing_keys
-    assert missing and all(name.startswith("segmentation.semantics.") for name in missing)
-    detail_4, (condition, other) = torch.randn(1, 8, 16, 24), torch.randn(2, 1, 8, 8, 12)
-    (step,) = ddim_steps(small_preset.schedule, small_preset.timesteps(1))
-
-    def run(net: MagicFuse, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the scores, and w, which M limits."""
-        streams = net.start(condition, detail_4)
-        if net.segmentation.semantics is not None:
-            streams.semantics = net.segmentation.semantics(seen, detail_4)
-        streams = net.advance(streams, condition, step, torch.zeros(1))
-        assert streams.w is not None
-        return net.scores(streams, detail_4), streams.w
-
-    for ours, want in zip(run(model, condition), run(without, condition), strict=True):
-        assert torch.equal(ours, want)
-    assert model.segmentation.semantics is not None
-    torch.nn.init.normal_(model.segmentation.semantics.conv2.weight)
-    of_one, of_other, want = run(model, condition), run(model, other), run(without, condition)
-    for kind in (0, 1):
-        assert not torch.allclose(of_one[kind], want[kind])
-        assert not torch.allclose(of_one[kind], of_other[kind])
 
 
 @torch.no_grad()

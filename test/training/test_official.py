@@ -295,9 +295,9 @@ def record(model: MagicFuse, path: Path, **changes: np.ndarray) -> None:
         a = first.abar_t
         outputs[f"mkf_eps_t{first.t}"] = (z_T - a**0.5 * streams.x0_mkf) / (1 - a) ** 0.5
         outputs[f"mkf_zs_t{first.t}"] = streams.z_seg
-        outputs[f"mkf_seg_logits_t{first.t}"] = model.scores(streams)
+        outputs[f"mkf_seg_logits_t{first.t}"] = model.segmentation(streams.z_seg)
         streams = model.advance(streams, condition, last, torch.tensor([0.4]))
-        outputs["seg_logits"] = model.scores(streams)
+        outputs["seg_logits"] = model.segmentation(streams.z_seg)
         for name, image in (("ikr", "restored"), ("ckg", "thermal"), ("mkf", "mag_image")):
             x0 = getattr(streams, f"x0_{name}")
             outputs |= {f"x0_{name}": x0, image: model.decoder(x0)}

@@ -28,7 +28,6 @@ from magicfuse_training.optimizer import (
 )
 from magicfuse_training.preset import PRESETS, Preset, load_preset
 from magicfuse_training.stages.stages import STAGES
-from magicfuse_training.stages.start import in_small_steps
 from magicfuse_training.stages.trainer import Trainer
 
 
@@ -84,8 +83,3 @@ def test_a_misspelt_key_of_a_schedule_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(PresetError, match=re.escape(message)):
         load_preset(str(path))
-
-
-def test_a_part_that_a_bundle_may_lack_has_no_statistics_to_keep() -> None:
-    assert in_small_steps(STAGES["segmentation"]) is STAGES["segmentation"]
-    assert in_small_steps(STAGES["mkf"]).frozen_statistics

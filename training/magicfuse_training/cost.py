@@ -18,7 +18,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from magicfuse_ros.bundle import NETWORKS
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 
@@ -26,19 +25,6 @@ from magicfuse_training.preset import Preset
 def parameters(module: nn.Module) -> int:
     """Return the number of trained weights."""
     return sum(p.numel() for p in module.parameters())
-
-
-def parameters_by_network(model: MagicFuse) -> dict[str, int]:
-    """Return the number of trained weights of every network.
-
-    The encoder computes the head's semantics, once per frame: see `export.graphs`.
-    """
-    semantics = model.segmentation.semantics
-    moved = parameters(semantics) if semantics is not None else 0
-    counts: dict[str, int] = {name: parameters(model.get_submodule(name)) for name in NETWORKS}
-    counts["encoder"] += moved
-    counts["segmentation"] -= moved
-    return counts
 
 
 def shapes_only(preset: Preset, kind: type[MagicFuse] = MagicFuse) -> MagicFuse:
@@ -64,7 +50,7 @@ def gflop_per_call(model: MagicFuse) -> dict[str, float]:
         image = torch.zeros(1, 3, preset.height, preset.width)
         condition, *details = model.encoder(image)
         calls: dict[str, Callable[[], object]] = {
-            "encoder": lambda: model.start(*model.encoder(image)),
+            "encoder": lambda: model.encoder(image),
             "ikr": lambda: model.ikr(condition, z, t),
             "ckg": lambda: model.ckg(condition, z, t),
             "mkf": lambda: model.mkf(z, z, z, torch.cat([z, z], 1), z_seg, t, condition),

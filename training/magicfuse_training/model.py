@@ -19,23 +19,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from magicfuse_ros.bundle.schedule import Step
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.networks.autoencoder import Decoder, Encoder
-from magicfuse_training.networks.fusion import FusionNetwork
-from magicfuse_training.networks.segmentation import SegmentationHead
+from magicfuse_training.networks.blocks import activation
+from magicfuse_training.networks.fusion import FusionNetwork, SegmentationHead
 from magicfuse_training.networks.unet import UNet
 from magicfuse_training.preset import Preset
 
 
 @dataclass
 class Streams:
-    """State of the three streams at one level: (B, L, h, w); z_seg: (B, classes, h, w).
-
-    `semantics`, (B, classes, H/4, W/4), are the same at every level; None: the head has none.
-    """
+    """State of the three streams at one level: (B, L, h, w); z_seg: (B, classes, h, w)."""
 
     z_ikr: Tensor
     z_ckg: Tensor
@@ -45,7 +41,6 @@ class Streams:
     x0_ckg: Tensor | None = None
     x0_mkf: Tensor | None = None
     w: Tensor | None = None
-    semantics: Tensor | None = None
 
 
 class MagicFuse(nn.Module):
@@ -63,7 +58,7 @@ class MagicFuse(nn.Module):
         self.ckg = UNet(preset.ckg, ae.stream_channels, latent)
         self.mkf = FusionNetwork(preset.mkf, ae.stream_channels, latent, classes)
         self.segmentation = SegmentationHead(
-            ae, classes, preset.segmentation_width, preset.semantics
+            classes, ae.detail_channels, preset.segmentation_width, activation(ae.act), ae.scale
         )
         self.thermal_ids = [c.id for c in preset.classes if c.thermal]
         self.other_ids = [c.id for c in preset.classes if not c.thermal]
@@ -94,15 +89,14 @@ class MagicFuse(nn.Module):
         abar_next: Tensor,
         tau: Tensor,
         condition: Tensor | None = None,
-        semantics: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Do one DDIM step of mkf (Eq. 8 to 13); return (x0, z_next, z_seg_next, w).
 
         `ikr` and `ckg` are the streams' (eps, x0) of this step; tau: (B,) or (1,); condition: see
-        `FusionNetwork.forward`; semantics: see `Streams`.
+        `FusionNetwork.forward`.
         """
         a, b = abar[:, None, None, None], abar_next[:, None, None, None]
-        w, z_seg = self.weigh(ikr, ckg, z, z_seg, t, a, tau, condition, semantics)
+        w, z_seg = self.weigh(ikr, ckg, z, z_seg, t, a, tau, condition)
         eps, x0 = algebra.fuse(self.prediction, w, z, ikr, ckg, a)
         return x0, algebra.ddim(x0, eps, b), z_seg, w
 
@@ -116,7 +110,6 @@ class MagicFuse(nn.Module):
         a: Tensor,
         tau: Tensor,
         condition: Tensor | None,
-        semantics: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return w, limited where the mask shows a thermal class, and the next z_seg (Eq. 9 to 11).
 
@@ -129,8 +122,7 @@ class MagicFuse(nn.Module):
         noise = torch.cat(mixed, dim=1)
         w, z_seg = self.mkf(ikr[1], ckg[1], self.seen(z, a), noise, z_seg, t, condition)
         w, z_seg = w.float(), z_seg.float()
-        # Of the state just updated, as in the release.
-        mask = self.thermal_mask(z_seg if semantics is None else z_seg + halved(semantics))
+        mask = self.thermal_mask(z_seg)  # of the state just updated, as in the release
         return mask * torch.minimum(w, tau[:, None, None, None]) + (1 - mask) * w, z_seg  # Eq. 11
 
     def seen(self, z: Tensor, a: Tensor) -> Tensor:
@@ -141,11 +133,6 @@ class MagicFuse(nn.Module):
         """
         return a.sqrt() * z if self.prediction == "v" else z
 
-    def scores(self, streams: Streams, *details: Tensor) -> Tensor:
-        """Return the class scores of the last state; `details`: the encoder's."""
-        scores: Tensor = self.segmentation(streams.z_seg, *details[:1], semantics=streams.semantics)
-        return scores
-
     @torch.no_grad()
     def thermal_mask(self, z_seg: Tensor) -> Tensor:
         """Return M of Eq. 11, (B, 1, h, w) float32 in [0, 1]: see `FusionConfig.thermal_mask`."""
@@ -154,20 +141,14 @@ class MagicFuse(nn.Module):
         thermal = z_seg[:, self.thermal_ids].amax(1, keepdim=True)
         return (thermal > z_seg[:, self.other_ids].amax(1, keepdim=True)).float()
 
-    def start(self, condition: Tensor, *details: Tensor) -> Streams:
-        """Return the shared Gaussian start z_T and the preset's initial segmentation state.
-
-        `condition`, `details`: the encoder's; without details, there are no semantics either.
-        """
+    def start(self, condition: Tensor) -> Streams:
+        """Return the shared Gaussian start z_T and the preset's initial segmentation state."""
         b, _, h, w = condition.shape
         z = torch.randn(b, self.preset.autoencoder.latent_channels, h, w, device=condition.device)
         z_seg = z.new_zeros(b, len(self.preset.classes), h, w)
         if self.preset.z_seg_start == "normal":
             z_seg = torch.randn_like(z_seg)
-        head, semantics = self.segmentation.semantics, None
-        if head is not None and details:
-            semantics = head(condition, details[0])
-        return Streams(z, z, z, z_seg, semantics=semantics)
+        return Streams(z, z, z, z_seg)
 
     def advance(self, streams: Streams, condition: Tensor, step: Step, tau: Tensor) -> Streams:
         """Do one step of all three streams."""
@@ -176,13 +157,7 @@ class MagicFuse(nn.Module):
         eps_i, x0_i, z_i = self.denoise(self.ikr, condition, streams.z_ikr, t, abar, abar_next)
         eps_c, x0_c, z_c = self.denoise(self.ckg, condition, streams.z_ckg, t, abar, abar_next)
         levels = (t, abar, abar_next)
-        z, z_seg, semantics = streams.z_mkf, streams.z_seg, streams.semantics
         x0, z, z_seg, w = self.fuse(
-            (eps_i, x0_i), (eps_c, x0_c), z, z_seg, *levels, tau, condition, semantics
+            (eps_i, x0_i), (eps_c, x0_c), streams.z_mkf, streams.z_seg, *levels, tau, condition
         )
-        return Streams(z_i, z_c, z, z_seg, x0_i, x0_c, x0, w, semantics)
-
-
-def halved(scores: Tensor) -> Tensor:
-    """Return scores at half of their size, as means."""
-    return F.avg_pool2d(scores, 2)
+        return Streams(z_i, z_c, z, z_seg, x0_i, x0_c, x0, w)

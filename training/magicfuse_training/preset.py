@@ -25,7 +25,6 @@ from magicfuse_training.errors import PresetError, did_you_mean
 from magicfuse_training.losses.config import LossConfig
 from magicfuse_training.networks.autoencoder import AutoencoderConfig
 from magicfuse_training.networks.fusion import FusionConfig
-from magicfuse_training.networks.segmentation import SemanticsConfig
 from magicfuse_training.networks.unet import UNetConfig
 from magicfuse_training.optimizer import StageOverrides
 from magicfuse_training.strict_yaml import load_strict
@@ -56,9 +55,6 @@ class Preset(BaseModel):
     segmentation_width: int = Field(
         description="width of the head that refines z_seg; 0: there is none"
     )
-    semantics: SemanticsConfig | None = Field(
-        None, description="a part of the head that reads the condition; None: there is none"
-    )
     thermal_uncertainty: ThermalUncertainty | None = Field(
         None, description="how the decoded thermal image codes its uncertainty; None: it does not"
     )
@@ -80,8 +76,6 @@ class Preset(BaseModel):
                 f"segmentation_width is {self.segmentation_width}; expected 0, since the head "
                 "refines by details, which autoencoder.latent_only leaves out"
             )
-        if self.semantics and not self.segmentation_width:
-            raise ValueError("segmentation_width is 0; expected more, since semantics refine it")
         if len(self.losses.class_weights) != len(self.classes):
             raise ValueError(
                 f"losses.class_weights has {len(self.losses.class_weights)} values; expected one "

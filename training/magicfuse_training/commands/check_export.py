@@ -31,7 +31,7 @@ from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import NETWORKS, NetworkName
 from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
 from magicfuse_ros.errors import BackendError
-from magicfuse_training.cost import gflop_per_call, parameters_by_network
+from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
     export_graph,
@@ -161,7 +161,7 @@ def check_network(
         export_graph(graph, inputs, path)
         if precision == "float16":
             make_half(path)
-        size, gflop = parameters_by_network(model)[name], gflop_per_call(model)[name]
+        size, gflop = parameters(model.get_submodule(name)), gflop_per_call(model)[name]
         spec = network_spec(path, inputs, outputs, size, gflop)
         for library in libraries:
             with Measure() as took:

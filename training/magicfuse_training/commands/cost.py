@@ -15,7 +15,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from magicfuse_ros.command_line import output_console, unclipped
-from magicfuse_training.cost import gflop_per_call, parameters, parameters_by_network, shapes_only
+from magicfuse_training.cost import gflop_per_call, parameters, shapes_only
 from magicfuse_training.preset import load_preset
 
 
@@ -23,10 +23,10 @@ def cost_command(preset: str = "nano") -> None:
     """Print the parameters and GFLOP of every network, and those of a frame for each trained K."""
     config = load_preset(preset)
     model = shapes_only(config)
-    calls, counts = gflop_per_call(model), parameters_by_network(model)
+    calls = gflop_per_call(model)
     table = Table("network", "parameters", "GFLOP a call", title=f"preset {config.name}")
     for name, gflop in calls.items():
-        table.add_row(name, f"{counts[name]:,}", f"{gflop:.2f}")
+        table.add_row(name, f"{parameters(model.get_submodule(name)):,}", f"{gflop:.2f}")
     table.add_section()
     for k in config.steps:
         frame = sum(g * (k if n in ("ikr", "ckg", "mkf") else 1) for n, g in calls.items())

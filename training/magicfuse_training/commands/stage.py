@@ -101,13 +101,8 @@ def check_stage(preset: Preset, name: str) -> None:
 
     Raises:
         TrainingError: for `one_step` if the preset has no K = 1; for `one_step` and `few_step` if
-            it has no losses for them; for `segmentation` if its head has no weights.
+            it has no losses for them.
     """
-    if name == "segmentation" and not preset.segmentation_width:
-        raise TrainingError(
-            f"stage 'segmentation' trains the head's layers; preset '{preset.name}' has none: "
-            "segmentation_width is 0"
-        )
     if name in ("one_step", "few_step") and preset.losses.output is None:
         raise TrainingError(
             f"stage '{name}' trains the sampler's output; preset '{preset.name}' has no "

@@ -36,7 +36,7 @@ from magicfuse_ros.bundle import (
     sha256,
     write_manifest,
 )
-from magicfuse_training.cost import gflop_per_call, parameters_by_network
+from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.export.compare import check_graph, check_half_graph, eager
 from magicfuse_training.export.graphs import Graph, example_inputs, graphs
 from magicfuse_training.model import MagicFuse
@@ -66,7 +66,7 @@ def export_bundle(
     preset = model.preset
     model = model.cpu().eval()  # the files are checked on the CPU
     round_weights_to_half(model)
-    costs, sizes = gflop_per_call(model), parameters_by_network(model)
+    costs = gflop_per_call(model)
     examples = example_inputs(model, preset.height, preset.width)
     specs: dict[str, NetworkSpec] = {}
     for name, graph in graphs(model).items():
@@ -78,7 +78,8 @@ def export_bundle(
         if precision == "float16":
             make_half(path)
             check_half_graph(path, graph, inputs)
-        specs[name] = network_spec(path, inputs, outputs, sizes[name], costs[name])
+        size = parameters(model.get_submodule(name))
+        specs[name] = network_spec(path, inputs, outputs, size, costs[name])
     manifest = Manifest(
         format_version=1,
         name=preset.name,

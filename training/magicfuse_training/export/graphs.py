@@ -26,24 +26,20 @@ from magicfuse_training.networks.autoencoder import CELL
 
 
 class EncoderGraph(nn.Module):
-    """image uint8 (1, H, W, 3), and noise if it takes some -> condition, detail_4 and semantics.
-
-    The last two only if the model has them.
-    """
+    """image uint8 (1, H, W, 3), and noise if it takes some -> condition, and detail_4 if any."""
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
         ae = model.preset.autoencoder
         self.inputs = ("image", "noise") if ae.noise_channels else ("image",)
-        self.outputs = ("condition", *detail_names(model), *semantics_name(model))
-        self.encoder, self.semantics = model.encoder, model.segmentation.semantics
+        self.outputs = ("condition", *detail_names(model))
+        self.encoder = model.encoder
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Run the graph."""
         # Spread before permuting: OpenVINO then changes the axes without a copy.
         x = self.encoder.scaled(image.float() / 255).permute(0, 3, 1, 2)
-        features = self.encoder.condition_and_details(x, noise)
-        return features if self.semantics is None else (*features, self.semantics(*features))
+        return self.encoder.condition_and_details(x, noise)
 
 
 class StreamGraph(nn.Module):
@@ -64,16 +60,15 @@ class StreamGraph(nn.Module):
 
 
 class FusionGraph(nn.Module):
-    """One DDIM step of mkf, which may also take the condition and the semantics."""
+    """One DDIM step of mkf, which may also take the condition."""
 
     outputs = ("x0", "z_next", "z_seg_next", "w")
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
         streams = ("x0_ikr", "x0_ckg", "z", "eps_ikr", "eps_ckg", "z_seg")
-        condition = ("condition",) if model.mkf.sees_condition else ()
-        self.seen = (*condition, *semantics_name(model))
-        self.inputs = (*streams, "t", "abar_t", "abar_next", "tau", *self.seen)
+        seen = ("condition",) if model.mkf.sees_condition else ()
+        self.inputs = (*streams, "t", "abar_t", "abar_next", "tau", *seen)
         self.model = model
 
     def forward(
@@ -88,34 +83,31 @@ class FusionGraph(nn.Module):
         abar_t: Tensor,
         abar_next: Tensor,
         tau: Tensor,
-        *seen: Tensor,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run the graph."""
-        given = dict(zip(self.seen, seen, strict=True))
         return self.model.fuse(
-            (eps_ikr, x0_ikr), (eps_ckg, x0_ckg), z, z_seg, t, abar_t, abar_next, tau, **given
+            (eps_ikr, x0_ikr), (eps_ckg, x0_ckg), z, z_seg, t, abar_t, abar_next, tau, condition
         )
 
 
 class SegmentationGraph(nn.Module):
-    """z_seg, and what the head reads of the encoder -> mask and confidence, uint8 (1, H, W)."""
+    """z_seg, and detail_4 if there are details -> mask and confidence, uint8 (1, H, W)."""
 
     outputs = ("mask", "confidence")
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
-        self.inputs = ("z_seg", *detail_names(model)[:1], *semantics_name(model))
+        self.inputs = ("z_seg", *detail_names(model)[:1])
         self.head = model.segmentation
 
-    def forward(
-        self, z_seg: Tensor, detail_4: Tensor | None = None, semantics: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the graph. A refined head decides the class at 1/2 and the confidence at 1/4.
 
         On a CPU, 11 scores per pixel cost more than the network; the head's confidence varies
         slowly.
         """
-        logits = self.head(z_seg, detail_4, semantics)
+        logits = self.head(z_seg, detail_4)
         # Without its batch axis, a map is stored plane by plane. OpenVINO then finds the best of 11
         # several times faster than with a pixel's channels side by side.
         scores = logits.squeeze(0)
@@ -179,11 +171,6 @@ class DecoderGraph(nn.Module):
 def detail_names(model: MagicFuse) -> tuple[str, ...]:
     """Return the names of the features that the encoder passes to the head and the decoder."""
     return () if model.preset.autoencoder.latent_only else ("detail_4",)
-
-
-def semantics_name(model: MagicFuse) -> tuple[str, ...]:
-    """Return the name of the scores that the encoder's graph passes to F and the head, if any."""
-    return ("semantics",) if model.segmentation.semantics is not None else ()
 
 
 Graph = EncoderGraph | StreamGraph | FusionGraph | SegmentationGraph | DecoderGraph

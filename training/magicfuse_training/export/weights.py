@@ -21,15 +21,13 @@ from magicfuse_training.model import MagicFuse
 
 # Each graph's module has its own name for its network; see export/graphs.py.
 _PREFIXES = {
-    "encoder": {"semantics.": "segmentation.semantics."},
     "ikr": {"unet.": "ikr."},
     "ckg": {"unet.": "ckg."},
     "segmentation": {"head.": "segmentation."},
 }
 # Only training uses these; with `latent_only` the condition is the latent, and is exported.
 _NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
-# They start as the identity, or at zero: older bundles have fewer, or none.
-_MAY_BE_NEW = ("encoder.context.deeper.", "segmentation.semantics.")
+_MAY_BE_NEW = ("encoder.context.deeper.",)  # they start as the identity: older bundles have fewer
 
 
 def may_lack(name: str) -> bool:

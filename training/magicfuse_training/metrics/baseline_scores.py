@@ -33,7 +33,7 @@ from rich.progress import track
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
-from magicfuse_training.cost import gflop_per_call, parameters_by_network
+from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.data.mix import Source
 from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.frames import Frames, Measure
@@ -176,11 +176,11 @@ def as_table(result: Row) -> str:
 
 
 def _cost(baseline: Baseline, model: MagicFuse) -> Row:
-    costs, counts = gflop_per_call(model), parameters_by_network(model)
+    costs = gflop_per_call(model)
     calls = {name: baseline.calls.get(name, 1) for name in costs}
     return {
         "GFLOP": sum(calls[name] * gflop for name, gflop in costs.items()),
-        "parameters": sum(counts[n] for n, k in calls.items() if k),
+        "parameters": sum(parameters(model.get_submodule(n)) for n, k in calls.items() if k),
     }
 
 

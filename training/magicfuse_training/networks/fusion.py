@@ -213,3 +213,34 @@ def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class SegmentationHead(nn.Module):
+    """The last half of S: class scores from the state, refined if there are details."""
+
+    def __init__(
+        self, classes: int, detail_channels: int, width: int, act: nn.Module, scale: int
+    ) -> None:
+        """With `width` 0, scores are the state, enlarged `scale` times, and nothing is trained."""
+        super().__init__()
+        self.refined = width > 0
+        self.scale = scale
+        self.act = act
+        if self.refined:
+            self.conv1 = conv3(classes + detail_channels, width)
+            self.conv2 = conv3(width, classes)
+
+    def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> Tensor:
+        """Map z_seg (B, classes, h, w) to scores (B, classes, ...).
+
+        With details (B, D, H/4, W/4), which the refined head requires, scores have their size;
+        otherwise they are at H, W.
+        """
+        if not self.refined:
+            return F.interpolate(
+                z_seg, scale_factor=self.scale, mode="bilinear", align_corners=False
+            )
+        assert detail_4 is not None
+        coarse = F.interpolate(z_seg, scale_factor=2, mode="bilinear", align_corners=False)
+        refined: Tensor = self.conv2(self.act(self.conv1(torch.cat([coarse, detail_4], dim=1))))
+        return coarse + refined

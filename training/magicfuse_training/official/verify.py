@@ -94,7 +94,7 @@ def compare(model: MagicFuse, path: Path) -> list[ArrayComparison]:
             check(
                 {
                     f"mkf_eps_t{step.t}": eps,
-                    f"mkf_seg_logits_t{step.t}": model.scores(streams),
+                    f"mkf_seg_logits_t{step.t}": model.segmentation(streams.z_seg),
                     f"mkf_zs_t{step.t}": streams.z_seg,
                 },
                 NETWORK_LIMIT,
@@ -103,7 +103,7 @@ def compare(model: MagicFuse, path: Path) -> list[ArrayComparison]:
     for (name, x0), image in zip(ends.items(), ("restored", "thermal", "mag_image"), strict=True):
         assert x0 is not None
         check({f"x0_{name}": x0, image: model.decoder(x0)}, RUN_LIMIT)
-    check({"seg_logits": model.scores(streams)}, RUN_LIMIT)
+    check({"seg_logits": model.segmentation(streams.z_seg)}, RUN_LIMIT)
     return results
 
 

@@ -72,12 +72,10 @@ class FusedAfterwards(MagicFuse):
         abar_next: Tensor,
         tau: Tensor,
         condition: Tensor | None = None,
-        semantics: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mix the streams' estimates; z is unchanged. Shapes as in `MagicFuse.fuse`."""
         a = abar[:, None, None, None]
-        unseen = torch.zeros_like(z)
-        w, z_seg = self.weigh(ikr, ckg, unseen, z_seg, t, a, tau, condition, semantics)
+        w, z_seg = self.weigh(ikr, ckg, torch.zeros_like(z), z_seg, t, a, tau, condition)
         return w * ikr[1] + (1 - w) * ckg[1], z, z_seg, w
 
 

@@ -36,7 +36,7 @@ def draw_pictures(model: MagicFuse, batch: Batch) -> Pixels:
     degraded, clean = batch["degraded"], batch["clean"]
     steps = ddim_steps(preset.schedule, preset.timesteps(preset.default_steps))
     condition, *details = model.encoder(degraded)
-    streams = model.start(condition, *details)
+    streams = model.start(condition)
     tau = torch.full((1,), preset.tau, device=degraded.device)
     for step in steps:
         streams = model.advance(streams, condition, step, tau)
@@ -44,7 +44,7 @@ def draw_pictures(model: MagicFuse, batch: Batch) -> Pixels:
     latents = (model.encoder.encode(clean), streams.x0_ikr, streams.x0_ckg, streams.x0_mkf)
     decoded = [model.decoder(latent, *details) for latent in latents]
     columns = [_images(x) for x in (degraded, clean, *decoded)]
-    scores = model.scores(streams, *details)
+    scores = model.segmentation(streams.z_seg, *details[:1])
     scores = F.interpolate(scores, size=degraded.shape[-2:], mode="bilinear", align_corners=False)
     masks = scores.argmax(1).to(torch.uint8).cpu().numpy()
     columns.append(

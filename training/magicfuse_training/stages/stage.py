@@ -43,7 +43,6 @@ class Stage:
     schedule: ScheduleConfig = field(default_factory=CosineSchedule)
     batch: int | None = None  # crops per step, unless a run sets it; None: CropConfig's
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
-    may_be_new: bool = False  # it trains a part that a bundle to start from may lack
 
     def overridden_by(self, preset: Preset) -> Stage:
         """Return the stage with a preset's optimizer, schedule and batch for it."""

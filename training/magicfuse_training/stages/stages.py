@@ -15,7 +15,6 @@ phase 1   autoencoder   images and back
 phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
 then      one_step      the whole sampler at K = 1, trained on its output
           few_step      the same at every K of the preset
-          segmentation  the last half of S alone, at the preset's default K
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ from magicfuse_training.losses.thermal import (
     thermal_loss,
     unseen_loss,
 )
-from magicfuse_training.model import MagicFuse, Streams
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.stages.stage import Stage
 
@@ -119,9 +118,9 @@ def _latent_size(model: MagicFuse, batch: Batch) -> tuple[int, int]:
     return height // scale, width // scale
 
 
-def _scores(model: MagicFuse, streams: Streams, details: list[Tensor]) -> Tensor:
+def _scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:
     """Return the head's scores at the exported head's size for its decision: 1/2 if refined."""
-    logits = model.scores(streams, *details).float()
+    logits: Tensor = model.segmentation(z_seg, *details[:1]).float()
     if model.segmentation.refined:
         logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
     return logits
@@ -206,8 +205,7 @@ def mkf_loss(model: MagicFuse, batch: Batch, *, at_the_end: bool = False) -> dic
     tau = _draw_tau(model, len(batch["degraded"]))
     with torch.no_grad():
         condition, *details = model.encoder(batch["degraded"])
-    streams = model.start(condition, *details)
-    with torch.no_grad():
+        streams = model.start(condition)
         for step in steps[:stop]:
             streams = model.advance(streams, condition, step, tau)
     streams = model.advance(streams, condition, steps[stop], tau)
@@ -216,7 +214,7 @@ def mkf_loss(model: MagicFuse, batch: Batch, *, at_the_end: bool = False) -> dic
         restored = model.decoder(streams.x0_ikr, *details).float()
         estimate = model.decoder(streams.x0_ckg, *details).float()
     image = model.decoder(streams.x0_mkf, *details).float()
-    logits = _scores(model, streams, details)
+    logits = _scores(model, streams.z_seg, details)
     return {
         "fusion": _fusion_loss(model, batch, (restored, estimate, image), logits, tau),
         "segmentation": _head_loss(model, streams.z_seg, logits, batch),
@@ -242,13 +240,13 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     steps = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
     tau = _draw_tau(model, len(batch["degraded"]))
     condition, *details = model.encoder(batch["degraded"])
-    streams = model.start(condition, *details)
+    streams = model.start(condition)
     for step in steps:
         streams = model.advance(streams, condition, step, tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     clean, known = batch["clean"], (batch["has_clean"] * batch["sharpness"])[:, None, None, None]
     restored = model.decoder(streams.x0_ikr, *details).float()
-    logits = _scores(model, streams, details)
+    logits = _scores(model, streams.z_seg, details)
     # Decoding is half of the cost. The other two images are smooth, or equal the restored one
     # except for a few pixels, so half of the batch is enough for them.
     some = torch.randperm(len(clean))[: (len(clean) + 1) // 2]
@@ -313,19 +311,6 @@ def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     return _output_loss(model, batch, random.choices(steps, [1 / k**2.5 for k in steps])[0])
 
 
-def segmentation_stage_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Train the head on what the frozen networks give it."""
-    preset = model.preset
-    with torch.no_grad():
-        condition, *details = model.encoder(batch["degraded"])
-    streams, tau = model.start(condition, *details), torch.full((1,), preset.tau)
-    with torch.no_grad():
-        for step in ddim_steps(preset.schedule, preset.timesteps(preset.default_steps)):
-            streams = model.advance(streams, condition, step, tau)
-    logits = _scores(model, streams, details)
-    return {"segmentation": _head_loss(model, streams.z_seg, logits, batch)}
-
-
 EVERYTHING = ("encoder", "decoder", "ikr", "ckg", "mkf", "segmentation")
 
 STAGES: dict[str, Stage] = {
@@ -353,14 +338,6 @@ STAGES: dict[str, Stage] = {
             # The streams serve several noise levels here. Batches of one level have other
             # statistics than the running ones, which inference uses.
             frozen_statistics=True,
-        ),
-        Stage(
-            "segmentation",
-            ("segmentation",),
-            segmentation_stage_loss,
-            (0.66, 0.08, 0.26),
-            optimizer=AdamWConfig(learning_rate=1e-3),
-            may_be_new=True,
         ),
     )
 }

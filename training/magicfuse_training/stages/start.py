@@ -29,12 +29,7 @@ from magicfuse_training.stages.stages import STAGES
 
 
 def in_small_steps(stage: Stage) -> Stage:
-    """Return a stage for trained networks: few_step's optimizer, and their batch statistics.
-
-    A stage whose networks may be new stays as it is.
-    """
-    if stage.may_be_new:
-        return stage
+    """Return a stage for trained networks: few_step's optimizer, and their batch statistics."""
     return replace(stage, optimizer=STAGES["few_step"].optimizer, frozen_statistics=True)
 
 
