@@ -41,9 +41,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def small_preset() -> Preset:
-    """Return nano's structure at a fraction of its size: 64 x 96 pixels, narrow networks."""
+    """Return nano's structure at a fraction of its size: 64 x 96 pixels, narrow networks.
+
+    Every layer costs a tenth of a second in an export, so there are few of each kind.
+    """
     nano = load_preset("nano")
-    unet = {"widths": [8, 8, 16], "heads": 2, "time_channels": 8}
+    unet = {"widths": [8, 16], "heads": 2, "time_channels": 8}
+    mkf = {
+        "widths": [8, 16, 8],
+        "scales": [1, 2, 1],
+        "attention": [False, True, False],
+        "time_channels": 8,
+    }
     return nano.model_copy(
         update={
             "name": "small",
@@ -56,12 +65,13 @@ def small_preset() -> Preset:
                     "detail_channels": 8,
                     "stem_channels": 8,
                     "context_channels": [8, 16],
+                    "context_blocks": [1, 2],
                     "decoder_channels": (8, 8),
                 }
             ),
             "ikr": nano.ikr.model_copy(update=unet),
             "ckg": nano.ckg.model_copy(update=unet),
-            "mkf": nano.mkf.model_copy(update={"widths": [8, 8, 16, 8, 8], "time_channels": 8}),
+            "mkf": nano.mkf.model_copy(update=mkf),
         }
     )
 

@@ -143,6 +143,7 @@ def test_the_fusion_network_never_holds_the_scores_of_all_pixels(small_paper: Ma
         ({"ikr": {"attention": [True]}}, "attention has 1 levels; widths have 4"),
         ({"autoencoder": {"latent_only": False}}, "noise_channels must be 0"),
         ({"autoencoder": {"context_channels": [8]}}, "context_channels must be empty"),
+        ({"mkf": {"readout": True}}, "condition is false; expected true"),
     ],
 )
 def test_presets_that_do_not_hold_together(change: dict[str, Any], message: str) -> None:
@@ -225,6 +226,28 @@ def test_more_context_blocks_start_as_the_identity(small_preset: Preset) -> None
     image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         assert torch.equal(few.encoder(image)[0], many.encoder(image)[0])
+
+
+@torch.no_grad()
+def test_the_readout_starts_at_zero_and_then_adds_to_the_state(small_preset: Preset) -> None:
+    """A bundle without it can therefore start one with it."""
+    torch.manual_seed(0)
+    plain = small_preset.mkf.model_copy(update={"readout": False})
+    without = MagicFuse(small_preset.model_copy(update={"mkf": plain})).eval()
+    model = MagicFuse(small_preset).eval()
+    missing = model.load_state_dict(without.state_dict(), strict=False).missing_keys
+    assert missing == ["mkf.readout.weight", "mkf.readout.bias"]
+    (step,) = ddim_steps(small_preset.schedule, small_preset.timesteps(1))
+    condition = torch.randn(1, 8, 8, 12)
+
+    def state(net: MagicFuse) -> torch.Tensor:
+        return net.advance(net.start(condition), condition, step, torch.ones(1)).z_seg
+
+    assert torch.equal(state(model), state(without))
+    assert model.mkf.readout is not None
+    torch.nn.init.normal_(model.mkf.readout.weight)
+    added = model.mkf.readout(condition)
+    torch.testing.assert_close(state(model), state(without) + added)
 
 
 @torch.no_grad()

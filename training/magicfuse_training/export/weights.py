@@ -27,7 +27,9 @@ _PREFIXES = {
 }
 # Only training uses these; with `latent_only` the condition is the latent, and is exported.
 _NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
-_MAY_BE_NEW = ("encoder.context.deeper.",)  # they start as the identity: older bundles have fewer
+# They start as the identity, or at zero: older bundles have fewer of them, or none.
+ZERO_AT_FIRST = ("mkf.readout.",)
+_MAY_BE_NEW = ("encoder.context.deeper.", *ZERO_AT_FIRST)
 
 
 def may_lack(name: str) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,6 +32,7 @@ from magicfuse_training.networks.blocks import (
     TimeEmbedding,
     conv3,
     convolve,
+    zero_init,
 )
 
 
@@ -59,9 +60,17 @@ class FusionConfig(BaseModel):
     estimate_channels: int | None = None  # hidden channels of the last layer; None: the latent's
     weight: Literal["sigmoid", "unbounded"] = "sigmoid"  # as in the paper; or as in the release
     condition: bool = False  # F also sees the streams' condition: masks need more than estimates
+    # z_seg also reads the condition directly: without, masks are learnt through all of F.
+    readout: bool = False
     # M of Eq. 11: 1 if the best class is a thermal one, as published; or the probability of the
     # thermal classes, so that most of the restored image stays where F is uncertain.
     thermal_mask: Literal["argmax", "probability"] = "argmax"
+
+    @model_validator(mode="after")
+    def _readout_of_the_condition(self) -> FusionConfig:
+        if self.readout and not self.condition:
+            raise ValueError("condition is false; expected true, since readout is: it reads it")
+        return self
 
 
 class FusionLayer(nn.Module):
@@ -121,6 +130,9 @@ class FusionNetwork(nn.Module):
             for _ in range(2)
         )
         self.normout = nn.Conv2d(config.widths[-1], latent_channels, 1)
+        self.readout = (
+            zero_init(nn.Conv2d(condition_channels, classes, 1)) if config.readout else None
+        )
         hidden = config.estimate_channels or latent_channels
         self.estimate = nn.Sequential(
             conv3(3 * latent_channels, hidden), conv3(hidden, latent_channels)
@@ -171,7 +183,11 @@ class FusionNetwork(nn.Module):
             outputs.append(h)
             features += [tap, h]
         w = self.estimate(torch.cat([self.normout(h), noise], dim=1))
-        return torch.sigmoid(w) if self.bounded else w, self._next_state(features, z_seg)
+        z_seg = self._next_state(features, z_seg)
+        if self.readout is not None:
+            assert condition is not None
+            z_seg = z_seg + self.readout(condition)
+        return torch.sigmoid(w) if self.bounded else w, z_seg
 
     def _next_state(self, features: list[Tensor], z_seg: Tensor) -> Tensor:
         """Return z_seg after all of S's projections; coarse features are enlarged."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.weights import load_weights, may_lack
+from magicfuse_training.export.weights import ZERO_AT_FIRST, load_weights, may_lack
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Stage
@@ -55,10 +55,17 @@ def load_bundle(model: MagicFuse, root: Path) -> Bundle:
 
 
 def weights_of_bundle(preset: Preset, root: Path) -> dict[str, Tensor]:
-    """Return the weights of a verified bundle, without those that some or all bundles lack."""
+    """Return the weights of a verified bundle, without those that some or all bundles lack.
+
+    Those that are zero at first are there: a mean then takes its share of them.
+    """
     model = MagicFuse(preset)
     load_bundle(model, root)
-    return {k: v for k, v in model.state_dict().items() if not may_lack(k)}
+    return {
+        k: v
+        for k, v in model.state_dict().items()
+        if not may_lack(k) or k.startswith(ZERO_AT_FIRST)
+    }
 
 
 def write_bundle_of_commit(commit: str, path: str, inside: Path, folder: Path) -> None:
