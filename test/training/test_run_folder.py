@@ -87,9 +87,9 @@ def test_a_run_does_not_go_on_with_other_settings(
 
 
 def test_a_run_does_not_go_on_with_another_preset(small_preset: Preset, begun: Path) -> None:
-    wider = small_preset.ikr.model_copy(update={"widths": [8, 16, 16]})
+    wider = small_preset.ikr.model_copy(update={"widths": [8, 24]})
     other = small_preset.model_copy(update={"ikr": wider})
-    message = "started with preset.ikr.widths [8, 8, 16], and now has [8, 16, 16]"
+    message = "started with preset.ikr.widths [8, 16], and now has [8, 24]"
     with pytest.raises(TrainingError, match=re.escape(message)):
         run(other, begun)
 
