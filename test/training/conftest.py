@@ -41,9 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def small_preset() -> Preset:
-    """Return nano's structure at a fraction of its size: 64 x 96 pixels, narrow networks.
+    """Return nano's kinds of layers, few of each and narrow, for 64 x 96 pixels.
 
-    Every layer costs a tenth of a second in an export, so there are few of each kind.
+    Every layer costs a tenth of a second in an export.
     """
     nano = load_preset("nano")
     unet = {"widths": [8, 16], "heads": 2, "time_channels": 8}

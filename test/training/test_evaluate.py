@@ -49,6 +49,7 @@ from magicfuse_training.metrics.rows import (
     mean_image,
     usual_heat,
 )
+from magicfuse_training.metrics.table import table_of_images
 from magicfuse_training.preset import load_preset
 
 CONDITIONS = ["clean", "dark", "haze", "rain", "noise"]
@@ -312,11 +313,12 @@ def test_rows_say_where_the_light_of_both_lit_images_falls(bundle: Path) -> None
     classes = load_preset("nano").classes
     manifest = Bundle.load(bundle).manifest.model_copy(update={"classes": classes})
     person = next(c.id for c in classes if c.name == "pedestrian")
+    rider = next(c.id for c in classes if c.name == "bicyclist")
     label = np.zeros((48, 48), np.uint8)
-    label[:8, :8] = person
+    label[:8, :4], label[:8, 4:8] = person, rider
     restored = np.full((48, 48, 3), 100, np.uint8)
     mag_image = restored.copy()
-    mag_image[:8, :4] += 30  # half of the person
+    mag_image[:8, 2:6] += 30  # half of each
     mag_image[40:, 40:44] += 30  # as much elsewhere
     hot = np.full((48, 48), 200, np.uint8)
     outputs = fused(
@@ -324,12 +326,12 @@ def test_rows_say_where_the_light_of_both_lit_images_falls(bundle: Path) -> None
         mag_image=mag_image,
         thermal_estimate=hot,
         thermal_uncertainty=np.zeros_like(hot),
-        mask=label,  # the mask finds the person, so the formula lights it up
+        mask=label,  # the mask finds both, so the formula lights them up
         confidence=np.full((48, 48), 255, np.uint8),
     )
     for labels, known in ((HUMAN, True), (Labels("pseudo"), False)):
         rows = Rows(manifest, usual_heat())
-        rows.add(frame(label, labels, visible=restored), restored, outputs)
+        rows.add(frame(label, labels, visible=restored), restored // 2, outputs)
         figures = rows.figures()
         assert "light recall" not in figures[RESTORED]
         assert ("light recall" in figures[MAG_IMAGE]) == known
@@ -337,3 +339,4 @@ def test_rows_say_where_the_light_of_both_lit_images_falls(bundle: Path) -> None
             for row, scores in ((MAG_IMAGE, (0.5, 0.5)), (CLIPPED, (1, 1))):
                 found = [figures[row][f"light {name}"].value for name in ("precision", "recall")]
                 assert found == pytest.approx(scores)
+            assert {"light precision", "light recall"} <= set(table_of_images(figures).headings)

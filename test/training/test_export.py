@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from magicfuse_ros.backends import select
 from magicfuse_ros.backends.onnx_passes import fold_constants
 from magicfuse_ros.bundle import NETWORKS, Bundle
+from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.errors import ExportError
@@ -38,6 +39,8 @@ from magicfuse_training.export.compare import check_graph
 from magicfuse_training.export.weights import load_weights
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.attention import SLICE
+from magicfuse_training.preset import load_preset
+from magicfuse_training.stages.start import weights_of_bundle
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +202,23 @@ def test_a_bundle_can_be_trained_on(
         ValueError, match=r"'decoder\.inlet\.weight' is \(8, 4, 3, 3\); preset 'wide'"
     ):
         load_weights(other, bundle)
+
+
+def test_the_shipped_bundle_starts_its_preset_although_it_is_older() -> None:
+    shipped = default_bundle()
+    model = MagicFuse(load_preset("nano"))
+    load_weights(model, Bundle.load(shipped))
+    assert model.mkf.readout is not None and not model.mkf.readout.weight.any()
+    kept = weights_of_bundle(model.preset, shipped)
+    assert "mkf.readout.weight" in kept, "a mean takes its share of zero"
+    assert not any("encoder.latent" in name for name in kept)
+
+
+def test_a_part_that_the_preset_lacks_is_an_error(bundle: Bundle, model: MagicFuse) -> None:
+    plain = model.preset.mkf.model_copy(update={"readout": False})
+    without = MagicFuse(model.preset.model_copy(update={"mkf": plain}))
+    with pytest.raises(ValueError, match=r"has the weight 'mkf\.readout\.\w+'; preset 'small' has"):
+        load_weights(without, bundle)
 
 
 def test_a_graph_that_differs_from_eager_is_refused(bundle: Bundle) -> None:

@@ -21,6 +21,7 @@ from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_training.cost import gflop_per_call, parameters, shapes_only
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.attention import Attention
+from magicfuse_training.networks.fusion import FusionNetwork
 from magicfuse_training.preset import PRESETS, Preset, load_preset
 
 PER_STEP = ("ikr", "ckg", "mkf")
@@ -143,7 +144,7 @@ def test_the_fusion_network_never_holds_the_scores_of_all_pixels(small_paper: Ma
         ({"ikr": {"attention": [True]}}, "attention has 1 levels; widths have 4"),
         ({"autoencoder": {"latent_only": False}}, "noise_channels must be 0"),
         ({"autoencoder": {"context_channels": [8]}}, "context_channels must be empty"),
-        ({"mkf": {"readout": True}}, "condition is false; expected true"),
+        ({"mkf": {"readout": True}}, "readout is true, and reads the condition"),
     ],
 )
 def test_presets_that_do_not_hold_together(change: dict[str, Any], message: str) -> None:
@@ -251,11 +252,13 @@ def test_the_readout_starts_at_zero_and_then_adds_to_the_state(small_preset: Pre
 
 
 @torch.no_grad()
-def test_projections_done_at_once_are_the_chain(small_model: MagicFuse) -> None:
-    mkf = small_model.mkf
+def test_projections_done_at_once_are_the_chain(small_preset: Preset) -> None:
+    widths, scales = [8, 8, 16, 8, 8], [1, 2, 4, 2, 1]
+    shape = {"widths": widths, "scales": scales, "attention": [False] * 5}
+    torch.manual_seed(0)
+    mkf = FusionNetwork(small_preset.mkf.model_copy(update=shape), 8, 4, 11).eval()
     generator = torch.Generator().manual_seed(0)
     z_seg = torch.randn(1, 11, 8, 12, generator=generator)
-    widths = small_model.preset.mkf.widths
     features = [
         torch.randn(1, w, 8 // s, 12 // s, generator=generator)
         for w, s in zip(widths, mkf.scales, strict=True)
@@ -270,6 +273,10 @@ def test_projections_done_at_once_are_the_chain(small_model: MagicFuse) -> None:
     torch.testing.assert_close(mkf._next_state(features, z_seg), state, atol=1e-5, rtol=1e-5)
     mkf.segproj_kernel = 3  # like the published networks: one after the other
     torch.testing.assert_close(mkf._next_state(features, z_seg), state)
+    latent = torch.randn(3, 1, 4, 8, 12, generator=generator)
+    noise, condition = torch.cat([*latent[:2]], dim=1), torch.randn(1, 8, 8, 12)
+    w, z_seg = mkf(*latent, noise, z_seg, torch.ones(1), condition)
+    assert w.shape == (1, 4, 8, 12) and z_seg.shape == (1, 11, 8, 12)
 
 
 @torch.no_grad()

@@ -41,10 +41,12 @@ def load_weights(model: MagicFuse, bundle: Bundle) -> None:
     """Load a bundle's float16 weights into a model of the same preset.
 
     The head that makes latents of clean images is not part of a bundle and keeps its values. A
-    bundle can therefore start `few_step` but not the earlier stages.
+    bundle can therefore start `few_step` but not the earlier stages. Parts that older bundles lack
+    keep their values, too.
 
     Raises:
-        ValueError: names the first weight that is missing or has another shape.
+        ValueError: names the first weight that is missing or has another shape, or that belongs to
+            a part that the preset lacks.
     """
     found: dict[str, torch.Tensor] = {}
     for network in NETWORKS:
@@ -54,6 +56,11 @@ def load_weights(model: MagicFuse, bundle: Bundle) -> None:
                 name = new + name.removeprefix(old) if name.startswith(old) else name
             found[name] = torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
     state = model.state_dict()
+    if unknown := [n for n in found if n not in state and n.startswith(_MAY_BE_NEW)]:
+        raise ValueError(
+            f"bundle '{bundle.root}' has the weight '{unknown[0]}'; "
+            f"preset '{model.preset.name}' has no such part"
+        )
     for name, value in state.items():
         if may_lack(name) and name not in found:
             continue

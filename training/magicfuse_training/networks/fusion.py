@@ -11,7 +11,8 @@
 """The fusion network F (mkf) with the recurrent half of the segmentation head.
 
 From the one-step estimates of both streams it predicts w, the weight that mixes their noise (Eq. 8,
-9). It also reads features at ten depths that update the segmentation state z_seg (Eq. 10).
+9). It also reads features at ten depths that update the segmentation state z_seg (Eq. 10); with
+`readout`, the condition is added to them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from magicfuse_training.networks.blocks import (
 class FusionConfig(BaseModel):
     """Layers of the fusion network: `widths[i]` channels at 1/`scales[i]` of the latent size.
 
-    The defaults are those of `edge` and `nano`; the published network sets them all.
+    The published network sets all that has a default.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -69,7 +70,7 @@ class FusionConfig(BaseModel):
     @model_validator(mode="after")
     def _readout_of_the_condition(self) -> FusionConfig:
         if self.readout and not self.condition:
-            raise ValueError("condition is false; expected true, since readout is: it reads it")
+            raise ValueError("readout is true, and reads the condition: condition must be true")
         return self
 
 
