@@ -116,7 +116,8 @@ NOTES = """\
 - *best constant image*: every pixel has the same level, the best one for these frames.
 - *correlation*: Pearson's, mean over frames. Thermal images of cameras with automatic gain were
   brought to MSRS's level and gain.
-- *flicker*: mean absolute difference of two outputs of one dark scene with two draws of sensor noise.
+- *flicker*: mean absolute difference of two outputs of one dark scene with two draws of sensor
+  noise.
 - *person contrast*: mean inside an infrared person box minus mean of a ring around it, summed over
   boxes, and divided by that of the real thermal image. *found*: at least a tenth of the box is
   called pedestrian."""
