@@ -39,7 +39,7 @@ demo: $(VENV)/$(if $(INPUT),setup,demo).stamp
 	$(BIN)/python -m magicfuse_ros.demo --seconds $(DURATION) $(if $(TOPIC),--topic "$(TOPIC)") $(if $(INPUT),"$(INPUT)")
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
