@@ -26,7 +26,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow tests, those of training: no worker is left alone with them at the end."""
+    """Begin with the slow tests, those of training, so that no worker ends alone with them."""
     items.sort(key=lambda item: "training" not in item.path.parts)
 
 
