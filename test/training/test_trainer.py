@@ -69,13 +69,13 @@ def test_few_step_trains_the_function_that_inference_runs(model: MagicFuse, tmp_
 
 def test_a_run_learns_within_its_minutes(model: MagicFuse, tmp_path: Path) -> None:
     stage = replace(STAGES["autoencoder"], schedule=CosineSchedule(warmup_steps=0))
-    trainer = Trainer(stage, model, tmp_path, minutes=0.1)
+    trainer = Trainer(stage, model, tmp_path, minutes=0.2)  # enough steps on a busy machine
     batch = next(iter(small_crops()))
     first = sum(trainer.train_step([batch], 0, 0.0).values())
     trainer.run(small_crops(), workers=0)
-    assert 6 <= trainer.at.elapsed < 15
+    assert 12 <= trainer.at.elapsed < 21
     last = sum(trainer.train_step([batch], 0, 0.0).values())
-    assert last < 0.97 * first  # few steps on a busy machine
+    assert last < 0.9 * first
     assert not list(tmp_path.glob("*.partial"))
 
 
