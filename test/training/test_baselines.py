@@ -70,7 +70,9 @@ def test_each_learns_what_it_puts_out_and_nothing_else(small_preset: Preset) -> 
     for name, baseline in BASELINES.items():
         model = baseline.build(small_preset)
         torch.manual_seed(0)  # losses draw half of the batch
-        learnt[name] = set(baseline.stage().loss(model, batch))
+        loss = baseline.stage().loss
+        assert loss is not None
+        learnt[name] = set(loss(model, batch))
     assert learnt["full"] >= {"restored", "segmentation", "fusion", "thermal"}
     assert learnt["three-heads"] == learnt["full"] - {"fusion"}
     assert learnt["segmentation-only"] == {"segmentation"}

@@ -40,6 +40,7 @@ from magicfuse_training.metrics.restoration import Structure, degraded
 from magicfuse_training.metrics.rows import (
     CLIPPED,
     INPUT,
+    LOWER_TAUS,
     MAG_IMAGE,
     MEAN,
     OWN,
@@ -340,3 +341,29 @@ def test_rows_say_where_the_light_of_both_lit_images_falls(bundle: Path) -> None
                 found = [figures[row][f"light {name}"].value for name in ("precision", "recall")]
                 assert found == pytest.approx(scores)
             assert {"light precision", "light recall"} <= set(table_of_images(figures).headings)
+
+
+def test_the_formula_lights_up_what_the_mask_is_less_sure_of_at_a_lower_tau(bundle: Path) -> None:
+    classes = load_preset("nano").classes
+    changed = {"classes": classes, "tau": 0.7}
+    manifest = Bundle.load(bundle).manifest.model_copy(update=changed)
+    label = np.zeros((48, 48), np.uint8)
+    label[:8, :4] = next(c.id for c in classes if c.name == "pedestrian")
+    restored = np.full((48, 48, 3), 100, np.uint8)
+    outputs = fused(
+        restored=restored,
+        mag_image=restored,
+        thermal_estimate=np.full((48, 48), 200, np.uint8),
+        thermal_uncertainty=np.zeros((48, 48), np.uint8),
+        mask=label,
+        confidence=np.full((48, 48), 100, np.uint8),
+    )
+    rows = Rows(manifest, usual_heat())
+    rows.add(frame(label, HUMAN, visible=restored), restored // 2, outputs)
+    recall = {row: scores.get("light recall") for row, scores in rows.figures().items()}
+    assert recall[CLIPPED].value == recall[MAG_IMAGE].value == 0
+    assert [recall[row].value for row in LOWER_TAUS] == [1, 1]
+    manifest = manifest.model_copy(update={"tau": 0.4})
+    rows = Rows(manifest, usual_heat())
+    rows.add(frame(label, HUMAN, visible=restored), restored // 2, outputs)
+    assert [row in rows.figures() for row in LOWER_TAUS] == [False, True], "0.5 is not lower"

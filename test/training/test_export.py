@@ -221,6 +221,21 @@ def test_a_part_that_the_preset_lacks_is_an_error(bundle: Bundle, model: MagicFu
         load_weights(without, bundle)
 
 
+def test_renewed_weights_start_as_if_the_bundle_lacked_them(
+    bundle: Bundle, model: MagicFuse
+) -> None:
+    again = MagicFuse(model.preset)
+    fresh = again.state_dict()["encoder.context.deeper.1.0.conv1.weight"].clone()
+    load_weights(again, bundle, ["encoder.context.deeper."])
+    got, theirs = again.state_dict(), model.state_dict()
+    assert torch.equal(got["encoder.context.deeper.1.0.conv1.weight"], fresh)
+    assert torch.equal(
+        got["encoder.context.down.1.conv1.weight"], theirs["encoder.context.down.1.conv1.weight"]
+    )
+    with pytest.raises(ValueError, match=r"renew has 'encoder\.contxt'; no weight's name starts"):
+        load_weights(again, bundle, ["encoder.contxt"])
+
+
 def test_a_graph_that_differs_from_eager_is_refused(bundle: Bundle) -> None:
     image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
     wrong = {"condition": torch.ones(1, 8, 8, 12)}

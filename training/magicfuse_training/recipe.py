@@ -12,7 +12,8 @@
 
 preset: nano              # a name, or a YAML file beside the recipe
 start: null               # random weights; or a bundle of the recipe's repository at a commit:
-                          # {commit: 40 digits, bundle: engines/nano}
+                          # {commit: 40 digits, bundle: engines/nano}; with `renew: [NAME]`, the
+                          # parts whose weights start with NAME start from random weights
 data: ["msrs:pairs"]      # KIND:FOLDER, the folder relative to the command's --data
 stages:                   # run in order, each from the previous one
   - {stage: mkf, minutes: 9}
@@ -46,6 +47,9 @@ class Start(Strict):
         pattern=r"^[0-9a-f]{40}$", description="full hash: short ones become ambiguous"
     )
     bundle: str = Field(description="its folder, relative to the root of the repository")
+    renew: list[str] = Field(
+        [], description="starts of names of weights; these start as if the bundle lacked them"
+    )
 
 
 class StageRun(Strict):

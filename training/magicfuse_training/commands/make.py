@@ -171,7 +171,7 @@ def _train(plan: Recipe, preset: Preset, sources: list[Source], run: Path, commo
             load_averaged(model, Path(start))
         elif plan.start:
             start = f"{plan.start.bundle} of commit {plan.start.commit}"
-            load_bundle(model, run / "start")
+            load_bundle(model, run / "start", plan.start.renew)
         budget = replace(
             common, minutes=part.minutes, steps=part.steps, batch=part.batch, seed=part.seed
         )

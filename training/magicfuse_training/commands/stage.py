@@ -100,10 +100,10 @@ def check_stage(preset: Preset, name: str) -> None:
     """Check that a preset has something for a stage to train.
 
     Raises:
-        TrainingError: for `one_step` if the preset has no K = 1; for `one_step` and `few_step` if
-            it has no losses for them.
+        TrainingError: for `one_step` if the preset has no K = 1; for `one_step`, `few_step` and
+            `masks` if it has no losses for them.
     """
-    if name in ("one_step", "few_step") and preset.losses.output is None:
+    if name in ("one_step", "few_step", "masks") and preset.losses.output is None:
         raise TrainingError(
             f"stage '{name}' trains the sampler's output; preset '{preset.name}' has no "
             "losses.output for it"

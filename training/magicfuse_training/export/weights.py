@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 import torch
 from onnx import numpy_helper
@@ -37,16 +39,16 @@ def may_lack(name: str) -> bool:
     return any(part in name for part in _NOT_EXPORTED + _MAY_BE_NEW)
 
 
-def load_weights(model: MagicFuse, bundle: Bundle) -> None:
+def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) -> None:
     """Load a bundle's float16 weights into a model of the same preset.
 
     The head that makes latents of clean images is not part of a bundle and keeps its values. A
     bundle can therefore start `few_step` but not the earlier stages. Parts that older bundles lack
-    keep their values, too.
+    keep their values, too, and so do weights whose names start with one of `renew`.
 
     Raises:
         ValueError: names the first weight that is missing or has another shape, or that belongs to
-            a part that the preset lacks.
+            a part that the preset lacks; or a value of `renew` that fits no weight.
     """
     found: dict[str, torch.Tensor] = {}
     for network in NETWORKS:
@@ -61,8 +63,10 @@ def load_weights(model: MagicFuse, bundle: Bundle) -> None:
             f"bundle '{bundle.root}' has the weight '{unknown[0]}'; "
             f"preset '{model.preset.name}' has no such part"
         )
+    if unknown := [n for n in renew if not any(s.startswith(n) for s in state)]:
+        raise ValueError(f"renew has '{unknown[0]}'; no weight's name starts with it")
     for name, value in state.items():
-        if may_lack(name) and name not in found:
+        if name.startswith(tuple(renew)) or (may_lack(name) and name not in found):
             continue
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"

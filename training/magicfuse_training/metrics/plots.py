@@ -147,7 +147,9 @@ def plot_rows(scores: dict[str, Any]) -> bytes | None:
     shown = [m for m in ROW_METRICS if any(_is_known(row.get(m)) for row in rows)]
     if not shown:
         return None
-    names = list(dict.fromkeys(name for some in images.values() for name in some))
+    names = list(
+        dict.fromkeys(n for some in images.values() for n, row in some.items() if {*shown} & {*row})
+    )
     canvas, axes = grid(len(shown), 4, height=1.2 + 0.4 * len(names))
     for number, (axis, metric) in enumerate(zip(axes, shown, strict=False)):
         for place, (condition, some) in enumerate(images.items()):

@@ -51,7 +51,7 @@ IMAGES_NOTES = """\
   squared errors. The mean of two images does well in PSNR, and shows half of each.
 - *PSNR to clean*: against the visible frame before any degradation.
 - *person contrast*: see above; of each image.
-- *light precision, light recall*: see *light* above; for both images that light up the restored
+- *light precision, light recall*: see *light* above; for images that light up the restored
   one, each with its own light.
 - *of the light: on ...*: share of the lit pixels that lie on the class.
 - *restored + clipped heat*: light by a formula where the mask says people, without the network F.

@@ -50,7 +50,8 @@ INPUT, RESTORED, MEAN, CLIPPED, MAG_IMAGE = (
     "MagImg",
 )
 OWN = (INPUT, RESTORED, MEAN, CLIPPED, MAG_IMAGE)
-LIT_UP = (CLIPPED, MAG_IMAGE)
+# The formula lights up more at a lower tau. Only its light is scored there.
+LOWER_TAUS = {f"{CLIPPED}, tau {tau:g}": tau for tau in (0.5, 0.3)}
 _WHITE = 255
 
 
@@ -98,11 +99,12 @@ class Rows:
     PSNR to clean     by day: against the visible frame before any degradation, dB, 0 to 60
     person contrast   contrast of people in boxes divided by that in the real thermal image: see
                       `people_scores`
-    light precision, light recall   of the two images that light up the restored one, where people
-                                    drew the label: see `light.Light`
+    light precision, light recall   of the images that light up the restored one, where people drew
+                                    the label: see `light.Light`
 
     The rows are the input, the restored image, its mean with the thermal estimate, the restored
-    image with clipped heat (`clipped_heat`), MagImg, and the images of other methods.
+    image with clipped heat (`clipped_heat`), MagImg, and the images of other methods. The light of
+    clipped heat is also scored at lower values of tau.
     """
 
     def __init__(
@@ -150,8 +152,9 @@ class Rows:
                 values[name].append(value)
             if frame.people is not None:
                 self._contrasts.setdefault(row, []).append(_contrasts(gray, frame))
-            if row in LIT_UP and is_drawn(frame):
-                people, known = people_in_label(given(frame.label), self._people)
+        if is_drawn(frame):
+            people, known = people_in_label(given(frame.label), self._people)
+            for row, shown in self._lit_up(frame, fused).items():
                 lit = is_lit(shown, given(fused.restored))
                 self._light.setdefault(row, []).append(count_light(lit, people, known))
 
@@ -162,13 +165,22 @@ class Rows:
             INPUT: image,
             RESTORED: restored,
             MEAN: mean_image(restored, estimate),
-            CLIPPED: clipped_heat(fused, self._heat, self._thermal, frame.night, self._tau),
+            CLIPPED: self._clipped(frame, fused, self._tau),
             MAG_IMAGE: given(fused.mag_image),
         }
         return own | {
             name: read_fused(files[frame.name], frame, self._width_factor)
             for name, files in self._peers.items()
         }
+
+    def _clipped(self, frame: Frame, fused: FusedFrame, tau: float) -> U8:
+        return clipped_heat(fused, self._heat, self._thermal, frame.night, tau)
+
+    def _lit_up(self, frame: Frame, fused: FusedFrame) -> dict[str, U8]:
+        """Return the images that light up the restored one."""
+        taus = {CLIPPED: self._tau} | {r: t for r, t in LOWER_TAUS.items() if t < self._tau}
+        formula = {row: self._clipped(frame, fused, tau) for row, tau in taus.items()}
+        return formula | {MAG_IMAGE: given(fused.mag_image)}
 
     def figures(self) -> dict[str, dict[str, Figure]]:
         """Return the scores by row."""
@@ -180,8 +192,9 @@ class Rows:
             rows[row]["person contrast"] = figure_of(sums, lambda m: share(m[:, 0], m[:, 1]))
         for row, counts in self._light.items():
             if any(count[3] for count in counts):
-                rows[row]["light precision"] = figure_of(counts, precision)
-                rows[row]["light recall"] = figure_of(counts, recall)
+                light = rows.setdefault(row, {})
+                light["light precision"] = figure_of(counts, precision)
+                light["light recall"] = figure_of(counts, recall)
         return rows
 
     def scores(self) -> dict[str, object]:

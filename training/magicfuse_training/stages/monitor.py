@@ -32,7 +32,8 @@ class Monitor:
     """The records of the process that writes; used as a context."""
 
     def __init__(self, folder: Path, stage: Stage, step: int, validation: Batch | None) -> None:
-        self.stage = stage
+        assert stage.loss is not None
+        self.loss = stage.loss
         self.validation = validation
         self.log_file = folder / "log.jsonl"
         drop_lines_after(self.log_file, step)
@@ -81,7 +82,7 @@ class Monitor:
             return
         seed_step(0, 0, 0)  # the same noise every time
         with self.validation["degraded"].device:
-            losses = self.stage.loss(model, self.validation)
+            losses = self.loss(model, self.validation)
         self._curves(step, {f"validation/{k}": float(v) for k, v in losses.items()})
         seed_step(0, 0, 0)
         sheet = draw_pictures(model, self.validation)

@@ -29,6 +29,7 @@ from magicfuse_training.optimizer import (
 from magicfuse_training.preset import Preset
 
 Loss = Callable[[MagicFuse, Batch], dict[str, Tensor]]
+LossFromStart = Callable[[MagicFuse], Loss]
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,17 @@ class Stage:
 
     name: str
     trained: tuple[str, ...]  # names of sub-networks; all others are frozen
-    loss: Loss  # named terms; their sum is minimised
+    loss: Loss | None  # named terms; their sum is minimised. None: `loss_from` makes it
     condition_weights: tuple[float, float, float]  # how often each of mix.CONDITIONS is drawn
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     schedule: ScheduleConfig = field(default_factory=CosineSchedule)
     batch: int | None = None  # crops per step, unless a run sets it; None: CropConfig's
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
+    loss_from: LossFromStart | None = None  # for a loss that needs the model as the stage starts
+
+    def started_from(self, model: MagicFuse) -> Stage:
+        """Return the stage with the loss that `loss_from`, if there is one, makes of a model."""
+        return self if self.loss_from is None else replace(self, loss=self.loss_from(model))
 
     def overridden_by(self, preset: Preset) -> Stage:
         """Return the stage with a preset's optimizer, schedule and batch for it."""
@@ -67,6 +73,7 @@ class StageModule(nn.Module):
     def __init__(self, model: MagicFuse, stage: Stage) -> None:
         super().__init__()
         self.model = model
+        assert stage.loss is not None, "see Stage.started_from"
         self.loss = stage.loss
         for child in model.children():
             child.eval().requires_grad_(False)

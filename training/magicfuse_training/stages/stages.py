@@ -15,6 +15,7 @@ phase 1   autoencoder   images and back
 phase 2   mkf           Algorithm 1, Eq. 15 and 16; everything but F and S is frozen
 then      one_step      the whole sampler at K = 1, trained on its output
           few_step      the same at every K of the preset
+          masks         the masks alone, while all other outputs stay as they are
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from magicfuse_training.losses.image import (
     luma,
     weighted_l1,
 )
-from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.losses.thermal import (
     contrast_loss,
     read_estimate,
@@ -49,6 +49,8 @@ from magicfuse_training.losses.thermal import (
 )
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
+from magicfuse_training.stages import masks
+from magicfuse_training.stages.head import head_loss, scores
 from magicfuse_training.stages.stage import Stage
 
 
@@ -116,31 +118,6 @@ def _latent_size(model: MagicFuse, batch: Batch) -> tuple[int, int]:
     height, width = batch["clean"].shape[-2:]
     scale = model.preset.autoencoder.scale
     return height // scale, width // scale
-
-
-def _scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:
-    """Return the head's scores at the exported head's size for its decision: 1/2 if refined."""
-    logits: Tensor = model.segmentation(z_seg, *details[:1]).float()
-    if model.segmentation.refined:
-        logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-    return logits
-
-
-def _head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-    """Return Eq. 16 for the scores and, with a lower weight, for the state behind them."""
-    weights, label = model.preset.losses, batch["label"]
-    class_weights = torch.tensor(weights.class_weights)
-    fine = resize_label(label, logits.shape[-2:])
-    loss = segmentation_loss(logits, fine, class_weights)
-    if weights.dice:
-        loss = loss + weights.dice * dice_loss(logits, fine)
-    if weights.teacher:
-        taught = resize_label(batch["teacher"], logits.shape[-2:])
-        loss = loss + weights.teacher * segmentation_loss(logits, taught, class_weights)
-    if weights.state:
-        coarse = resize_label(label, z_seg.shape[-2:])
-        loss = loss + weights.state * segmentation_loss(z_seg, coarse, class_weights)
-    return loss
 
 
 def _people(
@@ -214,10 +191,10 @@ def mkf_loss(model: MagicFuse, batch: Batch, *, at_the_end: bool = False) -> dic
         restored = model.decoder(streams.x0_ikr, *details).float()
         estimate = model.decoder(streams.x0_ckg, *details).float()
     image = model.decoder(streams.x0_mkf, *details).float()
-    logits = _scores(model, streams.z_seg, details)
+    logits = scores(model, streams.z_seg, details)
     return {
         "fusion": _fusion_loss(model, batch, (restored, estimate, image), logits, tau),
-        "segmentation": _head_loss(model, streams.z_seg, logits, batch),
+        "segmentation": head_loss(model, streams.z_seg, logits, batch),
     }
 
 
@@ -246,7 +223,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     clean, known = batch["clean"], (batch["has_clean"] * batch["sharpness"])[:, None, None, None]
     restored = model.decoder(streams.x0_ikr, *details).float()
-    logits = _scores(model, streams.z_seg, details)
+    logits = scores(model, streams.z_seg, details)
     # Decoding is half of the cost. The other two images are smooth, or equal the restored one
     # except for a few pixels, so half of the batch is enough for them.
     some = torch.randperm(len(clean))[: (len(clean) + 1) // 2]
@@ -260,7 +237,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
         "restored": weights.restored
         * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
         + weights.chroma * weighted_l1(chroma(restored), chroma(clean), known),
-        "segmentation": weights.segmentation * _head_loss(model, streams.z_seg, logits, batch),
+        "segmentation": weights.segmentation * head_loss(model, streams.z_seg, logits, batch),
         "fusion": _fusion_loss(model, shown, images, logits[some], tau[some]),
         **_estimate_losses(model, weights.thermal, shown, thermal),
     }
@@ -337,6 +314,15 @@ STAGES: dict[str, Stage] = {
             optimizer=AdamWConfig(learning_rate=4e-4),
             # The streams serve several noise levels here. Batches of one level have other
             # statistics than the running ones, which inference uses.
+            frozen_statistics=True,
+        ),
+        Stage(
+            "masks",
+            masks.TRAINED,
+            None,
+            (0.74, 0.06, 0.2),
+            loss_from=masks.masks_loss,
+            optimizer=AdamWConfig(learning_rate=3e-4),
             frozen_statistics=True,
         ),
     )

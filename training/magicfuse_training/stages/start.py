@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +34,10 @@ def in_small_steps(stage: Stage) -> Stage:
     return replace(stage, optimizer=STAGES["few_step"].optimizer, frozen_statistics=True)
 
 
-def load_bundle(model: MagicFuse, root: Path) -> Bundle:
+def load_bundle(model: MagicFuse, root: Path, renew: Sequence[str] = ()) -> Bundle:
     """Load a verified bundle's weights into a model, and return the bundle.
+
+    Weights whose names start with one of `renew` keep their values.
 
     Raises:
         BundleError: if it does not verify.
@@ -48,7 +51,7 @@ def load_bundle(model: MagicFuse, root: Path) -> Bundle:
             f"'{model.preset.name}': {', '.join(ours)}"
         )
     try:
-        load_weights(model, bundle)
+        load_weights(model, bundle, renew)
     except ValueError as error:
         raise TrainingError(str(error)) from error
     return bundle

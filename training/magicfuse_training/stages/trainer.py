@@ -58,10 +58,12 @@ from magicfuse_training.stages.loading import load_parts, remedies
 from magicfuse_training.stages.monitor import Monitor
 from magicfuse_training.stages.randomness import seed_step
 from magicfuse_training.stages.stage import Stage, StageModule, to_device
+from magicfuse_training.stages.statistics import measure_new
 
 LOG_EVERY_S = 20.0
 SAVE_EVERY_S = 120.0  # the most that a kill can cost
 EXAMINE_EVERY_S = 300.0
+MEASURED_BATCHES = 16
 MAX_SKIPPED = 20  # steps in a row; a single bad batch must not spoil hours, a diverged run must
 
 
@@ -110,7 +112,7 @@ class Trainer:
             )
         self.minutes, self.steps = minutes, steps
         self.folder, self.checkpoint = folder, folder / "last.pt"
-        self.stage = stage.overridden_by(model.preset)
+        self.stage = stage.started_from(model).overridden_by(model.preset)
         self.accumulate = accumulate
         precision = mixed_precision or run_folder.recorded_precision(folder)
         self.accelerator = make_accelerator(accumulate, precision)
@@ -176,6 +178,8 @@ class Trainer:
             return self.ema
         # It forks, so it comes before the monitor starts its threads.
         batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
+        if not self.at.step and self.stage.frozen_statistics:
+            self._measure_new_statistics(crops)
         if not self.accelerator.is_main_process:
             with remedies(workers):
                 self._loop(crops, batches, None)
@@ -191,6 +195,18 @@ class Trainer:
         ):
             self._loop(crops, batches, monitor, lambda: interrupt.asked)
         return self.ema
+
+    def _measure_new_statistics(self, crops: Crops) -> None:
+        """Measure the batch statistics of layers that the start's weights lack.
+
+        Every process measures the same.
+        """
+        size = crops.config.batch // self.parts
+        parts = (crops[range(i * size, (i + 1) * size)] for i in range(MEASURED_BATCHES))
+        module = self.accelerator.unwrap_model(self.module)
+        seed_step(crops.seed, 0, 0)
+        if measure_new(module, (to_device(p, self.accelerator.device) for p in parts)):
+            self.ema.load_state_dict(self.model.state_dict())
 
     def _loop(
         self,

@@ -1,0 +1,80 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""The training loop learns, keeps to its budget, and survives bad batches."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from training_process import small_crops
+
+from magicfuse_training.data.crops import Batch
+from magicfuse_training.model import MagicFuse
+from magicfuse_training.stages.masks import masks_loss
+from magicfuse_training.stages.stage import StageModule, to_device
+from magicfuse_training.stages.stages import STAGES
+from magicfuse_training.stages.statistics import measure_new
+from magicfuse_training.stages.trainer import Trainer
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return to_device(next(iter(small_crops())), torch.device("cpu"))
+
+
+def test_masks_are_learnt_and_what_else_changes_is_held_against_them(
+    small_model: MagicFuse, batch: Batch
+) -> None:
+    loss = masks_loss(small_model)
+    terms = loss(small_model, batch)
+    assert terms.pop("segmentation") > 0
+    assert [v.item() for v in terms.values()] == [0, 0, 0], "nothing has changed yet"
+    with torch.no_grad():
+        small_model.ikr.outlet.weight.add_(0.05)
+    held = {name: v.item() for name, v in loss(small_model, batch).items()}
+    assert held["restored"] > 0 and held["weight"] > 0, "F reads the restored latent"
+    assert held["thermal"] == 0
+
+
+def test_new_statistics_are_measured_and_old_ones_stay(
+    small_model: MagicFuse, batch: Batch
+) -> None:
+    stage = replace(STAGES["few_step"], frozen_statistics=True)
+    norms = {k: m for k, m in small_model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    for name, norm in norms.items():
+        if "deeper" not in name:
+            norm.running_mean.fill_(0.25)
+    module = StageModule(small_model, stage)
+    names = measure_new(module, [batch, batch])
+    assert names and all("context.deeper" in name for name in names)
+    assert not any(norm.training for norm in norms.values())
+    assert {norm.momentum for norm in norms.values()} == {0.1}
+    seen: list[torch.Tensor] = []
+    norm = small_model.encoder.context.deeper[-1][0].norm1
+    norm.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
+    module(batch)
+    off = (seen[0].mean((0, 2, 3)) - norm.running_mean) / norm.running_var.sqrt()
+    assert off.abs().max() < 0.1 < (seen[0].std((0, 2, 3)) - 1).abs().max()
+    assert (seen[0].std((0, 2, 3)) / norm.running_var.sqrt() - 1).abs().max() < 0.1
+    assert not measure_new(module, [batch]), "they have statistics now"
+
+
+def test_a_run_with_frozen_statistics_measures_what_is_new_and_keeps_it(
+    small_model: MagicFuse, tmp_path: Path
+) -> None:
+    norm = small_model.encoder.context.deeper[-1][0].norm1
+    trainer = Trainer(STAGES["masks"], small_model, tmp_path, steps=2)
+    averaged = trainer.run(small_crops(), workers=0)
+    assert norm.running_mean.any()
+    theirs = averaged.encoder.context.deeper[-1][0].norm1
+    assert torch.equal(theirs.running_mean, norm.running_mean), "also in the running average"

@@ -1,0 +1,46 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""The segmentation head's scores and its loss, which several stages share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from magicfuse_training.data.crops import Batch
+from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
+from magicfuse_training.model import MagicFuse
+
+
+def scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:
+    """Return the head's scores at the exported head's size for its decision: 1/2 if refined."""
+    logits: Tensor = model.segmentation(z_seg, *details[:1]).float()
+    if model.segmentation.refined:
+        logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+    return logits
+
+
+def head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
+    """Return Eq. 16 for the scores and, with a lower weight, for the state behind them."""
+    weights, label = model.preset.losses, batch["label"]
+    class_weights = torch.tensor(weights.class_weights)
+    fine = resize_label(label, logits.shape[-2:])
+    loss = segmentation_loss(logits, fine, class_weights)
+    if weights.dice:
+        loss = loss + weights.dice * dice_loss(logits, fine)
+    if weights.teacher:
+        taught = resize_label(batch["teacher"], logits.shape[-2:])
+        loss = loss + weights.teacher * segmentation_loss(logits, taught, class_weights)
+    if weights.state:
+        coarse = resize_label(label, z_seg.shape[-2:])
+        loss = loss + weights.state * segmentation_loss(z_seg, coarse, class_weights)
+    return loss

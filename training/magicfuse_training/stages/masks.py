@@ -1,0 +1,77 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""A stage for the masks alone: everything else keeps computing what it computed before.
+
+The gradients of the masks are mostly noise at the batches that a CPU manages, and the other losses
+add theirs. Here the other outputs have exact targets instead: the latents and the weight w of the
+model that the stage starts with. No image is decoded, so a crop costs half as much as in
+`few_step`. The encoder's local features and the decoder stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from magicfuse_ros.bundle.schedule import ddim_steps
+from magicfuse_training.data.crops import Batch
+from magicfuse_training.model import MagicFuse, Streams
+from magicfuse_training.stages.head import head_loss, scores
+from magicfuse_training.stages.stage import Loss
+
+TRAINED = ("encoder.context", "ikr", "ckg", "mkf", "segmentation")
+# Of squared errors of latents and w. An error of 0.03 in a latent then weighs 0.1, where masks
+# weigh 6, and changes a decoded image by 0.004.
+HELD = 100.0
+
+
+def masks_loss(start: MagicFuse) -> Loss:
+    """Return the loss: the masks, and the distance of latents and w from those of `start`.
+
+    `start` is copied.
+    """
+    before = copy.deepcopy(start).eval().requires_grad_(False)
+
+    def loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+        weights = model.preset.losses.output
+        assert weights is not None, "stages of a preset without it are refused before"
+        before.to(batch["degraded"].device)
+        degraded = model.encoder.scaled(batch["degraded"])
+        with torch.no_grad():
+            local, fine = model.encoder.features(degraded)
+            condition = before.encoder.context(local)
+            noise = model.start(condition)
+            wanted = _sample(before, noise, condition)
+        found = _sample(model, noise, model.encoder.context(local))
+        logits = scores(model, found.z_seg, [fine])
+        return {
+            "segmentation": weights.segmentation * head_loss(model, found.z_seg, logits, batch),
+            "restored": HELD * _squared(found.x0_ikr, wanted.x0_ikr),
+            "thermal": HELD * _squared(found.x0_ckg, wanted.x0_ckg),
+            "weight": HELD * _squared(found.w, wanted.w),
+        }
+
+    return loss
+
+
+def _sample(model: MagicFuse, streams: Streams, condition: Tensor) -> Streams:
+    """Return the streams after all steps, with a tau of 1: w is then free of the mask."""
+    preset = model.preset
+    for step in ddim_steps(preset.schedule, preset.timesteps(preset.default_steps)):
+        streams = model.advance(streams, condition, step, condition.new_ones(1))
+    return streams
+
+
+def _squared(found: Tensor | None, wanted: Tensor | None) -> Tensor:
+    assert found is not None and wanted is not None
+    return (found - wanted).square().mean()

@@ -1,0 +1,59 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""Batch statistics of layers that are new in a model whose other statistics stay frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from magicfuse_training.data.crops import Batch
+
+
+def measure_new(module: nn.Module, batches: Iterable[Batch]) -> list[str]:
+    """Measure the statistics of batch norms that have none yet; return their names.
+
+    A batch norm that keeps the mean of 0 and the variance of 1 it was made with does not normalise.
+    Most of the channels behind it then die within the first steps: three residual blocks of an
+    earlier `nano` computed almost nothing.
+
+    Args:
+        module: is called with each batch, without a gradient. Its modes stay as they are.
+        batches: what `module` is called with. Not read if all norms have statistics.
+    """
+    norms = {
+        name: norm
+        for name, norm in module.named_modules()
+        if isinstance(norm, nn.BatchNorm2d) and _is_new(norm)
+    }
+    if not norms:
+        return []
+    training = {name: norm.training for name, norm in norms.items()}
+    momentum = {name: norm.momentum for name, norm in norms.items()}
+    for norm in norms.values():
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    with torch.no_grad():
+        for batch in batches:
+            module(batch)
+    for name, norm in norms.items():
+        norm.momentum = momentum[name]
+        norm.train(training[name])
+    return sorted(norms)
+
+
+def _is_new(norm: nn.BatchNorm2d) -> bool:
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    return bool((mean == 0).all() and (variance == 1).all())
