@@ -212,6 +212,8 @@ def test_the_shipped_bundle_starts_its_preset_although_it_is_older() -> None:
     kept = weights_of_bundle(model.preset, shipped)
     assert "mkf.readout.weight" in kept, "a mean takes its share of zero"
     assert not any("encoder.latent" in name for name in kept)
+    kept = weights_of_bundle(model.preset, shipped, ["ikr."])
+    assert kept and not any(name.startswith("ikr.") for name in kept), "renewed parts have no mean"
 
 
 def test_a_part_that_the_preset_lacks_is_an_error(bundle: Bundle, model: MagicFuse) -> None:

@@ -100,7 +100,7 @@ def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
     origin = bundle.manifest.provenance
     assert origin.data[0].startswith("folder, split .: 5 scenes")
     assert list(origin.training_minutes) == [
-        "autoencoder", "ikr", "ckg", "mkf", "one_step", "few_step",
+        "autoencoder", "ikr", "ckg", "mkf", "one_step", "few_step", "masks",
     ]  # fmt: skip
     assert re.fullmatch(r"recipe\.yaml, SHA-256 [0-9a-f]{64}", origin.recipe or "")
     frame = Fuser(bundle, select("onnxruntime"))(np.full((60, 90, 3), 40, np.uint8))
@@ -115,7 +115,7 @@ def test_five_pairs_become_a_bundle_that_runs_and_a_teacher(
         "--run", str(tmp_path / "student"), "--steps", "2", "--workers", "0",
     )  # fmt: skip
     taught = torch.load(tmp_path / "student" / "distill" / "last.pt", weights_only=True)["ema"]
-    teacher = torch.load(trained / "run" / "few_step" / "last.pt", weights_only=True)["ema"]
+    teacher = torch.load(trained / "run" / "masks" / "last.pt", weights_only=True)["ema"]
     assert all(torch.equal(taught[k], teacher[k]) for k in teacher if not k.startswith("ckg."))
 
 
@@ -159,7 +159,7 @@ def test_a_stage_goes_on_from_a_bundle_in_small_steps_and_with_its_statistics(
     )  # fmt: skip
     config = yaml.safe_load((tmp_path / "mkf" / "config.yaml").read_text())
     assert config["stage"]["optimizer"]["learning_rate"] == 4e-4
-    before = torch.load(trained / "run" / "few_step" / "last.pt", weights_only=True)["ema"]
+    before = torch.load(trained / "run" / "masks" / "last.pt", weights_only=True)["ema"]
     after = torch.load(tmp_path / "mkf" / "last.pt", weights_only=True)["model"]
     statistics = [k for k in before if "running_" in k]
     assert statistics

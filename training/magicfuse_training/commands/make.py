@@ -107,8 +107,8 @@ def make_command(
     model = MagicFuse(preset)
     if plan.average:
         states = [
-            weights_of_bundle(preset, run / name)
-            if name == "start"
+            weights_of_bundle(preset, run / name, plan.start.renew)
+            if plan.start and name == "start"
             else averaged_weights(run / name / "last.pt")
             for name in plan.average.stages
         ]

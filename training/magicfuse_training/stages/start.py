@@ -57,17 +57,18 @@ def load_bundle(model: MagicFuse, root: Path, renew: Sequence[str] = ()) -> Bund
     return bundle
 
 
-def weights_of_bundle(preset: Preset, root: Path) -> dict[str, Tensor]:
+def weights_of_bundle(preset: Preset, root: Path, renew: Sequence[str] = ()) -> dict[str, Tensor]:
     """Return the weights of a verified bundle, without those that some or all bundles lack.
 
-    Those that are zero at first are there: a mean then takes its share of them.
+    Those that are zero at first are there: a mean then takes its share of them. Those whose names
+    start with one of `renew` are not.
     """
     model = MagicFuse(preset)
     load_bundle(model, root)
     return {
         k: v
         for k, v in model.state_dict().items()
-        if not may_lack(k) or k.startswith(ZERO_AT_FIRST)
+        if not k.startswith(tuple(renew)) and (not may_lack(k) or k.startswith(ZERO_AT_FIRST))
     }
 
 
