@@ -11,6 +11,7 @@
 """Exported graphs equal eager, and the vehicle's own runtime accepts and runs them."""
 
 import logging
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.backends.onnx_passes import fold_constants
-from magicfuse_ros.bundle import NETWORKS, Bundle
+from magicfuse_ros.bundle import NETWORKS, Bundle, sha256, write_manifest
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.fuser import Fuser
@@ -204,16 +205,35 @@ def test_a_bundle_can_be_trained_on(
         load_weights(other, bundle)
 
 
-def test_the_shipped_bundle_starts_its_preset_although_it_is_older() -> None:
+def test_the_shipped_bundle_starts_its_preset() -> None:
     shipped = default_bundle()
     model = MagicFuse(load_preset("nano"))
     load_weights(model, Bundle.load(shipped))
-    assert model.mkf.readout is not None and not model.mkf.readout.weight.any()
     kept = weights_of_bundle(model.preset, shipped)
-    assert "mkf.readout.weight" in kept, "a mean takes its share of zero"
-    assert not any("encoder.latent" in name for name in kept)
+    assert kept and not any("encoder.latent" in name for name in kept)
     kept = weights_of_bundle(model.preset, shipped, ["ikr."])
     assert kept and not any(name.startswith("ikr.") for name in kept), "renewed parts have no mean"
+
+
+def test_a_bundle_from_before_the_readout_starts_a_preset_with_it(
+    bundle: Bundle, model: MagicFuse, tmp_path: Path
+) -> None:
+    older = Path(shutil.copytree(bundle.root, tmp_path / "older"))
+    graph = onnx.load(older / "mkf.onnx")
+    there = list(graph.graph.initializer)
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(i for i in there if "readout" not in i.name)
+    assert len(graph.graph.initializer) < len(there)
+    onnx.save(graph, older / "mkf.onnx")
+    spec = bundle.manifest.networks["mkf"]
+    changed = spec.model_copy(update={"sha256": sha256(older / "mkf.onnx")})
+    networks = {**bundle.manifest.networks, "mkf": changed}
+    write_manifest(older, bundle.manifest.model_copy(update={"networks": networks}))
+    again = MagicFuse(model.preset)
+    load_weights(again, Bundle.load(older))
+    assert again.mkf.readout is not None and not again.mkf.readout.weight.any()
+    kept = weights_of_bundle(model.preset, older)
+    assert "mkf.readout.weight" in kept, "a mean takes its share of zero"
 
 
 def test_a_part_that_the_preset_lacks_is_an_error(bundle: Bundle, model: MagicFuse) -> None:
