@@ -23,6 +23,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from training_process import small_crops
 from typer.testing import CliRunner
 
 from magicfuse_ros.backends import select
@@ -34,13 +35,15 @@ from magicfuse_training.adaptation import run as running
 from magicfuse_training.adaptation.check import Figures, compare
 from magicfuse_training.adaptation.config import AdaptConfig
 from magicfuse_training.adaptation.run import Adaptation, Recording, adapt
-from magicfuse_training.adaptation.stage import model_of, preset_of
+from magicfuse_training.adaptation.stage import adaptation_loss, model_of, preset_of
 from magicfuse_training.cli import app
 from magicfuse_training.commands import adapt as command
+from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.runner import Budget
+from magicfuse_training.stages.stage import to_device
 from media_files import picture, write_picture
 
 # Untrained networks are hardly confident and never agree with the mirrored image.
@@ -173,6 +176,27 @@ def test_a_recording_that_is_refused_leaves_the_run_free_for_another(
     with pytest.raises(TrainingError, match="14 usable frames of 14; expected at least 15"):
         start(folder=folder, config=replace(CONFIG, least=15))
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_the_target_of_masks_is_what_the_start_sees_in_the_frames_as_they_were(
+    small_model: MagicFuse,
+) -> None:
+    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
+    loss = adaptation_loss(small_model)
+    by_day = batch | {"has_clean": torch.ones(len(batch["clean"]))}
+
+    def masks(batch: Batch) -> torch.Tensor:
+        torch.manual_seed(0)
+        return loss(small_model, batch)["segmentation"]
+
+    other = {"clean": 1 - batch["clean"]}
+    assert masks(by_day | other).item() != masks(by_day).item()
+    by_night = batch | {"has_clean": torch.zeros(len(batch["clean"]))}
+    assert masks(by_night | other).item() == masks(by_night).item(), "nights have no clean frame"
+    before = masks(by_day)
+    with torch.no_grad():
+        small_model.segmentation.conv2.bias[0] += 1
+    assert masks(by_day) > before + 0.1, "the target stays that of the start"
 
 
 @pytest.fixture

@@ -17,12 +17,15 @@ for bit, and the layers that restore, fuse and segment adapt to the existing fea
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_training.adaptation.config import AdaptConfig
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.crops import Batch
@@ -32,7 +35,8 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.average import weighted_mean
-from magicfuse_training.stages.stage import Stage
+from magicfuse_training.stages.head import scores
+from magicfuse_training.stages.stage import Loss, Stage
 from magicfuse_training.stages.stages import STAGES, few_step_loss
 
 TRAINED = ("ikr", "mkf", "segmentation")
@@ -45,15 +49,55 @@ def adaptation_stage(config: AdaptConfig) -> Stage:
         STAGES["few_step"],
         name="adapt",
         trained=TRAINED,
-        loss=adaptation_loss,
+        loss=None,
+        loss_from=adaptation_loss,
         optimizer=AdamWConfig(learning_rate=config.learning_rate),
     )
 
 
-def adaptation_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Return the losses of `few_step` for which an unpaired frame has a target."""
-    terms = few_step_loss(model, batch)
-    return {name: terms[name] for name in _TERMS}
+def adaptation_loss(start: MagicFuse) -> Loss:
+    """Return the losses of `few_step` for which an unpaired frame has a target.
+
+    The masks' target, at every pixel, are the probabilities that `start` (copied) gives for the
+    frame as the camera saw it, and mirrored: the mean of both is right more often than one. The
+    model sees the same frame dark, hazy or noisy. Labels of the surest pixels alone would teach it
+    what it knows, and leave the others to drift.
+    """
+    before = copy.deepcopy(start).eval().requires_grad_(False)
+
+    def of_head(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
+        by_day = (batch["has_clean"] == 1)[:, None, None, None]
+        seen = torch.where(by_day, batch["clean"], batch["degraded"])
+        before.to(seen.device)
+        with torch.no_grad():
+            wanted = probabilities(before, seen) + probabilities(before, seen.flip(3)).flip(3)
+        wanted = wanted / 2
+        state = F.interpolate(wanted, size=z_seg.shape[-2:], mode="area")
+        weight = model.preset.losses.state
+        return soft_cross_entropy(logits, wanted) + weight * soft_cross_entropy(z_seg, state)
+
+    def loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+        terms = few_step_loss(model, batch, of_head)
+        return {name: terms[name] for name in _TERMS}
+
+    return loss
+
+
+def probabilities(model: MagicFuse, image: Tensor) -> Tensor:
+    """Return the probabilities of the classes, (B, classes, H/2, W/2), at the default K."""
+    condition, *details = model.encoder(image)
+    streams = model.start(condition)
+    tau = image.new_full((len(image),), model.preset.tau)
+    for step in ddim_steps(
+        model.preset.schedule, model.preset.timesteps(model.preset.default_steps)
+    ):
+        streams = model.advance(streams, condition, step, tau)
+    return scores(model, streams.z_seg, details).softmax(1)
+
+
+def soft_cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean cross entropy of scores with probabilities, both (B, classes, h, w)."""
+    return -(wanted * logits.log_softmax(1)).sum(1).mean()
 
 
 def preset_of(bundle: Bundle, preset: Preset) -> Preset:

@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +21,9 @@ from torch.nn import functional as F
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.model import MagicFuse
+
+# Of a model, its segmentation state, its scores and a batch.
+HeadLoss = Callable[[MagicFuse, Tensor, Tensor, Batch], Tensor]
 
 
 def scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:

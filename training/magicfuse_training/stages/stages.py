@@ -50,7 +50,7 @@ from magicfuse_training.losses.thermal import (
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.stages import masks
-from magicfuse_training.stages.head import head_loss, scores
+from magicfuse_training.stages.head import HeadLoss, head_loss, scores
 from magicfuse_training.stages.stage import Stage
 
 
@@ -210,7 +210,9 @@ def _of_classes(model: MagicFuse, label: Tensor, names: Sequence[str]) -> Tensor
     return torch.isin(label, torch.tensor(ids))[:, None]
 
 
-def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor]:
+def _output_loss(
+    model: MagicFuse, batch: Batch, count: int, of_head: HeadLoss
+) -> dict[str, Tensor]:
     """The task's own losses on the output of a sampler of `count` steps, through all of them."""
     weights = model.preset.losses.output
     assert weights is not None, "stages of a preset without it are refused before"
@@ -237,7 +239,7 @@ def _output_loss(model: MagicFuse, batch: Batch, count: int) -> dict[str, Tensor
         "restored": weights.restored
         * (detail_l1(restored, clean, known) + coarse_l1(restored, clean, known))
         + weights.chroma * weighted_l1(chroma(restored), chroma(clean), known),
-        "segmentation": weights.segmentation * head_loss(model, streams.z_seg, logits, batch),
+        "segmentation": weights.segmentation * of_head(model, streams.z_seg, logits, batch),
         "fusion": _fusion_loss(model, shown, images, logits[some], tau[some]),
         **_estimate_losses(model, weights.thermal, shown, thermal),
     }
@@ -279,13 +281,16 @@ def _estimate_losses(
 
 def one_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     """Train a single step from pure noise, the most decisive level."""
-    return _output_loss(model, batch, 1)
+    return _output_loss(model, batch, 1, head_loss)
 
 
-def few_step_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+def few_step_loss(
+    model: MagicFuse, batch: Batch, of_head: HeadLoss = head_loss
+) -> dict[str, Tensor]:
     """Train every K of the preset, smaller K more often."""
     steps = model.preset.steps
-    return _output_loss(model, batch, random.choices(steps, [1 / k**2.5 for k in steps])[0])
+    count = random.choices(steps, [1 / k**2.5 for k in steps])[0]
+    return _output_loss(model, batch, count, of_head)
 
 
 EVERYTHING = ("encoder", "decoder", "ikr", "ckg", "mkf", "segmentation")

@@ -21,7 +21,7 @@ from magicfuse_training.data.crops import Batch
 
 
 def measure_new(module: nn.Module, batches: Iterable[Batch]) -> list[str]:
-    """Measure the statistics of batch norms that have none yet; return their names.
+    """Measure the statistics of trained batch norms that have none yet; return their names.
 
     A batch norm that keeps the mean of 0 and the variance of 1 it was made with does not normalise.
     Most of the channels behind it then die within the first steps: three residual blocks of an
@@ -29,12 +29,12 @@ def measure_new(module: nn.Module, batches: Iterable[Batch]) -> list[str]:
 
     Args:
         module: is called with each batch, without a gradient. Its modes stay as they are.
-        batches: what `module` is called with. Not read if all norms have statistics.
+        batches: what `module` is called with. Not read if all trained norms have statistics.
     """
     norms = {
         name: norm
         for name, norm in module.named_modules()
-        if isinstance(norm, nn.BatchNorm2d) and _is_new(norm)
+        if isinstance(norm, nn.BatchNorm2d) and norm.weight.requires_grad and _is_new(norm)
     }
     if not norms:
         return []

@@ -63,7 +63,7 @@ from magicfuse_training.stages.statistics import measure_new
 LOG_EVERY_S = 20.0
 SAVE_EVERY_S = 120.0  # the most that a kill can cost
 EXAMINE_EVERY_S = 300.0
-MEASURED_BATCHES = 16
+MEASURED_BATCHES, MEASURED_AT_ONCE = 16, 16  # for the statistics of new layers
 MAX_SKIPPED = 20  # steps in a row; a single bad batch must not spoil hours, a diverged run must
 
 
@@ -199,9 +199,9 @@ class Trainer:
     def _measure_new_statistics(self, crops: Crops) -> None:
         """Measure the batch statistics of layers that the start's weights lack.
 
-        Every process measures the same.
+        The batches do not depend on the number of processes or parts.
         """
-        size = crops.config.batch // self.parts
+        size = min(crops.config.batch, MEASURED_AT_ONCE)
         parts = (crops[range(i * size, (i + 1) * size)] for i in range(MEASURED_BATCHES))
         module = self.accelerator.unwrap_model(self.module)
         seed_step(crops.seed, 0, 0)
