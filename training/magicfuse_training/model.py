@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from magicfuse_ros.bundle.schedule import Step
+from magicfuse_ros.bundle.schedule import Step, ddim_steps
 from magicfuse_training.diffusion import algebra
 from magicfuse_training.networks.autoencoder import Decoder, Encoder
 from magicfuse_training.networks.blocks import activation
@@ -149,6 +149,12 @@ class MagicFuse(nn.Module):
         if self.preset.z_seg_start == "normal":
             z_seg = torch.randn_like(z_seg)
         return Streams(z, z, z, z_seg)
+
+    def sample(self, streams: Streams, condition: Tensor, count: int, tau: Tensor) -> Streams:
+        """Do all steps of the sampler with K = `count`; condition: (B, C, h, w); tau: (B,)."""
+        for step in ddim_steps(self.preset.schedule, self.preset.timesteps(count)):
+            streams = self.advance(streams, condition, step, tau)
+        return streams
 
     def advance(self, streams: Streams, condition: Tensor, step: Step, tau: Tensor) -> Streams:
         """Do one step of all three streams."""

@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_training.adaptation.config import AdaptConfig
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.crops import Batch
@@ -74,7 +73,7 @@ def adaptation_loss(start: MagicFuse) -> Loss:
         wanted = wanted / 2
         state = F.interpolate(wanted, size=z_seg.shape[-2:], mode="area")
         weight = model.preset.losses.state
-        return soft_cross_entropy(logits, wanted) + weight * soft_cross_entropy(z_seg, state)
+        return F.cross_entropy(logits, wanted) + weight * F.cross_entropy(z_seg, state)
 
     def loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
         terms = few_step_loss(model, batch, of_head)
@@ -86,18 +85,9 @@ def adaptation_loss(start: MagicFuse) -> Loss:
 def probabilities(model: MagicFuse, image: Tensor) -> Tensor:
     """Return the probabilities of the classes, (B, classes, H/2, W/2), at the default K."""
     condition, *details = model.encoder(image)
-    streams = model.start(condition)
-    tau = image.new_full((len(image),), model.preset.tau)
-    for step in ddim_steps(
-        model.preset.schedule, model.preset.timesteps(model.preset.default_steps)
-    ):
-        streams = model.advance(streams, condition, step, tau)
+    tau = image.new_full((1,), model.preset.tau)
+    streams = model.sample(model.start(condition), condition, model.preset.default_steps, tau)
     return scores(model, streams.z_seg, details).softmax(1)
-
-
-def soft_cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean cross entropy of scores with probabilities, both (B, classes, h, w)."""
-    return -(wanted * logits.log_softmax(1)).sum(1).mean()
 
 
 def preset_of(bundle: Bundle, preset: Preset) -> Preset:

@@ -142,7 +142,8 @@ class Rows:
         """Score all rows of one frame."""
         clean = luma(frame.visible)
         sources = None if frame.thermal is None else (clean, frame.thermal)
-        for row, shown in self.images(frame, image, fused).items():
+        images = self.images(frame, image, fused)
+        for row, shown in images.items():
             gray = luma(shown)
             scores = fusion_scores(gray, sources)
             if not frame.night:
@@ -154,7 +155,12 @@ class Rows:
                 self._contrasts.setdefault(row, []).append(_contrasts(gray, frame))
         if is_drawn(frame):
             people, known = people_in_label(given(frame.label), self._people)
-            for row, shown in self._lit_up(frame, fused).items():
+            lower = {
+                row: self._clipped(frame, fused, tau)
+                for row, tau in LOWER_TAUS.items()
+                if tau < self._tau
+            }
+            for row, shown in ({r: images[r] for r in (CLIPPED, MAG_IMAGE)} | lower).items():
                 lit = is_lit(shown, given(fused.restored))
                 self._light.setdefault(row, []).append(count_light(lit, people, known))
 
@@ -175,12 +181,6 @@ class Rows:
 
     def _clipped(self, frame: Frame, fused: FusedFrame, tau: float) -> U8:
         return clipped_heat(fused, self._heat, self._thermal, frame.night, tau)
-
-    def _lit_up(self, frame: Frame, fused: FusedFrame) -> dict[str, U8]:
-        """Return the images that light up the restored one."""
-        taus = {CLIPPED: self._tau} | {r: t for r, t in LOWER_TAUS.items() if t < self._tau}
-        formula = {row: self._clipped(frame, fused, tau) for row, tau in taus.items()}
-        return formula | {MAG_IMAGE: given(fused.mag_image)}
 
     def figures(self) -> dict[str, dict[str, Figure]]:
         """Return the scores by row."""

@@ -61,6 +61,7 @@ def distillation_loss(teacher: MagicFuse, teacher_steps: int) -> Loss:
     teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
     def loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
+        teacher.to(batch["degraded"].device)
         with torch.no_grad():
             condition, *details = model.encoder(batch["degraded"])
         start = model.start(condition).z_ckg

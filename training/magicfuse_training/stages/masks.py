@@ -22,10 +22,10 @@ import copy
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_training.data.crops import Batch
-from magicfuse_training.model import MagicFuse, Streams
+from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages.head import head_loss, scores
 from magicfuse_training.stages.stage import Loss
 
@@ -47,31 +47,22 @@ def masks_loss(start: MagicFuse) -> Loss:
         assert weights is not None, "stages of a preset without it are refused before"
         before.to(batch["degraded"].device)
         degraded = model.encoder.scaled(batch["degraded"])
+        count = model.preset.default_steps
+        tau = degraded.new_ones(1)  # w is then free of the mask
         with torch.no_grad():
             local, fine = model.encoder.features(degraded)
             condition = before.encoder.context(local)
             noise = model.start(condition)
-            wanted = _sample(before, noise, condition)
-        found = _sample(model, noise, model.encoder.context(local))
+            wanted = before.sample(noise, condition, count, tau)
+        found = model.sample(noise, model.encoder.context(local), count, tau)
+        assert found.x0_ikr is not None and found.x0_ckg is not None and found.w is not None
+        assert wanted.x0_ikr is not None and wanted.x0_ckg is not None and wanted.w is not None
         logits = scores(model, found.z_seg, [fine])
         return {
             "segmentation": weights.segmentation * head_loss(model, found.z_seg, logits, batch),
-            "restored": HELD * _squared(found.x0_ikr, wanted.x0_ikr),
-            "thermal": HELD * _squared(found.x0_ckg, wanted.x0_ckg),
-            "weight": HELD * _squared(found.w, wanted.w),
+            "restored": HELD * F.mse_loss(found.x0_ikr, wanted.x0_ikr),
+            "thermal": HELD * F.mse_loss(found.x0_ckg, wanted.x0_ckg),
+            "weight": HELD * F.mse_loss(found.w, wanted.w),
         }
 
     return loss
-
-
-def _sample(model: MagicFuse, streams: Streams, condition: Tensor) -> Streams:
-    """Return the streams after all steps, with a tau of 1: w is then free of the mask."""
-    preset = model.preset
-    for step in ddim_steps(preset.schedule, preset.timesteps(preset.default_steps)):
-        streams = model.advance(streams, condition, step, condition.new_ones(1))
-    return streams
-
-
-def _squared(found: Tensor | None, wanted: Tensor | None) -> Tensor:
-    assert found is not None and wanted is not None
-    return (found - wanted).square().mean()

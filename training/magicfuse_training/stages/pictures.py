@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.contact_sheet import contact_sheet
 from magicfuse_ros.overlay import overlay
@@ -34,12 +33,9 @@ def draw_pictures(model: MagicFuse, batch: Batch) -> Pixels:
     """
     preset, classes = model.preset, model.preset.classes
     degraded, clean = batch["degraded"], batch["clean"]
-    steps = ddim_steps(preset.schedule, preset.timesteps(preset.default_steps))
     condition, *details = model.encoder(degraded)
-    streams = model.start(condition)
     tau = torch.full((1,), preset.tau, device=degraded.device)
-    for step in steps:
-        streams = model.advance(streams, condition, step, tau)
+    streams = model.sample(model.start(condition), condition, preset.default_steps, tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     latents = (model.encoder.encode(clean), streams.x0_ikr, streams.x0_ckg, streams.x0_mkf)
     decoded = [model.decoder(latent, *details) for latent in latents]

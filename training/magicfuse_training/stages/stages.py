@@ -216,12 +216,9 @@ def _output_loss(
     """The task's own losses on the output of a sampler of `count` steps, through all of them."""
     weights = model.preset.losses.output
     assert weights is not None, "stages of a preset without it are refused before"
-    steps = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
     tau = _draw_tau(model, len(batch["degraded"]))
     condition, *details = model.encoder(batch["degraded"])
-    streams = model.start(condition)
-    for step in steps:
-        streams = model.advance(streams, condition, step, tau)
+    streams = model.sample(model.start(condition), condition, count, tau)
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     clean, known = batch["clean"], (batch["has_clean"] * batch["sharpness"])[:, None, None, None]
     restored = model.decoder(streams.x0_ikr, *details).float()

@@ -30,7 +30,12 @@ from magicfuse_training.stages.stages import STAGES
 
 
 def in_small_steps(stage: Stage) -> Stage:
-    """Return a stage for trained networks: few_step's optimizer, and their batch statistics."""
+    """Return a stage for trained networks: few_step's optimizer, and their batch statistics.
+
+    A stage that is for trained networks anyway stays as it is.
+    """
+    if stage.frozen_statistics:
+        return stage
     return replace(stage, optimizer=STAGES["few_step"].optimizer, frozen_statistics=True)
 
 
