@@ -25,7 +25,8 @@ import numpy as np
 import typer
 from sensor_msgs.msg import Image
 
-from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
+from magicfuse_ros.backends.cpu import core_count
+from magicfuse_ros.bench.machine import cpu_name, current_commit
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.playback.children import Process, child, parameter_file
 

@@ -38,8 +38,8 @@ def generate_launch_description() -> LaunchDescription:
         image=("image_raw", "camera topic in each namespace"),
         threads=(
             "",
-            "CPU threads of a network; 0: all cores; empty: all cores, or a separate process's "
-            "share of them",
+            "CPU threads for each frame; empty: half of the cores, or a separate process's share "
+            "of them",
         ),
         namespace=("", "namespace that contains those of the cameras"),
     )

@@ -44,7 +44,7 @@ ARGUMENTS = {
     "bundle": ("", "folder of a bundle"),
     "backend": ("", "auto, tensorrt_rtx, tensorrt, openvino or onnxruntime"),
     "precision": ("", "auto, fp32, fp16 or int8"),
-    "threads": ("", "CPU threads for each network; 0: all cores"),
+    "threads": ("", "CPU threads for each frame; 0: all cores"),
     "params_file": (str(SHARE / "config" / "fuse.yaml"), "file with the parameters of fuse_node"),
     "namespace": ("", "namespace of the nodes"),
     "use_sim_time": ("false", "true: the nodes take the time from /clock"),

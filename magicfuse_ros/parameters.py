@@ -53,7 +53,13 @@ class FuseParameters(BaseModel):
         description="number format of the networks; auto: fp16 on a GPU; on a CPU int8 if the "
         "bundle has it and the CPU runs it faster, else fp32. fp16 needs a GPU, int8 a CPU",
     )
-    threads: int = Field(0, ge=0, le=256, description="CPU threads for each network; 0: all cores")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="CPU threads for each frame; 0: all cores, or half of them if several cameras "
+        "share the networks",
+    )
     fit: Fit = Field(
         "letterbox", description="how the camera image is fitted to the networks' size"
     )

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -89,7 +90,7 @@ class _Frame:
 
 
 class Sampler:
-    """Holds the loaded networks of a bundle. Not thread-safe: one image at a time."""
+    """Holds the loaded networks of a bundle. Not thread-safe: one image at a time, see `twin`."""
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         """Load all networks, so that a later change of the outputs does not stall a frame.
@@ -163,6 +164,14 @@ class Sampler:
         if (thermal := first.pop("thermal_estimate", None)) is not None:
             first |= self._thermal(thermal, outputs)
         return Sample(**{name: first.get(name) for name in OUTPUTS}, stages_ms=ms)
+
+    def twin(self) -> Sampler:
+        """Return a sampler on the same compiled networks, for another image at the same time."""
+        other = copy(self)
+        other._networks = {n: self._backend.twin(net) for n, net in self._networks.items()}
+        other._joined = self._joined and self._backend.twin(self._joined)
+        other._frames = {}
+        return other
 
     def reloaded(self, bundle: Bundle) -> Sampler:
         """Return the networks of a bundle, reloaded on the same backend. Errors: as at first."""

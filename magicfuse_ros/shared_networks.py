@@ -13,14 +13,16 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from time import monotonic
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_ros.backends import Choice, select
+from magicfuse_ros.backends import Choice, on_gpu, select
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import MagicFuseError
@@ -38,19 +40,22 @@ _Key: TypeAlias = tuple[str, str, str, int]
 @dataclass
 class _Loaded:
     backend: Backend
-    sampler: Sampler
+    samplers: SimpleQueue[Sampler]  # those that no image is in
     users: list[Lease] = field(default_factory=list)
 
 
 class SharedNetworks:
     """Loads networks for the first camera that asks for them, and frees them with the last.
 
-    They process one image at a time (see `turns`): two at once would share the cores, and both
-    would be late.
+    Cameras take turns (see `turns`), those on a GPU and those on the CPU among themselves. On the
+    CPU, `at_once` images are processed at the same time, each on its part of the cores: a network
+    with half of the cores takes less than twice as long.
     """
 
-    def __init__(self) -> None:
-        self._turns = Turns()
+    def __init__(self, at_once: int = 1) -> None:
+        """Load nothing yet; `at_once` is at least 1."""
+        self._at_once = at_once
+        self._on_cpu, self._on_gpu = Turns(at_once), Turns()
         self._loading = threading.Lock()  # held for seconds, by one camera at a time
         self._lock = threading.Lock()  # guards what is loaded, and for whom
         self._loaded: dict[_Key, _Loaded] = {}
@@ -62,17 +67,20 @@ class SharedNetworks:
             name: name of the camera.
             bundle: the verified bundle.
             choice: the backend chosen for this bundle.
-            threads: CPU threads for each network; 0: all cores.
+            threads: CPU threads for each image; 0: all cores, shared by the images at once.
 
         Raises:
             MagicFuseError: if the networks cannot be loaded.
         """
         key = (bundle.manifest.model_dump_json(), choice.used, choice.precision, threads)
-        lease = Lease(self, name, key, self._turns.seat())
+        turns = self._on_gpu if on_gpu(choice.used) else self._on_cpu
+        lease = Lease(self, name, key, turns.seat())
         try:
             with self._loading:
                 if not self._join(lease, key):
-                    backend = select(choice.used, threads, choice.precision)
+                    backend = select(
+                        choice.used, threads, choice.precision, frames_at_once=self._at_once
+                    )
                     self._load(lease, key, bundle, backend)
                     Fuser(bundle, backend, sampler=lease).warm_up()
         except BaseException:
@@ -96,12 +104,12 @@ class SharedNetworks:
             if key != lease.key:
                 if not self._join(lease, key):
                     self._load(lease, key, bundle, loaded.backend)
-            elif loaded.sampler is lease.used:
+            elif loaded.samplers is lease.used:
                 with self._lock:
                     works = [one.name for one in loaded.users if one is not lease and one.works]
                 if works and (lease.reloads or not lease.failed):
                     raise MagicFuseError(f"they work for {', '.join(works)}")
-                loaded.sampler = self._sampler(lease, bundle, loaded.backend)
+                loaded.samplers = self._samplers(lease, bundle, loaded.backend)
                 lease.reloads += 1
 
     def free(self, lease: Lease) -> None:
@@ -116,7 +124,7 @@ class SharedNetworks:
             return [] if found is None else [one.name for one in found.users if one is not lease]
 
     def _load(self, lease: Lease, key: _Key, bundle: Bundle, backend: Backend) -> None:
-        made = _Loaded(backend, self._sampler(lease, bundle, backend))
+        made = _Loaded(backend, self._samplers(lease, bundle, backend))
         with self._lock:
             self._loaded[key] = made
         self._join(lease, key)
@@ -139,11 +147,14 @@ class SharedNetworks:
         if not found.users:
             del self._loaded[lease.key]
 
-    def _sampler(self, lease: Lease, bundle: Bundle, backend: Backend) -> Sampler:
-        if not backend.records:
-            return Sampler(bundle, backend)  # on a CPU, while others go on
-        with lease.seat.turn():
-            return Sampler(bundle, backend)
+    def _samplers(self, lease: Lease, bundle: Bundle, backend: Backend) -> SimpleQueue[Sampler]:
+        # On a CPU, others go on meanwhile.
+        with lease.seat.turn() if backend.records else nullcontext():
+            first = Sampler(bundle, backend)
+        made: SimpleQueue[Sampler] = SimpleQueue()
+        for sampler in (first, *(first.twin() for _ in range(1, backend.frames_at_once))):
+            made.put(sampler)
+        return made
 
 
 class Lease:
@@ -154,7 +165,7 @@ class Lease:
         seat: the camera's place among those that take turns.
         key: identifies the networks.
         loaded: the networks, while they are leased.
-        used: the networks that the latest image used.
+        used: the samplers of which the latest image used one.
         failed: whether they failed on it.
         reloads: how often they were reloaded since they worked for this camera.
     """
@@ -165,7 +176,7 @@ class Lease:
         self.name = name
         self.key = key
         self.seat = seat
-        self.used: Sampler | None = None
+        self.used: SimpleQueue[Sampler] | None = None
         self.failed = False
         self.reloads = 0
         self._worked: float | None = None
@@ -190,8 +201,13 @@ class Lease:
         `stages_ms` has `waiting`, too: the milliseconds until the turn came.
         """
         with self.seat.turn() as waited:
-            self.used, self.failed = self.loaded.sampler, True
-            sample = self.used.sample(image, outputs, steps, tau)
+            samplers = self.loaded.samplers
+            self.used, self.failed = samplers, True
+            sampler = samplers.get()  # one is free: there are as many as turns
+            try:
+                sample = sampler.sample(image, outputs, steps, tau)
+            finally:
+                samplers.put(sampler)
         self.failed, self.reloads, self._worked = False, 0, monotonic()
         sample.stages_ms["waiting"] = 1e3 * waited
         return sample

@@ -11,7 +11,8 @@
 """Cameras take turns at what only one of them can use at a time: the cores, or the GPU.
 
 term      meaning
-turn      the time for which one camera's image is in the networks; nobody else's is
+turn      the time for which a camera's image is in the networks; `at_once` cameras have theirs
+          at the same time
 start     of an image: the time that its camera has used, counted from when others wanted it too
 due       when the image's result is wanted: arrival + deadline of its camera
 
@@ -21,7 +22,7 @@ due       when the image's result is wanted: arrival + deadline of its camera
    it while others wait: they all get the same time, whatever rate or frame time they have, and
    what one leaves goes to the rest (start-time fair queueing). Cameras that are not further
    apart than half a frame count as equal; the earliest due of them is first.
-3. One that prepares for long holds nobody up: if nobody has a turn, the next may prepare, too.
+3. One that prepares for long holds nobody up: while a turn is free, the next may prepare, too.
 """
 
 from __future__ import annotations
@@ -153,9 +154,11 @@ class Seat:
 
 
 class Turns:
-    """The line of the cameras' threads, and the one turn."""
+    """The line of the cameras' threads, and the turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 1) -> None:
+        """Let so many cameras have their turn at the same time."""
+        self._at_once = at_once
         self._changed = threading.Condition()
         self._order: FairOrder[Seat] = FairOrder()
         self._seats: list[Seat] = []
@@ -227,7 +230,8 @@ class Turns:
         with self._changed:
             uses = [one.use(now) for one in self._seats if one is not seat]
         others = [use for use in uses if use > _ACTIVE]
-        return Share(max(1 / (1 + len(others)), 1 - sum(others)), len(others))
+        part = max(self._at_once / (1 + len(others)), self._at_once - sum(others))
+        return Share(min(part, 1.0), len(others))
 
     def _leave(self, seat: Seat) -> None:
         self._order.leave(seat)
@@ -236,14 +240,14 @@ class Turns:
 
     def _go_on(self) -> None:
         """Let those go on whose time has come."""
-        in_turn = any(seat.state is _State.IN_TURN for seat in self._seats)
+        free = self._at_once - sum(seat.state is _State.IN_TURN for seat in self._seats)
         ready = [seat for seat in self._seats if seat.state is _State.READY]
-        if ready and not in_turn:
+        if ready and free:
             first = self._order.first(ready)
             self._order.begin(first)
-            first.state, in_turn = _State.IN_TURN, True
+            first.state, free = _State.IN_TURN, free - 1
         ahead = any(seat.state in (_State.PREPARING, _State.READY) for seat in self._seats)
         line = [seat for seat in self._seats if seat.state is _State.IN_LINE]
-        if line and not (in_turn and ahead):
+        if line and (free or not ahead):
             self._order.first(line).state = _State.PREPARING
         self._changed.notify_all()

@@ -219,7 +219,7 @@ def test_cameras_share_a_process_and_all_arguments(tmp_path: Path) -> None:
     assert (node.name, rules(node)) == ("fuse_cameras", {"__ns": "/robot", "image": "image_raw"})
     assert node.parameters["cameras"] == ["front", "rear"]
     assert (node.parameters["bundle"], node.parameters["autostart"]) == ("8", False)
-    assert node.parameters["threads"] == 0  # all cores for whoever has the turn
+    assert node.parameters["threads"] == 0  # the process shares all cores
 
 
 @needs_launch

@@ -22,7 +22,7 @@ import pytest
 import tiny_bundle as tiny
 from magicfuse_ros.backends import select
 from magicfuse_ros.backends.engine_cache import Precision
-from magicfuse_ros.backends.interface import Network, Recorder, Stamp, Tensor
+from magicfuse_ros.backends.interface import N, Network, Recorder, Stamp, Tensor
 from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec, TensorSpec
 from magicfuse_ros.errors import BundleError
 from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, frame_gflop, network_calls
@@ -39,7 +39,7 @@ class Counting:
     name = version = device = "counting"
     records = False
     precision: Precision = "fp32"
-    loads_at_once = 1
+    loads_at_once = frames_at_once = 1
 
     def __init__(self) -> None:
         self.inner = select("onnxruntime")
@@ -56,6 +56,9 @@ class Counting:
 
     def join(self, *_: object) -> None:
         """Every network is visible."""
+
+    def twin(self, network: N) -> N:
+        return self.inner.twin(network)
 
     def upload(self, array: Array) -> Tensor:
         return self.inner.upload(array)

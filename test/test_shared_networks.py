@@ -17,6 +17,7 @@ import shutil
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Lock
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,8 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
 class Garage:
     """Shared networks whose loads are counted, and can be made to fail."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
-        self.shared, self.bundle = SharedNetworks(), Bundle.load(bundle)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, bundle: Path, at_once: int = 1) -> None:
+        self.shared, self.bundle = SharedNetworks(at_once), Bundle.load(bundle)
         self.loads = 0
         self.error: Exception | None = None
 
@@ -68,7 +69,7 @@ def test_networks_are_loaded_once_and_freed_with_the_last_camera(garage: Garage)
         front, rear, left = threads.map(garage.lease, ("/front", "/rear", "/left"))
     assert garage.loads == 1
     assert sorted(front.others()) == ["/left", "/rear"]
-    networks = weakref.ref(front.loaded.sampler)
+    networks = weakref.ref(front.loaded.samplers)
     for lease in (front, rear):
         lease.free()
         lease.free()
@@ -88,6 +89,43 @@ def test_networks_that_compute_otherwise_are_not_shared(garage: Garage) -> None:
     leases = [garage.lease("/a"), garage.lease("/b", threads=2), garage.lease("/c", other)]
     assert garage.loads == 3
     assert [lease.others() for lease in leases] == [[], [], []]
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_two_images_are_computed_at_the_same_time_and_a_third_waits(
+    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, backend: str
+) -> None:
+    """On one set of networks; the results are those of a camera alone."""
+    garage = Garage(monkeypatch, tiny_bundle, at_once=2)
+    inside, most = 0, 0
+    both, sample, lock = Barrier(2, timeout=30), Sampler.sample, Lock()
+
+    def sample_with_another(*arguments: Any) -> Any:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        both.wait()  # breaks if only one at a time gets here
+        try:
+            return sample(*arguments)
+        finally:
+            with lock:
+                inside -= 1
+
+    choice = Choice(backend, backend, "asked for")
+    fusers = [garage.fuser(garage.lease(n, choice)) for n in ("/front", "/rear", "/left", "/right")]
+    assert garage.loads == 1
+    images = [np.roll(IMAGE, 8 * shift, 1) for shift in range(len(fusers))]
+    alone = Fuser(garage.bundle, select(backend, 1))
+    expected = [alone(image) for image in images]
+    with monkeypatch.context() as patched, ThreadPoolExecutor(len(fusers)) as threads:
+        patched.setattr(Sampler, "sample", sample_with_another)
+        for _ in range(3):
+            frames = threads.map(lambda fuser, image: fuser(image), fusers, images)
+            for frame, wanted in zip(frames, expected, strict=True):
+                np.testing.assert_array_equal(frame.mag_image, wanted.mag_image)
+                np.testing.assert_array_equal(frame.mask, wanted.mask)
+    assert most == 2
 
 
 def test_what_a_camera_sets_is_its_own(garage: Garage) -> None:
@@ -115,10 +153,10 @@ def test_reloaded_networks_serve_all_and_are_loaded_once(
             with pytest.raises(ZeroDivisionError):
                 fuser(IMAGE)
     garage.error = BackendError("no memory is left")
-    before = leases[0].loaded.sampler
+    before = leases[0].loaded.samplers
     with pytest.raises(BackendError, match="no memory"):
         front.reload()
-    assert leases[0].loaded.sampler is before
+    assert leases[0].loaded.samplers is before
     garage.error, garage.loads = None, 0
     front.reload()
     rear.reload()  # it has failed with the old ones, too

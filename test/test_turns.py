@@ -161,10 +161,15 @@ class Street:
 
 
 @pytest.fixture
-def street() -> Iterator[Street]:
+def at_once() -> int:
+    return 1
+
+
+@pytest.fixture
+def street(at_once: int) -> Iterator[Street]:
     log: list[str] = []
     with ThreadPoolExecutor(4) as pool:
-        turns = Turns()
+        turns = Turns(at_once)
         made = Street([Thread(turns, pool, name, log) for name in "abc"], log)
         try:
             yield made
@@ -196,6 +201,22 @@ def test_one_prepares_while_another_has_its_turn_and_the_rest_wait(street: Stree
     b.done.set()
     c.end.result(30)
     assert street.log[6:] == ["b ends", "c begins", "c ends"], street.log
+
+
+@pytest.mark.parametrize("at_once", [2])
+def test_two_have_their_turn_at_the_same_time_and_a_third_prepares(street: Street) -> None:
+    a, b, c = street.cameras
+    begun: list[str] = []
+    for name, camera in (("a", a), ("b", b)):
+        camera.prepared.set()
+        camera.image(due=1)
+        begun += [f"{name} prepares", f"{name} begins"]
+        assert street.reaches(*begun), street.log
+    c.prepared.set()
+    c.image(due=1)
+    assert street.reaches(*begun, "c prepares"), street.log
+    b.done.set()
+    assert street.reaches(*begun, "c prepares", "b ends", "c begins"), street.log
 
 
 def test_one_that_prepares_for_ever_holds_nobody_up(street: Street) -> None:
@@ -237,8 +258,8 @@ def test_a_failure_ends_the_turn_and_a_refused_image_the_preparation() -> None:
 
 
 def test_a_share_is_what_others_leave_and_no_less_than_an_equal_part() -> None:
-    def used(*parts: float) -> list[Seat]:
-        turns = Turns()
+    def used(*parts: float, at_once: int = 1) -> list[Seat]:
+        turns = Turns(at_once)
         seats = [turns.seat() for _ in parts]
         for seat, part in zip(seats, parts, strict=True):
             seat.used(monotonic(), part * 2.0)  # of the 2 s over which it is averaged
@@ -252,3 +273,6 @@ def test_a_share_is_what_others_leave_and_no_less_than_an_equal_part() -> None:
     assert seats[0].share().others == 3
     seats[3].close()
     assert seats[0].share().part == pytest.approx(0.6, abs=0.05)
+    seats = used(0.2, 0.9, 0.9, at_once=2)
+    assert seats[0].share().part == pytest.approx(2 / 3)  # of one of two turns
+    assert used(0.5, 0.5, at_once=2)[0].share().part == 1.0

@@ -148,15 +148,17 @@ def select(
     threads: int = 0,
     precision: AskedPrecision = "auto",
     bundle: Bundle | None = None,
+    frames_at_once: int = 1,
 ) -> Backend:
     """Create the backend that `choose` names.
 
     Args:
         name: one of `BACKENDS`.
-        threads: CPU threads per network call; 0 uses all cores. GPU backends ignore it.
+        threads: CPU threads per frame; 0 uses all cores. GPU backends ignore it.
         precision: arithmetic of the networks; fp16 on a GPU only, int8 on a CPU only and only if
             the bundle has it.
         bundle: see `choose`.
+        frames_at_once: frames that share the cores at the same time; a GPU computes one.
 
     Raises:
         BackendError: as for `choose`, or if `threads` is negative.
@@ -168,7 +170,7 @@ def select(
     if library.gpu:
         return tensorrt_engine.EngineBackend(library.gpu, choice.precision)
     create = getattr(_module(choice.used), library.backend)
-    return cast(Backend, create(threads, choice.precision))
+    return cast(Backend, create(threads, choice.precision, frames_at_once))
 
 
 def check_builds(name: str) -> None:

@@ -18,7 +18,15 @@ from typing import Any
 
 import numpy.typing as npt
 
-from magicfuse_ros.backends.interface import Joined, JoinedWork, Part, Recorder, Tensor, Work
+from magicfuse_ros.backends.interface import (
+    Joined,
+    JoinedWork,
+    N,
+    Part,
+    Recorder,
+    Tensor,
+    Work,
+)
 from magicfuse_ros.bundle import TensorSpec
 
 
@@ -26,6 +34,7 @@ class HostBackend:
     """See `Backend`."""
 
     loads_at_once = 2  # compiling a network uses little more than one core
+    frames_at_once = 1
     records = False
 
     def join(
@@ -33,6 +42,10 @@ class HostBackend:
     ) -> Joined | None:
         """Return None: a library that handles one network at a time cannot join several."""
         return None
+
+    def twin(self, network: N) -> N:
+        """Return the network itself: a session of onnxruntime computes in several threads."""
+        return network
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return the array itself: networks read it in place."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy.typing as npt
 
@@ -64,6 +64,9 @@ class Joined(Network, Protocol):
         """Return the share of a call's time that each network took, 0 to 1, as far as is known."""
 
 
+N = TypeVar("N", bound=Network)
+
+
 class Recorder(Protocol):
     """Does the same work for every frame."""
 
@@ -88,7 +91,8 @@ class Recorder(Protocol):
 class Backend(Protocol):
     """An inference library and the device that it runs on.
 
-    Not thread-safe, except that `loads_at_once` threads may call `load` and `join` at a time.
+    Not thread-safe, except that `loads_at_once` threads may call `load` and `join` at a time, and
+    `frames_at_once` may compute frames, each with a `twin` of every network.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Backend(Protocol):
     device: str
     precision: Precision
     loads_at_once: int  # networks that may be loaded at the same time
+    frames_at_once: int  # frames that may be computed at the same time
     records: bool  # then the first frame of each kind takes longer, see `Recorder`
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
@@ -123,6 +128,12 @@ class Backend(Protocol):
 
         Raises:
             BackendError: if the joined network cannot be compiled.
+        """
+
+    def twin(self, network: N) -> N:
+        """Return a loaded or joined network once more, for another frame at the same time.
+
+        Both share what is compiled. Only called if `frames_at_once` is above 1.
         """
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:

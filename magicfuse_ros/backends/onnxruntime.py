@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from magicfuse_ros.backends.checks import check_graph, load_error
+from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import Network, Tensor
@@ -34,8 +35,13 @@ class OnnxRuntimeBackend(HostBackend):
     name = "onnxruntime"
     device = "CPU"
 
-    def __init__(self, threads: int = 0, precision: Precision = "fp32") -> None:
+    def __init__(
+        self, threads: int = 0, precision: Precision = "fp32", frames_at_once: int = 1
+    ) -> None:
         self.precision = precision
+        self.frames_at_once = frames_at_once
+        if frames_at_once > 1:
+            threads = threads or max(1, core_count() // frames_at_once)
         self.version: str = ort.__version__
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads

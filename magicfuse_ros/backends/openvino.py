@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from magicfuse_ros.backends.checks import check_graph, load_error
 from magicfuse_ros.backends.cpu import instructions
 from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.host import HostBackend
-from magicfuse_ros.backends.interface import Joined, JoinedWork, Network, Part, Tensor
+from magicfuse_ros.backends.interface import Joined, JoinedWork, N, Network, Part, Tensor
 from magicfuse_ros.backends.openvino_cache import ModelCache
 from magicfuse_ros.backends.openvino_join import join, shares, wiring
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec, sha256
@@ -33,11 +33,16 @@ from magicfuse_ros.bundle import NetworkSpec, TensorSpec, sha256
 _PROFILED = 16  # calls of a joined network for each profile that is read: reading takes 1 ms
 
 
-def settings(threads: int) -> dict[str, str | int | bool]:
-    """Return the settings for compiling networks for the CPU; 0 threads uses all cores."""
+def settings(threads: int, frames_at_once: int = 1) -> dict[str, str | int | bool]:
+    """Return the settings for compiling networks for the CPU.
+
+    Args:
+        threads: for each frame; 0: all cores, shared by the frames that are computed at a time.
+        frames_at_once: frames that are computed at the same time.
+    """
     config: dict[str, str | int | bool] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": frames_at_once,
         # CPUs with AMX would otherwise compute float32 graphs in bfloat16.
         "INFERENCE_PRECISION_HINT": "f32",
         "EXECUTION_MODE_HINT": "ACCURACY",
@@ -45,7 +50,7 @@ def settings(threads: int) -> dict[str, str | int | bool]:
         "ENABLE_CPU_PINNING": False,
     }
     if threads:
-        config["INFERENCE_NUM_THREADS"] = threads
+        config["INFERENCE_NUM_THREADS"] = threads * frames_at_once
     return config
 
 
@@ -59,12 +64,15 @@ class OpenVinoBackend(HostBackend):
     name = "openvino"
     device = "CPU"
 
-    def __init__(self, threads: int = 0, precision: Precision = "fp32") -> None:
+    def __init__(
+        self, threads: int = 0, precision: Precision = "fp32", frames_at_once: int = 1
+    ) -> None:
         self.precision = precision
+        self.frames_at_once = frames_at_once
         self.version: str = ov.get_version().split("-")[0]
         self._core = ov.Core()
-        self._config = settings(threads)
-        # Compiled models do not depend on the threads.
+        self._config = settings(threads, frames_at_once)
+        # Compiled models do not depend on threads and frames.
         cpu = (
             ov.get_version(),
             self._core.get_property(self.device, "FULL_DEVICE_NAME"),
@@ -85,9 +93,7 @@ class OpenVinoBackend(HostBackend):
         inputs = _specs(compiled.inputs, spec.inputs)
         outputs = _specs(compiled.outputs, spec.outputs)
         check_graph(path, spec, inputs, outputs)
-        # Two alternating requests keep the z_next of one step intact while the next step reads it.
-        requests = [compiled.create_infer_request() for _ in range(2)]
-        return _OpenVinoNetwork(requests, [t.name for t in inputs], [t.name for t in outputs])
+        return _OpenVinoNetwork(compiled, [t.name for t in inputs], [t.name for t in outputs])
 
     def join(
         self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
@@ -104,8 +110,11 @@ class OpenVinoBackend(HostBackend):
         except (RuntimeError, OSError) as error:
             together = Path("+".join(part.name for part in parts))
             raise load_error(together, self.name, error) from error
-        request = compiled.create_infer_request()
-        return _Joined(request, [t.name for t in inputs], outputs, parts)
+        return _Joined(compiled, [t.name for t in inputs], outputs, parts)
+
+    def twin(self, network: N) -> N:
+        """Return the network with buffers of its own."""
+        return cast(N, cast(_OpenVinoNetwork, network).twin())
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return a tensor that shares the array's memory, or a copy if the array is read-only."""
@@ -117,11 +126,18 @@ class OpenVinoBackend(HostBackend):
 
 
 class _OpenVinoNetwork:
-    def __init__(self, requests: list[Any], inputs: list[str], outputs: list[str]) -> None:
-        self._inputs = inputs
+    # Two alternating requests keep the z_next of one step intact while the next step reads it.
+    _alternating = 2
+
+    def __init__(self, compiled: Any, inputs: list[str], outputs: list[str]) -> None:
+        self._compiled, self._inputs, self._outputs = compiled, inputs, outputs
+        self._requests = [compiled.create_infer_request() for _ in range(self._alternating)]
         self._turns = itertools.cycle(
-            (r, dict(zip(outputs, r.output_tensors, strict=True))) for r in requests
+            (r, dict(zip(outputs, r.output_tensors, strict=True))) for r in self._requests
         )
+
+    def twin(self) -> _OpenVinoNetwork:
+        return _OpenVinoNetwork(self._compiled, self._inputs, self._outputs)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         request, outputs = next(self._turns)
@@ -132,18 +148,23 @@ class _OpenVinoNetwork:
 
 
 class _Joined(_OpenVinoNetwork):
+    _alternating = 1
+
     def __init__(
-        self, request: Any, inputs: list[str], outputs: list[str], parts: Sequence[Part]
+        self, compiled: Any, inputs: list[str], outputs: list[str], parts: Sequence[Part]
     ) -> None:
-        super().__init__([request], inputs, outputs)
-        self._request, self._parts = request, parts
+        super().__init__(compiled, inputs, outputs)
+        self._parts = parts
         self._calls = 0
         self._shares: dict[str, float] = {}
+
+    def twin(self) -> _Joined:
+        return _Joined(self._compiled, self._inputs, self._outputs, self._parts)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         outputs = super().__call__(inputs)
         if self._calls % _PROFILED == 0:
-            self._shares = shares(self._parts, self._request.get_profiling_info())
+            self._shares = shares(self._parts, self._requests[0].get_profiling_info())
         self._calls += 1
         return outputs
 

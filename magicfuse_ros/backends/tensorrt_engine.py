@@ -39,7 +39,15 @@ from magicfuse_ros.backends.engine_cache import (
     read_checked,
     write_checked,
 )
-from magicfuse_ros.backends.interface import Joined, JoinedWork, Network, Part, Recorder, Tensor
+from magicfuse_ros.backends.interface import (
+    Joined,
+    JoinedWork,
+    N,
+    Network,
+    Part,
+    Recorder,
+    Tensor,
+)
 from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.backends.tensorrt_log import logger
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
@@ -52,6 +60,7 @@ class EngineBackend:
     """See `Backend`; tensors are `DeviceTensor`."""
 
     loads_at_once = 1
+    frames_at_once = 1
     records = True
 
     def __init__(self, library: Library, precision: Precision) -> None:
@@ -102,6 +111,10 @@ class EngineBackend:
     ) -> Joined | None:
         """Return None: engines are built separately, and a frame's record joins their calls."""
         return None
+
+    def twin(self, network: N) -> N:
+        """Refuse: a GPU computes one frame at a time."""
+        raise NotImplementedError
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return a copy of the array in device memory."""

@@ -24,8 +24,9 @@ import cv2
 import numpy as np
 
 from magicfuse_ros import __version__
+from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.bench.gpu import find_gpu
-from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
+from magicfuse_ros.bench.machine import cpu_name, current_commit
 
 # Each module with the names of its distributions.
 _LIBRARIES = {

@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.bench.gpu import Gpu
-from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
+from magicfuse_ros.bench.machine import cpu_name, current_commit
 from magicfuse_ros.bench.messages import Round
 from magicfuse_ros.bench.rounds import TimedProcess
 from magicfuse_ros.bundle import Bundle

@@ -26,6 +26,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.validate_namespace import validate_namespace
 
+from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.ros.autostart import serve
 from magicfuse_ros.ros.exit_timer import exit_after
@@ -34,6 +35,7 @@ from magicfuse_ros.ros.process import END_S, Stop, run
 from magicfuse_ros.shared_networks import SharedNetworks
 
 _NAME = "fuse_cameras"
+_IMAGES_AT_ONCE = 2  # more would need more memory, and each would take longer
 _WAKE_S = 0.2  # Python runs signal handlers between two waits
 
 
@@ -51,10 +53,11 @@ class FuseCameras:
             MagicFuseError: if `cameras` is not a list of different namespaces, or if a start
                 parameter of a node is refused.
         """
-        shared = SharedNetworks()
         self.nodes: list[FuseNode] = []
         try:
-            for namespace in _namespaces():
+            namespaces = _namespaces()
+            shared = SharedNetworks(min(_IMAGES_AT_ONCE, len(namespaces), core_count()))
+            for namespace in namespaces:
                 self.nodes.append(_node(namespace, shared))
         except BaseException:
             self.destroy_node()

@@ -20,6 +20,9 @@ from pathlib import Path
 
 import pytest
 
+# The suite's two workers share two cores. With a thread for each core, torch's threads of one
+# worker wait for a core that the other holds, and a test takes three times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch = pytest.importorskip("torch", reason="the training package needs torch")
 
 from magicfuse_training.export.bundle import export_bundle, provenance  # noqa: E402
@@ -37,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason="slow: set MAGICFUSE_SLOW_TESTS=1"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Take back what a test or a command has set."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.backends.engine_cache import PRECISIONS, Precision
-from magicfuse_ros.bench.machine import core_count, cpu_name, current_commit
+from magicfuse_ros.bench.machine import cpu_name, current_commit
 from magicfuse_ros.bench.messages import Job
 from magicfuse_ros.bench.report import BenchResult, summarise
 from magicfuse_ros.bench.rounds import TimedProcess, interleave
