@@ -194,3 +194,20 @@ def test_what_a_killed_process_left_is_removed(tiny_bundle: Path) -> None:
     mkf(tiny_bundle)
     assert not (backend.cache.folder / ".old").exists()
     assert (backend.cache.folder / ".new").exists()
+
+
+def test_what_nobody_has_used_for_months_goes_when_a_network_is_kept(tiny_bundle: Path) -> None:
+    _, backend = mkf(tiny_bundle)
+    assert backend.cache.folder
+    used = next(backend.cache.folder.glob("mkf-*"))
+    of_old_version = backend.cache.folder.parent / "2024.1.0-00000000" / "mkf-0"
+    of_other_bundle, recent = backend.cache.folder / "mkf-1", backend.cache.folder / "mkf-2"
+    for folder, days in ((used, 100), (of_old_version, 100), (of_other_bundle, 100), (recent, 80)):
+        folder.mkdir(parents=True, exist_ok=True)
+        then = folder.stat().st_mtime - days * 24 * 3600
+        os.utime(folder, (then, then))
+    mkf(tiny_bundle)  # found, so it is in use
+    x = ops.parameter([1], np.float32)
+    backend.cache.compile("other", lambda: ov.Model([ops.exp(x)], [x]), {})
+    assert used.exists() and recent.exists()
+    assert not of_other_bundle.exists() and not of_old_version.exists()

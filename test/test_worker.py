@@ -30,6 +30,7 @@ from sensor_msgs.msg import CameraInfo
 
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import FusedFrame
+from magicfuse_ros.ros import worker
 from magicfuse_ros.ros.worker import RELOAD_AFTER, Worker
 from magicfuse_ros.topics import ImageTopic
 from magicfuse_ros.turns import Seat, Turns
@@ -232,6 +233,31 @@ def test_a_defect_that_stays_does_not_reload_all_the_time(bench: Bench) -> None:
         wait_for(partial(bench.has_failed, count))
     assert bench.fuser.reloads == 1
     assert bench.worker.failure.startswith("19 images in a row were lost")
+
+
+def test_each_reload_in_vain_doubles_the_pause_before_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image a second: every one up to the 50th is lost, the 51st is fused, others are lost."""
+    seconds = 0
+    fuse, reloads = FakeFuser.__call__, []
+
+    def fuse_one(self: FakeFuser, pixels: Any, outputs: frozenset[str]) -> FusedFrame:
+        nonlocal seconds
+        seconds += 1
+        if seconds != 51:
+            raise RuntimeError("device lost")
+        return fuse(self, pixels, outputs)
+
+    monkeypatch.setattr(worker, "monotonic", lambda: 1000.0 + seconds)
+    monkeypatch.setattr(FakeFuser, "__call__", fuse_one)
+    monkeypatch.setattr(FakeFuser, "reload", lambda _: reloads.append(seconds))
+    bench.fuser.go.release(1)
+    for number in range(1, 122):
+        bench.worker.offer(image(stamp=number))
+        wait_for(lambda: sum(bench.counts()[k] for k in ("fused", "failed")) == number)  # noqa: B023
+    bench.worker.stop()
+    assert reloads == [5, 15, 35, 75, 85, 105]
 
 
 def test_nothing_is_fused_twice_or_out_of_order(bench: Bench) -> None:

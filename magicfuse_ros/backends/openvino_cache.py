@@ -27,6 +27,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import time
 from typing import Any
@@ -37,6 +38,9 @@ from magicfuse_ros.errors import EngineError
 _log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
 _LEFT_S = 3600  # since when an incomplete folder must have been left by a killed process
+_UNUSED_S = (
+    90 * 24 * 3600
+)  # after so long, the next network that is kept takes a compiled one's place
 
 
 class ModelCache:
@@ -99,6 +103,7 @@ class ModelCache:
         try:
             blob = (entry / f"{entry.name}.blob").read_bytes()
             if (entry / _SUMS).read_bytes() == _sums(entry.name, blob):
+                _note_use(entry)
                 return self._core.import_model(blob, self._device, config)
             reason = "its file and its checksum differ"
         except (OSError, RuntimeError) as error:
@@ -150,12 +155,19 @@ def _move(partial: Path, entry: Path) -> None:
             raise
 
 
+def _note_use(entry: Path) -> None:
+    """Set a folder's time to now, if this user may."""
+    with suppress(OSError):
+        os.utime(entry)
+
+
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left."""
-    for partial in folder.glob(".*"):
+    """Remove what killed processes left, and of all versions what nobody has used for long."""
+    for entry in folder.parent.glob("*/*"):
         try:
-            if time() - partial.stat().st_mtime > _LEFT_S:
-                shutil.rmtree(partial, ignore_errors=True)
+            unused_s = time() - entry.stat().st_mtime
+            if unused_s > (_LEFT_S if entry.name.startswith(".") else _UNUSED_S):
+                shutil.rmtree(entry, ignore_errors=True)
         except FileNotFoundError:  # renamed just now
             continue
 

@@ -39,7 +39,7 @@ from magicfuse_ros.turns import Seat, Turns
 _WARN_EVERY_S = 5.0
 _OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is of another clock
 RELOAD_AFTER = 5  # images lost in a row: the defect is permanent
-_RELOAD_EVERY_S = 10.0
+_RELOAD_AGAIN_S = (10.0, 320.0)  # pauses between reloads that mend nothing double, up to the last
 
 
 class Worker:
@@ -99,6 +99,7 @@ class Worker:
         self._newest_ns = 0  # stamp of the latest result of the sequence
         self._lost_in_a_row = 0
         self._next_reload = 0.0
+        self._reload_again_s = _RELOAD_AGAIN_S[0]
         self._mailbox: Mailbox[tuple[Image | CompressedImage, int]] = Mailbox()
         self._end = thread.submit(self._work)
 
@@ -150,7 +151,8 @@ class Worker:
         self.statistics.count("failed")
         self._logger.error(f"image lost: {reason}", throttle_duration_sec=_WARN_EVERY_S)
         if stays and not self._guard.lost and monotonic() >= self._next_reload:
-            self._next_reload = monotonic() + _RELOAD_EVERY_S
+            self._next_reload = monotonic() + self._reload_again_s
+            self._reload_again_s = min(2 * self._reload_again_s, _RELOAD_AGAIN_S[1])
             self._reload()
 
     def _reload(self) -> None:
@@ -202,6 +204,7 @@ class Worker:
         cost_s = now - start - 1e-3 * frame.stages_ms.get("waiting", 0.0)
         self._newest_ns = stamp_ns if stamp_ns > 0 else self._newest_ns
         self.failure, self._lost_in_a_row = "", 0
+        self._reload_again_s = _RELOAD_AGAIN_S[0]
         self._control.done(plan, cost_s, frame.stages_ms)
         self.statistics.fused(now, age_s, frame.steps, frame.stages_ms)
         self._debug.publish(age_s, cost_s, frame.steps, frame.stages_ms)
