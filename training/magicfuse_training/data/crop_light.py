@@ -82,8 +82,8 @@ def dress_darkly(crop: Arrays, gain: float, people: tuple[int, ...]) -> None:
 class DegradationShares:
     """Degradations of crops: shares of the clean scenes that are changed."""
 
-    dark: float = 0.42
-    haze: float = 0.26
+    dark: float = 0.36
+    haze: float = 0.32
     blur: float = 0.06
     # The rest, and a quarter of all, is compressed; some crops are first blurred.
     compressed: float = 0.25
