@@ -57,8 +57,8 @@ class FuseParameters(BaseModel):
         0,
         ge=0,
         le=256,
-        description="CPU threads for each frame; 0: all cores, or half of them if several cameras "
-        "share the networks",
+        description="CPU threads for each frame; 0: all cores, or half of them if the process has "
+        "several cameras",
     )
     fit: Fit = Field(
         "letterbox", description="how the camera image is fitted to the networks' size"
