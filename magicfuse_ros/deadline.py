@@ -30,8 +30,8 @@
        it nothing waits, but frames are lost. Halfway between two strides, both give the same
        images per second divided by age.
     5. Cameras that share the networks take turns. A frame may then cost the camera's share of the
-       deadline (the part of the time that the others leave, see `Share`), and the stride is the
-       whole number nearest to cost / (share x period).
+       deadline (the part of a turn's time that the others leave, see `Share`), and the stride is
+       the whole number nearest to cost / (share x period).
 
 The rung is chosen by the second largest of the latest costs, so that one slow frame changes nothing
 and two do. The stride is chosen by their median, so that a slow frame delays only one image. The
@@ -85,8 +85,8 @@ class Share:
     """The share of a camera in networks that it shares with others.
 
     Attributes:
-        part: fraction of the time, above 0 and up to 1: what the others leave, but at least an
-            equal part.
+        part: fraction of the time, above 0 and up to 1: what the others leave of the turns that
+            there are at the same time, but at least an equal part.
         others: number of other cameras that use the networks.
     """
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from queue import SimpleQueue
 from time import monotonic
 from typing import TypeAlias
@@ -41,6 +42,7 @@ _Key: TypeAlias = tuple[str, str, str, int]
 class _Loaded:
     backend: Backend
     samplers: SimpleQueue[Sampler]  # those that no image is in
+    number: int  # of this load
     users: list[Lease] = field(default_factory=list)
 
 
@@ -59,6 +61,7 @@ class SharedNetworks:
         self._loading = threading.Lock()  # held for seconds, by one camera at a time
         self._lock = threading.Lock()  # guards what is loaded, and for whom
         self._loaded: dict[_Key, _Loaded] = {}
+        self._numbers = count()
 
     def lease(self, name: str, bundle: Bundle, choice: Choice, threads: int) -> Lease:
         """Return the networks of a bundle, warmed up, for one camera until it frees them.
@@ -67,7 +70,7 @@ class SharedNetworks:
             name: name of the camera.
             bundle: the verified bundle.
             choice: the backend chosen for this bundle.
-            threads: CPU threads for each image; 0: all cores, shared by the images at once.
+            threads: CPU threads for each image; 0: its part of the cores, which is the most, too.
 
         Raises:
             MagicFuseError: if the networks cannot be loaded.
@@ -82,7 +85,8 @@ class SharedNetworks:
                         choice.used, threads, choice.precision, frames_at_once=self._at_once
                     )
                     self._load(lease, key, bundle, backend)
-                    Fuser(bundle, backend, sampler=lease).warm_up()
+                    for _ in range(backend.frames_at_once):  # each time with the next sampler
+                        Fuser(bundle, backend, sampler=lease).warm_up()
         except BaseException:
             lease.free()
             raise
@@ -104,12 +108,13 @@ class SharedNetworks:
             if key != lease.key:
                 if not self._join(lease, key):
                     self._load(lease, key, bundle, loaded.backend)
-            elif loaded.samplers is lease.used:
+            elif loaded.number == lease.used:
                 with self._lock:
                     works = [one.name for one in loaded.users if one is not lease and one.works]
                 if works and (lease.reloads or not lease.failed):
                     raise MagicFuseError(f"they work for {', '.join(works)}")
                 loaded.samplers = self._samplers(lease, bundle, loaded.backend)
+                loaded.number = next(self._numbers)
                 lease.reloads += 1
 
     def free(self, lease: Lease) -> None:
@@ -124,7 +129,7 @@ class SharedNetworks:
             return [] if found is None else [one.name for one in found.users if one is not lease]
 
     def _load(self, lease: Lease, key: _Key, bundle: Bundle, backend: Backend) -> None:
-        made = _Loaded(backend, self._samplers(lease, bundle, backend))
+        made = _Loaded(backend, self._samplers(lease, bundle, backend), next(self._numbers))
         with self._lock:
             self._loaded[key] = made
         self._join(lease, key)
@@ -165,7 +170,7 @@ class Lease:
         seat: the camera's place among those that take turns.
         key: identifies the networks.
         loaded: the networks, while they are leased.
-        used: the samplers of which the latest image used one.
+        used: number of the load that the latest image used.
         failed: whether they failed on it.
         reloads: how often they were reloaded since they worked for this camera.
     """
@@ -176,7 +181,7 @@ class Lease:
         self.name = name
         self.key = key
         self.seat = seat
-        self.used: SimpleQueue[Sampler] | None = None
+        self.used: int | None = None
         self.failed = False
         self.reloads = 0
         self._worked: float | None = None
@@ -201,11 +206,13 @@ class Lease:
         `stages_ms` has `waiting`, too: the milliseconds until the turn came.
         """
         with self.seat.turn() as waited:
-            samplers = self.loaded.samplers
-            self.used, self.failed = samplers, True
+            samplers, self.used = self.loaded.samplers, self.loaded.number
             sampler = samplers.get()  # one is free: there are as many as turns
             try:
                 sample = sampler.sample(image, outputs, steps, tau)
+            except BaseException:
+                self.failed = True
+                raise
             finally:
                 samplers.put(sampler)
         self.failed, self.reloads, self._worked = False, 0, monotonic()
@@ -224,5 +231,4 @@ class Lease:
     def free(self) -> None:
         """Stop using the networks; a second call does nothing."""
         self._shared.free(self)
-        self.used = None
         self.seat.close()

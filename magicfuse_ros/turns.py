@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Cameras take turns at what only one of them can use at a time: the cores, or the GPU.
+"""Cameras take turns at what only a few of them can use at a time: the cores, or the GPU.
 
 term      meaning
 turn      the time for which a camera's image is in the networks; `at_once` cameras have theirs
@@ -56,6 +56,7 @@ class FairOrder(Generic[K]):
 
     def __init__(self) -> None:
         self._line: dict[K, _Place] = {}
+        self._in_turn: set[K] = set()
         self._finished: dict[K, float] = {}
         self._costs: dict[K, float] = {}
         self._lowest = 0.0  # start in the line when a turn was taken last
@@ -73,10 +74,17 @@ class FairOrder(Generic[K]):
 
     def begin(self, who: K) -> None:
         """Take note that the turn of `who` begins."""
-        self._lowest = max(self._lowest, min(place.start for place in self._line.values()))
+        # What those in their turn will have used by its end, as far as is known.
+        starts = (
+            place.start + (self._costs.get(one, 0.0) if one in self._in_turn else 0.0)
+            for one, place in self._line.items()
+        )
+        self._lowest = max(self._lowest, min(starts))
+        self._in_turn.add(who)
 
     def end(self, who: K, seconds: float) -> None:
         """Take note that the turn of `who` has ended after so many seconds."""
+        self._in_turn.discard(who)
         self._finished[who] = self._line.pop(who).start + seconds
         self._costs[who] = seconds
 
@@ -229,7 +237,7 @@ class Turns:
         now = monotonic()
         with self._changed:
             uses = [one.use(now) for one in self._seats if one is not seat]
-        others = [use for use in uses if use > _ACTIVE]
+        others = [min(use, 1.0) for use in uses if use > _ACTIVE]
         part = max(self._at_once / (1 + len(others)), self._at_once - sum(others))
         return Share(min(part, 1.0), len(others))
 

@@ -17,14 +17,14 @@ import shutil
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier, Lock
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
 import pytest
 
 from magicfuse_ros import shared_networks
-from magicfuse_ros.backends import Choice, select
+from magicfuse_ros.backends import Choice, openvino, select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BackendError, MagicFuseError
 from magicfuse_ros.fuser import Fuser
@@ -91,33 +91,28 @@ def test_networks_that_compute_otherwise_are_not_shared(garage: Garage) -> None:
     assert [lease.others() for lease in leases] == [[], [], []]
 
 
+@pytest.mark.parametrize("steps", [1, 2])  # K = 1 runs all networks as one
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_two_images_are_computed_at_the_same_time_and_a_third_waits(
-    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, backend: str
+def test_two_images_are_computed_at_the_same_time_and_the_others_wait(
+    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, backend: str, steps: int
 ) -> None:
     """On one set of networks; the results are those of a camera alone."""
     garage = Garage(monkeypatch, tiny_bundle, at_once=2)
-    inside, most = 0, 0
-    both, sample, lock = Barrier(2, timeout=30), Sampler.sample, Lock()
+    choice = Choice(backend, backend, "asked for")
+    leases = [garage.lease(name, choice) for name in ("/front", "/rear", "/left", "/right")]
+    assert garage.loads == 1
+    fusers = [garage.fuser(lease, steps=steps) for lease in leases]
+    images = [np.roll(IMAGE, 8 * shift, 1) for shift in range(len(fusers))]
+    alone = Fuser(garage.bundle, select(backend, 1), steps=steps)
+    expected = [alone(image) for image in images]
+    both, sample = Barrier(2, timeout=30), Sampler.sample
+    in_turn: list[int] = []
 
     def sample_with_another(*arguments: Any) -> Any:
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
         both.wait()  # breaks if only one at a time gets here
-        try:
-            return sample(*arguments)
-        finally:
-            with lock:
-                inside -= 1
+        in_turn.append(sum(lease.seat.state.name == "IN_TURN" for lease in leases))
+        return sample(*arguments)
 
-    choice = Choice(backend, backend, "asked for")
-    fusers = [garage.fuser(garage.lease(n, choice)) for n in ("/front", "/rear", "/left", "/right")]
-    assert garage.loads == 1
-    images = [np.roll(IMAGE, 8 * shift, 1) for shift in range(len(fusers))]
-    alone = Fuser(garage.bundle, select(backend, 1))
-    expected = [alone(image) for image in images]
     with monkeypatch.context() as patched, ThreadPoolExecutor(len(fusers)) as threads:
         patched.setattr(Sampler, "sample", sample_with_another)
         for _ in range(3):
@@ -125,7 +120,14 @@ def test_two_images_are_computed_at_the_same_time_and_a_third_waits(
             for frame, wanted in zip(frames, expected, strict=True):
                 np.testing.assert_array_equal(frame.mag_image, wanted.mag_image)
                 np.testing.assert_array_equal(frame.mask, wanted.mask)
-    assert most == 2
+    assert max(in_turn) == 2
+
+
+def test_images_at_the_same_time_share_the_cores() -> None:
+    config = openvino.settings(0, 2)
+    assert config["NUM_STREAMS"] == 2 and "INFERENCE_NUM_THREADS" not in config
+    assert openvino.settings(3, 2)["INFERENCE_NUM_THREADS"] == 6
+    assert openvino.settings(3)["NUM_STREAMS"] == 1
 
 
 def test_what_a_camera_sets_is_its_own(garage: Garage) -> None:
@@ -199,6 +201,39 @@ def test_a_camera_that_fails_alone_reloads_only_once(
                 fuser(IMAGE)
         front.reload()
         assert garage.loads == loads
+
+
+def test_a_camera_whose_image_is_in_the_networks_still_counts_as_one_that_they_work_for(
+    garage: Garage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front, rear = (garage.fuser(garage.lease(name), tau=0.5) for name in ("/front", "/rear"))
+    rear(IMAGE)
+    inside, go_on, sample = Event(), Event(), Sampler.sample
+
+    def waits_or_fails(self: Sampler, image: Any, outputs: Any, steps: int, tau: float) -> Any:
+        if tau == 1.0:
+            raise RuntimeError("a defect")
+        inside.set()
+        assert go_on.wait(30)
+        return sample(self, image, outputs, steps, tau)
+
+    monkeypatch.setattr(Sampler, "sample", waits_or_fails)
+    front.tau = 1.0
+    with pytest.raises(RuntimeError):
+        front(IMAGE)
+    front.reload()
+    with pytest.raises(RuntimeError):
+        front(IMAGE)
+    with ThreadPoolExecutor(1) as thread:
+        image = thread.submit(rear, IMAGE)
+        try:
+            assert inside.wait(30)
+            with pytest.raises(MagicFuseError, match="they work for /rear"):
+                front.reload()
+        finally:
+            go_on.set()
+        image.result(30)
+    assert garage.loads == 2
 
 
 def test_a_changed_bundle_is_only_for_the_camera_that_reloads(

@@ -41,7 +41,9 @@ class OnnxRuntimeBackend(HostBackend):
         self.precision = precision
         self.frames_at_once = frames_at_once
         if frames_at_once > 1:
-            threads = threads or max(1, core_count() // frames_at_once)
+            most = max(1, core_count() // frames_at_once)
+            # Each frame brings the thread that calls; the others are a pool that all share.
+            threads = frames_at_once * (min(threads or most, most) - 1) + 1
         self.version: str = ort.__version__
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads

@@ -37,7 +37,8 @@ def settings(threads: int, frames_at_once: int = 1) -> dict[str, str | int | boo
     """Return the settings for compiling networks for the CPU.
 
     Args:
-        threads: for each frame; 0: all cores, shared by the frames that are computed at a time.
+        threads: for each frame, but all frames at the same time have one for each core at most;
+            0: all cores.
         frames_at_once: frames that are computed at the same time.
     """
     config: dict[str, str | int | bool] = {
@@ -169,7 +170,7 @@ class _Joined(_OpenVinoNetwork):
         return outputs
 
     def shares(self) -> Mapping[str, float]:
-        """Return each network's share of the time in the latest profiled call."""
+        """Return each network's share of the time in the latest profiled call, maybe a twin's."""
         return self._shares
 
 

@@ -156,9 +156,10 @@ def _move(partial: Path, entry: Path) -> None:
 
 
 def _note_use(entry: Path) -> None:
-    """Set a folder's time to now, if this user may."""
+    """Set a folder's time to now, if this user may; a clock that is behind changes nothing."""
     with suppress(OSError):
-        os.utime(entry)
+        if time() > entry.stat().st_mtime:
+            os.utime(entry)
 
 
 def _sweep(folder: Path) -> None:

@@ -161,7 +161,7 @@ class Worker:
             self._fuser.reload()
         except DeviceLostError as error:
             self._guard.failed("reloading the networks", error)
-        except BaseException as error:  # the next lost image retries
+        except BaseException as error:  # a later lost image retries
             self._logger.error(f"the networks cannot be reloaded: {describe(error)}")
         else:
             self.statistics.count("reloads")
@@ -205,6 +205,7 @@ class Worker:
         self._newest_ns = stamp_ns if stamp_ns > 0 else self._newest_ns
         self.failure, self._lost_in_a_row = "", 0
         self._reload_again_s = _RELOAD_AGAIN_S[0]
+        self._next_reload = min(self._next_reload, now + self._reload_again_s)
         self._control.done(plan, cost_s, frame.stages_ms)
         self.statistics.fused(now, age_s, frame.steps, frame.stages_ms)
         self._debug.publish(age_s, cost_s, frame.steps, frame.stages_ms)

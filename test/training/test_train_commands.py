@@ -42,7 +42,6 @@ from magicfuse_training.stages import trainer
 from magicfuse_training.stages.ablations import ABLATIONS
 from magicfuse_training.stages.stages import STAGES
 
-
 KILLED = 20  # steps of the stage in which the run is killed after its first one
 
 

@@ -99,7 +99,9 @@ def make_command(
         if plan.start:
             inside = recipe.absolute().parent
             write_bundle_of_commit(plan.start.commit, plan.start.bundle, inside, run / "start")
-            load_bundle(MagicFuse(preset), run / "start", plan.start.renew)  # fail before data loads
+            load_bundle(
+                MagicFuse(preset), run / "start", plan.start.renew
+            )  # fail before data loads
     ours.wait_for_everyone()
     _train(plan, preset, sources, run, Budget(workers=workers, device_crops=device_crops))
     if not processes().is_main_process:
