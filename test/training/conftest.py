@@ -160,6 +160,8 @@ def _alive(preset: Preset) -> MagicFuse:
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
+    if model.segmentation.refined:
+        model.segmentation.temperature.fill_(0.2)
     return model
 
 

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -116,6 +117,12 @@ def test_the_runtime_gives_what_eager_sampling_gives(
             coarse = F.interpolate(scores, scale_factor=2, mode="bilinear", align_corners=False)
             same = frame.mask[::2, ::2] == coarse[0].argmax(0).numpy()
             assert same.mean() > 0.999
+            assert frame.confidence is not None
+            sure = (scores[0] / model.segmentation.temperature).softmax(0).amax(0).numpy()
+            sure = cv2.resize(sure, size[::-1], interpolation=cv2.INTER_LINEAR)
+            assert np.abs(frame.confidence - 255 * sure)[8:-8, 8:-8].mean() < 2
+            plain = scores[0].softmax(0).amax(0).mean().item()
+            assert frame.confidence.mean() > 255 * plain + 4, "the temperature is below 1"
 
 
 def test_the_published_form_is_a_bundle_that_says_so(paper_bundle: Bundle) -> None:

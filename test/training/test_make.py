@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from magicfuse_ros.bundle import Provenance
 from magicfuse_training.cli import app
 from magicfuse_training.commands import make
+from magicfuse_training.data.mix import Groups
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
@@ -139,6 +140,25 @@ def test_scale_is_of_all_budgets_and_a_run_keeps_its_own(folder: Path, exports: 
     assert state_of(folder, "ikr")["step"] == 1
     (folder / "run" / "recipe.yaml").unlink()
     assert "holds stages of no recipe" in follow(recipe, "--scale", "0.5")[1]
+
+
+def test_the_temperature_is_fitted_to_the_model_that_is_exported(
+    folder: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(folder, [steps(0, "mkf")], temperature=True)
+    code, output = follow(recipe)
+    assert code == 2 and "needs frames with labels for half of their pixels" in output
+    assert not exports and not (folder / "run" / "mkf").exists(), "it fails before it trains"
+
+    def fit(model: MagicFuse, groups: Groups) -> float:
+        assert sum(len(group.scenes) for group in groups) == 5
+        model.segmentation.temperature.fill_(0.8)
+        return 0.8
+
+    monkeypatch.setattr(make, "check_labels", lambda _: None)
+    monkeypatch.setattr(make, "fit_temperature", fit)
+    assert "temperature of the confidence: 0.80" in follow(recipe)[1]
+    assert exports[0][0]["segmentation.temperature"] == torch.tensor([0.8])
 
 
 def test_int8_graphs_are_made_of_the_run_s_bundle(

@@ -20,6 +20,7 @@ stages:                   # run in order, each from the previous one
   - {stage: few_step, steps: 2000, batch: 12, seed: 1, name: second}
 average: {stages: [mkf, second], weights: [1, 3]}   # is exported; the last stage, if omitted
                           # `start` may be one of them; networks: [mkf] averages only those
+temperature: true         # fit that of the confidence to the training frames; no mask changes
 int8: {minimum_db: 33}    # also int8 graphs; --data then holds repacked camvid/ and msrs/
 """
 
@@ -129,6 +130,7 @@ class Recipe(Strict):
     data: list[str] = Field(min_length=1)
     stages: list[StageRun] = Field(min_length=1)
     average: Average | None = None
+    temperature: bool = Field(False, description="fit the confidence to the training frames")
     int8: Int8 | None = None
 
     @model_validator(mode="after")

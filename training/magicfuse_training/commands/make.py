@@ -44,7 +44,7 @@ from magicfuse_training.commands.options import (
 )
 from magicfuse_training.commands.quantize import check_frames, quantize_command
 from magicfuse_training.commands.stage import check_stage, check_training
-from magicfuse_training.data.mix import Source, describe, load_groups
+from magicfuse_training.data.mix import Groups, Source, describe, load_groups
 from magicfuse_training.errors import ExportError, TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.model import MagicFuse
@@ -63,6 +63,7 @@ from magicfuse_training.stages.start import (
     weights_of_bundle,
     write_bundle_of_commit,
 )
+from magicfuse_training.stages.temperature import check_labels, fit_temperature
 
 
 def make_command(
@@ -99,11 +100,10 @@ def make_command(
         if plan.start:
             inside = recipe.absolute().parent
             write_bundle_of_commit(plan.start.commit, plan.start.bundle, inside, run / "start")
-            load_bundle(
-                MagicFuse(preset), run / "start", plan.start.renew
-            )  # fail before data loads
+            # Fail now, not after all data is read.
+            load_bundle(MagicFuse(preset), run / "start", plan.start.renew)
     ours.wait_for_everyone()
-    _train(plan, preset, sources, run, Budget(workers=workers, device_crops=device_crops))
+    groups = _train(plan, preset, sources, run, Budget(workers=workers, device_crops=device_crops))
     if not processes().is_main_process:
         return
 
@@ -120,6 +120,9 @@ def make_command(
     else:
         load_averaged(model, run / plan.stages[-1].folder / "last.pt")
     console = output_console()
+    if plan.temperature:
+        fitted = fit_temperature(model.eval(), groups)
+        console.print(f"temperature of the confidence: {fitted:.2f}")
     tell_replaced(out, console)
     scaled = "" if scale == 1 else f", budgets x {scale:g}"
     made = _provenance(plan, sources, run, f"{recipe.name}, SHA-256 {sha256(recipe)}{scaled}")
@@ -157,13 +160,17 @@ def _open(run: Path, plan: Recipe) -> None:
     write_atomically(yaml.safe_dump(ours, sort_keys=False), path)
 
 
-def _train(plan: Recipe, preset: Preset, sources: list[Source], run: Path, common: Budget) -> None:
-    """Train every stage in its own folder, each from the previous one.
+def _train(
+    plan: Recipe, preset: Preset, sources: list[Source], run: Path, common: Budget
+) -> Groups:
+    """Train every stage in its own folder, each from the previous one; return the scenes.
 
     Every stage of a recipe that starts from a bundle trains networks that are already trained. It
     therefore takes small steps and keeps their batch statistics.
     """
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
+    if plan.temperature:
+        check_labels(groups)  # fail now, not after hours
     start = "random weights"
     for i, part in enumerate(plan.stages):
         stage = in_small_steps(STAGES[part.stage]) if plan.start else STAGES[part.stage]
@@ -179,6 +186,7 @@ def _train(plan: Recipe, preset: Preset, sources: list[Source], run: Path, commo
             common, minutes=part.minutes, steps=part.steps, batch=part.batch, seed=part.seed
         )
         train_stage(stage, model, run / part.folder, sources, budget, start, groups)
+    return groups
 
 
 def _source(text: str, data: Path) -> Source:

@@ -111,7 +111,10 @@ class SegmentationGraph(nn.Module):
         # Without its batch axis, a map is stored plane by plane. OpenVINO then finds the best of 11
         # several times faster than with a pixel's channels side by side.
         scores = logits.squeeze(0)
-        sums = (scores - scores.amax(dim=0, keepdim=True)).exp().sum(0, keepdim=True)
+        below = scores - scores.amax(dim=0, keepdim=True)
+        if self.head.refined:
+            below = below / self.head.temperature
+        sums = below.exp().sum(0, keepdim=True)
         both = torch.cat([logits, 255 / sums[None]], dim=1)
         if self.head.refined:
             both = F.interpolate(both, scale_factor=2, mode="bilinear", align_corners=False)

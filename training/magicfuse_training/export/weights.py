@@ -30,8 +30,8 @@ _PREFIXES = {
 # Only training uses these; with `latent_only` the condition is the latent, and is exported.
 _NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
 # They start as the identity, or at zero: older bundles have fewer of them, or none.
-ZERO_AT_FIRST = ("mkf.readout.",)
-_MAY_BE_NEW = ("encoder.context.deeper.", *ZERO_AT_FIRST)
+NEUTRAL_AT_FIRST = ("mkf.readout.", "segmentation.temperature")
+_MAY_BE_NEW = ("encoder.context.deeper.", *NEUTRAL_AT_FIRST)
 
 
 def may_lack(name: str) -> bool:

@@ -233,7 +233,13 @@ def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
 
 
 class SegmentationHead(nn.Module):
-    """The last half of S: class scores from the state, refined if there are details."""
+    """The last half of S: class scores from the state, refined if there are details.
+
+    The exported confidence is the softmax of the scores divided by `temperature`, which only a
+    refined head has: see `stages/temperature.py`.
+    """
+
+    temperature: Tensor
 
     def __init__(
         self, classes: int, detail_channels: int, width: int, act: nn.Module, scale: int
@@ -246,6 +252,7 @@ class SegmentationHead(nn.Module):
         if self.refined:
             self.conv1 = conv3(classes + detail_channels, width)
             self.conv2 = conv3(width, classes)
+            self.register_buffer("temperature", torch.ones(1))
 
     def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> Tensor:
         """Map z_seg (B, classes, h, w) to scores (B, classes, ...).

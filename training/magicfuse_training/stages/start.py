@@ -22,7 +22,7 @@ from torch import Tensor
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.weights import ZERO_AT_FIRST, load_weights, may_lack
+from magicfuse_training.export.weights import NEUTRAL_AT_FIRST, load_weights, may_lack
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Stage
@@ -73,7 +73,7 @@ def weights_of_bundle(preset: Preset, root: Path, renew: Sequence[str] = ()) -> 
     return {
         k: v
         for k, v in model.state_dict().items()
-        if not k.startswith(tuple(renew)) and (not may_lack(k) or k.startswith(ZERO_AT_FIRST))
+        if not k.startswith(tuple(renew)) and (not may_lack(k) or k.startswith(NEUTRAL_AT_FIRST))
     }
 
 
