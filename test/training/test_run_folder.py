@@ -158,7 +158,7 @@ def write_data(root: Path) -> None:
             for kind, suffix in kinds.items():
                 (root / name / split / kind).mkdir(parents=True)
                 for stem in ("1D", "2N"):
-                    image = rng.integers(0, 9, (64, 96), np.uint8)
+                    image = rng.integers(0, 11 if kind == "label" else 9, (64, 96), np.uint8)
                     cv2.imwrite(str(root / name / split / kind / f"{stem}{suffix}"), image)
             if name == "msrs":
                 (root / name / split / "boxes_infrared").mkdir()

@@ -30,7 +30,7 @@ from magicfuse_training.data.mix import Source
 from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.frames import Frames, Measure
 from magicfuse_training.metrics.restoration import Condition, degraded
-from magicfuse_training.metrics.rows import MAG_IMAGE, Rows, usual_heat
+from magicfuse_training.metrics.rows import MAG_IMAGE, OWN, Rows, usual_heat
 from magicfuse_training.metrics.segmentation import Segmentation
 
 Scores = dict[str, float | None]
@@ -91,12 +91,13 @@ def _score_images(fuser: Fuser, bundle: Bundle, msrs: Frames, camvid: Frames) ->
     images, dark = (Rows(bundle.manifest, usual_heat()) for _ in range(2))
     _measure(fuser, msrs, "clean", [images])
     _measure(fuser, camvid, "dark", [dark])
-    there = images.figures()
-    for row, figures in dark.figures().items():
-        there[row]["PSNR dark"] = figures[_DARK]
+    by_day, in_the_dark = images.figures(), dark.figures()
     return {
-        row: {name: _number(figures.get(name)) for name in IMAGE_METRICS}
-        for row, figures in there.items()
+        row: {
+            **{name: _number(by_day[row].get(name)) for name in IMAGE_METRICS},
+            "PSNR dark": _number(in_the_dark[row].get(_DARK)),
+        }
+        for row in OWN
     }
 
 
