@@ -35,9 +35,9 @@ class Network(Protocol):
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the network once on tensors that have exactly the shapes of its `NetworkSpec`.
 
-        The outputs stay valid during the next call of the same network and expire with the call
-        after that, so `z_next` may be the `z` of the following step. `Backend.download` makes them
-        permanent.
+        `z_next` stays valid during the next call of the same network, whose `z` it may be, and
+        expires with the call after that. So do the other outputs of a network that has it; those of
+        any other expire with its next call. `Backend.download` makes them permanent.
         """
 
 

@@ -127,12 +127,11 @@ class OpenVinoBackend(HostBackend):
 
 
 class _OpenVinoNetwork:
-    # Two alternating requests keep the z_next of one step intact while the next step reads it.
-    _alternating = 2
-
     def __init__(self, compiled: Any, inputs: list[str], outputs: list[str]) -> None:
         self._compiled, self._inputs, self._outputs = compiled, inputs, outputs
-        self._requests = [compiled.create_infer_request() for _ in range(self._alternating)]
+        # The z_next of one step must stay intact while the next step reads it.
+        count = 2 if "z_next" in outputs else 1
+        self._requests = [compiled.create_infer_request() for _ in range(count)]
         self._turns = itertools.cycle(
             (r, dict(zip(outputs, r.output_tensors, strict=True))) for r in self._requests
         )
@@ -149,8 +148,6 @@ class _OpenVinoNetwork:
 
 
 class _Joined(_OpenVinoNetwork):
-    _alternating = 1
-
     def __init__(
         self, compiled: Any, inputs: list[str], outputs: list[str], parts: Sequence[Part]
     ) -> None:
