@@ -133,7 +133,10 @@ class Backend(Protocol):
     def twin(self, network: N) -> N:
         """Return a loaded or joined network once more, for another frame at the same time.
 
-        Both share what is compiled. Only called if `frames_at_once` is above 1.
+        Both share what is compiled.
+
+        Raises:
+            BackendError: if `frames_at_once` is 1 because the device cannot do more.
         """
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:

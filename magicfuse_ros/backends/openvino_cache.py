@@ -38,9 +38,7 @@ from magicfuse_ros.errors import EngineError
 _log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
 _LEFT_S = 3600  # since when an incomplete folder must have been left by a killed process
-_UNUSED_S = (
-    90 * 24 * 3600
-)  # after so long, the next network that is kept takes a compiled one's place
+_UNUSED_S = 90 * 24 * 3600  # since when a compiled network is no longer in use
 
 
 class ModelCache:

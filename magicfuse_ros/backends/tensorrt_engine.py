@@ -113,8 +113,8 @@ class EngineBackend:
         return None
 
     def twin(self, network: N) -> N:
-        """Refuse: a GPU computes one frame at a time."""
-        raise NotImplementedError
+        """Refuse: a GPU computes one frame at a time. Errors: see `Backend.twin`."""
+        raise BackendError(f"{self.name} computes 1 frame at a time on {self.device}")
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:
         """Return a copy of the array in device memory."""

@@ -155,7 +155,7 @@ def test_the_temperature_is_fitted_to_the_model_that_is_exported(
         model.segmentation.temperature.fill_(0.8)
         return 0.8
 
-    monkeypatch.setattr(make, "check_labels", lambda _: None)
+    monkeypatch.setattr(make, "check_fit", lambda *_: None)
     monkeypatch.setattr(make, "fit_temperature", fit)
     assert "temperature of the confidence: 0.80" in follow(recipe)[1]
     assert exports[0][0]["segmentation.temperature"] == torch.tensor([0.8])

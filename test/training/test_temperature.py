@@ -56,5 +56,5 @@ def test_a_head_that_is_not_refined_has_none(
     small_model: MagicFuse, small_paper: MagicFuse
 ) -> None:
     groups = [Group(NIGHT, [labelled_by(small_model, 1.0, 0)])]
-    with pytest.raises(TrainingError, match="preset 'paper' has a head without a temperature"):
+    with pytest.raises(TrainingError, match="preset 'paper' has segmentation_width 0"):
         fit_temperature(small_paper, groups)

@@ -63,7 +63,7 @@ from magicfuse_training.stages.start import (
     weights_of_bundle,
     write_bundle_of_commit,
 )
-from magicfuse_training.stages.temperature import check_labels, fit_temperature
+from magicfuse_training.stages.temperature import check_fit, fit_temperature
 
 
 def make_command(
@@ -170,7 +170,7 @@ def _train(
     """
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
     if plan.temperature:
-        check_labels(groups)  # fail now, not after hours
+        check_fit(preset, groups)  # fail now, not after hours
     start = "random weights"
     for i, part in enumerate(plan.stages):
         stage = in_small_steps(STAGES[part.stage]) if plan.start else STAGES[part.stage]

@@ -69,9 +69,7 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
         bars = axis.bar(list(models), [v or 0.0 for v in values], color="0.65")
         bars[0].set_color("tab:orange")
         axis.tick_params("x", rotation=90)
-        digits = (
-            1 if max(abs(v or 0) for v in values) > 2 else 2
-        )  # of neighbours that must not touch
+        digits = 1 if max(abs(v or 0) for v in values) > 2 else 2  # labels must not touch
         axis.bar_label(bars, ["none" if v is None else f"{v:.{digits}f}" for v in values], size=8)
         axis.set_title(" ".join([metric, *[f"({u})" for u in [_UNITS.get(metric)] if u]]))
         axis.margins(y=0.15)

@@ -8,7 +8,6 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-
 """Fits the temperature of the confidence (arXiv 1706.04599); no mask changes.
 
 Class weights, and crops around rare classes, make common classes less probable than they are in
@@ -32,6 +31,7 @@ from magicfuse_training.degradations import degrade
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.losses.segmentation import segmentation_loss
 from magicfuse_training.model import MagicFuse
+from magicfuse_training.preset import Preset
 
 FRAMES = 15  # of each group
 KINDS = (None, "dark", "haze")  # of each day frame
@@ -40,12 +40,17 @@ PIXELS = 2000  # of each frame
 TEMPERATURES = np.geomspace(0.5, 2.0, 81)
 
 
-def check_labels(groups: Groups) -> None:
+def check_fit(preset: Preset, groups: Groups) -> None:
     """Check that a temperature can be fitted.
 
     Raises:
-        TrainingError: if no scene has labels for half of its pixels.
+        TrainingError: if the head has none, or no scene has labels for half of its pixels.
     """
+    if not preset.segmentation_width:
+        raise TrainingError(
+            f"preset '{preset.name}' has segmentation_width 0, and its head no temperature; "
+            "expected a width above 0"
+        )
     if not any(_labelled(scene) for group in groups for scene in group.scenes):
         raise TrainingError(
             "the temperature of the confidence needs frames with labels for half of their pixels; "
@@ -61,11 +66,9 @@ def fit_temperature(model: MagicFuse, groups: Groups) -> float:
         groups: scenes; those with few labelled pixels are skipped.
 
     Raises:
-        TrainingError: if the head has no temperature; also see `check_labels`.
+        TrainingError: see `check_fit`.
     """
-    check_labels(groups)
-    if not model.segmentation.refined:
-        raise TrainingError(f"preset '{model.preset.name}' has a head without a temperature")
+    check_fit(model.preset, groups)
     rng = np.random.default_rng(0)
     scores: list[Tensor] = []
     labels: list[Tensor] = []
