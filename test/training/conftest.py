@@ -13,6 +13,8 @@
 Tests marked slow run if MAGICFUSE_SLOW_TESTS=1 is set.
 """
 
+import functools
+import gc
 import os
 import subprocess
 from collections.abc import Callable
@@ -28,6 +30,30 @@ torch = pytest.importorskip("torch", reason="the training package needs torch")
 from magicfuse_training.export.bundle import export_bundle, provenance  # noqa: E402
 from magicfuse_training.model import MagicFuse  # noqa: E402
 from magicfuse_training.preset import Preset, load_preset  # noqa: E402
+
+# Tracing a graph makes millions of objects, and Python would look through all of them thousands
+# of times for cycles: a seventh of an export.
+gc.set_threshold(50_000, 20, 20)
+
+
+def _build_operator_table_once() -> None:
+    """Let torch keep its table of ONNX operators, which it builds anew for each graph.
+
+    That takes a fifth of an export.
+
+    The table is private to torch: with a version that has none at this place, tests take longer.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        build = functools.cache(ONNXRegistry.from_torchlib)
+    except (ImportError, AttributeError):
+        return
+    # torch calls it on the class and on an instance.
+    ONNXRegistry.from_torchlib = lambda _=None, **options: build(**options)
+
+
+_build_operator_table_once()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,9 +19,11 @@ from training_process import small_crops
 
 from magicfuse_training.errors import PresetError
 from magicfuse_training.model import MagicFuse
+from magicfuse_training.muon import orthogonal
 from magicfuse_training.optimizer import (
     AdamWConfig,
     CosineSchedule,
+    MuonConfig,
     SGDConfig,
     StageOverrides,
     StepSchedule,
@@ -52,6 +54,74 @@ def test_optimizers_are_built_as_configured() -> None:
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 1e-4)
     (group,) = AdamWConfig(weight_decay=0.3).build([weight]).param_groups
     assert (group["lr"], group["weight_decay"]) == (2e-3, 0.3)
+    assert isinstance(_MUON.build([weight]), torch.optim.AdamW)
+
+
+_MUON = MuonConfig(kind="muon", learning_rate=1e-3, weight_decay=0)
+
+
+def test_an_orthogonal_matrix_has_the_gradients_directions_and_equal_lengths() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(16, 40)
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    for m, expected in ((matrix, u @ v), (matrix.T, (u @ v).T)):
+        found = orthogonal(m)
+        lengths = torch.linalg.svdvals(found)
+        assert lengths.min() > 0.6 and lengths.max() < 1.3 < s.max() / s.min()
+        assert torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.98
+
+
+def test_muon_moves_a_kernel_along_all_its_directions_by_the_size_of_adamw() -> None:
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(
+        torch.zeros(16, 8, 3, 3).contiguous(memory_format=torch.channels_last)
+    )
+    optimizer = _MUON.build([kernel])
+    kernel.grad = torch.randn_like(kernel) * torch.logspace(0, -2, 16)[:, None, None, None]
+    down = (kernel.grad < 0).float().mean()
+    optimizer.step()
+    moved = kernel.detach().flatten(1)
+    assert moved.square().mean().sqrt() == pytest.approx(2e-4, rel=0.2)
+    norms = moved.norm(dim=1)
+    assert norms.max() / norms.min() < 2  # the gradient's differ by a factor of 100
+    assert 0.3 < down < 0.7 and (moved > 0).float().mean() == pytest.approx(float(down), abs=0.05)
+
+
+def test_muon_leaves_vectors_and_thin_matrices_to_adamw() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(12), torch.randn(3, 50), torch.randn(9, 1, 2, 2)]
+    gradients = [torch.randn_like(p) for p in start]
+    ended = []
+    for config in (_MUON, AdamWConfig(learning_rate=1e-3, weight_decay=0)):
+        parameters = [torch.nn.Parameter(p.clone()) for p in start]
+        optimizer = config.build(parameters)
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient.clone()
+        optimizer.step()
+        ended.append(parameters)
+    for p, q in zip(*ended, strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_muon_goes_on_from_its_saved_state_as_if_it_had_not_stopped() -> None:
+    torch.manual_seed(0)
+    gradients = [[torch.randn(8, 9), torch.randn(5)] for _ in range(4)]
+
+    def run(stop: int | None) -> list[torch.Tensor]:
+        parameters = [torch.nn.Parameter(torch.ones(8, 9)), torch.nn.Parameter(torch.ones(5))]
+        optimizer = _MUON.build(parameters)
+        for i, drawn in enumerate(gradients):
+            if i == stop:
+                state = optimizer.state_dict()
+                optimizer = _MUON.build(parameters)
+                optimizer.load_state_dict(state)
+            for p, gradient in zip(parameters, drawn, strict=True):
+                p.grad = gradient.clone()
+            optimizer.step()
+        return [p.detach() for p in parameters]
+
+    for whole, resumed in zip(run(None), run(2), strict=True):
+        assert torch.equal(whole, resumed)
 
 
 def test_a_preset_sets_the_optimizer_and_the_schedule_of_a_stage(

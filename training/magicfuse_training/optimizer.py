@@ -20,6 +20,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from magicfuse_training.muon import Muon
 from magicfuse_training.strict_yaml import Strict
 
 
@@ -36,6 +37,21 @@ class AdamWConfig(Strict):
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer."""
         return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+class MuonConfig(Strict):
+    """Muon (arXiv 2502.16982) for matrices and kernels, AdamW for the rest."""
+
+    kind: Literal["muon"]
+    learning_rate: float = Field(gt=0, description="like AdamW's")
+    weight_decay: float = Field(1e-2, ge=0)
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
+    )
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return Muon(parameters, self.learning_rate, self.weight_decay)
 
 
 class AdamConfig(Strict):
@@ -100,7 +116,9 @@ class StepSchedule(Strict):
         return float(0.5**halvings) * _warmup(step, self.warmup_steps)
 
 
-OptimizerConfig = Annotated[AdamWConfig | AdamConfig | SGDConfig, Field(discriminator="kind")]
+OptimizerConfig = Annotated[
+    AdamWConfig | MuonConfig | AdamConfig | SGDConfig, Field(discriminator="kind")
+]
 ScheduleConfig = Annotated[CosineSchedule | StepSchedule, Field(discriminator="kind")]
 
 

@@ -13,7 +13,7 @@
 The gradients of the masks are mostly noise at the batches that a CPU manages, and the other losses
 add theirs. Here the other outputs have exact targets instead: the latents and the weight w of the
 model that the stage starts with. No image is decoded, so a crop costs half as much as in
-`few_step`. The encoder's local features and the decoder stay as they are.
+`few_step`. The decoder and the details that it reads stay as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages.head import head_loss, scores
 from magicfuse_training.stages.stage import Loss
 
-TRAINED = ("encoder.context", "ikr", "ckg", "mkf", "segmentation")
+# Of the encoder, all that the decoder does not read.
+TRAINED = (
+    "encoder.down", "encoder.coarse", "encoder.context", "ikr", "ckg", "mkf", "segmentation",
+)  # fmt: skip
 # Of squared errors of latents and w. An error of 0.03 in a latent then weighs 0.1, where masks
 # weigh 6, and changes a decoded image by 0.004.
 HELD = 100.0
@@ -50,11 +53,11 @@ def masks_loss(start: MagicFuse) -> Loss:
         count = model.preset.default_steps
         tau = degraded.new_ones(1)  # w is then free of the mask
         with torch.no_grad():
-            local, fine = model.encoder.features(degraded)
-            condition = before.encoder.context(local)
+            condition = before.encoder.condition_and_details(degraded)[0]
             noise = model.start(condition)
             wanted = before.sample(noise, condition, count, tau)
-        found = model.sample(noise, model.encoder.context(local), count, tau)
+        condition, fine = model.encoder.condition_and_details(degraded)
+        found = model.sample(noise, condition, count, tau)
         assert found.x0_ikr is not None and found.x0_ckg is not None and found.w is not None
         assert wanted.x0_ikr is not None and wanted.x0_ckg is not None and wanted.w is not None
         logits = scores(model, found.z_seg, [fine])
