@@ -21,7 +21,8 @@ due       when the image's result is wanted: arrival + deadline of its camera
 2. The camera with the lowest start is first, so that none that wants more than its share gets
    it while others wait: they all get the same time, whatever rate or frame time they have, and
    what one leaves goes to the rest (start-time fair queueing). Cameras that are not further
-   apart than half a frame count as equal; the earliest due of them is first.
+   apart than half a frame count as equal; the earliest due of them is first. The time to
+   receive images counts, too: a camera that floods pays for it with turns of its own.
 3. One that prepares for long holds nobody up: while a turn is free, the next may prepare, too.
 """
 
@@ -88,6 +89,13 @@ class FairOrder(Generic[K]):
         self._finished[who] = self._line.pop(who).start + seconds
         self._costs[who] = seconds
 
+    def charge(self, who: K, seconds: float) -> None:
+        """Count seconds that `who` has used besides its turns."""
+        if who in self._line:
+            self._line[who].start += seconds
+        else:
+            self._finished[who] = max(self._lowest, self._finished.get(who, 0.0)) + seconds
+
     def leave(self, who: K) -> None:
         """Leave the line without a turn."""
         self._line.pop(who, None)
@@ -107,7 +115,7 @@ class _State(Enum):
 
 
 class Seat:
-    """One camera's place. One thread at a time uses it, but for `wake` and `share`."""
+    """One camera's place. One thread at a time uses it, but for `wake`, `share` and `charge`."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
@@ -139,6 +147,10 @@ class Seat:
     def leave(self) -> None:
         """Let others prepare, in case the image did not come to its turn."""
         self._turns.leave(self)
+
+    def charge(self, seconds: float) -> None:
+        """Count seconds of the cores that this camera has used besides its turns."""
+        self._turns.charge(self, seconds)
 
     def wake(self) -> None:
         """Let `wait` look again whether it was given up."""
@@ -226,6 +238,12 @@ class Turns:
         with self._changed:
             if seat.state is not _State.AWAY:
                 self._leave(seat)
+
+    def charge(self, seat: Seat, seconds: float) -> None:
+        """See `Seat.charge`."""
+        with self._changed:
+            if seat in self._seats:
+                self._order.charge(seat, seconds)
 
     def wake(self) -> None:
         """See `Seat.wake`."""

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,11 +26,15 @@ from magicfuse_ros.turns import FairOrder, Seat, Turns
 
 @dataclass
 class Camera:
-    """Sends an image each `period`, whose turn takes `cost`; of two images the newer one waits."""
+    """Sends an image each `period`, whose turn takes `cost`; of two images the newer one waits.
+
+    To receive it is charged with `receiving`.
+    """
 
     period: float
     cost: float
     deadline: float = 0.1
+    receiving: float = 0.0
     sent: int = 0
     taken: float = -1.0  # when the image that it had its latest turn with was sent
     ages: list[float] = field(default_factory=list)
@@ -56,6 +61,7 @@ def drive(seconds: float, at_once: int = 1, /, **cameras: Camera) -> None:
         for name, camera in cameras.items():
             while camera.sent * camera.period <= now:
                 camera.sent += 1
+                order.charge(name, camera.receiving)
             if camera.newest > camera.taken and name not in line and name not in ends:
                 order.enter(name, camera.newest + camera.deadline)
                 line.add(name)
@@ -89,6 +95,26 @@ def test_cameras_that_all_want_more_get_the_same_time() -> None:
     drive(60, **cameras)
     for name, camera in cameras.items():
         assert camera.used == pytest.approx(20, rel=0.05), name
+
+
+def test_a_flood_pays_with_turns_for_what_receiving_it_takes() -> None:
+    """It is charged with 0.2 s in a second: it has that much less than the others."""
+    flood = Camera(0.005, 0.02, deadline=0.005, receiving=0.001)
+    others = [Camera(0.02, 0.02, receiving=0.0) for _ in range(3)]
+    drive(60, flood=flood, a=others[0], b=others[1], c=others[2])
+    assert flood.used == pytest.approx(60 * 0.1, rel=0.05)
+    for camera in others:
+        assert camera.used == pytest.approx(60 * 0.3, rel=0.05)
+
+
+def test_a_camera_that_is_gone_is_not_charged() -> None:
+    turns = Turns()
+    gone = turns.seat()
+    gone.close()
+    gone.charge(5.0)  # its thread may still receive an image
+    kept = weakref.ref(gone)
+    del gone
+    assert kept() is None
 
 
 def test_with_two_turns_all_get_the_same_time_and_a_flood_what_is_left() -> None:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from time import monotonic, sleep, time_ns
+from time import monotonic, sleep, thread_time, time_ns
 from typing import Any
 
 import numpy as np
@@ -381,6 +381,23 @@ def test_with_the_turn_comes_the_newest_image(benches: list[Bench]) -> None:
     third.fuser.go.release()
     wait_for(lambda: third.publishers.stamps == [3])
     assert third.counts()["dropped"] == 2
+
+
+def test_what_receiving_its_images_takes_costs_a_camera_its_place(benches: list[Bench]) -> None:
+    first, _, third = benches
+    fourth = Bench(third.seat._turns.seat())
+    fourth.worker.offer(image(stamp=1))  # due after the third's
+    wait_for(lambda: fourth.seat.state.name == "IN_LINE")
+    end = thread_time() + 0.05
+    while thread_time() < end:  # as long as a flood of images takes this thread
+        pass
+    third.worker.offer(image(stamp=2))
+    first.fuser.go.release()
+    wait_for(lambda: fourth.seat.state.name == "READY")
+    assert third.seat.state.name == "IN_LINE"
+    for bench in benches:
+        bench.fuser.go.release(100)
+    fourth.stop()
 
 
 def test_a_camera_that_waits_in_line_can_be_stopped(benches: list[Bench]) -> None:

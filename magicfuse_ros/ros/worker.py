@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from time import monotonic
+from time import monotonic, thread_time
 
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock
@@ -94,6 +94,7 @@ class Worker:
         self._logger = logger
         self._guard = guard or Guard(lambda: logger)
         self._seat = seat or Turns().seat()
+        self._cpu: float | None = None  # seconds of the thread that calls `offer`
         self._arrivals = Sequence()
         self._sequence = 0
         self._newest_ns = 0  # stamp of the latest result of the sequence
@@ -104,8 +105,11 @@ class Worker:
         self._end = thread.submit(self._work)
 
     def offer(self, message: Image | CompressedImage) -> None:
-        """Hand over a camera message without waiting."""
-        now = monotonic()
+        """Hand over a camera message without waiting. One thread calls it, and serves ROS."""
+        now, cpu = monotonic(), thread_time()
+        # What this thread has done since the last message: mostly, to receive this one.
+        self._seat.charge(0.0 if self._cpu is None else cpu - self._cpu)
+        self._cpu = cpu
         self.statistics.received(now)
         sequence = self._arrivals.number(_nanoseconds(message.header.stamp))
         replaced_due = self._mailbox.put((message, sequence), self._control.due(now))
