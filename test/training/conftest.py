@@ -21,13 +21,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # The suite's two workers share two cores. With a thread for each core, torch's threads of one
 # worker wait for a core that the other holds, and a test takes three times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch = pytest.importorskip("torch", reason="the training package needs torch")
 
+from magicfuse_ros.bundle import Bundle  # noqa: E402
 from magicfuse_training.export.bundle import export_bundle, provenance  # noqa: E402
+from magicfuse_training.export.weights import load_weights  # noqa: E402
 from magicfuse_training.model import MagicFuse  # noqa: E402
 from magicfuse_training.preset import Preset, load_preset  # noqa: E402
 
@@ -133,12 +136,18 @@ def exported(
 ) -> tuple[MagicFuse, Path]:
     """Return such a model and the folder of its bundle; tests do not change them.
 
-    An export takes many seconds. It leaves the model with its weights rounded as in the bundle.
+    An export takes many seconds, so it is done once for both workers of the suite. It leaves the
+    model with its weights rounded as in the bundle.
     """
     model = build_model()
-    folder = tmp_path_factory.mktemp("bundles") / "small"
-    made = provenance({"ikr": 1.0}, "abc", ["three scenes"], "your own")
-    export_bundle(model, folder, made)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small"
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            load_weights(model, Bundle.load(folder))
+        else:
+            made = provenance({"ikr": 1.0}, "abc", ["three scenes"], "your own")
+            export_bundle(model, folder, made)
     return model, folder
 
 
@@ -189,6 +198,12 @@ def _alive(preset: Preset) -> MagicFuse:
     if model.segmentation.refined:
         model.segmentation.temperature.fill_(0.2)
     return model
+
+
+@pytest.fixture
+def least_model(least_preset: Preset) -> MagicFuse:
+    """Return a model of the fewest layers that the test may change."""
+    return _alive(least_preset)
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from magicfuse_training.model import MagicFuse
 
 
 def test_a_half_body_runs_and_one_that_is_far_off_is_refused(
-    small_model: MagicFuse, tmp_path: Path
+    least_model: MagicFuse, tmp_path: Path
 ) -> None:
-    export_bundle(small_model, tmp_path, provenance({}, "abc", [], "none"), "float16")
+    export_bundle(least_model, tmp_path, provenance({}, "abc", [], "none"), "float16")
     bundle = Bundle.load(tmp_path)
     assert bundle.manifest.precision == "float16"
     frame = Fuser(bundle, select("onnxruntime"))(np.full((64, 96, 3), 90, np.uint8))
@@ -47,9 +47,9 @@ def test_a_half_body_runs_and_one_that_is_far_off_is_refused(
         assert found == {expected}, kind
     assert {v.type.tensor_type.elem_type for v in model.graph.output} == {TensorProto.FLOAT}
 
-    graph = graphs(small_model)["ikr"]
-    examples = example_inputs(small_model, 64, 96)
+    graph = graphs(least_model)["ikr"]
+    examples = example_inputs(least_model, 64, 96)
     with torch.no_grad():
-        small_model.ikr.outlet.weight.mul_(1.1)
+        least_model.ikr.outlet.weight.mul_(1.1)
     with pytest.raises(ExportError, match=r"ikr\.onnx: output '.*' is .* dB from float32"):
         check_half_graph(bundle.path("ikr"), graph, {k: examples[k] for k in graph.inputs})

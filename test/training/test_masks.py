@@ -76,3 +76,17 @@ def test_a_run_with_frozen_statistics_measures_what_is_new_and_keeps_it(
     assert norm.running_mean.any()
     theirs = averaged.encoder.context.deeper[-1][0].norm1
     assert torch.equal(theirs.running_mean, norm.running_mean), "also in the running average"
+
+
+def test_what_the_decoder_reads_stays_and_the_condition_learns(
+    small_model: MagicFuse, tmp_path: Path
+) -> None:
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        condition, details, _ = small_model.encoder(image)
+    local = small_model.encoder.coarse[0].conv1.weight.detach().clone()
+    trained = Trainer(STAGES["masks"], small_model, tmp_path, steps=2).run(small_crops(), workers=0)
+    with torch.no_grad():
+        learnt, same, _ = trained.encoder(image)
+    assert torch.equal(same, details) and not torch.equal(learnt, condition)
+    assert not torch.equal(trained.encoder.coarse[0].conv1.weight, local), "local features learn"
