@@ -15,6 +15,7 @@ Launch files run in the Python of `ros2`, so they import only ROS and the standa
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any, List  # noqa: UP035 (launch knows the types of typing only)
 
@@ -34,6 +35,8 @@ PROFILE_VARIABLE = (
     if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
     else "FASTDDS_DEFAULT_PROFILES_FILE"
 )
+SHARED_MEMORY = Path("/dev/shm")
+SEGMENTS = 3 * 64 * 2**20  # bytes: the profile takes 64 MB for each of camera, node and viewer
 RESPAWN_DELAY_S = 2.0
 REFUSED = 1  # exit code of a node that cannot start, for a reason that only the user can change
 
@@ -174,10 +177,23 @@ def environment(context: LaunchContext) -> dict[str, str]:
     given = value(context, "fastdds_profile")
     if given.lower() in ("", "false"):
         return {}
-    path = PROFILE if given.lower() == "true" else Path(given).expanduser()
+    if given.lower() == "true":
+        _check_shared_memory()
+        return {PROFILE_VARIABLE: str(PROFILE)}
+    path = Path(given).expanduser()
     if not path.is_file():
         raise RuntimeError(f"fastdds_profile is '{given}'; expected true, false or a file's path")
     return {PROFILE_VARIABLE: str(path)}
+
+
+def _check_shared_memory() -> None:
+    """Refuse a profile whose segments do not fit: Fast DDS would go on without, and lose images."""
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
+    if free < SEGMENTS:
+        raise RuntimeError(
+            f"fastdds_profile is 'true', and {SHARED_MEMORY} has {free >> 20} MB free; expected "
+            f"{SEGMENTS >> 20} MB or more: start a container with --shm-size=1g or --ipc=host"
+        )
 
 
 def fuse(arguments: dict[str, str]) -> LaunchDescriptionEntity:

@@ -57,8 +57,8 @@ class FuseParameters(BaseModel):
         0,
         ge=0,
         le=256,
-        description="CPU threads for each frame; 0: all cores. If the process has several cameras, "
-        "half of the cores at most",
+        description="CPU threads for each frame; 0: all cores, or what a container's limit of CPU "
+        "time allows. If the process has several cameras, half of the cores at most",
     )
     fit: Fit = Field(
         "letterbox", description="how the camera image is fitted to the networks' size"

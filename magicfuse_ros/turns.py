@@ -98,7 +98,8 @@ class FairOrder(Generic[K]):
 
     def leave(self, who: K) -> None:
         """Leave the line without a turn."""
-        self._line.pop(who, None)
+        if (place := self._line.pop(who, None)) is not None:
+            self._finished[who] = place.start  # with what it was charged there
 
     def forget(self, who: K) -> None:
         """Forget all about one that does not come again."""

@@ -75,6 +75,18 @@ def test_what_was_stored_is_found_with_a_manifest_beside_it(cache: EngineCache) 
     assert sorted(p.suffix for p in path.parent.iterdir()) == [".engine", ".json"]
 
 
+def test_what_one_user_built_others_may_read_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        cache = EngineCache(tmp_path / "cache")
+        cache.store(key_of(), ENGINE)
+    finally:
+        os.umask(before)
+    path = cache.path(key_of())
+    modes = {oct(p.stat().st_mode & 0o777) for p in (path, path.with_suffix(".json"))}
+    assert modes == {"0o640"}
+
+
 @pytest.mark.parametrize(
     ("changes", "state", "reason"),
     [

@@ -316,8 +316,25 @@ def test_channels_are_in_the_order_that_the_format_tells(suffix: str, name: str,
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["bgr8", "rgb8", "jpeg; bgr8", "jpeg/bgr8", "image/jpeg; quality=80", "camera 3", "h264"],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_the_data_decides_where_a_driver_writes_something_else(suffix: str, name: str) -> None:
+    rgb = np.full((16, 16, 3), (190, 40, 60), np.uint8)
+    decoded = decode_compressed(name, compress(suffix, rgb))
+    assert np.abs(decoded.astype(int) - rgb).max() <= 3
+    gray = np.full((16, 16), 90, np.uint8)
+    decoded = decode_compressed(name, cv2.imencode(suffix, gray)[1].tobytes())
+    assert np.abs(decoded.astype(int) - 90).max() <= 1
+
+
+@pytest.mark.parametrize(
     ("name", "suffix", "words"),
     [
+        ("bayer_rggb8", ".jpg", "mosaic"),
+        ("jpeg; nv12", ".jpg", "not a picture"),
+        ("h264", ".tiff", "jpeg, png"),
         ("bayer_rggb8; jpeg compressed bayer_rggb8", ".jpg", "mosaic"),
         ("bayer_gbrg8; jpeg compressed ", ".jpg", "mosaic"),
         ("yuv422_yuy2; jpeg compressed mono8", ".jpg", "not a picture"),
@@ -363,10 +380,13 @@ def test_a_header_that_tells_a_huge_size_is_refused_before_memory_is_taken() -> 
             decode_compressed("", data)
 
 
-@pytest.mark.parametrize("name", ["h264", "16UC1; compressedDepth png"])
-def test_other_formats_are_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("h264", b"\0\0\0\1\x67"), ("16UC1; compressedDepth png", compress(".png", picture()))],
+)
+def test_other_formats_are_refused(name: str, data: bytes) -> None:
     with pytest.raises(FrameError, match=r"jpeg, png") as caught:
-        decode_compressed(name, compress(".png", picture()))
+        decode_compressed(name, data)
     assert repr(name) in str(caught.value)
 
 

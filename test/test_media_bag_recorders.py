@@ -12,6 +12,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +194,18 @@ def test_compressed_bags_and_their_files(
     if mode == CompressionMode.FILE:
         file.with_suffix("").write_bytes(zstd.decompress(file.read_bytes()))  # as a player does
         check(open_source(bag), [0, 1, 2, 3])
+
+
+def test_a_full_folder_for_unpacked_files_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("magicfuse_ros.media.zstandard.unpack", full)
+    bag = _compressed(tmp_path / "bag", CompressionMode.FILE, StoragePlugin.MCAP, camera(4))
+    with pytest.raises(MediaError, match=f"'{tempfile.gettempdir()}' is full; set TMPDIR"):
+        open_source(bag)
 
 
 def test_a_sqlite_file_whose_recorder_was_killed(tmp_path: Path) -> None:

@@ -111,6 +111,16 @@ def test_written_video_is_read_back(tmp_path: Path) -> None:
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
 
 
+def test_a_relative_name_with_a_colon_is_a_file_and_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = Path("2026-11-29T10:30:00.mp4")
+    with VideoWriter(name, 10) as video:
+        video.write(picture(48, 64), 0)
+    assert len(open_source(name)) == 1
+
+
 def test_gaps_stay_and_stamps_that_stand_still_follow_on(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
     with VideoWriter(path, 10) as video:

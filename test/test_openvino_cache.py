@@ -169,6 +169,29 @@ def test_a_folder_that_cannot_be_written_is_one_warning(
     assert "Not a directory; every start compiles them again" in record.getMessage()
 
 
+def test_a_folder_that_cannot_be_looked_into_is_one_warning(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name that is too long fails in the same place as a folder of another user."""
+    monkeypatch.setenv("MAGICFUSE_CACHE", f"/{300 * 'x'}")
+    expected, backend = mkf(tiny_bundle)
+    assert expected and not backend.cache.stored
+    (record,) = caplog.records
+    assert "every start compiles them again" in record.getMessage()
+
+
+def test_other_users_may_read_compiled_networks_as_the_umask_says(tiny_bundle: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        _, backend = mkf(tiny_bundle)
+    finally:
+        os.umask(before)
+    assert backend.cache.folder
+    (entry,) = backend.cache.folder.glob("mkf-*")
+    assert oct(entry.stat().st_mode & 0o777) == "0o755"
+    assert {oct(p.stat().st_mode & 0o777) for p in entry.iterdir()} == {"0o644"}
+
+
 def test_a_full_disk_is_one_warning(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected, _ = mkf(tiny_bundle)
     shutil.rmtree(cache_folder())

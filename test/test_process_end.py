@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""How a node's process ends: its exit code and the time it takes."""
+"""How a node's process ends, and what a caller gives it and reads from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from magicfuse_ros.playback.children import isolate
+import rclpy
+from rclpy.context import Context
+
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.playback import children
+from magicfuse_ros.playback.children import isolate, last_object, parameter_file
 from magicfuse_ros.ros import process
 from ros_rig import Domain
 
@@ -127,6 +132,41 @@ def test_what_ros_cannot_read_is_one_line(tmp_path: Path, arguments: list[str], 
     line = output.strip().splitlines()[-1]
     assert line.startswith("error: ") and named in line and "Traceback" not in output
     assert ".c:" not in line  # locations in the ROS source help nobody
+
+
+@pytest.mark.parametrize("text", ["2026 straße", "\U0001f697 drive", 'back\\slash "quoted"'])
+def test_ros_reads_a_parameter_file_with_any_characters(tmp_path: Path, text: str) -> None:
+    file = parameter_file(tmp_path / "given.yaml", {"input": text})
+    context = Context()
+    rclpy.init(args=["--ros-args", "--params-file", str(file)], context=context)
+    try:
+        node = rclpy.create_node("reader", context=context)
+        assert node.declare_parameter("input", "").value == text
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+def test_the_result_of_a_player_is_found_before_what_libraries_print(tmp_path: Path) -> None:
+    log = tmp_path / "player.txt"
+    log.write_bytes(b'{"sent": 1}\n{"sent": 3}\n\xff Exception ignored in: {}\n{not json\n')
+    assert last_object(log) == {"sent": 3}
+    log.write_text("Killed\n")
+    with pytest.raises(MagicFuseError, match="no result:\nKilled"):
+        last_object(log)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_fast_dds_profile_is_used_only_where_its_segments_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    variable = "FASTDDS_DEFAULT_PROFILES_FILE"
+    for name in (variable, "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(children, "_SEGMENTS", 1)
+    monkeypatch.setattr(children, "_SHARED_MEMORY", tmp_path if there else tmp_path / "none")
+    isolate(tmp_path)
+    assert os.environ[variable].endswith("fastdds.xml") == there
 
 
 def test_the_private_domain_is_nobody_elses(

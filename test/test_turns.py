@@ -107,6 +107,16 @@ def test_a_flood_pays_with_turns_for_what_receiving_it_takes() -> None:
         assert camera.used == pytest.approx(60 * 0.3, rel=0.05)
 
 
+def test_a_charge_stays_when_the_image_that_waited_is_refused() -> None:
+    order: FairOrder[str] = FairOrder()
+    order.enter("flood", 0.0)
+    order.charge("flood", 1.0)
+    order.leave("flood")
+    order.enter("flood", 0.0)
+    order.enter("calm", 5.0)
+    assert order.first({"flood", "calm"}) == "calm"
+
+
 def test_a_camera_that_is_gone_is_not_charged() -> None:
     turns = Turns()
     gone = turns.seat()

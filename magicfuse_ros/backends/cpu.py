@@ -17,11 +17,61 @@ from functools import cache
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def core_count() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return the number of cores that this process may use.
+
+    A container's limit of the CPU time counts: four cores for half of the time are two.
+    """
+    return max(1, min([len(os.sched_getaffinity(0)), *_quotas()]))
+
+
+def threads_to_set() -> int:
+    """Return how many threads a library should use; 0 if that is one for each core that it sees.
+
+    Libraries see the cores that a process may run on, not how long. With a thread for each, a
+    container with a limit is stopped in the middle of most frames.
+    """
+    count = core_count()
+    return 0 if count == len(os.sched_getaffinity(0)) else count
+
+
+def _quotas() -> list[int]:
+    """Return the CPU time that this process's control groups allow, in whole cores."""
+    found = []
+    for folder in _groups():
+        try:
+            if (folder / "cpu.max").exists():
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota = (folder / "cpu.cfs_quota_us").read_text()
+                period = (folder / "cpu.cfs_period_us").read_text()
+            found.append(int(quota) // int(period))
+        except (OSError, ValueError):  # no such file; "max" is no number
+            continue
+    return [cores for cores in found if cores >= 0]
+
+
+def _groups() -> list[Path]:
+    """Return the folders of the control groups of this process, up to their root."""
+    try:
+        lines = _OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root = _GROUPS
+        elif "cpu" in controllers.split(","):
+            root = _GROUPS / controllers
+        else:
+            continue
+        own = root / path.lstrip("/")
+        folders += [own, *[above for above in own.parents if above.is_relative_to(root)]]
+    return folders
 
 
 @cache

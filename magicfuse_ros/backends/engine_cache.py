@@ -20,13 +20,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -268,16 +268,25 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: if that fails; a file that existed before is then unchanged.
     """
-    handle, partial = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
+    partial = unfinished(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(handle)
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
+
+
+def unfinished(path: Path) -> Path:
+    """Return a new name beside `path`, for what is renamed to it once it is complete.
+
+    Made under such a name, it can be read by whom the user's umask lets read it. Files of
+    `tempfile` cannot, and a cache may be filled by one user and read by another.
+    """
+    return path.with_name(f".{path.stem}.{uuid4().hex}")
 
 
 def write_checked(path: Path, content: bytes) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from magicfuse_ros.backends.checks import check_graph, load_error
-from magicfuse_ros.backends.cpu import instructions
+from magicfuse_ros.backends.cpu import instructions, threads_to_set
 from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import Joined, JoinedWork, N, Network, Part, Tensor
@@ -72,7 +72,9 @@ class OpenVinoBackend(HostBackend):
         self.frames_at_once = frames_at_once
         self.version: str = ov.get_version().split("-")[0]
         self._core = ov.Core()
-        self._config = settings(threads, frames_at_once)
+        share = threads_to_set()
+        most = max(1, share // frames_at_once) if share else 0
+        self._config = settings(threads or most, frames_at_once)
         # Compiled models do not depend on threads and frames.
         cpu = (
             ov.get_version(),

@@ -24,7 +24,6 @@ import io
 import logging
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,7 +31,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from magicfuse_ros.backends.engine_cache import cache_folder
+from magicfuse_ros.backends.engine_cache import cache_folder, unfinished
 from magicfuse_ros.errors import EngineError
 
 _log = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ class ModelCache:
             RuntimeError: if the model cannot be compiled.
         """
         entry = None if self.folder is None else self.folder / name
-        if entry is not None and entry.exists():
+        if entry is not None and self._has(entry):
             if compiled := self._load(entry, config):
                 with self._lock:
                     self.found += 1
@@ -95,6 +94,13 @@ class ModelCache:
         if entry is not None:
             self._store(compiled, entry)
         return compiled
+
+    def _has(self, entry: Path) -> bool:
+        try:
+            return entry.exists()
+        except OSError as error:  # this user may not search a folder above it
+            self._warn(_reason(error))
+            return False
 
     def _load(self, entry: Path, config: dict[str, Any]) -> Any:
         """Return the compiled model in a folder; None if it cannot be used."""
@@ -117,7 +123,8 @@ class ModelCache:
             blob = stream.getvalue()
             entry.parent.mkdir(parents=True, exist_ok=True)
             _sweep(entry.parent)
-            partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
+            partial = unfinished(entry)
+            partial.mkdir()
             (partial / f"{entry.name}.blob").write_bytes(blob)
             (partial / _SUMS).write_bytes(_sums(entry.name, blob))
             _move(partial, entry)

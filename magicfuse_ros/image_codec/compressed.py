@@ -24,6 +24,7 @@ from magicfuse_ros.image_codec.raw import ENCODINGS, decode, is_mosaic, is_yuv
 
 COMPRESSED_FORMATS: tuple[str, ...] = ("jpeg", "png")
 MAX_PIXELS = 2**26  # 200 MB as RGB
+_MAGICS = (jpeg.MAGIC, png.MAGIC)
 _CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "mjpeg": "jpeg", "mjpg": "jpeg", "png": "png"}
 
 
@@ -56,7 +57,7 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
 
     Args:
         format: for example `jpeg` or `rgb8; png compressed bgr8`. The data itself tells JPEG from
-            PNG, also if the format is empty.
+            PNG, whatever else a driver writes here, such as `bgr8` or nothing.
         data: any buffer of bytes.
         depth: bit depth of the camera's 16-bit images so far; None judges this image alone.
 
@@ -65,16 +66,20 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
         so that the image matches the camera_info.
 
     Raises:
-        FrameError: for another format, for depth or the single channel of a mosaic or YUV image in
+        FrameError: for data of another format, for depth or the single channel of a mosaic or YUV
+            image in
             a JPEG, for data that is damaged or not an image, and for an image of more than
             `MAX_PIXELS`.
     """
     told = parse_format(format)
-    if told.codec and told.codec not in _CODECS:
+    unknown = told.codec and told.codec not in _CODECS
+    if unknown:  # an encoding where the codec should be, or another word of a driver's own
+        told = told._replace(encoding=told.codec if told.codec in ENCODINGS else "")
+    content = np.frombuffer(data, np.uint8).tobytes()
+    if told.codec.startswith("compresseddepth") or (unknown and not content.startswith(_MAGICS)):
         raise FrameError(
             f"compressed format is {format!r}; supported are {', '.join(COMPRESSED_FORMATS)}"
         )
-    content = np.frombuffer(data, np.uint8).tobytes()
     if content.startswith(jpeg.MAGIC):
         header = jpeg.read_header(content)
         _check_size(header.height, header.width)

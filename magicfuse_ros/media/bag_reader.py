@@ -16,13 +16,14 @@ definitions in the bag: a definition that is broken, empty or in another languag
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from heapq import merge
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
 
 from magicfuse_ros.errors import FrameError, MediaError
@@ -135,6 +136,8 @@ def _open_file(path: Path, stack: ExitStack) -> McapFile | SqliteFile:
         file = kind(path, name)
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno == errno.ENOSPC:
+            reason = f"its files must be unpacked, and '{gettempdir()}' is full; set TMPDIR"
         raise MediaError(f"'{name}' cannot be read as a rosbag2: {reason}") from error
     stack.callback(file.close)
     return file

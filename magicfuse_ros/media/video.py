@@ -66,7 +66,8 @@ class VideoSource:
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         try:
-            container = av.open(self.name)
+            # FFmpeg takes what is before the first colon of a relative path for a protocol.
+            container = av.open(str(self._path.absolute()))
         except (FFmpegError, OSError) as error:
             reason = error.strerror or str(error)
             if lacks_index(self._path):

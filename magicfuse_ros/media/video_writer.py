@@ -80,7 +80,7 @@ class VideoWriter:
 
     def _start(self, image: Pixels, stamp_ns: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._path), "w", format="mp4")
+        self._container = av.open(str(self._path.absolute()), "w", format="mp4")
         stream: VideoStream
         if "libx264" in av.codecs_available:
             stream = self._container.add_stream("libx264", rate=self._rate)

@@ -14,20 +14,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.bundle.default import share_folders
+from magicfuse_ros.errors import MagicFuseError
 
 END_S = 10.0
 _LOG_LINES = 15
 _DOMAINS = 100  # outgoing connections may occupy the ports of higher domains
 _PROFILES = Path("config", "fastdds.xml")
+_SHARED_MEMORY = Path("/dev/shm")
+_SEGMENTS = 3 * 64 * 2**20  # bytes that the profile takes for fuse_node, player and recorder
 
 Process = subprocess.Popen[str]
 
@@ -46,11 +50,20 @@ def isolate(log: Path) -> None:
     distribution = os.environ.get("ROS_DISTRO")
     if distribution == "humble":  # Humble does not know the range yet
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    if not _has_shared_memory():
+        return  # without its segments, the profile would leave UDP alone, which loses images
     variable = "FASTRTPS" if distribution in ("humble", "jazzy") else "FASTDDS"
     for profiles in (folder / _PROFILES for folder in share_folders()):
         if profiles.is_file():
             os.environ[f"{variable}_DEFAULT_PROFILES_FILE"] = str(profiles)
             return
+
+
+def _has_shared_memory() -> bool:
+    try:
+        return shutil.disk_usage(_SHARED_MEMORY).free >= _SEGMENTS
+    except OSError:
+        return False
 
 
 def _free_domain() -> int:
@@ -103,16 +116,29 @@ def end(process: Process) -> int:
 
 
 def parameter_file(path: Path, values: Mapping[str, Any]) -> Path:
-    """Write a ROS parameter file for any node; JSON values are valid YAML."""
-    lines = [f"    {name}: {json.dumps(value)}" for name, value in values.items()]
+    """Write a ROS parameter file for any node; JSON values are valid YAML.
+
+    Characters stay as they are: ROS's parser refuses JSON's escapes of two surrogates.
+    """
+    lines = [
+        f"    {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()
+    ]
     path.write_text("\n".join(["/**:", "  ros__parameters:", *lines]) + "\n", encoding="utf-8")
     return path
 
 
-def last_line(log: Path) -> dict[str, Any]:
-    """Return the JSON object that a player printed as its last line."""
-    found: dict[str, Any] = json.loads(log.read_text().splitlines()[-1])
-    return found
+def last_object(log: Path) -> dict[str, Any]:
+    """Return the last JSON object that a player has printed; a library may have printed more.
+
+    Raises:
+        MagicFuseError: if there is none.
+    """
+    for line in reversed(log.read_text(errors="replace").splitlines()):
+        if line.startswith("{"):
+            with suppress(ValueError):
+                found: dict[str, Any] = json.loads(line)
+                return found
+    raise MagicFuseError(f"the player has printed no result:\n{tail(log)}")
 
 
 def tail(log: Path) -> str:

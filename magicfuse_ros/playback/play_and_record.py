@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32
 
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.playback.children import Process, child, end, last_line, parameter_file, tail
+from magicfuse_ros.playback.children import Process, child, end, last_object, parameter_file, tail
 from magicfuse_ros.ros.debug_topics import NAMES
 from magicfuse_ros.ros.labels import LABEL_TYPE
 from magicfuse_ros.ros.recorder import TopicRecorder
@@ -128,7 +128,7 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
             raise MagicFuseError(f"{name} failed:\n{tail(player_log)}")
         if node is not None and (code := end(node)) != 0:
             raise MagicFuseError(f"fuse_node ended with code {code}:\n{_node_log(log)}")
-    return last_line(player_log)
+    return last_object(player_log)
 
 
 def _start_node(play: Play, log: Path, stack: ExitStack) -> Process | None:
