@@ -62,8 +62,8 @@ def adapt_command(
 ) -> None:
     """Adapt a bundle to one camera; resume a run that was killed.
 
-    The bundle labels the frames itself, wherever it is confident, and learns to find the same in
-    dark or hazy versions of them. If the result is no better on held-out frames, the exit code is 1
+    The bundle learns to give dark or hazy versions of a frame the class probabilities that it gave
+    the frame itself, and to restore them. If the result is no better on held-out frames, the exit code is 1
     and nothing is written to OUT.
     """
     if processes().num_processes > 1:
