@@ -74,8 +74,8 @@ class FuseParameters(BaseModel):
     autostart: bool = Field(False, description=_AUTOSTART)
     mode: Mode = Field(
         "fuse",
-        description="restore: only the restored image, at about two thirds of the cost; auto: fuse, and "
-        "restore while fusing cannot meet the deadline",
+        description="restore: only the restored image, at about two thirds of the cost; auto: fuse, "
+        "and restore while fusing cannot meet the deadline",
         json_schema_extra=_LIVE,
     )  # fmt: skip
     steps: int = Field(

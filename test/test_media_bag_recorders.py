@@ -208,6 +208,27 @@ def test_a_full_folder_for_unpacked_files_is_named(
         open_source(bag)
 
 
+def test_of_many_compressed_files_only_the_one_in_use_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bag := tmp_path / "bag").mkdir()
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    for number in (1, 2, 0):  # their names do not tell their order
+        part = camera(9)[3 * number : 3 * number + 3]
+        made = _compressed(tmp_path / f"{number}", CompressionMode.FILE, StoragePlugin.MCAP, part)
+        (file,) = made.glob("*.zstd")
+        file.rename(bag / f"drive_{(number + 1) % 3}.mcap.zstd")
+    source = open_source(bag)
+    assert not list(scratch.iterdir())
+    unpacked = []
+    for _ in source:
+        unpacked.append(len(list(scratch.iterdir())))
+    assert unpacked == [1] * 9
+    check(source, list(range(9)))
+    assert not list(scratch.iterdir())
+
+
 def test_a_sqlite_file_whose_recorder_was_killed(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag 100%", camera(), StoragePlugin.SQLITE3)
     (file,) = bag.glob("*.db3")

@@ -16,14 +16,12 @@ definitions in the bag: a definition that is broken, empty or in another languag
 
 from __future__ import annotations
 
-import errno
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from heapq import merge
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
 
 from magicfuse_ros.errors import FrameError, MediaError
@@ -32,6 +30,7 @@ from magicfuse_ros.media.bag_files import files_of
 from magicfuse_ros.media.bag_writer import message_types
 from magicfuse_ros.media.foreign import refuse_foreign
 from magicfuse_ros.media.mcap_file import Channel, McapFile
+from magicfuse_ros.media.packed_file import PackedFile
 from magicfuse_ros.media.sqlite_file import SqliteFile
 
 RAW = "sensor_msgs/msg/Image"
@@ -39,6 +38,7 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _HEADER_STAMP = {0: ">iI", 1: "<iI"}  # by the lowest bit of the encapsulation kind
 _EVER = 1 << 62
+BagFile = McapFile | SqliteFile | PackedFile
 
 
 class RawMessage(NamedTuple):
@@ -91,8 +91,9 @@ class Bag:
             stop_ns: end of the recording times, exclusive; None: to the end.
         """
         begin, end = start_ns or 0, _EVER if stop_ns is None else stop_ns
-        readers = (_messages(file, channels, begin, end) for file in self._files)
-        yield from merge(*readers, key=lambda message: message.recorded_ns)
+        for group in _in_time_order(self._files):
+            readers = (_messages(file, channels, begin, end) for file in group)
+            yield from merge(*readers, key=lambda message: message.recorded_ns)
 
     def deserialize(self, message: RawMessage) -> Any:
         """Decode a message of a known type, see `message_types`.
@@ -124,27 +125,42 @@ def open_bag(path: Path) -> Iterator[Bag]:
         yield Bag(path, stack)
 
 
-def _open_file(path: Path, stack: ExitStack) -> McapFile | SqliteFile:
-    name, packed = str(path), path
+def _open_file(path: Path, stack: ExitStack) -> BagFile:
+    name = str(path)
+
+    def open_plain(plain: Path) -> McapFile | SqliteFile:
+        kind = McapFile if plain.suffix.lower() == ".mcap" else SqliteFile
+        return kind(plain, name)
+
     try:
         refuse_foreign(path)
-        if path.suffix.lower() == COMPRESSED_BAG_SUFFIX:
-            folder = stack.enter_context(TemporaryDirectory())
-            path = Path(folder) / packed.stem
-            zstandard.unpack(packed, path)
-        kind = McapFile if path.suffix.lower() == ".mcap" else SqliteFile
-        file = kind(path, name)
+        packed = path.suffix.lower() == COMPRESSED_BAG_SUFFIX
+        file = PackedFile(path, open_plain) if packed else open_plain(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno == errno.ENOSPC:
-            reason = f"its files must be unpacked, and '{gettempdir()}' is full; set TMPDIR"
         raise MediaError(f"'{name}' cannot be read as a rosbag2: {reason}") from error
     stack.callback(file.close)
     return file
 
 
+def _in_time_order(files: Iterable[BagFile]) -> Iterator[list[BagFile]]:
+    """Yield groups of files: those that overlap in time are together."""
+    group: list[BagFile] = []
+    group_end = 0
+    spans = [(f.start_ns, f.end_ns, f) for f in files]
+    filled = [(start, end, f) for start, end, f in spans if start is not None and end is not None]
+    for start, end, file in sorted(filled, key=lambda span: span[0]):
+        if group and start > group_end:
+            yield group
+            group = []
+        group.append(file)
+        group_end = max(group_end, end)
+    if group:
+        yield group
+
+
 def _messages(
-    file: McapFile | SqliteFile, channels: Collection[Channel], start_ns: int, stop_ns: int
+    file: BagFile, channels: Collection[Channel], start_ns: int, stop_ns: int
 ) -> Iterator[RawMessage]:
     wanted = {number: found for number, found in file.channels.items() if found in channels}
     for number, time_ns, content in file.messages(wanted, start_ns, stop_ns):

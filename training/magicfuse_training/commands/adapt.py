@@ -63,8 +63,8 @@ def adapt_command(
     """Adapt a bundle to one camera; resume a run that was killed.
 
     The bundle learns to give dark or hazy versions of a frame the class probabilities that it gave
-    the frame itself, and to restore them. If the result is no better on held-out frames, the exit code is 1
-    and nothing is written to OUT.
+    the frame itself, and to restore them. If the result is no better on held-out frames, the exit
+    code is 1 and nothing is written to OUT.
     """
     if processes().num_processes > 1:
         raise TrainingError("adapt runs in one process; expected no launcher of several")
