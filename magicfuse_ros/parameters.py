@@ -74,7 +74,7 @@ class FuseParameters(BaseModel):
     autostart: bool = Field(False, description=_AUTOSTART)
     mode: Mode = Field(
         "fuse",
-        description="restore: only the restored image, at about two thirds of the cost; auto: fuse, "
+        description="restore: only the restored image, at two thirds of the cost; auto: fuse, "
         "and restore while fusing cannot meet the deadline",
         json_schema_extra=_LIVE,
     )  # fmt: skip
