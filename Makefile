@@ -17,13 +17,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The venv stands alone, also in a shell where a ROS is sourced.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
+unexport LD_LIBRARY_PATH ROS_DISTRO
 
 .PHONY: setup demo test lint faults soak
 
 setup: $(VENV)/setup.stamp
 
 $(VENV)/setup.stamp: setup.py requirements/ros-kilted.txt
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "$(PYTHON) is not Python 3.10 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@# A venv of another Python would keep it.
+	@[ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V)" ] || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) -r requirements/ros-kilted.txt -e .
 	touch $@
 

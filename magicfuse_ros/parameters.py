@@ -124,7 +124,7 @@ class GroundParameters(BaseModel):
         1.5, ge=0.01, le=100.0, description="height of the camera above the ground, metres"
     )
     camera_pitch: float = Field(
-        0.0, ge=-1.57, le=1.57, description="tilt of the camera, radians; positive: down"
+        0.0, ge=-1.58, le=1.58, description="tilt of the camera, radians; positive: down"
     )
     camera_roll: float = Field(
         0.0, ge=-3.15, le=3.15, description="roll of the camera, radians; positive: right side down"

@@ -130,6 +130,15 @@ def test_a_process_that_dies_is_an_error_with_its_exit_status(tiny_bundle: Path)
     process.close()
 
 
+def test_a_process_that_died_between_its_rounds_is_the_same_error(tiny_bundle: Path) -> None:
+    process = TimedProcess(job(tiny_bundle, "openvino"))
+    process._process.kill()
+    process._process.wait()
+    with pytest.raises(BackendError, match="ended with exit status -9"):
+        process.run(1)
+    process.close()
+
+
 def test_warm_up_frames_are_not_timed(monkeypatch: MonkeyPatch) -> None:
     costs = iter([9.0, 9.0, 9.0, 1.0, 2.0])  # seconds; the first three are warm-up
     now = 0.0

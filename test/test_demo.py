@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,9 +33,10 @@ from magicfuse_ros.output_files import write_png
 RATE = 20
 
 
-def run_demo(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_demo(*arguments: object, home: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "magicfuse_ros.demo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+    environment = {**os.environ, **({} if home is None else {"HOME": str(home)})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
 
 
 @pytest.fixture
@@ -131,6 +133,18 @@ def test_it_fails_where_the_node_does_not_come_up(
 
 
 def test_a_wrong_input_is_named(tmp_path: Path) -> None:
-    done = run_demo(tmp_path / "nothing.mp4", "--out", tmp_path / "out")
+    done = run_demo("~/nothing.mp4", "--out", tmp_path / "out", home=tmp_path)
     assert done.returncode == 1
-    assert "nothing.mp4' does not exist" in done.stdout
+    assert f"'{tmp_path}/nothing.mp4' does not exist" in done.stdout
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+    tmp_path: Path, video: Path, tiny_bundle: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = run_demo(video, "--bundle", tiny_bundle, "--out", tmp_path / "file" / "out")
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    assert f"cannot make folder '{tmp_path}/file/out'" in done.stdout
+    kept = (tmp_path / "drive.mp4").rename(tmp_path / "contact_sheet.png")
+    done = run_demo(tmp_path, "--bundle", tiny_bundle, "--out", tmp_path)
+    assert done.returncode == 1 and kept.exists()

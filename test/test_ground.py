@@ -297,7 +297,12 @@ def test_a_camera_that_sees_no_ground_knows_nothing_and_says_so(
 
 
 def test_a_camera_that_sees_ground_is_not_blind() -> None:
-    assert not projection(CameraPose.from_tilt(HEIGHT, 0.0, 0.0)).blindness()
+    found = projection(CameraPose.from_tilt(HEIGHT, 0.0, 0.0))
+    assert not found.blindness()
+    nearest, farthest = found.ground_range() or (0.0, 0.0)
+    cloud = found.cloud(found.find(np.full_like(mask(CAR), ROAD), TABLE))
+    away = np.hypot(cloud["x"], cloud["z"])  # the camera is level
+    assert (nearest, farthest) == pytest.approx((np.nanmin(away), np.nanmax(away)), rel=1e-3)
 
 
 def test_rounding_makes_no_other_pose() -> None:

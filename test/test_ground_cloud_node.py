@@ -419,7 +419,9 @@ def test_the_pose_comes_from_tf(tmp_path: Path) -> None:
         assert rig.spin_until(lambda: len(clouds) == len(scans) == 3), rig.output()
         np.testing.assert_allclose(points(clouds[2]), points(clouds[1]), rtol=1e-4, atol=1e-4)
         assert scans[2].angle_min > scans[1].angle_min + 1.0
-        assert rig.next_diagnostics()["camera_position"] == "1.000 0.000 2.000"
+        told = rig.next_diagnostics()
+        assert told["camera_position"] == "1.000 0.000 2.000"
+        assert 0 < float(told["ground_nearest_m"]) < float(told["ground_farthest_m"])
         # the camera's body frame, as simulators stamp it: x forward instead of the optical frame's
         # z
         place(1.0, 0.0, 2.0, quaternion=(0.0, 0.0, 0.0, 1.0))

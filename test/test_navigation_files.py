@@ -95,6 +95,7 @@ def test_nav2_keeps_every_hit_of_the_scan(pitch: float, below: float) -> None:
     assert scan["inf_is_valid"]
     for limit in ("obstacle_max_range", "raytrace_max_range"):
         assert scan[limit] < defaults.max_range, "free beams would be marked as obstacles"
+    assert 0 < scan["raytrace_min_range"] < scan["raytrace_max_range"], "near marks must stay"
     assert 0 < scan["expected_update_rate"] <= 2.0, "a scan that no longer comes stops the robot"
 
 

@@ -103,6 +103,26 @@ def test_the_node_gives_what_the_offline_replay_gives(
             assert bytes(message.data) == bytes(other.data), topic
 
 
+def test_a_replay_that_is_terminated_says_that_it_is_not_complete(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """As a CI job ends it, or `docker stop`."""
+    bag, out = drive(tmp_path / "in", 40), tmp_path / "out"
+    options = ("--bundle", tiny_bundle, "--rate", 0.2)  # it would take 20 seconds
+    process = subprocess.Popen(
+        command(bag, out, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 120
+    while not (out / "log" / "replay_node.yaml").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(5)  # the player finds the node and plays
+    process.terminate()
+    _, stderr = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130 and "interrupted" in stderr
+    report = summary(out)
+    assert report["stopped"] == "interrupted" and 0 < report["frames"]["sent"] < 40
+
+
 def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundle: Path) -> None:
     bag = drive(tmp_path / "in", 10, info=True, broken=(4,))
     out = tmp_path / "out"

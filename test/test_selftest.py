@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,12 @@ def test_the_doctor_says_what_can_run_and_what_is_missing(
     assert "openvino" in result.stdout.split("auto\n")[1] and " ms, K = " in result.stdout
     result = magicfuse("doctor", tmp_path)
     assert result.exit_code == 1 and "cannot be used: " in result.stdout
+    misfit = shutil.copytree(tiny_bundle, tmp_path / "misfit")
+    manifest = (misfit / "bundle.json").read_text()
+    (misfit / "bundle.json").write_text(manifest.replace('"z_seg"', '"z_segg"'))
+    result = magicfuse("doctor", misfit)
+    assert result.exit_code == 1
+    assert "z_seg" in result.stdout.split("auto\n")[1] and "numpy" in result.stdout
     monkeypatch.setattr(backends, "_obstacle", lambda *given: "is not installed")
     result = magicfuse("doctor", tiny_bundle)
     assert result.exit_code == 1

@@ -15,6 +15,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from time import perf_counter
 from types import TracebackType
 from typing import TypeVar
@@ -66,8 +67,9 @@ class TimedProcess:
             BackendError: if the process failed or ended.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{frames}\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, and `_receive` says how
+            self._process.stdin.write(f"{frames}\n")
+            self._process.stdin.flush()
         self.rounds.append(self._receive(Round))
 
     def close(self) -> None:

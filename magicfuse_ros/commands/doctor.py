@@ -22,7 +22,7 @@ from magicfuse_ros.bench.scene import street
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.commands.options import BundleArgument
-from magicfuse_ros.errors import BackendError, MagicFuseError
+from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import Fuser
 
 FRAMES = 10
@@ -65,7 +65,7 @@ def _fuse(bundle: Bundle) -> tuple[bool, list[str]]:
         image = street(bundle.manifest.height, bundle.manifest.width)
         fuser(image)
         ms = median(fuser(image).stages_ms["total"] for _ in range(FRAMES))
-    except BackendError as error:
+    except MagicFuseError as error:  # also of a bundle whose networks do not fit together
         return False, [str(error)]
     line = f"{choice.used} {backend.version} in {choice.precision} on {backend.device}"
     return True, [f"{line}: a frame of all outputs takes {ms:.1f} ms, K = {fuser.steps}"]

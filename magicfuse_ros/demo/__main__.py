@@ -35,6 +35,7 @@ from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.night import STOPS
+from magicfuse_ros.output_files import make_folder, write_text
 from magicfuse_ros.playback.children import isolate
 from magicfuse_ros.playback.play_and_record import Play, play_and_record
 from magicfuse_ros.replay.timing import diagnostics, timing
@@ -78,7 +79,7 @@ def demo(
     console = Console()
     try:
         run(input, out, topic, seconds, bundle, console)
-    except MagicFuseError as error:
+    except (MagicFuseError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
@@ -91,18 +92,22 @@ def run(
     Raises:
         MagicFuseError: if the input cannot be played, a process fails, or no frame comes out.
     """
-    path = (input or street_video()).resolve()
+    path = (input or street_video()).expanduser().resolve()
     source = open_source(path, topic or None)
-    bundle = Bundle.load((root or default_bundle()).resolve())
-    out = out.resolve()
-    if out in path.parents:
+    bundle = Bundle.load((root or default_bundle()).expanduser().resolve())
+    out = out.expanduser().resolve()
+    if out in (path, *path.parents):
         raise MediaError(
             f"'{path}' lies in '{out}', which is emptied; move it or choose another out"
         )
+    make_folder(out)
     for product in PRODUCTS:
-        shutil.rmtree(out / product, ignore_errors=True)
-        (out / product).unlink(missing_ok=True)
-    (out / "log").mkdir(parents=True)
+        old = out / product
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    (out / "log").mkdir()
 
     rate = source.frame_rate or PICTURES_A_SECOND
     camera = {"input": str(path), "topic": topic, "seconds": seconds, "night": input is None}
@@ -140,7 +145,7 @@ def run(
         "cores": os.cpu_count(),
         "node": node,
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     console.print("drawing ...")
     draw(bag, out, rate, bundle.manifest.classes)
     console.print(_table(summary))

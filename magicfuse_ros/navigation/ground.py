@@ -223,6 +223,15 @@ class GroundProjection:
         self._range = np.hypot(places[:, 0], places[:, 1]).astype(np.float32)
         self._range_max = max_range + hypot(x, y)
 
+    def ground_range(self) -> tuple[float, float] | None:
+        """Return the distances of the nearest and farthest ground that the camera can see.
+
+        In metres from the origin of the ground frame; None if it sees none.
+        """
+        if not self._range.size:
+            return None
+        return float(self._range.min()), float(self._range.max())
+
     def blindness(self) -> str:
         """Return why no pixel meets the ground; empty if one does."""
         if self._pixels.size:

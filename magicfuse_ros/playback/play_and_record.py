@@ -94,7 +94,8 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
     log = out / "log"
     mag_image = f"{play.node}/{MAG_IMAGE}"
     latched = {f"{play.node}/{LABELS}"}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ctrl_c = signal.getsignal(signal.SIGINT)  # the caller's may note that it came
+    signal.signal(signal.SIGTERM, ctrl_c if callable(ctrl_c) else signal.default_int_handler)
     with ExitStack() as stack:
         node = _start_node(play, log, stack)
         session = stack.enter_context(Session("recorder"))

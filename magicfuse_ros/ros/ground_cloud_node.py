@@ -270,6 +270,10 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         if self._projection is not None:
             x, y, z = self._projection[0].position
             settings["camera_position"] = f"{x:.3f} {y:.3f} {z:.3f}"
+            if seen := self._projection[1].ground_range():
+                settings["ground_nearest_m"], settings["ground_farthest_m"] = map(
+                    "{:.2f}".format, seen
+                )
         settings["waiting"] = str(len(self._waiting))
         problems = [self.clock_complaint(), *self.topic_complaints(), self._label_problem]
         problems.append(self._blindness)
