@@ -18,6 +18,7 @@ import torch
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.crops import NEAR, CropConfig
 from magicfuse_training.data.device_crops import DeviceCrops
+from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 from magicfuse_training.stages.accelerator import make_accelerator
@@ -156,6 +157,13 @@ def test_a_part_of_another_scene_of_the_group_is_pasted() -> None:
     assert set(labels.unique().tolist()) == {2, 3} and 0.3 < both.float().mean() < 0.7
     share = (labels[both] != labels[both][:, :1, :1]).float().mean((1, 2))
     assert (share <= 0.37).all()
+
+
+def test_a_part_too_small_for_the_rarest_group_is_refused() -> None:
+    crops = crops_of([0.9, 0.07, 0.03])
+    assert crops._counts(40).tolist() == [36, 3, 1]
+    with pytest.raises(DataError, match=r"12 crops .* 3\.0 % of them; expected parts of 34 or"):
+        crops._counts(12)
 
 
 def test_the_seed_decides() -> None:

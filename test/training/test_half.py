@@ -29,7 +29,7 @@ from magicfuse_training.model import MagicFuse
 
 
 def test_a_half_body_runs_and_one_that_is_far_off_is_refused(
-    least_model: MagicFuse, tmp_path: Path
+    least_model: MagicFuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_bundle(least_model, tmp_path, provenance({}, "abc", [], "none"), "float16")
     bundle = Bundle.load(tmp_path)
@@ -46,6 +46,18 @@ def test_a_half_body_runs_and_one_that_is_far_off_is_refused(
         found = {types[n.output[0]] for n in model.graph.node if n.op_type == kind}
         assert found == {expected}, kind
     assert {v.type.tensor_type.elem_type for v in model.graph.output} == {TensorProto.FLOAT}
+
+    def refuse(*_: object) -> None:
+        raise ExportError("it is far off")
+
+    monkeypatch.setattr("magicfuse_training.export.bundle.check_half_graph", refuse)
+    monkeypatch.setattr("magicfuse_training.export.bundle.export_graph", lambda *_: None)
+    monkeypatch.setattr("magicfuse_training.export.bundle.check_graph", lambda *_: None)
+    monkeypatch.setattr("magicfuse_training.export.bundle.make_half", lambda *_: None)
+    with pytest.raises(ExportError, match="far off"):
+        export_bundle(least_model, tmp_path, provenance({}, "abc", [], "none"), "float16")
+    assert Bundle.load(tmp_path).fingerprint == bundle.fingerprint, "the old bundle is still there"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
     graph = graphs(least_model)["ikr"]
     examples = example_inputs(least_model, 64, 96)

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from magicfuse_training.cli import app
 from magicfuse_training.commands.stage import check_stage
-from magicfuse_training.data.classes import IGNORE, MFNET_CLASSES
+from magicfuse_training.data.classes import FOLDER, IGNORE, MFNET_CLASSES, to_classes
 from magicfuse_training.data.crops import Crops
 from magicfuse_training.data.mix import Source, load_groups
 from magicfuse_training.errors import TrainingError
@@ -53,6 +53,11 @@ def test_labels_keep_the_ids_of_their_files(kind: str, tmp_path: Path) -> None:
     for scene in scenes:
         assert scene.label[0, :5].tolist() == [1, 2, 3, 0, 0]
     assert set(np.unique(crops_of(tmp_path, kind)[range(8)]["label"])) <= {0, 1, 2, 3}
+
+
+def test_labels_of_a_folder_are_the_presets_ids(tmp_path: Path) -> None:
+    ids = np.arange(9, dtype=np.uint8)[None]
+    np.testing.assert_array_equal(to_classes(FOLDER, ids, tmp_path, MFNET_CLASSES), ids)
 
 
 def test_paper_weighs_its_classes_and_caps_w_on_people() -> None:

@@ -12,6 +12,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from test_run_folder import write_data
@@ -41,6 +42,30 @@ def test_scenes_are_grouped_alike_in_memory_and_when_drawn(
     assert names(lazy) == names(read)
     assert np.array_equal(lazy[0].scenes[1].visible, read[0].scenes[1].visible)
     assert [s.name for s in lazy[0].scenes[:1]] == ["1D"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "trained"),
+    [
+        (["train", "day"], "train"),
+        (["training", "test"], "training"),
+        (["."], "."),
+        (["val"], None),
+        (["day", "night"], None),
+    ],
+)
+def test_the_split_to_train_on_is_never_one_that_is_held_out(
+    tmp_path: Path, splits: list[str], trained: str | None
+) -> None:
+    for split in splits:
+        (tmp_path / split / "vi").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / split / "vi" / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    source = Source("folder", tmp_path)
+    if trained is not None:
+        assert source.training_split == trained
+    else:
+        with pytest.raises(DataError, match=f"has the splits {', '.join(splits)}; expected"):
+            _ = source.training_split
 
 
 def names(groups: Groups) -> list[tuple[int, list[str]]]:

@@ -11,6 +11,7 @@
 """Presets are strict, and their errors are helpful."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,26 @@ def test_keys_that_do_not_hold_together_are_named_and_no_more(tmp_path: Path) ->
     )
     with pytest.raises(PresetError, match=r"x\.yaml': autoencoder: noise_channels must be 0"):
         load_preset(write(tmp_path, {"autoencoder.noise_channels": 8}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda classes: classes.pop(3), "ids 0, 1, 2, 4"),
+        (lambda classes: classes.insert(0, classes.pop()), "ids 10, 0, 1"),
+        (lambda classes: [c.update(thermal=False) for c in classes], "at least one thermal class"),
+    ],
+)
+def test_classes_that_would_be_mixed_up_are_refused(
+    tmp_path: Path, change: Callable[[list[dict[str, Any]]], object], words: str
+) -> None:
+    content = yaml.safe_load((PRESETS / "nano.yaml").read_text())
+    change(content["classes"])
+    count = len(content["classes"])
+    content["losses"]["class_weights"] = content["losses"]["class_weights"][:count]
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(PresetError, match=words):
+        load_preset(str(tmp_path / "x.yaml"))
 
 
 def test_a_file_that_is_no_preset_is_named(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import accelerator
 from magicfuse_training.stages.accelerator import MixedPrecision
-from magicfuse_training.stages.run_folder import data_rows, drop_lines_after
+from magicfuse_training.stages.run_folder import data_rows, drop_lines_after, locked
 from magicfuse_training.stages.runner import recorded_data
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.trainer import Trainer
@@ -55,10 +55,11 @@ def run(
     learning_rate: float = 2e-3,
     rows: list[str] = ROWS,
     mixed_precision: MixedPrecision | None = None,
+    weights: int = 0,
 ) -> Trainer:
     ours = STAGES[stage]
     optimizer = ours.optimizer.model_copy(update={"learning_rate": learning_rate})
-    torch.manual_seed(0)
+    torch.manual_seed(weights)
     stage_ = replace(ours, optimizer=optimizer)
     model = MagicFuse(preset)
     trainer = Trainer(stage_, model, folder, steps=steps, mixed_precision=mixed_precision)
@@ -73,6 +74,7 @@ def run(
         ({"batch": 6}, "was started with stage.crops.batch 3, and now has 6"),
         ({"stage": "ckg"}, "was started with stage.name ikr, and now has ckg"),
         ({"learning_rate": 1e-3}, "stage.optimizer.learning_rate 0.002, and now has 0.001"),
+        ({"weights": 1}, "was started with start_weights "),
         ({"rows": ROWS[:1]}, "other data: train/b.jpg differs (2 files then, 1 now)"),
         ({"rows": [ROWS[0], "train/b.jpg\t9\tef"]}, "other data: train/b.jpg differs"),
     ],
@@ -92,6 +94,26 @@ def test_a_run_does_not_go_on_with_another_preset(small_preset: Preset, begun: P
     message = "started with preset.ikr.widths [8, 16], and now has [8, 24]"
     with pytest.raises(TrainingError, match=re.escape(message)):
         run(other, begun)
+
+
+def test_two_processes_do_not_train_in_one_folder(small_preset: Preset, begun: Path) -> None:
+    before = (begun / "last.pt").read_bytes()
+    with locked(begun), pytest.raises(TrainingError, match="another process trains in"):
+        run(small_preset, begun, steps=3)
+    assert (begun / "last.pt").read_bytes() == before
+    assert run(small_preset, begun, steps=3).at.step == 3
+
+
+def test_files_below_a_link_are_part_of_the_data(tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "disk" / "vi").mkdir(parents=True)
+    (elsewhere / "a.png").write_bytes(b"a")
+    (pairs := tmp_path / "pairs").mkdir()
+    (pairs / "vi").symlink_to(elsewhere)
+    (elsewhere / "again").symlink_to(pairs)  # a circle
+    (row,) = data_rows([pairs])
+    assert row.startswith(f"{tmp_path.name}/pairs/vi/a.png\t1\t")
+    (elsewhere / "a.png").write_bytes(b"b")
+    assert data_rows([pairs]) != [row]
 
 
 def test_a_run_can_be_prolonged(small_preset: Preset, begun: Path) -> None:

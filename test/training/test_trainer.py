@@ -10,6 +10,7 @@
 
 """The training loop learns, keeps to its budget, and survives bad batches."""
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -113,9 +114,10 @@ def test_pictures_are_drawn_of_every_kind_of_model(
 
 
 def test_a_finished_run_is_left_as_it_is(model: MagicFuse, tmp_path: Path) -> None:
+    start = copy.deepcopy(model)
     Trainer(STAGES["ckg"], model, tmp_path, steps=2).run(small_crops(), 0)
     before, log = (tmp_path / "last.pt").read_bytes(), (tmp_path / "log.jsonl").read_text()
-    again = Trainer(STAGES["ckg"], model, tmp_path, steps=2)
+    again = Trainer(STAGES["ckg"], start, tmp_path, steps=2)
     again.run(small_crops(), 0)
     assert again.at.step == 2 and (tmp_path / "last.pt").read_bytes() == before
     assert (tmp_path / "log.jsonl").read_text() == log

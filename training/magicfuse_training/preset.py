@@ -32,6 +32,9 @@ from magicfuse_training.strict_yaml import load_strict
 PRESETS = Path(__file__).parent / "presets"
 
 
+MOST_CLASSES = 240  # higher ids in labels stand for sets of classes
+
+
 class Preset(BaseModel):
     """Networks, schedule, classes and step grids of a model."""
 
@@ -76,6 +79,14 @@ class Preset(BaseModel):
                 f"segmentation_width is {self.segmentation_width}; expected 0, since the head "
                 "refines by details, which autoencoder.latent_only leaves out"
             )
+        ids = [c.id for c in self.classes]
+        if ids != list(range(len(ids))) or not 1 <= len(ids) <= MOST_CLASSES:
+            raise ValueError(
+                f"classes have the ids {', '.join(map(str, ids))}; expected 0 to n-1, in this "
+                f"order, for at most {MOST_CLASSES} classes"
+            )
+        if len({c.thermal for c in self.classes}) < 2:
+            raise ValueError("expected at least one thermal class and one that is not thermal")
         if len(self.losses.class_weights) != len(self.classes):
             raise ValueError(
                 f"losses.class_weights has {len(self.losses.class_weights)} values; expected one "

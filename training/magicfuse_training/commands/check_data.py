@@ -36,7 +36,6 @@ from magicfuse_training.data.classes import (
     FOLDER,
     IGNORE,
     LOOKALIKE,
-    MFNET_CLASSES,
     NOBODY,
     SETS,
     STATIC,
@@ -75,7 +74,7 @@ def check_data_command(
     """Read every file of a data set; exit with 1 if a file is missing, damaged or unexpected."""
     data, config = dataset(kind), load_preset(preset)
     names = tuple(c.name for c in config.classes)
-    if data.labels is FOLDER and names not in (CLASSES, MFNET_CLASSES):
+    if data.labels is FOLDER and names != CLASSES:
         data = replace(data, labels=own_labels(names))
     if sheet and sheet.parent.is_dir():
         check_file(sheet)

@@ -360,7 +360,8 @@ def to_classes(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U
     Raises:
         DataError: see `LabelMap.to_project`; also if no class of the set matches a name.
     """
-    if tuple(names) not in (CLASSES, MFNET_CLASSES):
+    own = tuple(names) not in (CLASSES, MFNET_CLASSES)
+    if own or (labels is FOLDER and tuple(names) != CLASSES):
         return _to_own(labels, ids, file, names)
     project = labels.to_project(ids, file)
     if tuple(names) == CLASSES:

@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_training.data.classes import U8
 from magicfuse_training.degradations import Darkness, apply, blur, compress, degrade
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -97,13 +96,13 @@ NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 
 
-def _darken(image: U8, strength: float, rng: np.random.Generator) -> U8:
-    """Darken with the camera model, sometimes with a noisier sensor than the scores use."""
+def draw_darkness(strength: float, rng: np.random.Generator) -> Darkness:
+    """Draw from the camera model, sometimes with a noisier sensor than the scores use."""
     effect = Darkness.draw(strength, rng)
     if rng.random() < SHARES.noisier:
         well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
         effect = effect.model_copy(update={"full_well": well, "read_noise": read})
-    return apply([effect], image, rng)
+    return effect
 
 
 def degraded_crop(
@@ -128,7 +127,7 @@ def degraded_crop(
         image = blur(image, rng.random() * 0.6, rng)
     dark, haze, blurred = undegraded + np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
     if draw < dark:
-        image = _darken(image, strength, rng)
+        image = apply([draw_darkness(strength, rng)], image, rng)
     elif draw < haze:
         image = degrade(image, "haze", strength, rng, rows)
     elif draw < blurred:

@@ -18,6 +18,7 @@ batch has the same number of crops of each group.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ from magicfuse_training.data.crop_light import (
     DARK_CLOTHES,
     JITTER,
     SHARES,
+    draw_darkness,
 )
 from magicfuse_training.data.crops import (
     AROUND_PEOPLE,
@@ -53,7 +55,7 @@ from magicfuse_training.data.crops import (
 )
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import Scene
-from magicfuse_training.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
+from magicfuse_training.degradations import DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 
 Numbers = npt.NDArray[np.float64]
 Range = tuple[float, float]
@@ -169,6 +171,12 @@ class DeviceCrops(Crops):
         wanted = self.probabilities * total
         counts = np.floor(wanted).astype(np.int64)
         counts[np.argsort(counts - wanted)[: total - counts.sum()]] += 1
+        if ((counts == 0) & (wanted > 0)).any():
+            least = self.probabilities[self.probabilities > 0].min()
+            raise DataError(
+                f"a part of {total} crops on the device has none of the rarest group, which should "
+                f"be {100 * least:.1f} % of them; expected parts of {math.ceil(1 / least)} or more"
+            )
         return counts
 
     def _to(self, values: npt.NDArray[Any]) -> Tensor:
@@ -191,7 +199,7 @@ class DeviceCrops(Crops):
             config.scale[0], np.maximum(config.height / height, config.width / width)
         )
         most = np.maximum(config.scale[1], least * LEAST_RANGE)
-        low, high = np.where(near, most, least), np.where(near, NEAREST, most)
+        low, high = np.where(near, most, least), np.where(near, np.maximum(most, NEAREST), most)
         scale = np.exp(rng.uniform(np.log(low), np.log(high)))
         aspect = np.exp(rng.uniform(-0.1, 0.1, count))
         h = np.minimum(height, config.height / scale * aspect)
@@ -306,7 +314,7 @@ class DeviceCrops(Crops):
         rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        drawn = [Darkness.draw(s, rng) for s in strength]
+        drawn = [draw_darkness(s, rng) for s in strength]
         height, width = image.shape[2:]
         # The grids differ in size: the CPU resizes them to one size, which the device enlarges.
         grids = [np.array(d.light_stops, np.float32) for d in drawn]

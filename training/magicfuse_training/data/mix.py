@@ -75,9 +75,21 @@ class Source:
 
     @property
     def training_split(self) -> str:
-        """The split to train on: "train" if there is one, else the whole set."""
+        """The split to train on: "train", or the only one that is not held out.
+
+        Raises:
+            DataError: if there are several of those, or none.
+        """
         splits = dataset(self.kind).splits_in(self.root)
-        return "train" if "train" in splits else next(iter(splits), "train")
+        others = [name for name in splits if name not in HELD_OUT]
+        if "train" in splits or not splits:
+            return "train"
+        if len(others) != 1:
+            raise DataError(
+                f"'{self.root}' has the splits {', '.join(splits)}; expected 'train', or a single "
+                f"one beside {', '.join(HELD_OUT)}"
+            )
+        return others[0]
 
     @property
     def held_out_split(self) -> str | None:

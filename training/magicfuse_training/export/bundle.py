@@ -13,11 +13,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +38,7 @@ from magicfuse_ros.bundle import (
     sha256,
     write_manifest,
 )
+from magicfuse_ros.output_files import make_folder
 from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.export.compare import check_graph, check_half_graph, eager
 from magicfuse_training.export.graphs import Graph, example_inputs, graphs
@@ -52,7 +55,7 @@ def export_bundle(
     provenance: Provenance,
     precision: Literal["float32", "float16"] = "float32",
 ) -> Manifest:
-    """Export every graph at the preset's size and write the manifest last.
+    """Export every graph at the preset's size; a bundle that is there stays if one of them fails.
 
     Files of `float32` store large weights as float16 but compute in float32. Files of `float16`
     compute in float16, except for norms, DDIM steps, inputs and outputs: see `half_body`.
@@ -62,24 +65,27 @@ def export_bundle(
             output's largest value, or if the signal-to-noise ratio of a `float16` output is below
             `HALF_DB`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     preset = model.preset
     model = model.cpu().eval()  # the files are checked on the CPU
     round_weights_to_half(model)
     costs = gflop_per_call(model)
     examples = example_inputs(model, preset.height, preset.width)
     specs: dict[str, NetworkSpec] = {}
-    for name, graph in graphs(model).items():
-        inputs = {k: examples[k] for k in graph.inputs}
-        path = folder / f"{name}.onnx"
-        export_graph(graph, inputs, path)
-        outputs = eager(graph, inputs)
-        check_graph(path, inputs, outputs)
-        if precision == "float16":
-            make_half(path)
-            check_half_graph(path, graph, inputs)
-        size = parameters(model.get_submodule(name))
-        specs[name] = network_spec(path, inputs, outputs, size, costs[name])
+    with TemporaryDirectory(dir=folder, prefix=".export.") as made:
+        for name, graph in graphs(model).items():
+            inputs = {k: examples[k] for k in graph.inputs}
+            path = Path(made) / f"{name}.onnx"
+            export_graph(graph, inputs, path)
+            outputs = eager(graph, inputs)
+            check_graph(path, inputs, outputs)
+            if precision == "float16":
+                make_half(path)
+                check_half_graph(path, graph, inputs)
+            size = parameters(model.get_submodule(name))
+            specs[name] = network_spec(path, inputs, outputs, size, costs[name])
+        for path in sorted(Path(made).iterdir()):
+            os.replace(path, folder / path.name)
     manifest = Manifest(
         format_version=1,
         name=preset.name,

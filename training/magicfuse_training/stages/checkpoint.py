@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -23,6 +24,15 @@ from torch import Tensor
 
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Return a hash of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

@@ -20,10 +20,13 @@ last.pt             the checkpoint
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -43,7 +46,8 @@ from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomical
 from magicfuse_training.stages.stage import Stage
 
 HASHED_BYTES = 65536  # of a file: label and box files are smaller, photos already differ here
-MAY_CHANGE = ("budget", "start")  # a run may be extended; its checkpoint holds its weights
+# A run may be extended, and its start may lie elsewhere now, as long as its weights are the same.
+MAY_CHANGE = ("budget", "start")
 
 Config = dict[str, Any]
 
@@ -73,12 +77,45 @@ def data_rows(folders: Iterable[Path]) -> list[str]:
     """
     rows = []
     for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for path in _files(folder):
             with path.open("rb") as file:
                 digest = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
             name = Path(folder.parent.name, folder.name, path.relative_to(folder))
             rows.append(f"{name.as_posix()}\t{path.stat().st_size}\t{digest}")
     return rows
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return all files below a folder, also below links to other folders."""
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (real := Path(place).resolve()) in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in files if (path := Path(place, name)).is_file()]
+    return sorted(found)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a stage's folder for this process within the block.
+
+    Raises:
+        TrainingError: if another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"another process trains in '{folder}'; wait for it, or use another --run"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:
@@ -121,7 +158,7 @@ def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
     new = dict(flat(config))
     for key in new | old:
         before, now = old.get(key, "not set"), new.get(key, "not set")
-        if before != now and not key.startswith(MAY_CHANGE):
+        if before != now and key.split(".")[0] not in MAY_CHANGE:
             raise TrainingError(
                 f"run '{folder}' was started with {key} {before}, and now has {now}; "
                 "give it as before, or use another --run"

@@ -39,6 +39,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,12 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages import run_folder
 from magicfuse_training.stages.accelerator import MixedPrecision, make_accelerator
-from magicfuse_training.stages.checkpoint import load_checkpoint, load_weights, save_atomically
+from magicfuse_training.stages.checkpoint import (
+    fingerprint,
+    load_checkpoint,
+    load_weights,
+    save_atomically,
+)
 from magicfuse_training.stages.loading import load_parts, remedies
 from magicfuse_training.stages.monitor import Monitor
 from magicfuse_training.stages.randomness import seed_step
@@ -111,6 +117,7 @@ class Trainer:
                 f"budget is {minutes} minutes and {steps} steps; expected one of the two"
             )
         self.minutes, self.steps = minutes, steps
+        self.start_weights = fingerprint(model)
         self.folder, self.checkpoint = folder, folder / "last.pt"
         self.stage = stage.started_from(model).overridden_by(model.preset)
         self.accumulate = accumulate
@@ -164,8 +171,9 @@ class Trainer:
             start: origin of the model's weights, for the record.
 
         Raises:
-            TrainingError: if the folder's run was started with other settings or other data, the
-                batch cannot be divided, a worker dies, or the gradient stays non-finite.
+            TrainingError: if another process trains in the folder, the folder's run was started
+                with other settings, data or weights, the batch cannot be divided, a worker
+                dies, or the gradient stays non-finite.
             KeyboardInterrupt: after Ctrl-C, once the current step's checkpoint is written.
         """
         if crops.config.batch % self.parts:
@@ -173,6 +181,19 @@ class Trainer:
                 f"batch is {crops.config.batch}; expected a multiple of {self.parts} "
                 f"({self.accelerator.num_processes} processes x {self.accumulate} accumulated)"
             )
+        ours = self.accelerator.is_main_process
+        with run_folder.locked(self.folder) if ours else nullcontext():
+            return self._run(crops, workers, validation, data, start)
+
+    def _run(
+        self,
+        crops: Crops,
+        workers: int,
+        validation: Batch | None,
+        data: Sequence[str],
+        start: str,
+    ) -> MagicFuse:
+        """See `run`, whose process holds the folder."""
         self._open(crops, data, start)
         if self.progress >= 1 and self.checkpoint.exists():
             return self.ema
@@ -334,6 +355,7 @@ class Trainer:
             budget=budget,
             start=start,
         )
+        config["start_weights"] = self.start_weights  # last: what else differs says more
         going_on = self.checkpoint.exists()
         if going_on:
             run_folder.check_unchanged(self.folder, config, data)
