@@ -91,6 +91,17 @@ def test_half_a_jpeg_is_refused_and_one_without_its_end_marker_is_read(tmp_path:
     assert result.exit_code == 1 and "1 x unreadable 'vi/a.jpg'" in printed(result)
 
 
+def test_visible_pictures_of_a_folder_in_16_bits_are_on_one_scale(tmp_path: Path) -> None:
+    dark = np.full((8, 8, 3), 800, np.uint16)  # of 4095: it would also fit into 10 bits
+    lit = dark.copy()
+    lit[0, 0] = 4000
+    for name, picture in (("a", dark), ("b", lit)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    (tmp_path / "c.png").write_bytes(b"damaged")
+    found = [read_image(tmp_path / f"{name}.png") for name in "ab"]
+    assert found[0][4, 4].tolist() == found[1][4, 4].tolist() == [800 >> 4] * 3
+
+
 def test_thermal_pictures_of_16_bits_are_stretched_and_that_is_said(tmp_path: Path) -> None:
     kelvin = 29315 + 8 * THERMAL.astype(np.uint16)
     kelvin[0, 0] = 65535  # a dead pixel does not matter

@@ -15,6 +15,8 @@ from __future__ import annotations
 import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,12 @@ from PIL import Image, ImageOps
 
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec import decode_picture, png, to_rgb
-from magicfuse_ros.image_codec.bit_depth import scaled
+from magicfuse_ros.image_codec.bit_depth import BitDepth, scaled
 from magicfuse_training.data.classes import U8, LabelMap
 from magicfuse_training.data.errors import DataError
 
 Boxes = npt.NDArray[np.float32]
+_JUDGED = 32  # pictures of a folder that tell its bit depth
 STRETCH = (1.0, 99.0)  # percentiles of a thermal picture with more than 8 bits: black and white
 _GRAY_SPREAD = 12  # of 255 between the channels: JPEG colours in a gray picture are weaker
 _COLORED_SHARE = 0.02  # share of the pixels: a logo or a scale at the edge takes less
@@ -63,14 +66,31 @@ def read_image(path: Path, gray: bool = False) -> U8:
 def rgb_of(picture: npt.NDArray[Any], path: Path, gray: bool = False) -> U8:
     """Convert the result of `read_picture` to RGB (or gray) uint8.
 
+    16-bit pictures of one folder are of one camera, and on one scale.
+
     Raises:
         DataError: names the file, for a float picture outside 0 to 1.
     """
+    depth = BitDepth()
+    if picture.dtype == np.uint16:
+        depth.bits = _bits_of(path.parent, path.suffix)
     try:
-        image = to_rgb(picture)
+        image = to_rgb(picture, depth)
     except FrameError as error:
         raise DataError(f"'{path}': {error}") from error
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) if gray else image
+
+
+@cache
+def _bits_of(folder: Path, suffix: str) -> int:
+    """Return how many of 16 bits the pictures in a folder use: see `BitDepth`."""
+    depth = BitDepth()
+    paths = sorted(folder.glob(f"*{suffix}"))
+    for path in paths[:: max(1, len(paths) // _JUDGED)]:
+        with suppress(DataError):  # whoever reads that picture is told
+            if (picture := read_picture(path)).dtype == np.uint16:
+                depth.to_8_bits(picture)
+    return depth.bits
 
 
 def read_thermal(path: Path, in_alpha: bool = False) -> tuple[U8, bool]:
