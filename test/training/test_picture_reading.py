@@ -95,8 +95,8 @@ def test_visible_pictures_of_a_folder_in_16_bits_are_on_one_scale(tmp_path: Path
     dark = np.full((8, 8, 3), 800, np.uint16)  # of 4095: it would also fit into 10 bits
     lit = dark.copy()
     lit[0, 0] = 4000
-    for name, picture in (("a", dark), ("b", lit)):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    for name, values in (("a", dark), ("b", lit)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), values)
     (tmp_path / "c.png").write_bytes(b"damaged")
     found = [read_image(tmp_path / f"{name}.png") for name in "ab"]
     assert found[0][4, 4].tolist() == found[1][4, 4].tolist() == [800 >> 4] * 3
