@@ -43,7 +43,8 @@ demo: $(VENV)/$(if $(INPUT),setup,demo).stamp
 	$(BIN)/python -m magicfuse_ros.demo --seconds $(DURATION) $(if $(TOPIC),--topic "$(TOPIC)") $(if $(INPUT),"$(INPUT)")
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@# Three workers keep two cores busy: tests of nodes wait a quarter of their time.
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

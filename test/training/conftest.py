@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-# The suite's two workers share two cores. With a thread for each core, torch's threads of one
-# worker wait for a core that the other holds, and a test takes three times as long.
+# The suite's workers share the cores. With a thread for each core, torch's threads of one worker
+# wait for a core that another holds, and a test takes three times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch = pytest.importorskip("torch", reason="the training package needs torch")
 
@@ -136,7 +136,7 @@ def exported(
 ) -> tuple[MagicFuse, Path]:
     """Return such a model and the folder of its bundle; tests do not change them.
 
-    An export takes many seconds, so it is done once for both workers of the suite. It leaves the
+    An export takes many seconds, so it is done once for all workers of the suite. It leaves the
     model with its weights rounded as in the bundle.
     """
     model = build_model()

@@ -93,7 +93,7 @@ def compare_set(fuser: Fuser, bundle: Bundle, source: Source, most: int) -> list
     if "thermal" not in data.templates:
         raise DataError(f"'{source.root}' as {source.kind} has no thermal images")
     names = [c.name for c in manifest.classes]
-    splits = dict.fromkeys(s for s in (source.training_split, source.held_out_split) if s)
+    splits = dict.fromkeys(s for s in (*source.not_held_out[:1], source.held_out_split) if s)
     indices: dict[str, tuple[Scenes, dict[bool, list[int]]]] = {}
     trained: dict[bool, list[str]] = {False: [], True: []}
     for split in splits:

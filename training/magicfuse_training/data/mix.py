@@ -80,16 +80,22 @@ class Source:
         Raises:
             DataError: if there are several of those, or none.
         """
-        splits = dataset(self.kind).splits_in(self.root)
-        others = [name for name in splits if name not in HELD_OUT]
-        if "train" in splits or not splits:
-            return "train"
-        if len(others) != 1:
+        found = self.not_held_out
+        if len(found) != 1:
+            splits = ", ".join(dataset(self.kind).splits_in(self.root))
             raise DataError(
-                f"'{self.root}' has the splits {', '.join(splits)}; expected 'train', or a single "
-                f"one beside {', '.join(HELD_OUT)}"
+                f"'{self.root}' has the splits {splits}; expected 'train', or a single one beside "
+                f"{', '.join(HELD_OUT)}"
             )
-        return others[0]
+        return found[0]
+
+    @property
+    def not_held_out(self) -> list[str]:
+        """ "train" if there is such a split, else all that are not held out."""
+        splits = dataset(self.kind).splits_in(self.root)
+        if "train" in splits or not splits:
+            return ["train"]
+        return [name for name in splits if name not in HELD_OUT]
 
     @property
     def held_out_split(self) -> str | None:
