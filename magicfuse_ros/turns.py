@@ -21,8 +21,8 @@ due       when the image's result is wanted: arrival + deadline of its camera
 2. The camera with the lowest start is first, so that none that wants more than its share gets
    it while others wait: they all get the same time, whatever rate or frame time they have, and
    what one leaves goes to the rest (start-time fair queueing). Cameras that are not further
-   apart than half a frame count as equal; the earliest due of them is first. The time to
-   receive images counts, too: a camera that floods pays for it with turns of its own.
+   apart than half a frame count as equal; the earliest due of them is first. The time spent
+   receiving images counts as use, so a camera that floods gets fewer turns.
 3. One that prepares for long holds nobody up: while a turn is free, the next may prepare, too.
 """
 

@@ -67,9 +67,8 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
 
     Raises:
         FrameError: for data of another format, for depth or the single channel of a mosaic or YUV
-            image in
-            a JPEG, for data that is damaged or not an image, and for an image of more than
-            `MAX_PIXELS`.
+            image in a JPEG, for data that is damaged or not an image, and for an image of more
+            than `MAX_PIXELS`.
     """
     told = parse_format(format)
     unknown = told.codec and told.codec not in _CODECS

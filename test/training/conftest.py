@@ -40,9 +40,9 @@ gc.set_threshold(50_000, 20, 20)
 
 
 def _build_operator_table_once() -> None:
-    """Let torch keep its table of ONNX operators, which it builds anew for each graph.
+    """Cache torch's table of ONNX operators, which torch otherwise rebuilds for every graph.
 
-    That takes a fifth of an export.
+    Rebuilding it takes a fifth of an export.
 
     The table is private to torch: with a version that has none at this place, tests take longer.
     """

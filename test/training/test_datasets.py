@@ -223,7 +223,7 @@ def test_missing_files_are_counted_and_the_first_are_named(tmp_path: Path) -> No
 
 
 def test_frames_of_kaist_without_boxes_show_nobody_that_is_known(tmp_path: Path) -> None:
-    """Only some of its training frames were annotated anew, and none of its test frames."""
+    """The new annotations cover only some of its training frames, and no test frames."""
     WRITERS["kaist"](tmp_path)
     boxes = tmp_path / "annotations-xml-new-sanitized"
     (boxes / "set00" / "V000" / "I00000.xml").unlink()

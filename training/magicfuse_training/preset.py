@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from magicfuse_ros.bundle import SemanticClass, ThermalUncertainty, ZSegStart
 from magicfuse_ros.bundle.schedule import Schedule
+from magicfuse_training.data.classes import MOST_CLASSES
 from magicfuse_training.degradations import kinds_of
 from magicfuse_training.errors import PresetError, did_you_mean
 from magicfuse_training.losses.config import LossConfig
@@ -30,9 +31,6 @@ from magicfuse_training.optimizer import StageOverrides
 from magicfuse_training.strict_yaml import load_strict
 
 PRESETS = Path(__file__).parent / "presets"
-
-
-MOST_CLASSES = 240  # higher ids in labels stand for sets of classes
 
 
 class Preset(BaseModel):

@@ -295,7 +295,7 @@ _ALL = (
             "boxes": "annotations-xml-new-sanitized/{set}/{video}/{frame}.xml",
         },
         boxes=classes.KAIST_BOXES,
-        partial=frozenset({"boxes"}),  # only the training frames were annotated anew
+        partial=frozenset({"boxes"}),  # the new annotations cover only training frames
         splits=("train", "test"),
         members={"train": r"set0[0-5]/", "test": r"set(0[6-9]|1[01])/"},
         night=_kaist_night,

@@ -91,7 +91,7 @@ class Source:
 
     @property
     def not_held_out(self) -> list[str]:
-        """ "train" if there is such a split, else all that are not held out."""
+        """The split "train" if there is one, else all splits that are not held out."""
         splits = dataset(self.kind).splits_in(self.root)
         if "train" in splits or not splits:
             return ["train"]
