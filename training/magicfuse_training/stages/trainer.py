@@ -46,8 +46,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast
+from rich.text import Text
 from torch import nn
 
+from magicfuse_ros.command_line import output_console
 from magicfuse_ros.interrupt import Interrupt
 from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.errors import TrainingError
@@ -62,14 +64,13 @@ from magicfuse_training.stages.checkpoint import (
 )
 from magicfuse_training.stages.loading import load_parts, remedies
 from magicfuse_training.stages.monitor import Monitor
+from magicfuse_training.stages.preparation import prepare
 from magicfuse_training.stages.randomness import seed_step
 from magicfuse_training.stages.stage import Stage, StageModule, to_device
-from magicfuse_training.stages.statistics import measure_new
 
 LOG_EVERY_S = 20.0
 SAVE_EVERY_S = 120.0  # the most that a kill can cost
 EXAMINE_EVERY_S = 300.0
-MEASURED_BATCHES, MEASURED_AT_ONCE = 16, 16  # for the statistics of new layers
 MAX_SKIPPED = 20  # steps in a row; a single bad batch must not spoil hours, a diverged run must
 
 
@@ -200,7 +201,12 @@ class Trainer:
         # It forks, so it comes before the monitor starts its threads.
         batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
         if not self.at.step and self.stage.frozen_statistics:
-            self._measure_new_statistics(crops)
+            module = self.accelerator.unwrap_model(self.module)
+            if done := prepare(module, crops, self.accelerator.device):
+                self.ema.load_state_dict(self.model.state_dict())
+            if self.accelerator.is_main_process:
+                for sentence in done:
+                    output_console().print(Text(sentence), soft_wrap=True)
         if not self.accelerator.is_main_process:
             with remedies(workers):
                 self._loop(crops, batches, None)
@@ -216,18 +222,6 @@ class Trainer:
         ):
             self._loop(crops, batches, monitor, lambda: interrupt.asked)
         return self.ema
-
-    def _measure_new_statistics(self, crops: Crops) -> None:
-        """Measure the batch statistics of layers that the start's weights lack.
-
-        The batches do not depend on the number of processes or parts.
-        """
-        size = min(crops.config.batch, MEASURED_AT_ONCE)
-        parts = (crops[range(i * size, (i + 1) * size)] for i in range(MEASURED_BATCHES))
-        module = self.accelerator.unwrap_model(self.module)
-        seed_step(crops.seed, 0, 0)
-        if measure_new(module, (to_device(p, self.accelerator.device) for p in parts)):
-            self.ema.load_state_dict(self.model.state_dict())
 
     def _loop(
         self,
