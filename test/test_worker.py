@@ -285,6 +285,33 @@ def test_nothing_is_fused_twice_or_out_of_order(bench: Bench) -> None:
     assert bench.counts()["failed"] == 0
 
 
+@pytest.mark.parametrize(("others", "parts"), [(0, 1), (3, 4)])
+def test_a_camera_whose_images_replace_unread_ones_rests_for_the_others(
+    others: int, parts: int
+) -> None:
+    turns = Turns()
+    seats = [turns.seat() for _ in range(1 + others)]
+    for seat in seats[1:]:
+        with seat.turn():
+            sleep(0.01)
+    bench = Bench(seats[0])
+    try:
+        bench.worker.offer(image(stamp=1))
+        wait_for(lambda: len(bench.fuser.asked) == 1)  # it holds the turn: nothing else is read
+        bench.worker.offer(image(stamp=2))
+        start, used = monotonic(), thread_time()
+        for stamp in range(3, 33):
+            receives_until = thread_time() + 0.004
+            while thread_time() < receives_until:
+                pass
+            bench.worker.offer(image(stamp=stamp))
+        wall, used = monotonic() - start, thread_time() - used
+        assert bench.counts()["dropped"] == 30
+        assert wall > 0.95 * parts * used, "the rest of the time is for the others"
+    finally:
+        bench.stop()
+
+
 @pytest.mark.fault(
     "a bag of less than half a second in a loop",
     "each round starts a new sequence, as with longer bags",

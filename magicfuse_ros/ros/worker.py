@@ -13,7 +13,8 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from time import monotonic, thread_time
+from math import inf
+from time import monotonic, sleep, thread_time
 
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock
@@ -38,6 +39,7 @@ from magicfuse_ros.turns import Seat, Turns
 
 _WARN_EVERY_S = 5.0
 _OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is of another clock
+_LONGEST_REST_S = 0.02  # the thread also serves parameters and lifecycle
 RELOAD_AFTER = 5  # images lost in a row: the defect is permanent
 _RELOAD_AGAIN_S = (10.0, 320.0)  # pauses between reloads that mend nothing double, up to the last
 
@@ -99,16 +101,21 @@ class Worker:
         self._sequence = 0
         self._newest_ns = 0  # stamp of the latest result of the sequence
         self._lost_in_a_row = 0
-        self._next_reload = 0.0
+        self._next_reload = -inf
         self._reload_again_s = _RELOAD_AGAIN_S[0]
         self._mailbox: Mailbox[tuple[Image | CompressedImage, int]] = Mailbox()
         self._end = thread.submit(self._work)
 
     def offer(self, message: Image | CompressedImage) -> None:
-        """Hand over a camera message without waiting. One thread calls it, and serves ROS."""
+        """Hand over a camera message. One thread calls it, and serves ROS.
+
+        It rests a little if the message replaces an unread one while other cameras share the
+        networks: on average, at most an equal part of a core then goes into receiving it.
+        """
         now, cpu = monotonic(), thread_time()
         # What this thread has done since the last message: mostly, to receive this one.
-        self._seat.charge(0.0 if self._cpu is None else cpu - self._cpu)
+        receiving = 0.0 if self._cpu is None else cpu - self._cpu
+        self._seat.charge(receiving)
         self._cpu = cpu
         self.statistics.received(now)
         sequence = self._arrivals.number(_nanoseconds(message.header.stamp))
@@ -118,6 +125,7 @@ class Worker:
             self.statistics.dropped(
                 "replaced by a newer image" if in_time else "skipped for the deadline"
             )
+            sleep(min(receiving * self._seat.share().others, _LONGEST_REST_S))
 
     def stop(self) -> None:
         """Finish the current frame and leave the thread."""
