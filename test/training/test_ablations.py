@@ -18,7 +18,7 @@ import pytest
 import torch
 from training_process import small_crops
 
-from magicfuse_ros.bundle.schedule import ddim_steps
+from magicfuse_ros.bundle.schedule import Step, ddim_steps
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.commands import ablate
 from magicfuse_training.metrics.ablation import write_table
@@ -147,6 +147,33 @@ def test_only_without_segmentation_eq_16_is_missing(small_model: MagicFuse) -> N
     assert set(ABLATIONS["full"].mkf(small_model, batch)) == {"fusion", "segmentation"}
     assert set(ABLATIONS["without-segmentation"].mkf(small_model, batch)) == {"fusion"}
     assert {name for name, a in ABLATIONS.items() if a.ikr} == {"without-restoration"}
+
+
+def test_without_segmentation_neither_mkf_nor_its_target_depends_on_the_head(
+    small_model: MagicFuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
+    taus: list[torch.Tensor] = []
+    advance = small_model.advance
+
+    def spy(streams: Streams, condition: torch.Tensor, step: Step, tau: torch.Tensor) -> Streams:
+        taus.append(tau)
+        return advance(streams, condition, step, tau)
+
+    monkeypatch.setattr(small_model, "advance", spy)
+
+    def loss(name: str, bias: float) -> float:
+        with torch.no_grad():
+            small_model.segmentation.conv2.bias[list(small_model.thermal_ids)] = bias
+        torch.manual_seed(0)
+        random.seed(0)
+        return float(ABLATIONS[name].mkf(small_model, batch)["fusion"])
+
+    assert loss("full", -9.0) != loss("full", 9.0)
+    assert all((tau < 1).all() for tau in taus)
+    taus.clear()
+    assert loss("without-segmentation", -9.0) == loss("without-segmentation", 9.0)
+    assert all((tau == 1).all() for tau in taus), "Eq. 11 then leaves w as it is"
 
 
 def test_without_restoration_the_degraded_image_is_taught(small_model: MagicFuse) -> None:

@@ -39,7 +39,7 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.fusion import FusionNetwork
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Loss, Stage
-from magicfuse_training.stages.stages import STAGES, fusion_only_loss, mkf_loss
+from magicfuse_training.stages.stages import STAGES, mkf_loss
 from magicfuse_training.stages.start import in_small_steps
 
 
@@ -166,7 +166,7 @@ ABLATIONS = {
     "without-segmentation": Ablation(
         "Eq. 16, and the mask of Eq. 11",
         paper="II",
-        mkf=fusion_only_loss,
+        mkf=partial(mkf_loss, semantics=False),
         tau=1.0,
         semantics=False,
     ),

@@ -141,10 +141,10 @@ def _fusion_loss(
     model: MagicFuse,
     batch: Batch,
     images: tuple[Tensor, Tensor, Tensor],
-    logits: Tensor,
+    logits: Tensor | None,
     tau: Tensor,
 ) -> Tensor:
-    """Return Eq. 15 of (restored, thermal, fused) decoded images.
+    """Return Eq. 15 of (restored, thermal, fused) decoded images; without `logits`, of any class.
 
     Its visible and thermal images are D(z~_psi) and D(z~_phi), the outputs of both streams
     (Algorithm 1, lines 18 and 19), never the real images. With heat, the thermal image is the
@@ -158,7 +158,7 @@ def _fusion_loss(
     if losses.heat is None:
         return fusion_loss(fused, visible, estimate.mean.clamp(0, 1), day, losses)
     people: Tensor | float = 1.0
-    if model.preset.mkf.thermal_mask == "probability":
+    if model.preset.mkf.thermal_mask == "probability" and logits is not None:
         people = _people(model, losses.heat, logits, tau, fused.shape[-2:])
     return fusion_loss(fused, visible, estimate.surely(), day, losses, people)
 
@@ -171,15 +171,19 @@ def _draw_tau(model: MagicFuse, count: int) -> Tensor:
     return torch.full((count,), model.preset.tau)
 
 
-def mkf_loss(model: MagicFuse, batch: Batch, *, at_the_end: bool = False) -> dict[str, Tensor]:
+def mkf_loss(
+    model: MagicFuse, batch: Batch, *, at_the_end: bool = False, semantics: bool = True
+) -> dict[str, Tensor]:
     """Algorithm 1: a shared z_T, a random stop step, a gradient at that step only.
 
-    With `at_the_end`, the stop step is always the last one.
+    With `at_the_end`, the stop step is always the last one. Without `semantics`, there is neither
+    Eq. 16 nor the mask of Eq. 11, and the fused image's target does not depend on the head either.
     """
     preset = model.preset
     steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
     stop = len(steps) - 1 if at_the_end else random.randrange(len(steps))
-    tau = _draw_tau(model, len(batch["degraded"]))
+    count = len(batch["degraded"])
+    tau = _draw_tau(model, count) if semantics else torch.ones(count)
     with torch.no_grad():
         condition, *details = model.encoder(batch["degraded"])
         streams = model.start(condition)
@@ -191,17 +195,14 @@ def mkf_loss(model: MagicFuse, batch: Batch, *, at_the_end: bool = False) -> dic
         restored = model.decoder(streams.x0_ikr, *details).float()
         estimate = model.decoder(streams.x0_ckg, *details).float()
     image = model.decoder(streams.x0_mkf, *details).float()
+    images = restored, estimate, image
+    if not semantics:
+        return {"fusion": _fusion_loss(model, batch, images, None, tau)}
     logits = scores(model, streams.z_seg, details)
     return {
-        "fusion": _fusion_loss(model, batch, (restored, estimate, image), logits, tau),
+        "fusion": _fusion_loss(model, batch, images, logits, tau),
         "segmentation": head_loss(model, streams.z_seg, logits, batch),
     }
-
-
-def fusion_only_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
-    """Algorithm 1 without Eq. 16: an ablation."""
-    terms = mkf_loss(model, batch)
-    return {"fusion": terms["fusion"]}
 
 
 def _of_classes(model: MagicFuse, label: Tensor, names: Sequence[str]) -> Tensor:
