@@ -50,10 +50,10 @@ def cameras(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return fuse_cameras, or a fuse.launch.py for every camera."""
     given = common.value(context, "cameras")
     names = [name.strip() for name in given.split(",")]
-    before = common.value(context, "namespace").strip("/")
-    before = f"/{before}" if before else ""
-    full = [name if name.startswith("/") else f"{before}/{name}" for name in names]
-    if not all(names) or len(set(full)) < len(full):
+    before = common.value(context, "namespace").rstrip("/")
+    # Relative ones stay so: this file may be included in the namespace of a robot.
+    full = [f"{before}/{name}" if before and name[:1] != "/" else name for name in names]
+    if not all(names) or len({name.lstrip("/") for name in full}) < len(full):
         raise RuntimeError(f"cameras is '{given}'; expected different names, such as front,rear")
     if not common.flag(context, "separate"):
         parameters = {**common.fuse_parameters(context), "cameras": common.texts(names)}

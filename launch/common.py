@@ -50,7 +50,7 @@ ARGUMENTS = {
     "threads": ("", "CPU threads for each frame; 0: all cores"),
     "params_file": (str(SHARE / "config" / "fuse.yaml"), "file with the parameters of fuse_node"),
     "namespace": ("", "namespace of the nodes"),
-    "use_sim_time": ("false", "true: the nodes take the time from /clock"),
+    "use_sim_time": ("", "true: the nodes take the time from /clock"),
     "autostart": (
         "true",
         "true: the nodes configure and activate themselves; false: a lifecycle manager does",
@@ -150,7 +150,8 @@ def managed_node(
         raise RuntimeError(f"{params_file} is '{file}', which is not a file")
     # The node starts itself: a request from here may get lost after a crash, while DDS still takes
     # the dead node's service for alive.
-    switches = {name: flag(context, name) for name in ("use_sim_time", "autostart")}
+    given = [name for name in ("use_sim_time", "autostart") if value(context, name)]
+    switches = {name: flag(context, name) for name in given}
     return Node(
         package=PACKAGE,
         executable=executable,

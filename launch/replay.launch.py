@@ -28,6 +28,7 @@ from launch_ros.actions import Node
 common = load_python_launch_file_as_module(str(Path(__file__).with_name("common.py")))
 
 FROM_THE_BAG = ("image", "image_transport", "use_sim_time")
+_PUSHED = "ros_namespace"  # where launch_ros keeps the namespace of PushRosNamespace
 NUMBERS = ("rate", "start", "duration")
 
 
@@ -47,8 +48,10 @@ def generate_launch_description() -> LaunchDescription:
 
 def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the player, which reads the bag; what it finds there starts fuse_node."""
-    namespace = common.value(context, "namespace")
-    node = "/".join(["", *filter(None, namespace.split("/")), "fuse_node"])
+    given = common.value(context, "namespace")
+    # This file may be included in the namespace of a robot, and left it when fuse_node starts.
+    around = "" if given.startswith("/") else context.launch_configurations.get(_PUSHED, "")
+    namespace = "".join(f"/{part}" for part in f"{around}/{given}".split("/") if part)
     player = Node(
         package=common.PACKAGE,
         executable="replay_node",
@@ -59,7 +62,7 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 "bag": common.text(str(Path(common.value(context, "bag")).expanduser().resolve())),
                 "topic": common.text(common.value(context, "topic")),
                 "loop": common.number(context, "loop", int),
-                "wait_for": common.text(node),
+                "wait_for": common.text(f"{namespace}/fuse_node"),
                 **{name: common.number(context, name, float) for name in NUMBERS},
             }
         ],
@@ -68,7 +71,7 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         on_exit=_end,
     )
     # Now: the arguments may be gone when the player has opened the bag.
-    arguments = common.passed_on(context, **dict.fromkeys(FROM_THE_BAG, ""))
+    arguments = common.passed_on(context, **dict.fromkeys(FROM_THE_BAG, ""), namespace=namespace)
     printed = ""
     started = False
 

@@ -128,12 +128,14 @@ def test_outputs_outlive_the_next_call_and_downloads_outlive_every_call(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinities here")
-def test_openvino_keeps_no_thread_to_a_core(tiny_bundle: Path) -> None:
-    """Two pinned nodes of one thread each would share the first core."""
-    gc.collect()  # sessions of onnxruntime, whose threads are pinned
+@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("threads", [0, 1])
+def test_no_thread_is_kept_to_a_core(tiny_bundle: Path, name: str, threads: int) -> None:
+    """Two pinned nodes of one thread each would share the first core; one may be reserved."""
+    gc.collect()
     bundle = Bundle.load(tiny_bundle)
     spec = bundle.manifest.networks["mkf"]
-    backend = backends.select("openvino", threads=1)
+    backend = backends.select(name, threads=threads)
     network = backend.load(bundle.path("mkf"), spec)
     inputs = {k: backend.upload(v) for k, v in some_inputs(spec, 1).items()}
     allowed = os.sched_getaffinity(0)

@@ -314,7 +314,7 @@ def test_manifest_that_is_a_list(copied: Path) -> None:
         Bundle.load(copied)
 
 
-@pytest.mark.parametrize("place", ["source", "ament", "prefix"])
+@pytest.mark.parametrize("place", ["source", "ament", "prefix", "user", "pip"])
 def test_default_bundle_is_found_in_every_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -323,7 +323,11 @@ def test_default_bundle_is_found_in_every_installation(
         "source": tmp_path / "source" / "engines" / "nano",
         "ament": tmp_path / "ament" / share,
         "prefix": tmp_path / "prefix" / share,
+        "user": tmp_path / "user" / share,
+        "pip": tmp_path / "pip" / share,
     }
+    monkeypatch.setattr("site.getuserbase", lambda: str(tmp_path / "user"))
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path / "pip"))
     monkeypatch.setattr(
         default, "__file__", str(tmp_path / "source" / "magicfuse_ros" / "bundle" / "x.py")
     )

@@ -25,6 +25,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from builtin_interfaces.msg import Time
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header, String
 
@@ -470,6 +472,40 @@ def test_a_mask_waits_for_its_transform(tmp_path: Path) -> None:
         rig.sync()
         assert rig.transition("deactivate")
         assert rig.refusal("deactivated while the mask waited"), rig.output()
+        assert rig.end() == 0, rig.output()
+    finally:
+        rig.close()
+
+
+@pytest.mark.fault(
+    "a simulation slower than real time",
+    "a mask waits for its transform by /clock, as TF does, but 10 s at most",
+)
+def test_a_mask_waits_by_the_clock_of_the_simulation(tmp_path: Path) -> None:
+    rig = TfRig(tmp_path, transform_timeout=0.3, use_sim_time=True)
+    try:
+        clock = rig.node.create_publisher(ClockMessage, "/clock", 10)
+        rig.activate()
+        rig.labels.publish(LABELS)
+        rig.wait_for_classes()
+        clouds = rig.subscribe("points", PointCloud2)
+
+        def tell(seconds: float) -> None:
+            stamp = Time(sec=int(seconds), nanosec=int(seconds % 1 * 1e9))
+            clock.publish(ClockMessage(clock=stamp))
+            rig.spin_until(lambda: False, 0.2)
+
+        tell(100.0)
+        rig.send(scene(), stamp=100, info=calibration())
+        for tenth in range(5):  # a real second
+            tell(100.0 + 0.02 * tenth)
+        rig.place(1.0, 0.0, 1.0)
+        assert rig.spin_until(lambda: len(clouds) == 1), rig.output()
+        (tmp_path / "transform.json").unlink()
+        rig.send(scene(), stamp=101)
+        rig.sync()
+        tell(100.5)
+        assert rig.refusal("TF has no transform from 'front_camera' to 'base'"), rig.output()
         assert rig.end() == 0, rig.output()
     finally:
         rig.close()

@@ -193,6 +193,8 @@ def test_the_bits_of_a_camera_can_be_told() -> None:
     assert decode("mono16", 4, 5, 10, 0, levels(800), depth).max() == 50
     assert decode("mono16", 4, 5, 10, 0, levels(65535), depth).max() == 255
     assert depth.bits == 12
+    few = decode("mono16", 4, 5, 10, 0, levels(100), BitDepth(4))
+    assert few.max() == 240, "15 of 15"
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))

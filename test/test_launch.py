@@ -52,17 +52,19 @@ if name == "replay_node" and not codes[0]:
 sys.exit(codes[turn] if turn < len(codes) else 0)
 """
 RUN = """
-import sys
+import os, sys
 from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace, SetParameter
 file, *arguments = sys.argv[1:]
 service = LaunchService(argv=arguments)
 source = PythonLaunchDescriptionSource(file)
 given = [argument.split(":=", 1) for argument in arguments]
-service.include_launch_description(
-    LaunchDescription([IncludeLaunchDescription(source, launch_arguments=map(tuple, given))])
-)
+include = IncludeLaunchDescription(source, launch_arguments=map(tuple, given))
+if robot := os.environ.get("ROBOT"):
+    include = GroupAction([PushRosNamespace(robot), SetParameter("use_sim_time", True), include])
+service.include_launch_description(LaunchDescription([include]))
 sys.exit(service.run())
 """
 
@@ -98,7 +100,8 @@ def launched(folder: Path, file: str, *arguments: str, **codes: str) -> Launched
         folder: an empty one.
         file: name of the launch file.
         arguments: of it, "name:=value".
-        codes: exit codes of an executable, one for each time it is started; 0 if left out.
+        codes: exit codes of an executable, one for each time it is started; 0 if left out. ROBOT is
+            the namespace of a group that includes the launch file and sets use_sim_time.
     """
     records, bin, index = (
         folder / name
@@ -160,6 +163,36 @@ def test_every_launch_file_lists_its_arguments(file: str) -> None:
     assert listed.keys() >= COMMON | (set() if file == "replay.launch.py" else FROM_THE_CAMERA)
     for name, argument in listed.items():
         assert argument.description not in ("", "no description given"), name
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ("file", "arguments", "expected"),
+    [
+        ("fuse.launch.py", [], {"/robot1/fuse_node"}),
+        ("fuse.launch.py", ["namespace:=front"], {"/robot1/front/fuse_node"}),
+        (
+            "cameras.launch.py",
+            ["cameras:=front,/rear", "separate:=true"],
+            {"/robot1/front/fuse_node", "/rear/fuse_node"},
+        ),
+        ("replay.launch.py", ["bag:=7"], {"/robot1/fuse_node", "/robot1/replay_node"}),
+        ("replay.launch.py", ["bag:=7", "namespace:=/a"], {"/a/fuse_node", "/a/replay_node"}),
+    ],
+)
+def test_a_launch_file_may_be_included_for_one_of_several_robots(
+    tmp_path: Path, file: str, arguments: list[str], expected: set[str]
+) -> None:
+    done = launched(tmp_path, file, "respawn:=false", *arguments, ROBOT="robot1")
+    assert done.code == 0, done.output
+    named = {f"{rules(node)['__ns'].rstrip('/')}/{rules(node)['__node']}" for node in done.started}
+    assert named == expected, done.output
+    for node in done.started:
+        if node.name == "replay_node":
+            assert node.parameters["wait_for"] in expected
+        elif file != "replay.launch.py":  # a bag has its own time
+            assert "use_sim_time:=True" in node.arguments, "which the group has set"
+            assert "use_sim_time" not in node.parameters, "which would come later, and win"
 
 
 @needs_launch

@@ -29,6 +29,7 @@ from media_files import (
     picture,
     write_bag,
 )
+from replay_bags import camera_info
 
 START = 1_700_000_000 * SECOND
 SUFFIXES = {StoragePlugin.MCAP: "mcap", StoragePlugin.SQLITE3: "db3"}
@@ -92,6 +93,7 @@ def test_several_topics_are_asked_for(tmp_path: Path) -> None:
         ("/camera/image_raw", "/camera/image_raw"),
         ("/cam-0/image_raw", "/cam_0/image_raw"),
         ("//2nd cam/image/", "/_2nd_cam/image"),
+        ("/", "/image"),
     ],
 )
 def test_a_name_that_ros_forbids_is_played_as_one_that_it_allows(
@@ -132,6 +134,25 @@ def test_files_of_which_nothing_is_left_are_refused(tmp_path: Path, storage: Sto
             with pytest.raises(MediaError) as caught:
                 list(open_source(path))
             assert str(path) in str(caught.value)
+
+
+def test_a_start_that_no_bag_has_is_refused(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", camera())
+    for seconds in (-5.0, float("inf"), float("nan")):
+        with pytest.raises(MediaError, match=f"start is {seconds} s; expected 0 or more"):
+            BagSource(bag, start_s=seconds)
+        with pytest.raises(MediaError, match=f"duration is {seconds} s; expected 0 or more"):
+            BagSource(bag, duration_s=seconds)
+
+
+def test_a_camera_info_that_was_sent_once_is_played_from_the_middle(tmp_path: Path) -> None:
+    once: Message = ("/camera/camera_info", START, camera_info(START, focal=1.0))
+    bag = write_bag(tmp_path / "bag", [once, *camera(count=40)])
+    for start_s, images in ((0.0, 40), (1.0, 20)):
+        first, *rest = BagSource(bag, start_s=start_s).raw_messages()
+        assert first.channel.topic == "/camera/camera_info"
+        assert first.recorded_ns == START + round(start_s * SECOND)
+        assert len(rest) == images and all(m.channel.topic != first.channel.topic for m in rest)
 
 
 def test_a_folder_with_a_damaged_metadata_file_is_refused(tmp_path: Path) -> None:

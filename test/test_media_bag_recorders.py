@@ -255,6 +255,10 @@ def test_bags_without_an_image_say_what_they_hold(tmp_path: Path) -> None:
         open_source(bag)
     with pytest.raises(MediaError, match="it is empty"):
         open_source(write_bag(tmp_path / "empty", []))
+    old = tmp_path / "old.mcap"
+    old.write_bytes(mcap([], others=[Definition("/front", "sensor_msgs/Image", "jsonschema", b"")]))
+    with pytest.raises(MediaError, match=r"it holds /front \(sensor_msgs/Image as json\); ROS 2"):
+        open_source(old)
     silent = Writer(tmp_path / "silent", version=9, storage_plugin=StoragePlugin.MCAP)
     with silent:
         silent.add_connection(TOPIC, "sensor_msgs/msg/Image", typestore=TYPES)

@@ -143,6 +143,12 @@ def test_a_png_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_png(path, picture())
 
 
+def test_the_description_of_a_data_set_makes_no_bag(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "metadata.yaml").write_text("license: CC-BY\n")
+    assert len(open_source(tmp_path)) == 1
+
+
 def test_what_is_no_picture_is_known(tmp_path: Path) -> None:
     for name in ("a.JPG", "b10.txt", "b9.heic", ".hidden"):
         (tmp_path / name).write_bytes(b"1")

@@ -165,8 +165,15 @@ def test_the_fast_dds_profile_is_used_only_where_its_segments_fit(
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(children, "_SEGMENTS", 1)
     monkeypatch.setattr(children, "_SHARED_MEMORY", tmp_path if there else tmp_path / "none")
+    monkeypatch.setenv("ROS_DISCOVERY_SERVER", "127.0.0.1:11811")
     isolate(tmp_path)
     assert os.environ[variable].endswith("fastdds.xml") == there
+    assert "ROS_DISCOVERY_SERVER" not in os.environ, "it would connect to the robot's nodes"
+
+
+def test_a_path_that_ros_cannot_take_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MagicFuseError, match=r"'/bags/f\\udce9.mcap' is not UTF-8"):
+        parameter_file(tmp_path / "p.yaml", {"rate": 1.0, "bag": "/bags/f\udce9.mcap"})
 
 
 def test_the_private_domain_is_nobody_elses(

@@ -31,7 +31,7 @@ def core_count() -> int:
 def threads_to_set() -> int:
     """Return how many threads a library should use; 0 if that is one for each core that it sees.
 
-    Libraries see the cores that a process may run on, not how long. With a thread for each, a
+    OpenVINO sees the cores that a process may run on, not how long. With a thread for each, a
     container with a limit is stopped in the middle of most frames.
     """
     count = core_count()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from magicfuse_ros.backends.checks import check_graph, load_error
-from magicfuse_ros.backends.cpu import core_count, threads_to_set
+from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.backends.host import HostBackend
 from magicfuse_ros.backends.interface import Network, Tensor
@@ -46,7 +46,9 @@ class OnnxRuntimeBackend(HostBackend):
             threads = frames_at_once * (min(threads or most, most) - 1) + 1
         self.version: str = ort.__version__
         self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads or threads_to_set()
+        # By default onnxruntime takes all cores of the machine, even those that this process may
+        # not use, and pins a thread to each.
+        self._options.intra_op_num_threads = threads or core_count()
         # Each network has its own threads; if they kept spinning, they would block the next one.
         self._options.add_session_config_entry("session.force_spinning_stop", "1")
 

@@ -13,7 +13,9 @@
 from __future__ import annotations
 
 import os
+import site
 import sys
+import sysconfig
 from pathlib import Path
 
 from magicfuse_ros.bundle.manifest import MANIFEST
@@ -26,11 +28,13 @@ _SHARE = Path("share", "magicfuse_ros")
 def share_folders() -> list[Path]:
     """Return the folders that may hold files of the package, for example config/.
 
-    These are the source tree, then every prefix of AMENT_PREFIX_PATH, then `sys.prefix`.
+    These are the source tree, then every prefix of AMENT_PREFIX_PATH, then those of Python: its
+    own, the one that pip installs to, and the user's.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     source = Path(__file__).resolve().parents[2]
-    return [source, *(Path(prefix) / _SHARE for prefix in (*prefixes, sys.prefix))]
+    ours = dict.fromkeys((sys.prefix, sysconfig.get_path("data"), site.getuserbase()))
+    return [source, *(Path(prefix) / _SHARE for prefix in (*prefixes, *ours))]
 
 
 def default_bundle() -> Path:

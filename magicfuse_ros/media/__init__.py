@@ -43,6 +43,7 @@ VIDEO_SUFFIXES = (
     ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
 )  # fmt: skip
 BAG_SUFFIXES = (".db3", ".mcap")
+_HEAD = 4096  # bytes of a metadata.yaml; the key that all of them begin with is in it
 COMPRESSED_BAG_SUFFIX = ".zstd"  # after one of the others
 
 
@@ -53,11 +54,16 @@ def is_bag(path: Path) -> bool:
     """
     if not path.is_dir():
         return _is_bag_file(path)
+    pictures = any(file.suffix.lower() in PICTURE_SUFFIXES for file in path.iterdir())
     if (path / "metadata.yaml").is_file():
-        return True
-    return bool(bag_files_in(path)) and not any(
-        file.suffix.lower() in PICTURE_SUFFIXES for file in path.iterdir()
-    )
+        return not pictures or _describes_bag(path / "metadata.yaml")
+    return bool(bag_files_in(path)) and not pictures
+
+
+def _describes_bag(metadata: Path) -> bool:
+    """Return whether a metadata.yaml beside pictures is that of a bag; data sets have some, too."""
+    with metadata.open("rb") as file:
+        return b"rosbag2_bagfile_information" in file.read(_HEAD)
 
 
 def _is_bag_file(path: Path) -> bool:

@@ -13,8 +13,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import statistics
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +96,9 @@ class BagSource:
         self.refused: list[Refusal] = []
         self.missing = 0
         self._path = path
+        for name, seconds in (("start", start_s), ("duration", duration_s)):
+            if seconds is not None and not 0 <= seconds < math.inf:
+                raise MediaError(f"{name} is {seconds} s; expected 0 or more")
         with open_bag(path) as bag:
             self.topic = self._choose(bag, topic)
             self._channels = [c for c in image_channels(bag) if c.topic == self.topic]
@@ -132,7 +137,8 @@ class BagSource:
         digit.
         """
         parts = [re.sub(r"[^A-Za-z0-9_]", "_", part) for part in self.base_topic.split("/") if part]
-        return "".join(f"/_{part}" if part[0].isdigit() else f"/{part}" for part in parts)
+        name = "".join(f"/_{part}" if part[0].isdigit() else f"/{part}" for part in parts)
+        return name or "/image"  # of a topic that is called "/compressed"
 
     def _choose(self, bag: Bag, topic: str | None) -> str:
         candidates = list(image_topics(bag))
@@ -155,10 +161,14 @@ class BagSource:
         others = [f"{c.topic} ({c.msgtype})" for c in sorted(bag.counts) if bag.counts[c]]
         if silent:
             return f"{message}: nothing was recorded on {', '.join(silent)}"
+        others += sorted(bag.foreign)
         if not others:
             return f"{message}: it is empty"
         more = ", ..." if len(others) > _SHOWN_TOPICS else ""
-        return f"{message}; it holds {', '.join(others[:_SHOWN_TOPICS])}{more}"
+        message = f"{message}; it holds {', '.join(others[:_SHOWN_TOPICS])}{more}"
+        if bag.foreign:
+            message += "; ROS 2 serializes as cdr (rosbags-convert makes a rosbag2 of a ROS 1 bag)"
+        return message
 
     def _rate(self, bag: Bag) -> float | None:
         messages = bag.messages(self._channels, *self._window)
@@ -220,8 +230,16 @@ class BagSource:
         self.refused.append(Refusal(f"{index:06d}", _damage(sentence)))
 
     def raw_messages(self) -> Iterator[RawMessage]:
-        """Read the serialized messages of the image topic and of its camera_info."""
+        """Read the serialized messages of the image topic and of its camera_info.
+
+        The camera_info that holds at the start comes first, as if it were recorded then: many
+        cameras send it only once.
+        """
         with open_bag(self._path) as bag:
+            if (begin_ns := self._window[0]) is not None:
+                before = bag.messages([self._camera_info], None, begin_ns)
+                for message in deque(before, maxlen=1):
+                    yield message._replace(recorded_ns=begin_ns)
             for _, message in self._readable(bag, [*self._channels, self._camera_info]):
                 yield message
 

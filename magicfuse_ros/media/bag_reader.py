@@ -80,6 +80,11 @@ class Bag:
         """Return what is wrong with the files."""
         return [sentence for file in self._files for sentence in file.damage]
 
+    @property
+    def foreign(self) -> set[str]:
+        """Return the channels that cannot be read, because ROS 2 did not serialize them."""
+        return {channel for file in self._files for channel in file.foreign}
+
     def messages(
         self, channels: Collection[Channel], start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[RawMessage]:

@@ -68,6 +68,7 @@ class McapFile:
 
     Attributes:
         channels: channels with messages in CDR, by number.
+        foreign: the other channels, in words.
         counts: number of messages found, by channel number.
         announced: number of messages that the file claims to hold, by channel number; an estimate
             if an unfinished file is cut or damaged.
@@ -83,6 +84,7 @@ class McapFile:
         """
         self.channels: dict[int, Channel] = {}
         self.damage: list[str] = []
+        self.foreign: set[str] = set()
         self.start_ns: int | None = None
         self.end_ns: int | None = None
         self._name = name
@@ -224,8 +226,11 @@ class McapFile:
         topic, end = _text(content, 4)
         encoding, _ = _text(content, end)
         self._known.add(number)
+        msgtype = self._schemas.get(schema, "")
         if encoding == "cdr":
-            self.channels[number] = Channel(topic, self._schemas.get(schema, ""))
+            self.channels[number] = Channel(topic, msgtype)
+        else:
+            self.foreign.add(f"{topic} ({msgtype} as {encoding})")
 
     def _scan(self) -> None:
         """Find the messages; after damage, continue at the next known chunk."""
@@ -277,7 +282,7 @@ class McapFile:
                     chunk = record
                 elif record.opcode == _MESSAGE:
                     self._add_message(record)
-                else:
+                elif record.opcode in (_SCHEMA, _CHANNEL):  # others may be attachments of gigabytes
                     self._try_announce(record.opcode, self._content(record))
             at = record.end
         if chunk is not None:

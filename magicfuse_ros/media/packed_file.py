@@ -44,6 +44,7 @@ class PackedFile:
         self.damage: list[str] = []
         with self._unpacked() as file:
             self.channels: dict[int, Channel] = file.channels
+            self.foreign: set[str] = file.foreign
             self.counts: Counter[int] = file.counts
             self.announced: Counter[int] = file.announced
             self.start_ns, self.end_ns = file.start_ns, file.end_ns

@@ -39,12 +39,15 @@ class SqliteFile:
         mode = "mode=ro" if pending else "immutable=1"
         try:
             self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
-            self.channels = {
-                int(number): Channel(str(topic), str(msgtype))
-                for number, topic, msgtype in self._connection.execute(
-                    "SELECT id, name, type FROM topics WHERE serialization_format = 'cdr'"
-                )
-            }
+            self.channels: dict[int, Channel] = {}
+            self.foreign: set[str] = set()
+            for number, topic, msgtype, encoding in self._connection.execute(
+                "SELECT id, name, type, serialization_format FROM topics"
+            ):
+                if encoding == "cdr":
+                    self.channels[int(number)] = Channel(str(topic), str(msgtype))
+                else:
+                    self.foreign.add(f"{topic} ({msgtype} as {encoding})")
             counts = "SELECT topic_id, count(*) FROM messages GROUP BY topic_id"
             self.counts = Counter(dict(self._connection.execute(counts)))
             self.announced = self.counts

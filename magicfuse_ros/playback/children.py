@@ -31,6 +31,8 @@ _LOG_LINES = 15
 _DOMAINS = 100  # outgoing connections may occupy the ports of higher domains
 _PROFILES = Path("config", "fastdds.xml")
 _SHARED_MEMORY = Path("/dev/shm")
+# With one of these, Fast DDS also talks to what they name, whatever the domain.
+_DISCOVERY = ("ROS_DISCOVERY_SERVER", "ROS_SUPER_CLIENT", "ROS_STATIC_PEERS", "ROS2_EASY_MODE")
 _SEGMENTS = 3 * 64 * 2**20  # bytes that the profile takes for fuse_node, player and recorder
 
 Process = subprocess.Popen[str]
@@ -42,6 +44,8 @@ def isolate(log: Path) -> None:
     Args:
         log: folder for ROS's own log files.
     """
+    for name in _DISCOVERY:
+        os.environ.pop(name, None)
     os.environ.update(
         ROS_DOMAIN_ID=str(_free_domain()),
         ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
@@ -119,12 +123,29 @@ def parameter_file(path: Path, values: Mapping[str, Any]) -> Path:
     """Write a ROS parameter file for any node; JSON values are valid YAML.
 
     Characters stay as they are: ROS's parser refuses JSON's escapes of two surrogates.
+
+    Raises:
+        MagicFuseError: for a text that is not Unicode, such as a path of another encoding.
     """
     lines = [
         f"    {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()
     ]
-    path.write_text("\n".join(["/**:", "  ros__parameters:", *lines]) + "\n", encoding="utf-8")
+    text = "\n".join(["/**:", "  ros__parameters:", *lines]) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except UnicodeEncodeError as error:
+        wrong = next(repr(v) for v in values.values() if not _is_unicode(str(v)))
+        raise MagicFuseError(f"{wrong} is not UTF-8, which ROS parameters must be") from error
     return path
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text has no bytes that Python could not decode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def last_object(log: Path) -> dict[str, Any]:

@@ -55,6 +55,7 @@ from magicfuse_ros.ros.qos import latched, newest
 _RESULTS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 _RETRY_S = 0.02
 _MOST_WAITING = 32  # masks; one second of a fast camera
+_LONGEST_WAIT_S = 10.0  # of real time, for a mask: /clock may have stopped
 _TYPES = {"<f4": PointField.FLOAT32, "<u4": PointField.UINT32}
 _FIELDS = [
     PointField(name=name, offset=offset, datatype=_TYPES[dtype.str], count=1)
@@ -69,7 +70,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._values: GroundParameters | None = None
         self._pose_source: PoseSource | None = None
         self._publishers: list[Publisher] = []
-        self._waiting: deque[tuple[Image, float]] = deque()  # with the time at which the wait ends
+        self._waiting: deque[tuple[Image, float, float]] = deque()  # with the time, real and ROS's
         self._retry: Timer | None = None
         self._diagnostics = GroundDiagnostics()
         super().__init__("ground_cloud_node", "ground cloud", GroundParameters)
@@ -175,7 +176,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
     def _on_mask(self, message: Image) -> None:
         assert self._values is not None
         self._diagnostics.received()
-        self._waiting.append((message, monotonic() + self._values.transform_timeout))
+        self._waiting.append((message, monotonic(), self._ros_time()))
         self._work()
 
     def _work(self) -> None:
@@ -192,11 +193,11 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
     def _take_masks(self) -> None:
         """Process the masks up to the first one whose transform is still missing."""
         while self._waiting:
-            message, end = self._waiting[0]
+            message, *since = self._waiting[0]
             try:
                 self._process(message)
             except TransformMissingError as error:
-                if monotonic() < end and len(self._waiting) <= _MOST_WAITING:
+                if not self._has_waited(*since) and len(self._waiting) <= _MOST_WAITING:
                     break
                 self._refuse(describe(error))
             except (FrameError, CalibrationError) as error:
@@ -206,6 +207,16 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
                 self._waiting.popleft()
                 raise
             self._waiting.popleft()
+
+    def _has_waited(self, since_s: float, ros_since_s: float) -> bool:
+        """Return whether a mask has waited long enough: a slow simulation also sends TF slowly."""
+        assert self._values is not None
+        real_s, ros_s = monotonic() - since_s, self._ros_time() - ros_since_s
+        waited_s = real_s if ros_s < 0 else min(real_s, ros_s)  # below 0: the clock was set back
+        return waited_s >= self._values.transform_timeout or real_s >= _LONGEST_WAIT_S
+
+    def _ros_time(self) -> float:
+        return float(1e-9 * self.get_clock().now().nanoseconds)
 
     def _refuse(self, reason: str) -> None:
         if self._diagnostics.refused(reason):
