@@ -49,9 +49,8 @@ class OneLineErrors(TyperGroup):
     """Prints errors that a user can act on as one red line; bugs keep their traceback."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Let an output that is not UTF-8 show any name: escape characters that it lacks."""
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")
+        """Run the command line on an output that takes any name."""
+        escape_output()
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
@@ -70,6 +69,12 @@ class OneLineErrors(TyperGroup):
         except KeyboardInterrupt as stop:
             _print_error(str(stop) or "interrupted")
             raise typer.Exit(INTERRUPTED) from stop
+
+
+def escape_output() -> None:
+    """Let an output that is not UTF-8 show any name: escape characters that it lacks."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _print_error(message: str) -> None:

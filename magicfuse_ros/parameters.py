@@ -118,8 +118,8 @@ class GroundParameters(BaseModel):
     )
     transform_timeout: float = Field(
         0.2, ge=0.0, le=10.0,
-        description="how long a mask waits for its transform, seconds of ROS time, but at most 10 s; "
-        "later masks wait behind it",
+        description="how long a mask waits for its transform, seconds of ROS time, but at most "
+        "10 s; later masks wait behind it",
     )  # fmt: skip
     camera_height: float = Field(
         1.5, ge=0.01, le=100.0, description="height of the camera above the ground, metres"

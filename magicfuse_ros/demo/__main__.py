@@ -30,6 +30,7 @@ from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle, share_folders
+from magicfuse_ros.command_line import escape_output
 from magicfuse_ros.commands.options import BundleFolder
 from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
@@ -75,6 +76,7 @@ def demo(
     bundle: BundleFolder = None,
 ) -> None:
     """Play a video into fuse_node, record its results and draw a contact sheet."""
+    escape_output()
     console = Console()
     try:
         run(input, out, topic, seconds, bundle, console)

@@ -116,6 +116,7 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
             try:
                 while player.poll() is None and _alive(node):
                     session.spin_until(lambda: False, 0.2)
+                    recorder.match()
                     show(recorder.counts[mag_image])
             except KeyboardInterrupt:
                 console.print("stopping ...")

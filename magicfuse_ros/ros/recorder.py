@@ -21,6 +21,7 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 
 from magicfuse_ros.media.bag_writer import BagWriter
 
@@ -57,17 +58,36 @@ class TopicRecorder:
         self.counts: Counter[str] = Counter()
         self._node = node
         self._writer = BagWriter(bag)
-        self._subscriptions = []
+        self._subscriptions: dict[str, Subscription] = {}
+        self._types = dict(topics)
         for topic, message_type in topics.items():
             package = message_type.__module__.partition(".")[0]
             name = f"{package}/msg/{message_type.__name__}"
             self._writer.add_topic(topic, name, latched=topic in latched)
-            write = partial(self._write, topic)
-            qos = _LATCHED if topic in latched else _RELIABLE
-            # raw gives the bytes as received; converting images to Python objects takes too long
-            self._subscriptions.append(
-                node.create_subscription(message_type, topic, write, qos, raw=True)
-            )
+            self._subscribe(topic, _LATCHED if topic in latched else _RELIABLE)
+
+    def _subscribe(self, topic: str, qos: QoSProfile) -> None:
+        write = partial(self._write, topic)
+        # raw gives the bytes as received; converting images to Python objects takes too long
+        self._subscriptions[topic] = self._node.create_subscription(
+            self._types[topic], topic, write, qos, raw=True
+        )
+
+    def match(self) -> None:
+        """Subscribe again to what is published best effort, of which a reliable one gets nothing.
+
+        A user's qos_overrides can make a node that is up already publish so.
+        """
+        for topic, before in list(self._subscriptions.items()):
+            if before.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT:
+                continue
+            offers = self._node.get_publishers_info_by_topic(topic)
+            if any(o.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for o in offers):
+                durability = before.qos_profile.durability
+                best_effort = ReliabilityPolicy.BEST_EFFORT
+                qos = QoSProfile(depth=30, reliability=best_effort, durability=durability)
+                self._subscribe(topic, qos)
+                self._node.destroy_subscription(before)
 
     def _write(self, topic: str, message: bytes) -> None:
         self._writer.write_cdr(topic, time_ns(), message)
@@ -75,6 +95,6 @@ class TopicRecorder:
 
     def close(self) -> None:
         """Unsubscribe and finish the bag."""
-        for subscription in self._subscriptions:
+        for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._writer.close()
