@@ -183,7 +183,7 @@ def test_a_method_that_cannot_take_part_is_told(
 
 def test_fused_images_without_a_condition_are_of_frames_as_they_are(tmp_path: Path) -> None:
     peer = Peer("x", tmp_path)
-    assert peer.files("msrs dev", "clean", ["a"]) == {}
+    assert peer.files("msrs dev", "clean", ["a"], []) == {}
     for place in ("a.png", "dark/a.png", "msrs dev/haze/a.jpg"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / place), np.full((16, 16), 7, np.uint8))
@@ -193,10 +193,13 @@ def test_fused_images_without_a_condition_are_of_frames_as_they_are(tmp_path: Pa
         ("dark", "dark/a.png"),
         ("haze", "msrs dev/haze/a.jpg"),
     ):
-        assert peer.files("msrs dev", condition, ["a"]) == {"a": tmp_path / place}
-    assert peer.files("msrs dev", "rain", ["a"]) == {} == peer.files("other", "haze", ["a"])
+        assert peer.files("msrs dev", condition, ["a"], ["z"]) == {"a": tmp_path / place}
+    assert peer.files("msrs dev", "rain", ["a"], []) == {} == peer.files("other", "haze", ["a"], [])
     with pytest.raises(DataError, match="1 of the 2 frames of msrs dev, clean, are missing: b"):
-        peer.files("msrs dev", "clean", ["a", "b"])
+        peer.files("msrs dev", "clean", ["a", "b"], [])
+    cv2.imwrite(str(tmp_path / "dark" / "b.png"), np.full((16, 16), 7, np.uint8))
+    with pytest.raises(DataError, match="were made with another --every: it also decides how"):
+        peer.files("msrs dev", "dark", ["a"], ["b"])
     image = read_fused(tmp_path / "a.png", frame())
     assert image.shape == (16, 16, 3) and (image == 7).all()
     half = frame(visible=np.zeros((16, 32, 3), np.uint8))

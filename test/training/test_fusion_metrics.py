@@ -112,6 +112,8 @@ def test_vif_and_ms_ssim_are_those_of_a_library() -> None:
 def test_what_is_too_small_has_no_score() -> None:
     small = np.zeros((40, 200), np.uint8)
     assert math.isnan(vif(small, small)) and math.isnan(ms_ssim(small, small))
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    assert all(math.isnan(vif(noise, np.full_like(noise, level))) for level in (0, 127, 255))
     assert MS_SSIM_SMALLEST == 176
 
 

@@ -158,7 +158,8 @@ def test_a_figure_is_of_all_frames_together_and_the_same_every_time() -> None:
     figure = figure_of(counts, lambda m: share(m[:, 0], m[:, 1]))
     assert figure == (0.1, 0.0, 1.0)
     assert figure == figure_of(counts, lambda m: share(m[:, 0], m[:, 1]))
-    assert figure_of([3.0]) == (3.0, 3.0, 3.0)
+    assert figure_of([3.0]) == (3.0, 3.0, 3.0) == figure_of([np.nan, 3.0])
+    assert np.isnan(figure_of([np.nan, np.nan]).value) and np.isnan(figure_of([]).value)
     assert np.isnan(figure_of(np.zeros((2, 2)), lambda m: share(m[:, 0], m[:, 1])).value)
 
 

@@ -34,7 +34,14 @@ from magicfuse_training.metrics.frames import Frames, split_to_score
 from magicfuse_training.metrics.fusion import entropy, spatial_frequency
 from magicfuse_training.metrics.people import contrast
 from magicfuse_training.metrics.restoration import degraded, strength_of
-from magicfuse_training.metrics.score import Confusion, as_json, camvid_label, psnr, ssim
+from magicfuse_training.metrics.score import (
+    Confusion,
+    as_json,
+    camvid_label,
+    open_sets,
+    psnr,
+    ssim,
+)
 from magicfuse_training.metrics.table import END, START, card_tables, read_card, set_tables
 from magicfuse_training.model import MagicFuse
 
@@ -229,6 +236,14 @@ def test_every_nth_frame_of_days_and_of_nights(tmp_path: Path) -> None:
     assert [(f.name, f.index) for f in frames] == [("0", 0), ("2", 1), ("4", 2)]
     nights = Frames(Source("msrs-repacked", tmp_path / "msrs"), CLASSES, every=2)
     assert [(f.name, f.night) for f in nights] == [("1D", False), ("2N", True)]
+
+
+def test_a_set_that_the_bundle_was_trained_on_is_called_so(tmp_path: Path) -> None:
+    write_sets(tmp_path)
+    (tmp_path / "camvid" / "val").rename(tmp_path / "camvid" / "all")
+    sources = [Source("camvid-repacked", tmp_path / "camvid")]
+    for split, name in (("all", "camvid (trained on)"), ("train", "camvid")):
+        assert list(open_sets(sources, CLASSES, 1, [f"camvid, split {split}: 5 scenes"])) == [name]
 
 
 def test_frames_have_their_own_size_with_square_pixels_and_the_usual_gain(tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ import tiny_bundle
 from magicfuse_ros.bundle import Bundle, write_manifest
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_training.cli import app
+from magicfuse_training.data.mix import Source, by_name
 from magicfuse_training.data.scenes import Scene
+from magicfuse_training.errors import TrainingError
+from magicfuse_training.metrics.pages import write_page
 from magicfuse_training.metrics.thermal_detail import (
     PERCENTS,
     Part,
@@ -53,12 +56,16 @@ def test_what_a_bundle_knows_of_a_set_is_in_its_provenance() -> None:
     assert relation(TRAINED, "msrs-repacked", "dev") == "same set"
     assert relation(TRAINED, "roadscene-repacked", "train") == "unknown set"
     assert relation([], "msrs-repacked", "dev") == "not recorded"
+    own = ["folder, split train: 9 scenes (somebody's)"]
+    assert relation(own, "folder", "train") == "not recorded", "which folder it was"
+    assert relation(own, "msrs", "train") == "unknown set"
 
 
 def test_distance_is_to_the_nearest_frame_of_the_training() -> None:
     trained = ["FLIR_00010", "FLIR_00100"]
     assert distances(["FLIR_00010", "FLIR_00060", "x"], trained) == [0, 40, None]
     assert distances(["00012N"], []) == [None]
+    assert distances(["set06/V000/I00019"], ["set00/V000/I00019"]) == [None], "another recording"
     assert Part("mine", ".", True, "unknown set").title == "mine, night", "a set without splits"
 
 
@@ -173,3 +180,23 @@ def test_what_cannot_be_measured_is_told_before_anything_is_written(
     code, output = run("--bundle", bundle, sets, "--page", page)
     assert code == 2 and f"lacks the lines '{START}' and '{END}'" in output
     assert page.read_text() == "# Mine\n"
+
+
+def test_what_stands_around_the_section_of_a_page_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("above\n<a>\nold\n<b>\nbelow: `<a>` and `<b>`\n")
+    write_page(page, "<a>", "<b>", "new")
+    assert page.read_text() == "above\n<a>\n\nnew\n\n<b>\nbelow: `<a>` and `<b>`\n"
+    for content, message in (
+        (b"<b> and <a>", "lacks the lines '<a>' and '<b>', in this order"),
+        ("<a> Café <b>".encode("latin-1"), "page.md' is not UTF-8"),
+    ):
+        page.write_bytes(content)
+        with pytest.raises(TrainingError, match=message):
+            write_page(page, "<a>", "<b>", "new")
+        assert page.read_bytes() == content
+
+
+def test_two_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    sources = [Source("folder", tmp_path / place / "pairs") for place in "ab"]
+    assert list(by_name(sources)) == ["pairs", "pairs, folder 2"]

@@ -29,6 +29,7 @@ from magicfuse_training.export.bundle import current_commit, export_bundle, prov
 from magicfuse_training.metrics.baseline_scores import as_table, score_baseline, score_filters
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
+from magicfuse_training.stages.accelerator import processes
 from magicfuse_training.stages.baselines import BASELINES
 from magicfuse_training.stages.runner import Budget, train_stage
 
@@ -51,6 +52,8 @@ def baselines_command(
     preset = load_preset("nano")
     budget = Budget(steps=steps, batch=batch, workers=workers, device_crops=device_crops, seed=seed)
     models = train_models(data, out, preset, budget)
+    if not processes().is_main_process:
+        return
     rows: dict[str, Any] = score_filters(data, preset, every)
     trained, commit = describe(_sources(data)), current_commit(Path(__file__).parent)
     for name, model in models.items():

@@ -60,7 +60,8 @@ def evaluate_command(
         list[str] | None,
         typer.Option(
             help="fused images of another method as NAME=DIR, may be repeated; files are "
-            "DIR/[SET/]CONDITION/FRAME.png; CONDITION may be omitted for undegraded frames"
+            "DIR/[SET/]CONDITION/FRAME.png; CONDITION may be omitted for undegraded frames; with "
+            "the --every that wrote their inputs"
         ),
     ] = None,
     inputs: Annotated[
@@ -94,7 +95,8 @@ def evaluate_command(
         peers.append(Peer.parse(text, [*OWN, *[peer.name for peer in peers]]))
     loaded = Bundle.load(bundle)
     names = [c.name for c in loaded.manifest.classes]
-    sets = open_sets([Source.parse(text) for text in data], names, every)
+    trained = loaded.manifest.provenance.data
+    sets = open_sets([Source.parse(text) for text in data], names, every, trained)
     console = output_console()
     if inputs:
         make_folder(inputs)
@@ -130,8 +132,12 @@ def _write_page(
     scores: dict[str, Any], plots: Mapping[str, Mapping[str, bytes]], page: Path
 ) -> None:
     pictures: dict[str, dict[str, str]] = {}
+    places: set[str] = set()
     for name, some in plots.items():
         place = re.sub(r"\W+", "_", name)
+        if place in places:
+            place += f"_{len(places) + 1}"
+        places.add(place)
         files = write_pictures(page, {f"{place}_{key}": plot for key, plot in some.items()})
         pictures[name] = dict(zip(some, files.values(), strict=True))
     write_page(page, START, END, as_markdown(scores, pictures))

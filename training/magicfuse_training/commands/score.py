@@ -75,7 +75,7 @@ def score_command(
     names = [c.name for c in loaded.manifest.classes]
     suite = short_suite(fuser, names)
     scores = no_scores(loaded, fuser, backend, precision, every)
-    sets = open_sets(sources, names, every)
+    sets = open_sets(sources, names, every, loaded.manifest.provenance.data)
     try:
         for name, frames in sets.items():
             scores["sets"][name] = score_set(fuser, suite, frames, name)

@@ -27,7 +27,7 @@ from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_training.commands.options import BundleFolder, Data
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.mix import Source
+from magicfuse_training.data.mix import Source, by_name
 from magicfuse_training.data.scenes import Scenes
 from magicfuse_training.metrics.pages import check_page, write_page, write_pictures
 from magicfuse_training.metrics.thermal_detail import Part, compare, distances, relation
@@ -60,7 +60,7 @@ def thermal_command(
     for comparison. What a bundle was trained on is in its `bundle.json`. The page has no frames of
     the sets.
     """
-    sources = [Source.parse(text) for text in data]
+    named = by_name([Source.parse(text) for text in data])
     check_page(page_file, START, END)
     bundles = [Bundle.load(path) for path in (bundle, other) if path is not None]
     compared: dict[str, list[Part]] = {}
@@ -69,7 +69,9 @@ def thermal_command(
         title = title if title not in compared else f"{title}, the other"
         fuser = Fuser(loaded, select(backend, precision="fp32"))
         compared[title] = [
-            part for source in sources for part in compare_set(fuser, loaded, source, frames)
+            part
+            for name, source in named.items()
+            for part in compare_set(fuser, loaded, source, name, frames)
         ]
     names = [c.name for c in bundles[0].manifest.classes]
     pictures = write_pictures(page_file, plots(compared, names))
@@ -77,13 +79,14 @@ def thermal_command(
     output_console().print(Text(f"page: {page_file}"), soft_wrap=True)
 
 
-def compare_set(fuser: Fuser, bundle: Bundle, source: Source, most: int) -> list[Part]:
+def compare_set(fuser: Fuser, bundle: Bundle, source: Source, name: str, most: int) -> list[Part]:
     """Compare the estimates of a set's training split and held-out split, by day and at night.
 
     Args:
         fuser: runs the bundle.
         bundle: the bundle.
         source: the set.
+        name: name of the set.
         most: limit for the frames of each part.
 
     Raises:
@@ -112,7 +115,7 @@ def compare_set(fuser: Fuser, bundle: Bundle, source: Source, most: int) -> list
         for night, some in by_night.items():
             if not some:
                 continue
-            part = Part(source.root.resolve().name, split, night, known)
+            part = Part(name, split, night, known)
             for i in track(_spread(some, most), description=part.title):
                 scene = scenes[i]
                 fused = fuser(scene.visible, _OUTPUTS.intersection(fuser.outputs))

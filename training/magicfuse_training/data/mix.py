@@ -109,6 +109,15 @@ class Source:
         return inside if inside.is_dir() else self.root
 
 
+def by_name(sources: Sequence[Source]) -> dict[str, Source]:
+    """Return sets by the names of their folders; a name that comes again gets a number."""
+    named: dict[str, Source] = {}
+    for source in sources:
+        name = source.root.resolve().name
+        named[name if name not in named else f"{name}, {source.kind} {len(named) + 1}"] = source
+    return named
+
+
 @dataclass(frozen=True)
 class Trained:
     """The training data of a run, as recorded in its folder and in the bundle."""

@@ -20,10 +20,12 @@ RUN/downstream.json, downstream.md    the table of what is done
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from rich.progress import Progress
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import write_text
-from magicfuse_training.data.mix import Source
+from magicfuse_training.data.mix import Source, by_name
 from magicfuse_training.downstream.inputs import INPUTS, PARTS, Input, InputSet, Limits, Part
 from magicfuse_training.downstream.segformer import (
     I64,
@@ -84,24 +86,27 @@ class Comparison:
             TrainingError: if the run was started with other settings or other data.
         """
         self.run, self.budget, self.seeds = run, budget, range(seeds)
-        self.sets: dict[str, InputSet] = {}
-        for source in sources:
-            name = source.root.resolve().name
-            name = name if name not in self.sets else f"{name}, {source.kind} {len(self.sets) + 1}"
-            self.sets[name] = InputSet(source, names, run / "inputs" / name, limits)
+        self.sets = {
+            name: InputSet(source, names, run / "inputs" / name, limits)
+            for name, source in by_name(sources).items()
+        }
         self.about = {
             **about,
             "inputs": {**asdict(limits), "conditions": list(limits.conditions)},
             "training": asdict(budget),
         }
+        content = {n: run_folder.data_rows(dict.fromkeys(s.folders)) for n, s in self.sets.items()}
         config = {
             "budget": {"seeds": seeds},  # a run may get more of them
             **self.about,
             "network": MIT_B0,
-            "sets": {name: one.data.kind for name, one in self.sets.items()},
+            "sets": {
+                # With what it holds: two sets may have the same name and kind.
+                name: {"kind": one.data.kind, "content": _fingerprint(content[name])}
+                for name, one in self.sets.items()
+            },
         }
-        folders = dict.fromkeys(folder for one in self.sets.values() for folder in one.folders)
-        rows = run_folder.data_rows(folders)
+        rows = list(dict.fromkeys(chain.from_iterable(content.values())))
         if (run / "config.yaml").is_file():
             run_folder.check_unchanged(run, config, rows)
         else:
@@ -184,3 +189,7 @@ class Comparison:
         write_text(self.run / f"{NAME}.md", text)
         if page:
             write_page(page, START, END, text.rstrip("\n"))
+
+
+def _fingerprint(rows: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()[:16]

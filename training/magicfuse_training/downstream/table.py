@@ -109,7 +109,7 @@ def _main(scores: Mapping[str, Any]) -> ScoreTable:
             [
                 kind,
                 f"{_seeds(row['by_seed'])} {_interval(row['miou_percent'])}",
-                f"{against.value:+.1f} {_interval(against)}" if against else "",
+                _difference(against) if against else "",
                 *[_seeds(row["by_condition"][name]) for name in conditions],
             ]
         )
@@ -123,7 +123,7 @@ def _by_class(scores: Mapping[str, Any]) -> ScoreTable:
     for name in names:
         values = [row["iou_percent"][name] for row in inputs.values()]
         if not np.isnan(values).all():
-            rows.append([name, *[f"{value:.1f}" for value in values]])
+            rows.append([name, *["-" if np.isnan(v) else f"{v:.1f}" for v in values]])
     return ScoreTable(["IoU, %", *inputs], rows)
 
 
@@ -134,5 +134,11 @@ def _seeds(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
 
 
+def _difference(figure: Figure) -> str:
+    return "-" if np.isnan(figure.value) else f"{figure.value:+.1f} {_interval(figure)}"
+
+
 def _interval(figure: Figure) -> str:
+    if np.isnan(figure.value):
+        return ""
     return f"[{figure.low:.1f}, {figure.high:.1f}]"

@@ -20,6 +20,7 @@ import matplotlib as mpl
 mpl.use("Agg")  # there may be no display
 from matplotlib import pyplot as plt
 
+from magicfuse_ros.output_files import write_text
 from magicfuse_training.metrics.ablation_scores import IMAGE_METRICS, MASK_METRICS
 
 METRICS = (*IMAGE_METRICS, *MASK_METRICS)
@@ -49,7 +50,7 @@ def write_table(result: dict[str, Any], path: Path) -> None:
             "At K = 1 the paper's Model III, which fuses after the diffusion, is the full model, "
             "and masks do not depend on tau.",
         ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _table(heading: list[str], rows: dict[str, Any], metrics: tuple[str, ...]) -> list[str]:

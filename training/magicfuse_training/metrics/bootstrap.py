@@ -46,10 +46,14 @@ def figure_of(statistics: npt.ArrayLike, score: Callable[[F64], F64] = np.asarra
         statistics: the parts of the score, one row per frame: (frames, ...).
         score: computes a score from the mean over frames: (samples, ...) to (samples,). It receives
             means, so a share is the ratio of two of them. By default, the statistic is the score:
-            (frames,).
+            (frames,); a frame whose score is NaN is left out.
     """
     rows = np.asarray(statistics, np.float64)
+    if rows.ndim == 1:
+        rows = rows[~np.isnan(rows)]
     frames = len(rows)
+    if not frames:
+        return Figure(np.nan, np.nan, np.nan)
     drawn = np.random.default_rng(_SEED).integers(frames, size=(RESAMPLES, frames))
     places = drawn + frames * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(places.ravel(), minlength=RESAMPLES * frames).reshape(RESAMPLES, frames)

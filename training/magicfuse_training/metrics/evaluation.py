@@ -72,8 +72,9 @@ def files_of_peers(
     for peer in peers:
         for name, by_condition in found.items():
             for condition, files in by_condition.items():
-                names = sets[name].names_of(night=condition == NIGHT)
-                if names and (there := peer.files(name, condition, names)):
+                night = condition == NIGHT
+                names, left_out = sets[name].names_of(night), sets[name].left_out(night)
+                if names and (there := peer.files(name, condition, names, left_out)):
                     files[peer.name] = there
         if not any(peer.name in files for some in found.values() for files in some.values()):
             first = next(iter(sets))

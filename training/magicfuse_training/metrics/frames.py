@@ -149,7 +149,13 @@ class Frames:
         self._records: dict[bool, list[Record]] = {False: [], True: []}
         for i, record in enumerate(scenes.records):
             self._records[not scenes.is_clean(i)].append(record)
+        self._every = every
+        self._all = self._records
         self._records = {night: some[::every] for night, some in self._records.items()}
+
+    def left_out(self, night: bool) -> list[str]:
+        """Return the names of the day frames, or of the night frames, that `every` leaves out."""
+        return [r.name for i, r in enumerate(self._all[night]) if i % self._every]
 
     def names_of(self, night: bool) -> list[str]:
         """Return the names of the day frames, or of the night frames, in order."""

@@ -153,9 +153,10 @@ def vif(image: U8, reference: U8) -> float:
 
     Sheikh and Bovik, 10.1109/TIP.2005.859378, in the pixel domain at four scales (VIFp). The result
     matches that of torchmetrics and takes a sixth of its time. It exceeds 1 for an image with more
-    contrast than the reference. NaN if a side has less than VIF_SMALLEST pixels.
+    contrast than the reference. NaN if a side has less than VIF_SMALLEST pixels, or the reference
+    is flat.
     """
-    if min(image.shape) < VIF_SMALLEST:
+    if min(image.shape) < VIF_SMALLEST or reference.min() == reference.max():
         return float("nan")
     x, r = image.astype(np.float32), reference.astype(np.float32)
     told = there = 0.0

@@ -39,9 +39,13 @@ def split_page(path: Path, start: str, end: str, what: str = "page") -> tuple[st
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"{what} '{path}': {error.strerror}") from error
-    if start not in text or end not in text:
-        raise TrainingError(f"{what} '{path}' lacks the lines '{start}' and '{end}'")
-    return text.split(start)[0], text.split(end)[1]
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{what} '{path}' is not UTF-8: {error.reason}") from error
+    before, _, section = text.partition(start)
+    _, found, after = section.partition(end)
+    if not found:
+        raise TrainingError(f"{what} '{path}' lacks the lines '{start}' and '{end}', in this order")
+    return before, after
 
 
 def check_page(path: Path, start: str, end: str) -> None:

@@ -21,6 +21,7 @@ or RGB. They have the frame's size, or the stored size if a set stores frames at
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,16 +64,25 @@ class Peer:
             raise DataError(f"fused is '{text}'; expected NAME=DIR, as in 'TarDAL=out/tardal'")
         if name in taken:
             raise DataError(f"fused is '{text}'; '{name}' is the name of another row")
-        peer = cls(name, Path(folder).expanduser())
+        peer = cls(name, Path(os.path.expanduser(folder)))
         if not peer.folder.is_dir():
             raise DataError(f"fused is '{text}'; folder '{peer.folder}' does not exist")
         return peer
 
-    def files(self, set_name: str, condition: str, names: Sequence[str]) -> dict[str, Path]:
+    def files(
+        self, set_name: str, condition: str, names: Sequence[str], left_out: Sequence[str]
+    ) -> dict[str, Path]:
         """Return the images of some frames by name; empty if there are none.
 
+        Args:
+            set_name: the set.
+            condition: the condition.
+            names: the frames that are scored.
+            left_out: the other frames of the set, which `every` leaves out.
+
         Raises:
-            DataError: if only some exist: the rows would be means over different frames.
+            DataError: if only some exist: the rows would be means over different frames. Also if
+                there are degraded ones that `every` leaves out: it decides how a frame is degraded.
         """
         for place in self._places(set_name, condition):
             found = {name: file for name in names if (file := _picture(place, name))}
@@ -83,6 +93,12 @@ class Peer:
                 raise DataError(
                     f"fused images of '{self.name}' in '{place}': {len(missing)} of the "
                     f"{len(names)} frames of {set_name}, {condition}, are missing: {shown}"
+                )
+            if condition not in AS_THEY_ARE and any(_picture(place, name) for name in left_out):
+                raise DataError(
+                    f"fused images of '{self.name}' in '{place}' were made with another --every: "
+                    "it also decides how strongly a frame is degraded; give the --every that wrote "
+                    "their inputs"
                 )
             return found
         return {}

@@ -53,6 +53,7 @@ from magicfuse_training.metrics.restoration import (
 )
 from magicfuse_training.metrics.segmentation import Confusion, Segmentation
 from magicfuse_training.metrics.thermal import Thermal
+from magicfuse_training.metrics.thermal_detail import relation
 
 __all__ = [
     "CONDITIONS", "NIGHT", "STRENGTHS", "Confusion", "Suite", "as_json", "basic_measures",
@@ -96,13 +97,18 @@ def short_suite(fuser: Fuser, names: Sequence[str]) -> Suite:
     return Suite(CONDITIONS, of)
 
 
-def open_sets(sources: Iterable[Source], names: Sequence[str], every: int = 1) -> dict[str, Frames]:
+def open_sets(
+    sources: Iterable[Source], names: Sequence[str], every: int = 1, trained: Sequence[str] = ()
+) -> dict[str, Frames]:
     """Find the frames of the held-out splits of some sets, by the set's folder and split.
+
+    A set without splits is named as one that the bundle was trained on, if it was.
 
     Args:
         sources: the sets.
         names: the bundle's classes.
         every: n, to take only every n-th frame.
+        trained: the data in the bundle's provenance.
 
     Raises:
         DataError: see `Frames`.
@@ -112,6 +118,8 @@ def open_sets(sources: Iterable[Source], names: Sequence[str], every: int = 1) -
         frames = Frames(source, names, every)
         root = source.root.resolve().name
         name = root if frames.split in (".", "all") else f"{root} {frames.split}"
+        if relation(trained, source.kind, frames.split) == "trained on":
+            name += " (trained on)"
         sets[name if name not in sets else f"{name}, {source.kind} {len(sets) + 1}"] = frames
     return sets
 

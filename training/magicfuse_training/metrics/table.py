@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros.command_line import output_console, unclipped
+from magicfuse_ros.output_files import write_text
 from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.pages import split_page
 
@@ -289,4 +290,4 @@ def write_into_card(scores: dict[str, Any], card: Path) -> None:
         shown = markdown(table)
         parts += [f"### {title}", shown] if title else [shown, NOTES]
     body = "\n\n".join(parts)
-    card.write_text(f"{before}{START}\n\n{body}\n\n{END}{after}", encoding="utf-8")
+    write_text(card, f"{before}{START}\n\n{body}\n\n{END}{after}")

@@ -53,6 +53,8 @@ def relation(trained: Sequence[str], kind: str, split: str) -> Relation:
     if not trained:
         return "not recorded"
     own = kind.removesuffix("-repacked")
+    if own == "folder" and any(line.startswith("folder,") for line in trained):
+        return "not recorded"  # which folder it was
     known = [line.partition(":")[0].replace("-repacked,", ",") for line in trained]
     if f"{own}, split {split}" in known:
         return "trained on"
@@ -63,16 +65,24 @@ def distances(names: Sequence[str], trained: Sequence[str]) -> list[int | None]:
     """Return how far each frame is from the nearest one of the training, in frame numbers.
 
     A frame's number is the last one in its name: files of these sets are numbered in the order in
-    which they were taken. None if a name has no number, or there is no training frame.
+    which they were taken. What stands before it names the recording: numbers of different ones
+    cannot be compared. None if a name has no number, or no training frame is of its recording.
     """
-    numbers = np.array([n for n in map(_number, trained) if n is not None])
-    own = [_number(name) for name in names]
-    return [None if n is None or not numbers.size else int(np.abs(numbers - n).min()) for n in own]
+    numbers: dict[str, list[int]] = {}
+    for recording, number in filter(None, map(_numbered, trained)):
+        numbers.setdefault(recording, []).append(number)
+    found: list[int | None] = []
+    for name in names:
+        recording, number = _numbered(name) or ("", 0)
+        others = numbers.get(recording) if _numbered(name) else None
+        found.append(min(abs(other - number) for other in others) if others else None)
+    return found
 
 
-def _number(name: str) -> int | None:
-    found = re.findall(r"\d+", name)
-    return int(found[-1]) if found else None
+def _numbered(name: str) -> tuple[str, int] | None:
+    """Return what stands before the last number in a name, and the number."""
+    found = re.fullmatch(r"(.*?)(\d+)\D*", name, re.DOTALL)
+    return (found[1], int(found[2])) if found else None
 
 
 @dataclass(frozen=True)
