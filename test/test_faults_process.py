@@ -103,7 +103,7 @@ def test_a_raising_backend(tmp_path: Path, tiny_bundle: Path) -> None:
 
 
 @pytest.mark.fault(
-    "kill -9", "with respawn in the launch file, the node restarts and becomes active by itself"
+    "kill -9", "when it is started again, as the launch files do, it becomes active by itself"
 )
 def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
     command = (sys.executable, "-c", RESPAWN, *NODE)

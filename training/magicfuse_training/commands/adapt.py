@@ -63,7 +63,7 @@ def adapt_command(
     """Adapt a bundle to one camera; resume a run that was killed.
 
     The bundle learns to give dark or hazy versions of a frame the class probabilities that it gave
-    the frame itself, and to restore them. If the result is no better on held-out frames, the exit
+    the frame itself, and to restore them. If a limit is not met on held-out frames, the exit
     code is 1 and nothing is written to OUT.
     """
     if processes().num_processes > 1:

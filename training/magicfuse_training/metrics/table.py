@@ -104,13 +104,13 @@ IMAGE_DECIMALS = {
 }
 
 NOTES = """\
-- In brackets: the 95 % interval of what other frames like these would give (bootstrap of frames).
+- In brackets: the 95 % bootstrap interval over frames.
 - *labels*: who made them. *coarse by eye*: drawn in part; mIoU of sky, building, road, tree, car
   and pedestrian. *pseudo*: another network's, of what moves.
 - *right group*: IDD's labels are groups of classes. The share of a group's pixels that are called
   one of its classes, mean over groups.
 - *calibration error*: |share of right pixels - mean confidence|, in 15 bins of the confidence.
-  Few frames make it look larger, so the interval of its resamples lies above it.
+  Few frames make it look larger, so its interval may extend mostly upwards.
 - *light*: a pixel is lit where MagImg's luma is 20 of 255 above the restored image's. Precision:
   the share of the light that is on people and riders, or within 5 pixels of them. Recall: the share
   of their pixels that is lit.
