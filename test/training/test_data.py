@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from magicfuse_training.data.classes import MFNET_CLASSES, PEDESTRIAN, ROAD, SIGN, SKY
-from magicfuse_training.data.crop_light import DARK_CLOTHES
-from magicfuse_training.data.crops import (
+from magicfuse_training.data.crop_draws import (
     AROUND_RARE,
+    DARK_CLOTHES,
     NEAR,
     RARE,
     CropConfig,
-    Crops,
     rare_place,
 )
+from magicfuse_training.data.crops import Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.night import night_reference
 from magicfuse_training.data.scenes import Scene, people_labelled, read_boxes
@@ -128,7 +128,7 @@ def test_boxes_are_in_pixels_and_of_the_wanted_kind(tmp_path) -> None:  # type: 
 
 def test_crops_show_people_more_often_by_day_than_at_night() -> None:
     def share(weights: list[float]) -> float:
-        weight = crops_of(weights)[range(300)]["weight"]
+        weight = crops_of(weights)[range(1500)]["weight"]
         return float((weight.amax((1, 2, 3)) > 1).float().mean())
 
     by_day, at_night = share([0, 1, 0]), share([0, 0, 1])

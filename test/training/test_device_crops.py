@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from magicfuse_training.data import device_effects
-from magicfuse_training.data.crops import NEAR, CropConfig
+from magicfuse_training.data.crop_draws import NEAR, CropConfig
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import Scene

@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from test_data import scene
 
-from magicfuse_training.data.crops import Batch, CropConfig, Crops
+from magicfuse_training.data.crop_draws import CropConfig
+from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.losses.image import weighted_l1
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import CosineSchedule, SGDConfig

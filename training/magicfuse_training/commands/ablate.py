@@ -28,7 +28,7 @@ from magicfuse_training.commands.options import (
     RunFolder,
     load_averaged,
 )
-from magicfuse_training.data.crops import CropConfig
+from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.mix import Source, describe, load_groups
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance

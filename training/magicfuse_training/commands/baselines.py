@@ -23,7 +23,7 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder, write_text
 from magicfuse_training.commands.options import DevelopmentData, DeviceCropsOption, minutes_of
-from magicfuse_training.data.crops import CropConfig
+from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.mix import Source, describe, load_groups
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.metrics.baseline_scores import as_table, score_baseline, score_filters

@@ -33,32 +33,34 @@ from torch.nn import functional as F
 
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.classes import IGNORE
-from magicfuse_training.data.crop_light import (
-    CLOTHES_EDGE,
+from magicfuse_training.data.crop_draws import (
     CLOTHES_GAIN,
     DARK_CLOTHES,
-    JITTER,
-    SHARES,
-    draw_darkness,
-)
-from magicfuse_training.data.crops import (
-    AROUND_PEOPLE,
-    AROUND_RARE,
-    LEAST_RANGE,
-    NEAR,
-    NEAREST,
-    PASTED,
-    Batch,
     CropConfig,
-    Crops,
+    Light,
+    Place,
+    Window,
+    draw_effects,
+    draw_light,
+    draw_patch,
+    draw_window,
     rare_place,
 )
+from magicfuse_training.data.crop_light import CLOTHES_EDGE
+from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import Scene
-from magicfuse_training.degradations import DefocusBlur, Effect, Haze, Jpeg, MotionBlur
+from magicfuse_training.degradations import (
+    Darkness,
+    DefocusBlur,
+    Effect,
+    Haze,
+    Jpeg,
+    MotionBlur,
+)
 
 Numbers = npt.NDArray[np.float64]
-Range = tuple[float, float]
+Kinds = tuple[type[Effect], ...]
 KERNEL = 17  # pixels: holds the longest motion blur and the widest defocus
 PLACES = 8  # pixels of rare classes that are kept for each scene
 PLANES = 10  # bytes of a scene per pixel
@@ -116,7 +118,6 @@ class DeviceCrops(Crops):
         self.clean = np.array([s.clean for s in scenes])
         self.paired = np.array([s.thermal is not None for s in scenes])
         self.boxes = [s.people for s in scenes]
-        self.peopled = np.array([len(s.people) > 0 for s in scenes])
         rng = np.random.default_rng(seed)
         drawn = ([rare_place(s.label, config.rare, rng) for _ in range(PLACES)] for s in scenes)
         self.places = [[place for place in some if place] for some in drawn]
@@ -141,13 +142,15 @@ class DeviceCrops(Crops):
         if len(mixed):
             at = self._index(mixed)
             other, *_ = self._cut_all(first[mixed] + rng.integers(size[mixed]), rng)
-            images[at] = torch.where(self._pasted(len(mixed), rng), other, images[at])
+            patches = self._pasted([draw_patch(rng) for _ in mixed])
+            images[at] = torch.where(patches, other, images[at])
         clean = self.clean[scene]
         dressed = np.nonzero(clean & (rng.random(count) < DARK_CLOTHES))[0]
         if len(dressed):
             at, gain = self._index(dressed), self._to(rng.uniform(*CLOTHES_GAIN, len(dressed)))
             images[at] = _dressed_darkly(images[at], gain, config.people)
-        degraded = self._degrade(images[:, :3], clean, rows, rng, generator)
+        effects = [draw_effects(bool(by_day), rng, config.clean) for by_day in clean]
+        degraded = self._degrade(images[:, :3], effects, rows, generator)
         codes = (images[:, 3:7] * 255).round().to(torch.uint8)
         person = images[:, 9:10] > 0
         weight = torch.where(person, config.person_weight, 1.0)
@@ -193,32 +196,10 @@ class DeviceCrops(Crops):
         Return them (B, 10, h, w) in [0, 1], their rows and their sharpness: see `Crops`.
         """
         config, count = self.config, len(scene)
-        height, width = self.sizes[scene].T
-        near = rng.random(count) < NEAR
-        least = np.maximum(
-            config.scale[0], np.maximum(config.height / height, config.width / width)
-        )
-        most = np.maximum(config.scale[1], least * LEAST_RANGE)
-        low, high = np.where(near, most, least), np.where(near, np.maximum(most, NEAREST), most)
-        scale = np.exp(rng.uniform(np.log(low), np.log(high)))
-        aspect = np.exp(rng.uniform(-0.1, 0.1, count))
-        h = np.minimum(height, config.height / scale * aspect)
-        w = np.minimum(width, config.width / scale / aspect)
-        y, x = rng.uniform(0, height - h), rng.uniform(0, width - w)
-        shares = np.where(self.clean[scene], AROUND_PEOPLE[True], AROUND_PEOPLE[False])
-        around = ((rng.random(count) < shares) | near) & self.peopled[scene]
-        shift = rng.uniform(0.2, 0.8, (2, count))
-        rare = rng.random(count) < AROUND_RARE
-        for i in np.nonzero(~around & rare)[0]:
-            if len(places := self.places[scene[i]]):
-                row, column = places[rng.integers(len(places))]
-                y[i] = np.clip(row - shift[0, i] * h[i], 0, height[i] - h[i])
-                x[i] = np.clip(column - shift[1, i] * w[i], 0, width[i] - w[i])
-        for i in np.nonzero(around)[0]:
-            x0, y0, x1, y1 = self.boxes[scene[i]][rng.integers(len(self.boxes[scene[i]]))]
-            y[i] = np.clip((y0 + y1) / 2 - shift[0, i] * h[i], 0, height[i] - h[i])
-            x[i] = np.clip((x0 + x1) / 2 - shift[1, i] * w[i], 0, width[i] - w[i])
-        flip = np.where(rng.random(count) < 0.5, -1.0, 1.0)
+        windows = [self._window(int(i), rng) for i in scene]
+        y, x, h, w = np.array([(v.y, v.x, v.height, v.width) for v in windows]).T
+        flip = np.array([-1.0 if v.flip else 1.0 for v in windows])
+        height = self.sizes[scene][:, 0]
         none, (tall, wide) = np.zeros(count), self.canvas
         theta = np.array(
             [
@@ -234,90 +215,88 @@ class DeviceCrops(Crops):
             images[:, :7], grid, mode="bilinear", padding_mode="border", align_corners=False
         )
         exact = F.grid_sample(images[:, 7:], grid, mode="nearest", align_corners=False)
-        light = self._jitter(smooth[:, :6], self.clean[scene], rng)
+        lit = self._relit(smooth[:, :6], [draw_light(bool(c), rng) for c in self.clean[scene]])
         rows = np.stack([y / height, (y + h) / height], 1)
-        sharpness = np.minimum(1.0, h * w / (config.height * config.width))
-        return torch.cat([light, smooth[:, 6:], exact], 1), rows, sharpness
+        sharpness = np.array([v.sharpness(config) for v in windows])
+        return torch.cat([lit, smooth[:, 6:], exact], 1), rows, sharpness
 
-    def _jitter(
-        self, pair: Tensor, clean: npt.NDArray[np.bool_], rng: np.random.Generator
-    ) -> Tensor:
-        """Change contrast, colour and brightness of (B, 6, h, w): visible and target alike."""
-        count, day, night = len(clean), JITTER[True], JITTER[False]
+    def _window(self, scene: int, rng: np.random.Generator) -> Window:
+        places = self.places[scene]
 
-        def draw(by_day: Range, at_night: Range, n: int = 1) -> Numbers:
-            low, high = np.where(clean[:, None], by_day, at_night).T
-            return rng.uniform(low[:, None], high[:, None], (count, n))
+        def rare(rng: np.random.Generator) -> Place | None:
+            return places[rng.integers(len(places))] if places else None
 
-        gamma = draw(day.gamma, night.gamma)
-        gain = draw(day.gain, night.gain) * draw(day.balance, night.balance, 3)
-        saturation = draw(day.saturation, night.saturation)
-        saturation[rng.random(count) < 0.5] = 1.0
+        height, width = self.sizes[scene].tolist()
+        clean = bool(self.clean[scene])
+        return draw_window((height, width), clean, self.boxes[scene], rare, self.config, rng)
+
+    def _relit(self, pair: Tensor, lights: Sequence[Light]) -> Tensor:
+        """Change the light of (B, 6, h, w): visible and target alike."""
+        gamma, saturation = (
+            self._to(np.array([getattr(light, name) for light in lights]))[
+                :, None, None, None, None
+            ]
+            for name in ("gamma", "saturation")
+        )
+        gains = self._to(np.array([light.gains for light in lights]))[:, None, :, None, None]
         b, _, h, w = pair.shape
-        image = pair.reshape(b, 2, 3, h, w)
-        image = image.clamp_min(1e-6) ** self._to(gamma)[:, :, None, None, None]
-        image = device_effects.quantised(image * self._to(gain)[:, None, :, None, None])
+        image = pair.reshape(b, 2, 3, h, w).clamp_min(1e-6) ** gamma
+        image = device_effects.quantised(image * gains)
         luma = image.new_tensor([0.299, 0.587, 0.114])[:, None, None]
         gray = (image * luma).sum(2, keepdim=True)
-        image = gray + self._to(saturation)[:, :, None, None, None] * (image - gray)
+        image = gray + saturation * (image - gray)
         return device_effects.quantised(image.reshape(b, 6, h, w))
 
-    def _pasted(self, count: int, rng: np.random.Generator) -> Tensor:
+    def _pasted(self, patches: Sequence[tuple[Place, Place]]) -> Tensor:
         """Return where another scene's patch covers each crop, (B, 1, h, w) bool."""
-        shares = rng.uniform(*PASTED, (count, 2))
-        starts = rng.uniform(0, 1 - shares)
+        starts_and_ends = self._to(np.array(patches))  # (B, 2, 2)
         inside = []
         for axis, n in enumerate((self.config.height, self.config.width)):
             at = (torch.arange(n, device=self.device) + 0.5)[None] / n
-            start, share = self._to(starts[:, axis, None]), self._to(shares[:, axis, None])
-            inside.append((at >= start) & (at < start + share))
+            start, end = starts_and_ends[:, axis, :1], starts_and_ends[:, axis, 1:]
+            inside.append((at >= start) & (at < end))
         return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
 
     def _degrade(
         self,
         image: Tensor,
-        clean: npt.NDArray[np.bool_],
+        effects: Sequence[Sequence[Effect]],
         rows: Numbers,
-        rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        """See `degraded_crop`; `image` and the result are (B, 3, h, w) in [0, 1]."""
-        count, undegraded = len(clean), self.config.clean
-        draw, strength = rng.random(count), rng.random(count)
-        degraded = clean & (draw >= undegraded)
-        edges = undegraded + np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
-        blurred_first = degraded & (rng.random(count) < SHARES.blurred_first)
-        hazy = degraded & (draw >= edges[0]) & (draw < edges[1])
-        blurred = degraded & (draw >= edges[1]) & (draw < edges[2])
-        dark = degraded & (draw < edges[0]) | ~clean & (draw < SHARES.dark_night)
-        strength[~clean] = 0.0
-        packed = degraded & ((rng.random(count) < SHARES.compressed) | (draw >= edges[2]))
+        """Apply the effects of each crop in their order; images are (B, 3, h, w) in [0, 1].
+
+        Each pass does one kind for all crops that have it next. A second pass does the blur that is
+        the main cause of a crop that was blurred before.
+        """
+        blurs: Kinds = (MotionBlur, DefocusBlur)
+        waiting = [list(some) for some in effects]
         image = image.clone()
-        for some, power, effect in (
-            (blurred_first, 0.6 * rng.random(count), self._blur),
-            (dark, strength, self._darken),
-            (hazy, strength, self._haze),
-            (blurred, strength, self._blur),
-            (packed, rng.random(count), self._compress),
+        for kinds, effect in (
+            (blurs, self._blur),
+            ((Darkness,), self._darken),
+            ((Haze,), self._haze),
+            (blurs, self._blur),
+            ((Jpeg,), self._compress),
         ):
-            chosen = np.nonzero(some)[0]
-            if len(chosen):
-                at = self._index(chosen)
-                image[at] = effect(image[at], power[chosen], rows[chosen], rng, generator)
+            chosen = [i for i, some in enumerate(waiting) if some and isinstance(some[0], kinds)]
+            if chosen:
+                at = self._index(np.array(chosen))
+                drawn = [waiting[i].pop(0) for i in chosen]
+                image[at] = effect(image[at], drawn, rows[chosen], generator)
+        assert not any(waiting), "an effect that the device does not have"
         return image
 
     def _darken(
         self,
         image: Tensor,
-        strength: Numbers,
+        drawn: Sequence[Effect],
         rows: Numbers,
-        rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        drawn = [draw_darkness(s, rng) for s in strength]
         height, width = image.shape[2:]
         # The grids differ in size: the CPU resizes them to one size, which the device enlarges.
-        grids = [np.array(d.light_stops, np.float32) for d in drawn]
+        grids = [np.array(d.light_stops, np.float32) for d in drawn if isinstance(d, Darkness)]
         pools = np.stack([cv2.resize(g, POOLS[::-1], interpolation=cv2.INTER_CUBIC) for g in grids])
         return device_effects.darkness(
             image,
@@ -333,12 +312,10 @@ class DeviceCrops(Crops):
     def _haze(
         self,
         image: Tensor,
-        strength: Numbers,
+        drawn: Sequence[Effect],
         rows: Numbers,
-        rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        drawn = [Haze.draw(s, rng) for s in strength]
         drifts = device_effects.enlarged(self._values(drawn, "drifts"), *image.shape[2:])
         return device_effects.haze(
             image,
@@ -352,15 +329,11 @@ class DeviceCrops(Crops):
     def _blur(
         self,
         image: Tensor,
-        strength: Numbers,
+        drawn: Sequence[Effect],
         rows: Numbers,
-        rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        kernels = [
-            _padded((MotionBlur if rng.random() < 0.5 else DefocusBlur).draw(s, rng).kernel())
-            for s in strength
-        ]
+        kernels = [_padded(d.kernel()) for d in drawn if isinstance(d, (MotionBlur, DefocusBlur))]
         # Pad to a multiple of 16 images, again to limit the number of cuDNN's plans.
         kernels += kernels[:1] * (-len(kernels) % 16)
         padded = F.pad(image, (0, 0) * 3 + (0, len(kernels) - len(image)))
@@ -369,12 +342,10 @@ class DeviceCrops(Crops):
     def _compress(
         self,
         image: Tensor,
-        strength: Numbers,
+        drawn: Sequence[Effect],
         rows: Numbers,
-        rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        drawn = [Jpeg.draw(s, rng) for s in strength]
         return device_effects.jpeg(image, self._values(drawn, "quality"))
 
     def _values(self, effects: Sequence[Effect], name: str) -> Tensor:

@@ -36,7 +36,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter
 
-from magicfuse_training.data.crops import CropConfig
+from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit
 from magicfuse_training.optimizer import OptimizerConfig, ScheduleConfig

@@ -23,7 +23,8 @@ from rich.text import Text
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.data.classes import CLASSES, ids_of_people
-from magicfuse_training.data.crops import Batch, CropConfig, Crops
+from magicfuse_training.data.crop_draws import CropConfig
+from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.mix import (
     CONDITIONS,

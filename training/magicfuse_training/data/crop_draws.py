@@ -1,0 +1,240 @@
+# Copyright 2026 MagicFuse ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except
+# in compliance with the License. You may obtain a copy of the License at
+# http://www.apache.org/licenses/LICENSE-2.0 Unless required by applicable law or agreed to in
+# writing, software distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
+# language governing permissions and limitations under the License.
+
+"""What crops show and how they are degraded: the draws, for crops made on the CPU and on a device.
+
+Nothing here touches a pixel: `crops.py` does that with OpenCV, one crop at a time, and
+`device_crops.py` with torch, a batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from magicfuse_training.data.classes import BICYCLIST, FENCE, PEDESTRIAN, SIGN
+from magicfuse_training.degradations import Darkness, Effect, Jpeg, draw
+
+PASTED = (0.2, 0.6)  # height and width of a patch from another scene, as shares of a crop
+AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day and at night
+AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
+RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often: by pixels, most crops would show none
+NEAR = 0.2  # share of crops that zoom in on a scene, so that people fill the frame
+NEAREST = 4.5  # scale
+LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
+ASPECT = 0.1  # a crop is stretched by exp(-0.1) to exp(0.1)
+DARK_CLOTHES = 0.3  # share of day crops whose people are darkened: few scenes show dark clothes
+CLOTHES_GAIN = (0.1, 0.7)  # factor on their codes
+NOISIER_WELL = (1000.0, 9000.0)  # electrons
+NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
+
+Place = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How crops are drawn. `groups` are drawn with `group_weights`."""
+
+    height: int = 256
+    width: int = 320
+    batch: int = 12
+    scale: tuple[float, float] = (0.53, 1.6)  # of the letterboxed scene; more if it is smaller
+    clean: float = 0.3  # a restorer that rarely sees clean input overcorrects on clean days
+    night_weight: float = 0.3  # of the stand-in for a night scene's clean image
+    person_weight: float = 7.0  # in mostly dark thermal images, people need extra weight
+    # Share of crops with a patch of another scene of their group (CutMix, arXiv 1905.04899). A
+    # network soon memorises a few hundred scenes; it must not memorise who stands where.
+    mixed: float = 0.4
+    night: float = 0.22  # share of labelled day crops without thermal that become night
+    pasted: float = 0.35  # share of night crops that people are pasted into
+    people: tuple[int, ...] = (PEDESTRIAN,)  # their ids in the labels
+    rare: tuple[int, ...] = RARE
+    more: tuple[tuple[str, float], ...] = ()  # extra kinds for degraded crops, with probabilities
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a scene that a crop shows, in the scene's pixels; `flip`: mirrored."""
+
+    y: float
+    x: float
+    height: float
+    width: float
+    flip: bool
+
+    def sharpness(self, config: CropConfig) -> float:
+        """Return scene pixels per crop pixel, at most 1: an enlarged crop is no sharp target."""
+        return min(1.0, self.height * self.width / (config.height * config.width))
+
+
+def draw_window(
+    size: tuple[int, int],
+    clean: bool,
+    people: npt.NDArray[np.float32],
+    rare: Callable[[np.random.Generator], Place | None],
+    config: CropConfig,
+    rng: np.random.Generator,
+) -> Window:
+    """Draw a part of a scene, sometimes around people (less often at night) or a rare class.
+
+    Zoomed-in crops are always around people: most other places would show no more than a patch. If
+    little tells people from lit windows and cones, an estimate goes by their share in the crops.
+
+    Args:
+        size: rows and columns of the scene.
+        clean: whether it is by day.
+        people: boxes (x0, y0, x1, y1) of people, (N, 4).
+        rare: finds row and column of a pixel of a rare class, if the scene has one.
+        config: size and scale.
+        rng: draws.
+    """
+    height, width = size
+    near = rng.random() < NEAR
+    # A crop of a small scene is enlarged; a crop that exceeded the scene would be stretched.
+    least = max(config.scale[0], config.height / height, config.width / width)
+    most = max(config.scale[1], least * LEAST_RANGE)
+    scale = np.exp(rng.uniform(*np.log((most, max(most, NEAREST)) if near else (least, most))))
+    aspect = np.exp(rng.uniform(-ASPECT, ASPECT))
+    h = min(height, config.height / scale * aspect)
+    w = min(width, config.width / scale / aspect)
+    y, x = rng.uniform(0, height - h), rng.uniform(0, width - w)
+    centre: Place | None = None
+    if len(people) and (rng.random() < AROUND_PEOPLE[clean] or near):
+        x0, y0, x1, y1 = people[rng.integers(len(people))]
+        centre = (y0 + y1) / 2, (x0 + x1) / 2
+    elif rng.random() < AROUND_RARE:
+        centre = rare(rng)
+    if centre is not None:
+        y = np.clip(centre[0] - rng.uniform(0.2, 0.8) * h, 0, height - h)
+        x = np.clip(centre[1] - rng.uniform(0.2, 0.8) * w, 0, width - w)
+    return Window(float(y), float(x), float(h), float(w), bool(rng.random() < 0.5))
+
+
+def rare_place(
+    label: npt.NDArray[np.uint8], rare: tuple[int, ...], rng: np.random.Generator
+) -> Place | None:
+    """Return row and column of a rare-class pixel of a label (H, W); None if it has none."""
+    there = [i for i in rare if (label == i).any()]
+    if not there:
+        return None
+    rows, columns = np.nonzero(label == there[int(rng.integers(len(there)))])
+    one = int(rng.integers(len(rows)))
+    return int(rows[one]), int(columns[one])
+
+
+def draw_patch(rng: np.random.Generator) -> tuple[Place, Place]:
+    """Draw the rows and the columns that another scene's patch covers: from, to; 0 to 1."""
+    shares = rng.uniform(*PASTED, 2)
+    starts = rng.uniform(0, 1 - shares)
+    rows, columns = ((float(a), float(a + b)) for a, b in zip(starts, shares, strict=True))
+    return rows, columns
+
+
+@dataclass(frozen=True)
+class LightRange:
+    """Ranges of a scene's light changes: a network soon memorises a few hundred fixed scenes."""
+
+    gamma: tuple[float, float]
+    gain: tuple[float, float]
+    balance: tuple[float, float] = (0.9, 1.1)  # for each colour
+    saturation: tuple[float, float] = (0.5, 1.4)  # for half of the crops
+
+
+# By day and at night, where lamps and the camera's gain vary more.
+LIGHT = {
+    True: LightRange(gamma=(0.75, 1.35), gain=(0.85, 1.15)),
+    False: LightRange(gamma=(0.7, 1.4), gain=(0.6, 1.5)),
+}
+
+
+@dataclass(frozen=True)
+class Light:
+    """One change of contrast, colour and brightness; `gains`: red, green, blue."""
+
+    gamma: float
+    gains: tuple[float, float, float]
+    saturation: float
+
+
+def draw_light(clean: bool, rng: np.random.Generator) -> Light:
+    """Draw the change of light of a scene by day (`clean`) or at night."""
+    by = LIGHT[clean]
+    gamma = float(rng.uniform(*by.gamma))
+    red, green, blue = (rng.uniform(*by.gain) * rng.uniform(*by.balance, 3)).tolist()
+    saturation = float(rng.uniform(*by.saturation)) if rng.random() < 0.5 else 1.0
+    return Light(gamma, (red, green, blue), saturation)
+
+
+@dataclass(frozen=True)
+class DegradationShares:
+    """Degradations of crops: shares of the clean scenes that are changed."""
+
+    dark: float = 0.36
+    haze: float = 0.32
+    blur: float = 0.06
+    # The rest, and a quarter of all, is compressed; some crops are first blurred.
+    compressed: float = 0.25
+    blurred_first: float = 0.15
+    dark_night: float = 0.15  # of the night scenes, mildly
+    noisier: float = 0.35  # of the dark crops
+
+
+SHARES = DegradationShares()
+
+
+def draw_darkness(strength: float, rng: np.random.Generator) -> Darkness:
+    """Draw from the camera model, sometimes with a noisier sensor than the scores use."""
+    effect = Darkness.draw(strength, rng)
+    if rng.random() < SHARES.noisier:
+        well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
+        effect = effect.model_copy(update={"full_well": well, "read_noise": read})
+    return effect
+
+
+def draw_effects(
+    clean: bool,
+    rng: np.random.Generator,
+    undegraded: float,
+    more: Sequence[tuple[str, float]] = (),
+) -> list[Effect]:
+    """Draw the degradations of a crop, in their order.
+
+    A scene by day has one main cause and sometimes a second; one at night seldom any.
+
+    Args:
+        clean: whether it is by day.
+        rng: draws.
+        undegraded: share of the day crops that stay as they are.
+        more: extra kinds for degraded crops, and their probabilities.
+    """
+    cause = rng.random()
+    if not clean:
+        return draw("dark", 0.0, rng) if cause < SHARES.dark_night else []
+    if cause < undegraded:
+        return []
+    strength, effects = rng.random(), []
+    if rng.random() < SHARES.blurred_first:
+        effects += draw("blur", rng.random() * 0.6, rng)
+    dark, haze, blurred = undegraded + np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
+    if cause < dark:
+        effects.append(draw_darkness(strength, rng))
+    elif cause < haze:
+        effects += draw("haze", strength, rng)
+    elif cause < blurred:
+        effects += draw("blur", strength, rng)
+    for kind, share in more:
+        if rng.random() < share:
+            effects += draw(kind, rng.random(), rng)
+    if rng.random() < SHARES.compressed or cause > blurred:
+        effects.append(Jpeg.draw(rng.random(), rng))
+    return effects
