@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,10 @@ def do(node, stop):
         raise MagicFuseError("the bag is empty")
     if work == "raise":
         raise RuntimeError("a defect")
+    if work == "busy":
+        print("busy", flush=True)
+        process.END_S = 0.5
+        ctypes.CDLL(None).sleep(60)  # as a library that compiles networks
     if work == "name":
         node.create_publisher(__import__("std_msgs.msg").msg.String, "/cam-0/image", 1)
 
@@ -111,6 +116,20 @@ def test_an_end_that_hangs_is_cut_short(tmp_path: Path, work: str, code: int) ->
     found, output = ended(tmp_path, work, "hang")
     assert found == code, output
     assert monotonic() - began < 40
+
+
+@pytest.mark.fault("SIGINT or SIGTERM while networks are compiled", "ends within 8 s")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_is_busy_in_a_library(tmp_path: Path, number: int) -> None:
+    domain = Domain()
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain.number), "ROS_LOG_DIR": str(tmp_path)}
+    environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    command = [sys.executable, "-c", NODE, "busy", "clean"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as started:
+        assert started.stdout is not None and started.stdout.readline() == "busy\n"
+        started.send_signal(number)
+        assert started.wait(40) == 0
+    domain.free()
 
 
 @pytest.mark.parametrize(

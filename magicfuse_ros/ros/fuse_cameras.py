@@ -29,9 +29,8 @@ from rclpy.validate_namespace import validate_namespace
 from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.ros.autostart import serve
-from magicfuse_ros.ros.exit_timer import exit_after
 from magicfuse_ros.ros.fuse_node import FuseNode
-from magicfuse_ros.ros.process import END_S, Stop, run
+from magicfuse_ros.ros.process import Stop, run
 from magicfuse_ros.shared_networks import SharedNetworks
 
 _NAME = "fuse_cameras"
@@ -75,8 +74,6 @@ class FuseCameras:
             while not stop and not any(one.done() for one in ends):
                 wait(ends, _WAKE_S, FIRST_COMPLETED)
             end.came = True
-            if stop:
-                exit_after(END_S, 0)  # a node may be loading its networks, or wait to do so
         for one in ends:
             one.result()
 

@@ -19,6 +19,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
 
@@ -38,7 +40,7 @@ DEVICE_LOST = os.EX_UNAVAILABLE
 
 END_S = 7.0  # for a process to end; launch kills it after 10 s
 _FAILURE_S = 10.0  # for which the diagnostics show a failure of rclpy
-_WAKE_S = 0.2  # Python runs signal handlers between two waits of the executor
+_WAKE_S = 0.2  # Python runs signal handlers between two waits
 
 
 class Endable(Protocol):
@@ -116,7 +118,7 @@ def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
 
     Args:
         make_node: called once ROS is up.
-        work: returns soon after its `Stop` becomes true.
+        work: returns soon after its `Stop` becomes true; it runs in a thread.
 
     Returns:
         The exit code: 0; `REFUSED` if the node cannot start or work for a reason that the user
@@ -129,7 +131,7 @@ def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
     def make_and_work() -> None:
         _init()
         nodes.append(make_node())
-        work(nodes[0], stop)
+        _attended(partial(work, nodes[0], stop), stop)
 
     def end() -> None:
         for node in nodes:
@@ -142,6 +144,21 @@ def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
     exit_after(END_S, code)
     ended = _exit_code(end)
     return code or ended
+
+
+def _attended(work: Callable[[], None], stop: Stop) -> None:
+    """Do the work in a thread, and let it take at most `END_S` once a signal has come.
+
+    Python handles signals in the main thread only, and not while a library keeps that busy: it may
+    compile networks for minutes.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="work") as pool:
+        done = pool.submit(work)
+        while not stop and not done.done():
+            wait([done], _WAKE_S)
+        if stop:
+            exit_after(END_S, 0)
+        done.result()
 
 
 def _init() -> None:
