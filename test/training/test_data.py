@@ -24,6 +24,7 @@ from magicfuse_training.data.crop_draws import (
     NEAR,
     RARE,
     CropConfig,
+    draw_window,
     rare_place,
 )
 from magicfuse_training.data.crops import Crops
@@ -127,12 +128,16 @@ def test_boxes_are_in_pixels_and_of_the_wanted_kind(tmp_path) -> None:  # type: 
 
 
 def test_crops_show_people_more_often_by_day_than_at_night() -> None:
-    def share(weights: list[float]) -> float:
-        weight = crops_of(weights)[range(1500)]["weight"]
-        return float((weight.amax((1, 2, 3)) > 1).float().mean())
+    rng, box = np.random.default_rng(0), np.array([[100, 80, 140, 160]], np.float32)
 
-    by_day, at_night = share([0, 1, 0]), share([0, 0, 1])
-    assert by_day > at_night + 0.04 and at_night > 0
+    def share(clean: bool) -> float:
+        windows = [
+            draw_window((240, 320), clean, box, lambda _: None, CONFIG, rng) for _ in range(4000)
+        ]
+        shown = [v.y < 120 < v.y + v.height and v.x < 120 < v.x + v.width for v in windows]
+        return float(np.mean(shown))
+
+    assert share(clean=True) > share(clean=False) + 0.04
 
 
 def test_some_crops_show_people_from_near() -> None:
