@@ -12,16 +12,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
-from magicfuse_training.data.crops import Crops
+from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.stages.randomness import seed_step
 from magicfuse_training.stages.revival import revive
 from magicfuse_training.stages.stage import to_device
 from magicfuse_training.stages.statistics import measure_new
 
 BATCHES, AT_ONCE = 16, 16  # for statistics; their number of crops depends on nothing else
+
+
+class _Batches:
+    """The first batches of a run; they are made whenever they are read."""
+
+    def __init__(self, crops: Crops, device: torch.device) -> None:
+        self._crops, self._device = crops, device
+
+    def __iter__(self) -> Iterator[Batch]:
+        size = min(self._crops.config.batch, AT_ONCE)
+        for start in range(0, BATCHES * size, size):
+            yield to_device(self._crops[range(start, start + size)], self._device)
 
 
 def prepare(module: nn.Module, crops: Crops, device: torch.device) -> list[str]:
@@ -32,8 +46,7 @@ def prepare(module: nn.Module, crops: Crops, device: torch.device) -> list[str]:
     Returns:
         What was done, a sentence each; none if `module` stays as it was.
     """
-    size = min(crops.config.batch, AT_ONCE)
-    batches = [to_device(crops[range(i * size, (i + 1) * size)], device) for i in range(BATCHES)]
+    batches = _Batches(crops, device)
     seed_step(crops.seed, 0, 0)
     done = []
     if measured := measure_new(module, batches):

@@ -36,7 +36,8 @@ def revive(module: nn.Module, batches: Iterable[Batch]) -> dict[str, int]:
 
     Args:
         module: is called with each batch, without a gradient. Its modes stay as they are.
-        batches: what `module` is called with; a second time if any channel is dead.
+        batches: what `module` is called with, until no channel is dead; read a second time if one
+            is dead after the last.
     """
     blocks = {
         name: block
@@ -48,18 +49,18 @@ def revive(module: nn.Module, batches: Iterable[Batch]) -> dict[str, int]:
     }
     if not blocks:
         return {}
-    parts = list(batches)
-    dead = {n: x <= 0 for n, x in _highest(blocks, module, parts).items() if bool((x <= 0).any())}
+    dead = _dead(blocks, module, batches)
     for name, channels in dead.items():
         _renew(blocks[name], channels)
-    _measure({n: blocks[n] for n in dead}, dead, module, parts)
+    if dead:
+        _measure({n: blocks[n] for n in dead}, dead, module, batches)
     return {name: int(channels.sum()) for name, channels in dead.items()}
 
 
-def _highest(
-    blocks: dict[str, ResidualBlock], module: nn.Module, parts: list[Batch]
+def _dead(
+    blocks: dict[str, ResidualBlock], module: nn.Module, batches: Iterable[Batch]
 ) -> dict[str, Tensor]:
-    """Return the highest value of each block's hidden channels, (C,), behind the activation."""
+    """Return masks (C,) of dead hidden channels, for the blocks that have any."""
     highest: dict[str, Tensor] = {}
     with ExitStack() as hooks, torch.no_grad():
         for name, block in blocks.items():
@@ -69,9 +70,11 @@ def _highest(
                 highest[name] = torch.maximum(highest.get(name, now), now)
 
             hooks.callback(block.conv2.register_forward_pre_hook(see).remove)
-        for part in parts:
-            module(part)
-    return highest
+        for batch in batches:
+            module(batch)
+            if all(bool((values > 0).all()) for values in highest.values()):
+                return {}
+    return {name: values <= 0 for name, values in highest.items() if bool((values <= 0).any())}
 
 
 @torch.no_grad()
@@ -91,9 +94,9 @@ def _measure(
     blocks: dict[str, ResidualBlock],
     channels: dict[str, Tensor],
     module: nn.Module,
-    parts: list[Batch],
+    batches: Iterable[Batch],
 ) -> None:
-    """Measure the batch statistics of channels, masks (C,): the mean over all parts."""
+    """Measure the batch statistics of channels, masks (C,): the mean over all batches."""
     seen: dict[str, list[Tensor]] = {name: [] for name in blocks}
     with ExitStack() as hooks, torch.no_grad():
         for name, block in blocks.items():
@@ -102,8 +105,8 @@ def _measure(
                 seen[name].append(torch.stack(torch.var_mean(made.float(), (0, 2, 3))))
 
             hooks.callback(block.conv1.register_forward_hook(see).remove)
-        for part in parts:
-            module(part)
+        for batch in batches:
+            module(batch)
         for name, block in blocks.items():
             norm, mask = block.norm1, channels[name]
             assert isinstance(norm, nn.BatchNorm2d)
