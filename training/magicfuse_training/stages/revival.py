@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.networks.blocks import ResidualBlock
 
-_SEEN_ENOUGH = 1e-5  # of the variance: less would be enlarged beyond what training can bear
+_SEEN_ENOUGH = 1e-5  # of the variance: less would be enlarged beyond what training tolerates
 
 
 def revive(module: nn.Module, batches: Iterable[Batch]) -> dict[str, int]:
@@ -35,7 +35,7 @@ def revive(module: nn.Module, batches: Iterable[Batch]) -> dict[str, int]:
     weighs it with zero at first. Only blocks with batch norms and ReLU are looked at.
 
     Args:
-        module: is called with each batch, without a gradient. Its modes stay as they are.
+        module: called with each batch, without a gradient. Its modes stay as they are.
         batches: what `module` is called with; a second time if any channel is dead.
     """
     blocks = {
