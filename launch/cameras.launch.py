@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Starts a fuse_node for each camera in its namespace, all in one process that shares the networks.
+"""Starts a fuse_node in each camera's namespace, all in one process that shares the networks.
 
 ros2 launch magicfuse_ros cameras.launch.py cameras:=front,rear
 
@@ -51,7 +51,7 @@ def cameras(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = common.value(context, "cameras")
     names = [name.strip() for name in given.split(",")]
     before = common.value(context, "namespace").rstrip("/")
-    # Relative ones stay so: this file may be included in the namespace of a robot.
+    # Keep relative names relative: this file may be included in a robot's namespace.
     full = [f"{before}/{name}" if before and name[:1] != "/" else name for name in names]
     if not all(names) or len({name.lstrip("/") for name in full}) < len(full):
         raise RuntimeError(f"cameras is '{given}'; expected different names, such as front,rear")

@@ -10,14 +10,14 @@
 
 """What the launch files share: their arguments, and how a node is started.
 
-Every launch file takes these arguments, lists them, and passes them on to all that it starts.
+Every launch file takes these arguments, lists them, and passes them on to everything it starts.
 Launch files run in the Python of `ros2`, so they import only ROS and the standard library.
 """
 
 import os
 import shutil
 from pathlib import Path
-from typing import Any, List  # noqa: UP035 (launch knows the types of typing only)
+from typing import Any, List  # noqa: UP035 (launch only knows typing's types)
 
 from launch import LaunchContext, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription
@@ -36,11 +36,11 @@ PROFILE_VARIABLE = (
     else "FASTDDS_DEFAULT_PROFILES_FILE"
 )
 SHARED_MEMORY = Path("/dev/shm")
-SEGMENTS = 3 * 64 * 2**20  # bytes: the profile takes 64 MB for each of camera, node and viewer
+SEGMENTS = 3 * 64 * 2**20  # bytes: the profile takes 64 MB each for camera, node and viewer
 RESPAWN_DELAY_S = 2.0
 REFUSED = 1  # exit code of a node that cannot start, for a reason that only the user can change
 
-# Default and description of each argument; what is empty is left to params_file.
+# Default and description of each argument. An empty argument leaves the value to params_file.
 ARGUMENTS = {
     "image": ("image", "camera topic"),
     "image_transport": ("", "raw or compressed"),
@@ -103,7 +103,7 @@ def number(context: LaunchContext, name: str, kind: type[int] | type[float]) -> 
 
 
 def text(given: str) -> ParameterValue:
-    """Return a string as a parameter's value; launch would make a number of '7'."""
+    """Return a string as a parameter's value; launch would turn '7' into a number."""
     return ParameterValue(given, value_type=str)
 
 
@@ -113,7 +113,7 @@ def texts(given: list[str]) -> ParameterValue:
 
 
 def fuse_parameters(context: LaunchContext) -> dict[str, Any]:
-    """Return those parameters of fuse_node that have an argument of their own and are given."""
+    """Return the parameters of fuse_node that have their own argument and were given."""
     chosen: dict[str, Any] = {
         name: text(given)
         for name in ("bundle", "backend", "precision", "image_transport")
@@ -134,22 +134,22 @@ def managed_node(
 ) -> Node:
     """Return a lifecycle node, or an executable of several.
 
-    A node that dies is started again (respawn). One that refuses its configuration ends the launch:
-    it would refuse it for ever.
+    A node that dies is restarted (respawn). A node that refuses its configuration ends the launch,
+    because it would refuse it every time.
 
     Args:
-        context: with the arguments.
+        context: holds the arguments.
         executable: of the package; also the node's name, unless it makes several nodes.
         params_file: name of the argument with its parameter file.
-        parameters: further parameters, which go before the file's.
-        remappings: of its topics.
+        parameters: further parameters, which override the file's.
+        remappings: topic remappings of the node.
         several: whether the executable makes several nodes, which have names of their own.
     """
     file = Path(value(context, params_file)).expanduser()
     if not file.is_file():
         raise RuntimeError(f"{params_file} is '{file}', which is not a file")
-    # The node starts itself: a request from here may get lost after a crash, while DDS still takes
-    # the dead node's service for alive.
+    # The node starts itself: after a crash, a request from here may get lost, because DDS still
+    # believes that the dead node's service is alive.
     given = [name for name in ("use_sim_time", "autostart") if value(context, name)]
     switches = {name: flag(context, name) for name in given}
     return Node(
@@ -169,7 +169,7 @@ def managed_node(
 
 def _end_if_refused(event: ProcessExited, context: LaunchContext) -> None:
     if event.returncode == REFUSED and not context.is_shutdown:
-        # Launch logs it, stops all that runs, and ends with a code other than 0.
+        # Launch logs this, stops everything that runs, and exits with a non-zero code.
         raise RuntimeError(f"{event.process_name} cannot start; its message above says why")
 
 
@@ -188,7 +188,7 @@ def environment(context: LaunchContext) -> dict[str, str]:
 
 
 def _check_shared_memory() -> None:
-    """Refuse a profile whose segments do not fit: Fast DDS would go on without, and lose images."""
+    """Refuse a profile whose segments do not fit: Fast DDS would skip them and lose images."""
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     if free < SEGMENTS:
         raise RuntimeError(
@@ -198,13 +198,13 @@ def _check_shared_memory() -> None:
 
 
 def fuse(arguments: dict[str, str]) -> LaunchDescriptionEntity:
-    """Return fuse.launch.py with these arguments, which hold for nothing else."""
+    """Return fuse.launch.py with these arguments, which apply to nothing else."""
     source = PythonLaunchDescriptionSource(str(SHARE / "launch" / "fuse.launch.py"))
     include = IncludeLaunchDescription(source, launch_arguments=arguments.items())
     return GroupAction([include], scoped=True)
 
 
 def passed_on(context: LaunchContext, **changes: str) -> dict[str, str]:
-    """Return the arguments for `fuse`: those of this launch file, some of them changed."""
+    """Return the arguments for `fuse`: those of this launch file, with some changed."""
     names = [name for name in ARGUMENTS if name not in changes]
     return {**{name: value(context, name) for name in names}, **changes}

@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Starts fuse_node, which configures and activates itself, and starts it again if it dies.
+"""Starts fuse_node, which configures and activates itself, and restarts it if it dies.
 
 ros2 launch magicfuse_ros fuse.launch.py image:=/front/image_raw
 """

@@ -47,9 +47,10 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return the player, which reads the bag; what it finds there starts fuse_node."""
+    """Return the player, which reads the bag; once it finds the camera, fuse_node starts."""
     given = common.value(context, "namespace")
-    # This file may be included in the namespace of a robot, and left it when fuse_node starts.
+    # This file may be included in a robot's namespace, which no longer applies when fuse_node
+    # starts.
     around = "" if given.startswith("/") else context.launch_configurations.get(_PUSHED, "")
     namespace = "".join(f"/{part}" for part in f"{around}/{given}".split("/") if part)
     player = Node(
@@ -70,7 +71,7 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output="screen",
         on_exit=_end,
     )
-    # Now: the arguments may be gone when the player has opened the bag.
+    # Read them now: the arguments may be gone by the time the player has opened the bag.
     arguments = common.passed_on(context, **dict.fromkeys(FROM_THE_BAG, ""), namespace=namespace)
     printed = ""
     started = False
@@ -93,6 +94,6 @@ def _end(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
     if event.returncode == 0:
         return Shutdown(reason="the bag has been played")
     if not context.is_shutdown:
-        # Launch logs it, stops all that runs, and ends with a code other than 0.
+        # Launch logs this, stops everything that runs, and exits with a non-zero code.
         raise RuntimeError(f"{event.process_name} failed with exit code {event.returncode}")
     return None

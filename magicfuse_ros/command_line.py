@@ -60,7 +60,7 @@ class OneLineErrors(TyperGroup):
         except MagicFuseError as error:
             _print_error(str(error))
             raise typer.Exit(2) from error
-        except OSError as error:  # of a file or a disk; not a bug of ours
+        except OSError as error:  # a file or disk error; not a bug of ours
             if error.errno is None or error.errno == errno.EPIPE:
                 raise
             name = f"cannot read or write '{error.filename}': " if error.filename else ""

@@ -57,13 +57,13 @@ COSTS = 10  # frames in an estimate
 FEWEST_COSTS = 3
 PATIENCE = 20  # frames
 MOST_PATIENCE = 640
-_NEARER = 0.6  # of a period by which a stride may be off; more than half, to prevent flapping
+_NEARER = 0.6  # periods by which a stride may be off; more than half, to prevent flapping
 _INTERVALS = 30
 _FEWEST_INTERVALS = 4
 _SLOWER_INTERVALS, _SLOWER = (
     5,
     2.0,
-)  # so many intervals in a row, each over so many periods: the camera became slower
+)  # this many intervals in a row, each over this many periods, mean a slower camera
 _AWAY_S = 1.0
 
 Mode = Literal["fuse", "restore", "auto"]
@@ -82,11 +82,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Share:
-    """The share of a camera in networks that it shares with others.
+    """A camera's share of networks that it shares with others.
 
     Attributes:
         part: fraction of the time, above 0 and up to 1: what the others leave of the turns that
-            there are at the same time, but at least an equal part.
+            can take place at the same time, but at least an equal part.
         others: number of other cameras that use the networks.
     """
 
@@ -118,8 +118,9 @@ class Status:
 class CameraPeriod:
     """The mean interval of the latest arrivals; a pause of the camera does not count.
 
-    If the camera becomes much slower, for example after a burst, a few images are enough: the many
-    short intervals before are forgotten. A faster camera soon replaces the old intervals anyway.
+    If the camera becomes much slower, for example after a burst, a few images are enough to notice:
+    the many short intervals before them are dropped. A faster camera soon replaces the old
+    intervals anyway.
     """
 
     def __init__(self) -> None:
@@ -177,11 +178,11 @@ class _Costs:
         return median(cost.of(steps) for cost in self.latest)
 
     def restoring(self, steps: int) -> float:
-        """Estimate the cost with ikr alone; too high by the networks that it does not need."""
+        """Estimate the cost with ikr alone; too high by the cost of networks it does not need."""
         return sorted(cost.fixed + steps * cost.ikr for cost in self.latest)[-2]
 
     def fusing(self, steps: int, then: _Costs) -> float:
-        """Estimate a fused frame from the costs in `then` and the speed of what both modes run."""
+        """Estimate a fused frame from the costs in `then` and the speed of the shared networks."""
         probes = sorted(cost.encoder + cost.ikr for cost in self.latest)
         pairs = [(cost.of(steps), cost.encoder + cost.ikr) for cost in then.latest]
         ratios = [cost / probe for cost, probe in pairs if probe]
@@ -208,7 +209,7 @@ class DeadlineControl:
         self._plan = Plan("fuse", default_steps, 1)
         self._why = "start"
         self._costs = _Costs()
-        self._fusing: _Costs | None = None  # when fusing was given up
+        self._fusing: _Costs | None = None  # as of when fusing was given up
         self._patience = PATIENCE
         self._calm = 0
         self._since_raise: int | None = None
@@ -239,7 +240,7 @@ class DeadlineControl:
         """Record an image that arrived at `now` (steady clock).
 
         Returns:
-            When to fuse it: `now`, or for an image to skip the time by which the camera should have
+            When to fuse it: `now`. For an image to skip: the time by which the camera should have
             sent a later one.
         """
         with self._lock:
@@ -397,6 +398,6 @@ class DeadlineControl:
             if self._plan.mode == "fuse" and plan.mode == "restore":
                 known = len(self._costs.latest) >= FEWEST_COSTS
                 self._fusing = self._costs if known else None
-            self._costs = _Costs()  # only what was measured with the present plan is trusted
+            self._costs = _Costs()  # only costs measured with the present plan are trusted
         self._plan, self._why = plan, why
         self._calm = 0

@@ -27,7 +27,8 @@ from magicfuse_ros.geometry import FITS, Fit, Geometry
 from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, check_outputs
 from magicfuse_ros.sampler import Sample, Sampler
 
-# The usual outputs: all of fuse_node, those for a viewer, for navigation, and of mode restore.
+# The usual sets of outputs: all of fuse_node's, those for a viewer, those for navigation, and those
+# of mode restore.
 _OFTEN: tuple[tuple[Output, ...], ...] = (
     ("mag_image", "mask", "confidence"),
     ("mag_image",),
@@ -45,9 +46,9 @@ class FusedFrame:
     All arrays are C-contiguous and belong to the caller. `thermal_estimate` is an estimate from
     the visible image, never a measurement; `thermal_uncertainty` is its standard deviation.
     `stages_ms` always has the keys prepare, encoder, ikr, ckg, mkf, segmentation, decoder, finish,
-    total, in milliseconds, 0 for a stage that did not run; if cameras share networks also
-    waiting, until the frame's turn came. Networks that the backend joins share the time of their
-    call by the library's own profile.
+    total, in milliseconds; a stage that did not run has 0. If cameras share networks, it also has
+    waiting, the time until the frame's turn came. If the backend joins networks, the time of their
+    call is split between them according to the library's own profile.
     """
 
     mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
@@ -61,7 +62,7 @@ class FusedFrame:
 
 
 class Samples(Protocol):
-    """Loaded networks: a `Sampler`, or one that cameras share."""
+    """Loaded networks: a `Sampler`, or networks that cameras share."""
 
     def sample(
         self, image: npt.NDArray[np.uint8], outputs: frozenset[Output], steps: int, tau: float
@@ -134,7 +135,7 @@ class Fuser:
     def tau(self) -> float:
         """Limit, 0 to 1, of the restoring stream's weight where a thermal class is seen (Eq. 11).
 
-        With a higher value, MagImg lights up only people of which it is surer.
+        With a higher value, MagImg lights up only people of whom it is more certain.
 
         Raises:
             MagicFuseError: on setting, if the value is outside 0 to 1.
@@ -206,8 +207,8 @@ class Fuser:
     def warm_up(self) -> None:
         """Run every network once, so that the first real frame is not slower than the others.
 
-        A backend that records frames does so for every K and the usual outputs here, so neither
-        a deadline that changes K nor a new subscriber interrupts the stream.
+        A backend that records frames records them here for every K and the usual outputs, so that
+        neither a deadline that changes K nor a new subscriber interrupts the stream.
         """
         image = np.zeros((*self._size, 3), np.uint8)
         self(image)

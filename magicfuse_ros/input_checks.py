@@ -16,12 +16,12 @@ dark night frame, which has few but bright lights, and a smooth one, which has n
 
     black      the brightest 0.1 % are below `BLACK`
     saturated  more than `SATURATED` of the image is at the top of the scale
-    frozen     the grid equals that of the image before, `FROZEN` times in a row; because of sensor
+    frozen     the grid equals the previous image's, `FROZEN` times in a row; because of sensor
                noise, a running camera almost never delivers two equal images
     blurred    detail is lost everywhere: the mean square difference of pixels 4 apart is more than
                `BLURRED` times that of neighbours, in the sharpest of the patches that have any
-               contrast. It is 1 for noise, about 4 for sharp edges and 16 for a slope. It is
-               checked twice a second, because it costs more than the others and changes slowly
+               contrast. The ratio is 1 for noise, about 4 for sharp edges and 16 for a slope.
+               Checked twice a second, because it costs more than the others and changes slowly
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Checks and writes the output files and folders of commands, so that they fail before the work."""
+"""Checks and writes the output files and folders of commands, so that commands fail early."""
 
 from __future__ import annotations
 

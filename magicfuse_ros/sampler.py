@@ -31,7 +31,8 @@
     5. thermal_estimate, thermal_uncertainty are read from the image of the thermal stream
 
 A network runs only if a wanted output needs it. If MagImg and labels are wanted and K = 1, a
-backend may make them with one network; every further step would be a copy of three more.
+backend may compute them with one joined network; every further step would copy three more networks
+into it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ from magicfuse_ros.thermal import ThermalReader
 
 _JOINED: frozenset[Output] = frozenset({"mag_image", *LABELS})
 
-# Runs a network on those of the tensors given that it takes.
+# Runs a network on those of the given tensors that it takes.
 _Call: TypeAlias = Callable[[NetworkName, Mapping[str, Tensor]], Mapping[str, Tensor]]
 _Grid: TypeAlias = list[dict[str, Tensor]]
 
@@ -85,7 +86,7 @@ class _Frame:
     recorder: Recorder
     grid: _Grid
     joined: Joined | None
-    # None: the joined network, whose time is shared out.
+    # None: the joined network, whose time is split between its parts.
     spans: list[tuple[NetworkName | None, Stamp, Stamp]] = field(default_factory=list)
 
 
@@ -174,13 +175,13 @@ class Sampler:
         return other
 
     def reloaded(self, bundle: Bundle) -> Sampler:
-        """Return the networks of a bundle, reloaded on the same backend. Errors: as at first."""
+        """Return a bundle's networks, reloaded on the same backend. Errors: as for `Sampler`."""
         return Sampler(bundle, self._backend)
 
     def _run(
         self, tensors: Mapping[str, Tensor], outputs: frozenset[Output], frame: _Frame
     ) -> dict[str, npt.NDArray[np.uint8]]:
-        """Do the work of one frame, see `Work`; `tensors` are image and tau, `outputs` computed.
+        """Do the work of one frame, see `Work`; `tensors`: image, tau; `outputs`: computed ones.
 
         It may be recorded, so it must not depend on any value.
         """
@@ -219,7 +220,7 @@ class Sampler:
         grid: _Grid,
         calls: Mapping[NetworkName, int],
     ) -> dict[str, Tensor]:
-        """Do 1. and 2.; return what the encoder gives, z_seg, and x0_<output> of each stream."""
+        """Do steps 1 and 2; return the encoder's outputs, z_seg, and each stream's x0_<output>."""
         if not calls["encoder"]:
             return {}
         encoded = run("encoder", {**self._fixed, "image": tensors["image"]})
@@ -253,7 +254,7 @@ class Sampler:
         tensors: Mapping[str, Tensor],
         outputs: Collection[Output],
     ) -> Iterator[tuple[Output, Tensor]]:
-        """Do 3. and 4. on latents; yield each wanted output while it is valid."""
+        """Do steps 3 and 4 on latents; yield each wanted output while it is valid."""
         if wanted := [name for name in LABELS if name in outputs]:
             labels = run("segmentation", known)
             yield from ((name, labels[name]) for name in wanted)
@@ -263,7 +264,7 @@ class Sampler:
                 yield name, run("decoder", {**known, **x0})["image"]
 
     def _join(self, grid: _Grid) -> Joined | None:
-        """Return 1. to 4. for MagImg and labels as one network, if the backend has it."""
+        """Return steps 1 to 4 for MagImg and labels as one network, if the backend has it."""
         manifest = self._bundle.manifest
         image = TensorSpec(
             name="image", dtype="uint8", shape=(1, manifest.height, manifest.width, 3)

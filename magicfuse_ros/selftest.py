@@ -159,7 +159,7 @@ class _Watched:
 
 
 def _call_ms(backend: Backend, network: Network, tensors: Mapping[str, Tensor]) -> float:
-    """Return the time of one call, averaged over many, because the device may queue them."""
+    """Return the time of one call, averaged over many calls, because the device may queue them."""
     for _ in range(WARM_UP):
         outputs = network(tensors)
     start = backend.stamp()

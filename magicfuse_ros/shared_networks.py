@@ -32,16 +32,16 @@ from magicfuse_ros.outputs import Output
 from magicfuse_ros.sampler import Sample, Sampler
 from magicfuse_ros.turns import Seat, Turns
 
-_WORKS_S = 5.0  # networks work if their last result is not older
+_WORKS_S = 5.0  # networks work if their last result is not older than this
 
-# Two networks are the same if manifest, backend, precision and threads are.
+# Two networks are the same if manifest, backend, precision and threads are the same.
 _Key: TypeAlias = tuple[str, str, str, int]
 
 
 @dataclass
 class _Loaded:
     backend: Backend
-    samplers: SimpleQueue[Sampler]  # those that no image is in
+    samplers: SimpleQueue[Sampler]  # samplers that no image is using
     number: int  # of this load
     users: list[Lease] = field(default_factory=list)
 
@@ -49,9 +49,9 @@ class _Loaded:
 class SharedNetworks:
     """Loads networks for the first camera that asks for them, and frees them with the last.
 
-    Cameras take turns (see `turns`), those on a GPU and those on the CPU among themselves. On the
-    CPU, `at_once` images are processed at the same time, each on its part of the cores: a network
-    with half of the cores takes less than twice as long.
+    Cameras take turns (see `turns`): those on a GPU among themselves, and those on the CPU among
+    themselves. On the CPU, `at_once` images are processed at the same time, each on its part of the
+    cores: a network with half of the cores takes less than twice as long.
     """
 
     def __init__(self, at_once: int = 1) -> None:
@@ -70,7 +70,7 @@ class SharedNetworks:
             name: name of the camera.
             bundle: the verified bundle.
             choice: the backend chosen for this bundle.
-            threads: CPU threads for each image; 0: its part of the cores, which is the most, too.
+            threads: CPU threads for each image; 0: its part of the cores, also the maximum.
 
         Raises:
             MagicFuseError: if the networks cannot be loaded.
@@ -96,8 +96,8 @@ class SharedNetworks:
         """Reload the networks for all cameras, unless another camera has just done so.
 
         If the bundle on disk has changed, only this camera gets the new one. A camera that fails
-        for a reason of its own must not keep taking time from the others: while the networks work
-        for another camera, they are reloaded only once until they work for this one.
+        for a reason of its own must not keep taking time from the others. While the networks work
+        for another camera, this camera reloads them only once until they work for it again.
 
         Raises:
             MagicFuseError: if that fails, or would be in vain; the networks stay as they were.
@@ -153,7 +153,7 @@ class SharedNetworks:
             del self._loaded[lease.key]
 
     def _samplers(self, lease: Lease, bundle: Bundle, backend: Backend) -> SimpleQueue[Sampler]:
-        # On a CPU, others go on meanwhile.
+        # On a CPU, other cameras continue meanwhile.
         with lease.seat.turn() if backend.records else nullcontext():
             first = Sampler(bundle, backend)
         made: SimpleQueue[Sampler] = SimpleQueue()
@@ -171,8 +171,8 @@ class Lease:
         key: identifies the networks.
         loaded: the networks, while they are leased.
         used: number of the load that the latest image used.
-        failed: whether they failed on it.
-        reloads: how often they were reloaded since they worked for this camera.
+        failed: whether the networks failed on that image.
+        reloads: how often the networks were reloaded since they last worked for this camera.
     """
 
     loaded: _Loaded
@@ -203,7 +203,7 @@ class Lease:
     ) -> Sample:
         """Sample one image in this camera's turn; see `Sampler.sample`.
 
-        `stages_ms` has `waiting`, too: the milliseconds until the turn came.
+        `stages_ms` also has `waiting`: the milliseconds until the turn came.
         """
         with self.seat.turn() as waited:
             samplers, self.used = self.loaded.samplers, self.loaded.number

@@ -13,17 +13,18 @@
 term      meaning
 turn      the time for which a camera's image is in the networks; `at_once` cameras have theirs
           at the same time
-start     of an image: the time that its camera has used, counted from when others wanted it too
+start     of an image: the time that its camera has used, counted from when others wanted turns too
 due       when the image's result is wanted: arrival + deadline of its camera
 
-1. A camera whose image is due waits in line. Only when it is first in line does it take the
-   image, so that it gets the newest; it prepares it while another camera has its turn.
-2. The camera with the lowest start is first, so that none that wants more than its share gets
-   it while others wait: they all get the same time, whatever rate or frame time they have, and
-   what one leaves goes to the rest (start-time fair queueing). Cameras that are not further
-   apart than half a frame count as equal; the earliest due of them is first. The time spent
-   receiving images counts as use, so a camera that floods gets fewer turns.
-3. One that prepares for long holds nobody up: while a turn is free, the next may prepare, too.
+1. A camera whose image is due waits in line. It takes the image only when it is first in line,
+   so that it gets the newest one, and prepares it while another camera has its turn.
+2. The camera with the lowest start is first. No camera can therefore get more than its share
+   while others wait: all get the same time, whatever their rate or frame time, and what one
+   leaves goes to the rest (start-time fair queueing). Cameras that are at most half a frame
+   apart count as equal; the one that is due earliest is first. The time spent receiving images
+   counts as use, so a camera that floods gets fewer turns.
+3. A camera that takes long to prepare holds nobody up: while a turn is free, the next camera may
+   prepare, too.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ from magicfuse_ros.deadline import Share
 K = TypeVar("K")
 
 _EQUAL = 0.5  # of a frame
-_USE_S = 2.0  # over which the use of the turns is averaged
-_ACTIVE = 0.001  # use of a camera that counts
+_USE_S = 2.0  # seconds over which the use of the turns is averaged
+_ACTIVE = 0.001  # a camera that uses no more than this does not count
 
 
 @dataclass
@@ -53,14 +54,14 @@ class _Place:
 
 
 class FairOrder(Generic[K]):
-    """Tells who is first in line, from what each of them has used. Knows no clock."""
+    """Tells who is first in line, from what each of them has used. Reads no clock."""
 
     def __init__(self) -> None:
         self._line: dict[K, _Place] = {}
         self._in_turn: set[K] = set()
         self._finished: dict[K, float] = {}
         self._costs: dict[K, float] = {}
-        self._lowest = 0.0  # start in the line when a turn was taken last
+        self._lowest = 0.0  # lowest start in the line when the latest turn began
 
     def enter(self, who: K, due: float) -> None:
         """Stand in line with an image; `due` in seconds."""
@@ -74,8 +75,8 @@ class FairOrder(Generic[K]):
         return min(equal, key=lambda who: places[who].due)
 
     def begin(self, who: K) -> None:
-        """Take note that the turn of `who` begins."""
-        # What those in their turn will have used by its end, as far as is known.
+        """Record that the turn of `who` begins."""
+        # Those in their turn count with what they will have used by its end, as far as known.
         starts = (
             place.start + (self._costs.get(one, 0.0) if one in self._in_turn else 0.0)
             for one, place in self._line.items()
@@ -84,7 +85,7 @@ class FairOrder(Generic[K]):
         self._in_turn.add(who)
 
     def end(self, who: K, seconds: float) -> None:
-        """Take note that the turn of `who` has ended after so many seconds."""
+        """Record that the turn of `who` has ended after `seconds`."""
         self._in_turn.discard(who)
         self._finished[who] = self._line.pop(who).start + seconds
         self._costs[who] = seconds
@@ -99,10 +100,10 @@ class FairOrder(Generic[K]):
     def leave(self, who: K) -> None:
         """Leave the line without a turn."""
         if (place := self._line.pop(who, None)) is not None:
-            self._finished[who] = place.start  # with what it was charged there
+            self._finished[who] = place.start  # including what it was charged in line
 
     def forget(self, who: K) -> None:
-        """Forget all about one that does not come again."""
+        """Forget everything about `who`, which will not come back."""
         self._finished.pop(who, None)
         self._costs.pop(who, None)
 
@@ -116,7 +117,7 @@ class _State(Enum):
 
 
 class Seat:
-    """One camera's place. One thread at a time uses it, but for `wake`, `share` and `charge`."""
+    """One camera's place. One thread at a time uses it, except for `wake`, `share` and `charge`."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
@@ -138,7 +139,7 @@ class Seat:
 
     @contextmanager
     def turn(self) -> Iterator[float]:
-        """Have the turn within the block, after waiting for it; gives the seconds waited."""
+        """Wait for the turn, hold it during the block, and yield the seconds waited."""
         waited, began = self._turns.begin(self)
         try:
             yield waited
@@ -146,7 +147,7 @@ class Seat:
             self._turns.end(self, began)
 
     def leave(self) -> None:
-        """Let others prepare, in case the image did not come to its turn."""
+        """Let others prepare if the image did not get its turn."""
         self._turns.leave(self)
 
     def charge(self, seconds: float) -> None:
@@ -154,11 +155,11 @@ class Seat:
         self._turns.charge(self, seconds)
 
     def wake(self) -> None:
-        """Let `wait` look again whether it was given up."""
+        """Make `wait` check again whether it was given up."""
         self._turns.wake()
 
     def share(self) -> Share:
-        """Return what part of the time this camera may have its turn."""
+        """Return for what part of the time this camera may have its turn."""
         return self._turns.share(self)
 
     def close(self) -> None:
@@ -170,7 +171,7 @@ class Seat:
         return self._use * exp((self._used_at - now) / _USE_S)
 
     def used(self, now: float, seconds: float) -> None:
-        """Take note of a turn."""
+        """Record a turn."""
         self._use, self._used_at = self.use(now) + seconds / _USE_S, now
 
 
@@ -178,7 +179,7 @@ class Turns:
     """The line of the cameras' threads, and the turns."""
 
     def __init__(self, at_once: int = 1) -> None:
-        """Let so many cameras have their turn at the same time."""
+        """Let `at_once` cameras have their turn at the same time."""
         self._at_once = at_once
         self._changed = threading.Condition()
         self._order: FairOrder[Seat] = FairOrder()
@@ -252,7 +253,7 @@ class Turns:
             self._changed.notify_all()
 
     def share(self, seat: Seat) -> Share:
-        """See `Seat.share`: what the others leave, but at least the same part for each."""
+        """See `Seat.share`: what the others leave, but at least an equal part."""
         now = monotonic()
         with self._changed:
             uses = [one.use(now) for one in self._seats if one is not seat]
@@ -266,7 +267,7 @@ class Turns:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Let those go on whose time has come."""
+        """Let those whose time has come continue."""
         free = self._at_once - sum(seat.state is _State.IN_TURN for seat in self._seats)
         ready = [seat for seat in self._seats if seat.state is _State.READY]
         if ready and free:

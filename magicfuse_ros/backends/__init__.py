@@ -83,8 +83,8 @@ def choose(
     Args:
         name: one of `BACKENDS`.
         precision: arithmetic of the networks; auto: see `resolve`.
-        bundle: the bundle to run: `auto` skips a GPU for which its engines have not been built.
-            None checks only the machine.
+        bundle: the bundle to run: `auto` skips a GPU if the bundle's engines have not been built
+            for it. None checks only the machine.
 
     Raises:
         BackendError: if the backend is unknown or cannot run here. A named backend is never
@@ -105,7 +105,7 @@ def choose(
         if not (obstacle := _obstacle(candidate, precision, bundle)):
             why = "; ".join(["auto", *passed_over])
             return _chosen(name, candidate, why, precision, bundle)
-        same = obstacle == before  # such as the GPU that neither of two finds
+        same = obstacle == before  # such as a missing GPU, which both report
         passed_over.append(f"{candidate} {'likewise' if same else obstacle}")
         before = obstacle
     raise BackendError(f"no inference backend can run here: {'; '.join(passed_over)}")

@@ -23,7 +23,7 @@ _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 def core_count() -> int:
     """Return the number of cores that this process may use.
 
-    A container's limit of the CPU time counts: four cores for half of the time are two.
+    A container's CPU time limit counts: four cores for half of the time count as two.
     """
     return max(1, min([len(os.sched_getaffinity(0)), *_quotas()]))
 
@@ -31,8 +31,8 @@ def core_count() -> int:
 def threads_to_set() -> int:
     """Return how many threads a library should use; 0 if that is one for each core that it sees.
 
-    OpenVINO sees the cores that a process may run on, not how long. With a thread for each, a
-    container with a limit is stopped in the middle of most frames.
+    OpenVINO sees which cores a process may run on, but not for how much of the time. With one
+    thread for each core, a container with a limit is stopped in the middle of most frames.
     """
     count = core_count()
     return 0 if count == len(os.sched_getaffinity(0)) else count
@@ -49,7 +49,7 @@ def _quotas() -> list[int]:
                 quota = (folder / "cpu.cfs_quota_us").read_text()
                 period = (folder / "cpu.cfs_period_us").read_text()
             found.append(int(quota) // int(period))
-        except (OSError, ValueError):  # no such file; "max" is no number
+        except (OSError, ValueError):  # no such file; "max" is not a number
             continue
     return [cores for cores in found if cores >= 0]
 

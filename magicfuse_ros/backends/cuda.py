@@ -132,7 +132,7 @@ class Device:
         weakref.finalize(self, _release, runtime, self.stream, spaces)
 
     def make_current(self) -> None:
-        """Make it the GPU of the calling thread, for libraries that take what is current."""
+        """Make this the calling thread's GPU, for libraries that use the current GPU."""
         self.call("cudaSetDevice", 0)
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceTensor:
@@ -174,7 +174,7 @@ class Device:
     def download(self, tensor: DeviceTensor) -> npt.NDArray[Any]:
         """Wait for all queued work and return a copy of a tensor.
 
-        While work is being recorded it does not wait: each run of the work fills the copy.
+        While work is being recorded, this does not wait: each run of the work fills the copy.
         """
         pinned = PinnedArray(self, tensor.shape, tensor.dtype)
         self._copy(pinned.address, tensor.address, tensor.nbytes, cudart.COPY_TO_HOST)
@@ -243,7 +243,7 @@ class Device:
         try:
             yield graph
         except BaseException:
-            self.cuda.status(*end)  # this fails, too; the first error says more
+            self.cuda.status(*end)  # this call fails, too; the first error says more
             if captured.value:
                 self.cuda.status("cudaGraphDestroy", captured)
             raise

@@ -42,7 +42,8 @@ _NO_DEVICE = 100
 # for most of them; an ECC error (214), a destroyed context (709) and an unknown error (999) behave
 # the same.
 _LOST = frozenset({214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999})
-# What an owner can do where CUDA's own text does not tell. Most come from a broken installation.
+# What an owner can do if CUDA's own text does not say. Most of these errors come from a broken
+# installation.
 _REMEDIES = {
     2: "nvidia-smi, or tegrastats on a Jetson, shows what fills the memory",
     34: "LD_LIBRARY_PATH leads to a folder 'stubs' instead of to the driver",
@@ -56,7 +57,7 @@ _REMEDIES = {
     "machine; on a Jetson the user must be in the group video",
 }
 
-_NOT_FOUND = "cannot open shared object file: No such file"  # of the loader
+_NOT_FOUND = "cannot open shared object file: No such file"  # the loader's message
 _TOOLKITS = ("/usr/local/cuda/lib64", "/usr/local/cuda/targets/*/lib", "/usr/local/cuda-*/lib64")
 _OUT = POINTER(c_void_p)
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
@@ -112,7 +113,7 @@ class CudaRuntime:
             function.argtypes, function.restype = (c_int,), c_char_p
 
     def status(self, name: str, *arguments: Any) -> int:
-        """Call a function and return its status. Use it if an error must not raise: on release."""
+        """Call a function and return its status. Use it if errors must not raise: on release."""
         return int(getattr(self._library, name)(*arguments))
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -138,7 +139,7 @@ class CudaRuntime:
     def describe(self, status: int) -> str:
         """Return a status as "cudaErrorNoDevice (100): no CUDA-capable device is detected".
 
-        A remedy follows where one is known.
+        A remedy follows if one is known.
         """
         name, text = (
             getattr(self._library, f)(status).decode()

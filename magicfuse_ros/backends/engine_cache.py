@@ -49,7 +49,7 @@ class EngineKey(BaseModel):
     network: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="the ONNX file's name")
     onnx_sha256: str
     backend: str
-    version: str = Field(description="of the backend's library")
+    version: str = Field(description="version of the backend's library")
     device: str = Field(
         description="compute capability, such as sm_89, with product and module if an engine is "
         "bound to them"
@@ -59,7 +59,7 @@ class EngineKey(BaseModel):
     outputs: tuple[TensorSpec, ...]
     magicfuse_ros: str = __version__
     passes: int = Field(
-        1, description="version of what prepares the ONNX for a build; the first was not recorded"
+        1, description="version of the passes that prepare the ONNX; the first was not recorded"
     )
 
     @classmethod
@@ -108,7 +108,7 @@ class Miss:
     """No usable engine.
 
     Attributes:
-        reason: a text for the user.
+        reason: text for the user.
         state: damaged if the engine exists but does not match its manifest; stale if there is one
             for this device and precision, but from another ONNX file or library.
     """
@@ -238,7 +238,7 @@ class EngineCache:
             try:
                 yield
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child has the file
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child has it open
 
     def _nearest(self, key: EngineKey) -> Miss:
         """Say how the most similar existing engine differs."""
@@ -281,10 +281,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def unfinished(path: Path) -> Path:
-    """Return a new name beside `path`, for what is renamed to it once it is complete.
+    """Return a new name beside `path`, for something that is renamed to `path` once complete.
 
-    Made under such a name, it can be read by whom the user's umask lets read it. Files of
-    `tempfile` cannot, and a cache may be filled by one user and read by another.
+    The user's umask decides who can read what is made under this name. It does not for files of
+    `tempfile`, and one user may fill a cache that another reads.
     """
     return path.with_name(f".{path.stem}.{uuid4().hex}")
 

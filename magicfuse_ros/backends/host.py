@@ -44,7 +44,7 @@ class HostBackend:
         return None
 
     def twin(self, network: N) -> N:
-        """Return the network itself: a session of onnxruntime computes in several threads."""
+        """Return the network itself: an onnxruntime session can run in several threads."""
         return network
 
     def upload(self, array: npt.NDArray[Any]) -> Tensor:

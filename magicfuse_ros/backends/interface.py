@@ -35,9 +35,10 @@ class Network(Protocol):
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the network once on tensors that have exactly the shapes of its `NetworkSpec`.
 
-        `z_next` stays valid during the next call of the same network, whose `z` it may be, and
-        expires with the call after that. So do the other outputs of a network that has it; those of
-        any other expire with its next call. `Backend.download` makes them permanent.
+        `z_next` stays valid during the next call of the same network, which may take it as `z`, and
+        expires with the call after that. The same holds for the other outputs of a network that has
+        `z_next`. The outputs of any other network expire with its next call. `Backend.download`
+        makes outputs permanent.
         """
 
 
@@ -91,8 +92,8 @@ class Recorder(Protocol):
 class Backend(Protocol):
     """An inference library and the device that it runs on.
 
-    Not thread-safe, except that `loads_at_once` threads may call `load` and `join` at a time, and
-    `frames_at_once` may compute frames, each with a `twin` of every network.
+    Not thread-safe, except that `loads_at_once` threads may call `load` and `join` at the same
+    time, and `frames_at_once` threads may compute frames, each with a `twin` of every network.
     """
 
     name: str
@@ -101,7 +102,7 @@ class Backend(Protocol):
     precision: Precision
     loads_at_once: int  # networks that may be loaded at the same time
     frames_at_once: int  # frames that may be computed at the same time
-    records: bool  # then the first frame of each kind takes longer, see `Recorder`
+    records: bool  # if so, the first frame of each kind takes longer, see `Recorder`
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Load a network: its engine on a GPU, else the ONNX file itself.
@@ -131,9 +132,9 @@ class Backend(Protocol):
         """
 
     def twin(self, network: N) -> N:
-        """Return a loaded or joined network once more, for another frame at the same time.
+        """Return a second instance of a loaded or joined network, for a simultaneous frame.
 
-        Both share what is compiled.
+        Both share the compiled network.
 
         Raises:
             BackendError: if `frames_at_once` is 1 because the device cannot do more.

@@ -196,7 +196,7 @@ def _copy_with_types(model: Any) -> tuple[Any, dict[str, int]]:
 
 
 def _with_nodes(model: Any, nodes: list[Any]) -> Any:
-    """Put `nodes` into the model and check it. Shapes inferred before no longer hold.
+    """Put `nodes` into the model and check it. Previously inferred shapes no longer hold.
 
     Constants that no node uses any more are removed, because onnxruntime warns about each.
     """

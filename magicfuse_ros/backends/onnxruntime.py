@@ -42,7 +42,7 @@ class OnnxRuntimeBackend(HostBackend):
         self.frames_at_once = frames_at_once
         if frames_at_once > 1:
             most = max(1, core_count() // frames_at_once)
-            # Each frame brings the thread that calls; the others are a pool that all share.
+            # Each frame brings its calling thread; all frames share a pool of the other threads.
             threads = frames_at_once * (min(threads or most, most) - 1) + 1
         self.version: str = ort.__version__
         self._options = ort.SessionOptions()

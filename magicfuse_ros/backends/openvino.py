@@ -30,15 +30,15 @@ from magicfuse_ros.backends.openvino_cache import ModelCache
 from magicfuse_ros.backends.openvino_join import join, shares, wiring
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec, sha256
 
-_PROFILED = 16  # calls of a joined network for each profile that is read: reading takes 1 ms
+_PROFILED = 16  # calls of a joined network per profile that is read: reading takes 1 ms
 
 
 def settings(threads: int, frames_at_once: int = 1) -> dict[str, str | int | bool]:
     """Return the settings for compiling networks for the CPU.
 
     Args:
-        threads: for each frame, but all frames at the same time have one for each core at most;
-            0: all cores.
+        threads: threads for each frame, but all frames at the same time together have at most one
+            for each core; 0: all cores.
         frames_at_once: frames that are computed at the same time.
     """
     config: dict[str, str | int | bool] = {
@@ -88,7 +88,7 @@ class OpenVinoBackend(HostBackend):
     def load(self, path: Path, spec: NetworkSpec) -> Network:
         """Compile a network or load its compiled form. Errors: see `Backend.load`."""
         try:
-            # By the file itself: a caller may load a variant whose hash nobody recorded.
+            # Hash the file itself: a caller may load a variant whose hash nobody recorded.
             name = f"{path.stem}-{sha256(path)[:16]}"
             compiled = self.cache.compile(name, lambda: self._core.read_model(path), self._config)
         except (RuntimeError, OSError) as error:
@@ -169,7 +169,7 @@ class _Joined(_OpenVinoNetwork):
         return outputs
 
     def shares(self) -> Mapping[str, float]:
-        """Return each network's share of the time in the latest profiled call, maybe a twin's."""
+        """Return each network's share of the time in the latest profiled call, perhaps a twin's."""
         return self._shares
 
 

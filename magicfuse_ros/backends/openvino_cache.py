@@ -11,10 +11,10 @@
 """Compiled OpenVINO models, kept in the user's cache folder for the next start.
 
 OpenVINO's own cache (CACHE_DIR) finds a model by a hash of the whole model and of the CPU's name.
-It does not notice every damaged byte, CPUs of one name may have other instructions, and it did not
-find the joined network again in every process. So this exports and imports the models itself. Each
-has a folder, which is renamed into place when it is complete, with checksums:
-`<version>-<CPU>/<network>-<hash>/`.
+It does not notice every damaged byte, CPUs with the same name may have different instructions, and
+not every process found the joined network in it again. This module therefore exports and imports
+the models itself. Each model has a folder with checksums, which is renamed into place when it is
+complete: `<version>-<CPU>/<network>-<hash>/`.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from magicfuse_ros.errors import EngineError
 
 _log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
-_LEFT_S = 3600  # since when an incomplete folder must have been left by a killed process
-_UNUSED_S = 90 * 24 * 3600  # since when a compiled network is no longer in use
+_LEFT_S = 3600  # an incomplete folder that is older was left by a killed process
+_UNUSED_S = 90 * 24 * 3600  # a compiled network unused for longer is removed
 
 
 class ModelCache:
     """Compiles models, or loads those that were compiled before; several threads may use it.
 
-    Whatever is wrong with the cache, a model is compiled and a warning says why.
+    If anything is wrong with the cache, the model is compiled and a warning says why.
 
     Attributes:
         folder: where the compiled models of this library and CPU are; None if it is not known.
         found: models that were loaded.
         stored: models that were compiled and kept.
-        failure: why the last model that could not be kept was not; empty if all were.
+        failure: why a model could not be kept, for the latest such model; empty if all were.
     """
 
     def __init__(self, core: Any, device: str, library: str, cpu: str) -> None:
@@ -59,7 +59,7 @@ class ModelCache:
             core: OpenVINO's core.
             device: the device to compile for, as OpenVINO names it.
             library: its release, for the folder's name.
-            cpu: text in which all is that compiled models depend on, except the model.
+            cpu: text with everything that compiled models depend on, except the model.
         """
         self._core, self._device = core, device
         self._lock = threading.Lock()
@@ -76,7 +76,7 @@ class ModelCache:
         """Return a compiled model.
 
         Args:
-            name: of its folder; differs where the model differs.
+            name: name of its folder; different models have different names.
             build: returns the OpenVINO model; called only if it was not compiled before.
             config: OpenVINO's settings.
 
@@ -168,7 +168,7 @@ def _note_use(entry: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left, and of all versions what nobody has used for long."""
+    """Remove what killed processes left, and models of any version unused for a long time."""
     for entry in folder.parent.glob("*/*"):
         try:
             unused_s = time() - entry.stat().st_mtime

@@ -55,7 +55,7 @@ def join(
     """
     parameters = [ops.parameter(t.shape, np.dtype(t.dtype), t.name) for t in inputs]
     for parameter, spec in zip(parameters, inputs, strict=True):
-        # Else OpenVINO numbers them through the process, and its cache finds no second one.
+        # Otherwise OpenVINO numbers them across the process, and its cache finds no second one.
         parameter.output(0).set_names({spec.name})
     known = {t.name: p.output(0) for t, p in zip(inputs, parameters, strict=True)}
     outputs = work({part.name: _Copies(core, part) for part in parts}, known)
@@ -86,7 +86,7 @@ def wiring(
 
 
 def _settle(core: Any, model: Any, config: Mapping[str, Any]) -> None:
-    """Replace the convolutions of constants in a model by their results.
+    """Replace the convolutions of constants in a model with their results.
 
     OpenVINO 2026.4 would compute them in the first frame, and then add to the result in every
     frame.
@@ -122,7 +122,7 @@ def shares(parts: Sequence[Part], profile: Sequence[Any]) -> dict[str, float]:
 
 
 class _Traced:
-    """A network as `work` sees it, that only notes its calls; its tensors are texts."""
+    """A network as `work` sees it, which only records its calls; its tensors are strings."""
 
     def __init__(self, part: Part, seen: Any) -> None:
         self._part, self._seen, self._calls = part, seen, 0
@@ -138,7 +138,7 @@ class _Traced:
 
 
 def _trace(tensor: Tensor) -> bytes:
-    """Return a text, or the bytes of a tensor that already has a value."""
+    """Return a string, or the bytes of a tensor that already has a value."""
     return tensor.encode() if isinstance(tensor, str) else bytes(tensor.data.tobytes())
 
 

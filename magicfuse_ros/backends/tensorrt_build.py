@@ -34,7 +34,8 @@ from magicfuse_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
 
-# With more, TensorRT tries layouts that do not fit an Orin Nano: it shares 4 or 8 GB with the CPU.
+# With more, TensorRT tries layouts that do not fit an Orin Nano, whose GPU shares 4 or 8 GB with
+# the CPU.
 WORKSPACE_BYTES = 1 << 30
 
 

@@ -94,7 +94,7 @@ class Library:
         log.forget()
         try:
             return factory(log)
-        except Exception as error:  # it says only that a factory returned a null pointer
+        except Exception as error:  # the error says only that a factory returned null
             raise BackendError(f"{self.name} cannot start: {log.told()}") from error
 
     def device(self, module: Any, gpu: Device) -> str:
@@ -156,7 +156,7 @@ class Library:
             raise BackendError(f"backend '{self.name}' needs a GPU: {reason}")
         releases, driver = self._cuda_releases(), runtime.driver_version()
         if releases and min(releases) > int(driver.partition(".")[0]):
-            # It could be imported, but not run.
+            # The library could be imported, but not run.
             name, release = self.name.replace("_", "-"), min(releases)
             wheels = " ".join(f"{name}-cu{release}{part}" for part in ("", "-libs", "-bindings"))
             raise BackendError(
@@ -210,7 +210,7 @@ TENSORRT = Library(
 
 
 def _place(module: str) -> str:
-    """Return where a module lies, as part of a sentence; empty if Python does not know."""
+    """Return where a module is, as part of a sentence; empty if Python does not know."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

@@ -191,7 +191,7 @@ class _Monitor:
 
 
 def _interruptible(build: Callable[[], bytes], monitor: _Monitor) -> bytes:
-    """Build in a separate thread, because a library at work does not let Ctrl-C through."""
+    """Build in a separate thread, because a busy library does not let Ctrl-C through."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(build)
         try:

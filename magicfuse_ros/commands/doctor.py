@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""`magicfuse doctor`: reports what can run here and what is missing, also for an issue."""
+"""`magicfuse doctor`: reports what can run here and what is missing, to paste into an issue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FRAMES = 10
 def doctor_command(
     bundle: BundleArgument = None,
 ) -> None:
-    """Look at machine, libraries and engines, and fuse a drawn image; can be pasted into issues.
+    """Check machine, libraries and engines, and fuse a drawn image; paste the output into issues.
 
     Ends with exit code 1 if nothing here can fuse.
     """
@@ -57,7 +57,7 @@ def doctor_command(
 
 
 def _fuse(bundle: Bundle) -> tuple[bool, list[str]]:
-    """Fuse a drawn image with the backend of `auto`; return whether it worked, and a report."""
+    """Fuse a drawn image with `auto`'s backend; return whether it worked, and a report."""
     try:
         choice = backends.choose("auto", "auto", bundle)
         backend = backends.select(choice.used, precision=choice.precision)
@@ -65,7 +65,7 @@ def _fuse(bundle: Bundle) -> tuple[bool, list[str]]:
         image = street(bundle.manifest.height, bundle.manifest.width)
         fuser(image)
         ms = median(fuser(image).stages_ms["total"] for _ in range(FRAMES))
-    except MagicFuseError as error:  # also of a bundle whose networks do not fit together
+    except MagicFuseError as error:  # also raised if a bundle's networks do not fit together
         return False, [str(error)]
     line = f"{choice.used} {backend.version} in {choice.precision} on {backend.device}"
     return True, [f"{line}: a frame of all outputs takes {ms:.1f} ms, K = {fuser.steps}"]

@@ -37,9 +37,9 @@ def fill_cache(
 
     Args:
         bundle: the verified bundle.
-        name: of a backend that keeps compiled networks.
-        asked: the precision; auto takes all that the bundle has.
-        compute_capabilities: of GPUs; must be empty.
+        name: name of a backend that keeps compiled networks.
+        asked: the precision; auto: every precision that the bundle has.
+        compute_capabilities: capabilities of GPUs; must be empty.
         output: where to print.
 
     Raises:

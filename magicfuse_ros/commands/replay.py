@@ -139,7 +139,7 @@ def replay_command(
         live = Live(rate, loop, start, duration, name, parameters, domain)
         _make_folder(out)
         report |= {"mode": "real time", "rate": rate, "loop": loop}
-        with Interrupt(hold=False) as interrupt:  # it ends the play; this command continues
+        with Interrupt(hold=False) as interrupt:  # Ctrl-C ends the play; this command continues
             report |= replay_live(source, live, out, console)
         if interrupt.asked and loop:
             report["stopped"] = "interrupted"

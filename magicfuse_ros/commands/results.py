@@ -76,7 +76,7 @@ def _open(path: Path, topic: str | None, console: Console, one_of_several: bool 
 
 
 def check_apart(inputs: Sequence[Path], out: Path) -> None:
-    """Check that no result would be written among the inputs or over one of them.
+    """Check that no result would be written among the inputs or over an input.
 
     Raises:
         MediaError: if one would be; the message names the input and the folder.

@@ -66,13 +66,13 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
         so that the image matches the camera_info.
 
     Raises:
-        FrameError: for data of another format, for depth or the single channel of a mosaic or YUV
-            image in a JPEG, for data that is damaged or not an image, and for an image of more
-            than `MAX_PIXELS`.
+        FrameError: for data of another format; for a JPEG that holds depth, or the single channel
+            of a mosaic or YUV image; for data that is damaged or not an image; and for an image of
+            more than `MAX_PIXELS`.
     """
     told = parse_format(format)
     unknown = told.codec and told.codec not in _CODECS
-    if unknown:  # an encoding where the codec should be, or another word of a driver's own
+    if unknown:  # an encoding in place of the codec, or some other word of the driver's
         told = told._replace(encoding=told.codec if told.codec in ENCODINGS else "")
     content = np.frombuffer(data, np.uint8).tobytes()
     if told.codec.startswith("compresseddepth") or (unknown and not content.startswith(_MAGICS)):

@@ -43,8 +43,8 @@ VIDEO_SUFFIXES = (
     ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
 )  # fmt: skip
 BAG_SUFFIXES = (".db3", ".mcap")
-_HEAD = 4096  # bytes of a metadata.yaml; the key that all of them begin with is in it
-COMPRESSED_BAG_SUFFIX = ".zstd"  # after one of the others
+_HEAD = 4096  # bytes of a metadata.yaml; enough for the key that all of them begin with
+COMPRESSED_BAG_SUFFIX = ".zstd"  # follows one of the other suffixes
 
 
 def is_bag(path: Path) -> bool:
@@ -61,7 +61,7 @@ def is_bag(path: Path) -> bool:
 
 
 def _describes_bag(metadata: Path) -> bool:
-    """Return whether a metadata.yaml beside pictures is that of a bag; data sets have some, too."""
+    """Return whether a metadata.yaml beside pictures is a bag's; data sets have such files, too."""
     with metadata.open("rb") as file:
         return b"rosbag2_bagfile_information" in file.read(_HEAD)
 

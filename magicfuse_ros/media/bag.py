@@ -138,7 +138,7 @@ class BagSource:
         """
         parts = [re.sub(r"[^A-Za-z0-9_]", "_", part) for part in self.base_topic.split("/") if part]
         name = "".join(f"/_{part}" if part[0].isdigit() else f"/{part}" for part in parts)
-        return name or "/image"  # of a topic that is called "/compressed"
+        return name or "/image"  # for a topic called "/compressed"
 
     def _choose(self, bag: Bag, topic: str | None) -> str:
         candidates = list(image_topics(bag))
@@ -212,7 +212,7 @@ class BagSource:
         self.refused.clear()
         self.missing = 0
         index = 0
-        later = set(bag.damage)  # for no message; reported last: a killed recorder cuts the end
+        later = set(bag.damage)  # tied to no message; reported last: a killed recorder cuts the end
         for message in bag.messages(channels, *self._window):
             for sentence in bag.damage:
                 if sentence not in later:
@@ -232,8 +232,8 @@ class BagSource:
     def raw_messages(self) -> Iterator[RawMessage]:
         """Read the serialized messages of the image topic and of its camera_info.
 
-        The camera_info that holds at the start comes first, as if it were recorded then: many
-        cameras send it only once.
+        The camera_info in effect at the start comes first, as if it were recorded then, because
+        many cameras send it only once.
         """
         with open_bag(self._path) as bag:
             if (begin_ns := self._window[0]) is not None:

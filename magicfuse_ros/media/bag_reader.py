@@ -54,7 +54,8 @@ class Bag:
 
     Attributes:
         counts: number of messages found in each channel.
-        announced: number of messages that the bag claims to hold; equal if none is missing.
+        announced: number of messages that the bag claims to hold; equal to `counts` if none is
+            missing.
         start_ns, end_ns: first and last recording time; None if there is no message.
         damage: what is wrong with the files, in sentences; grows while messages are read.
     """
@@ -149,7 +150,7 @@ def _open_file(path: Path, stack: ExitStack) -> BagFile:
 
 
 def _in_time_order(files: Iterable[BagFile]) -> Iterator[list[BagFile]]:
-    """Yield groups of files: those that overlap in time are together."""
+    """Yield groups of files; files that overlap in time are in the same group."""
     group: list[BagFile] = []
     group_end = 0
     spans = [(f.start_ns, f.end_ns, f) for f in files]

@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Makes night of the demo's video: a small sensor by lamp light, four stops darker."""
+"""Turns the demo's video into night: a small sensor by lamp light, four stops darker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.linear_light import to_linear, to_srgb
 
-STOPS = 4.0  # of light that are missing; dark, but still readable by eye
+STOPS = 4.0  # stops of missing light; dark, but still readable by eye
 _GAIN = 2.4
 _FULL_WELL = 8400.0  # electrons at white, at gain 1
 _READ_NOISE = 5.1  # electrons, standard deviation
@@ -28,7 +28,7 @@ _SEED = 7
 
 
 def by_night(images: Iterable[Pixels]) -> Iterator[Pixels]:
-    """Yield RGB uint8 images (H, W, 3) as by night, with fresh noise in every frame."""
+    """Yield RGB uint8 images (H, W, 3) as if at night, with fresh noise in every frame."""
     photons = np.random.default_rng(_SEED)
     for image in images:
         electrons = to_linear(image) * (_LAMPS * np.float32(_FULL_WELL * 2**-STOPS))

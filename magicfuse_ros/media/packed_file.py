@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""A bag's file that is compressed as a whole: unpacked while it is read, and only then.
+"""A bag file that is compressed as a whole: unpacked only while it is read.
 
 A long drive is split into many such files, and the folder for temporary files seldom has room for
 all of them at once.

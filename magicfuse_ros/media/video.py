@@ -66,7 +66,7 @@ class VideoSource:
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         try:
-            # FFmpeg takes what is before the first colon of a relative path for a protocol.
+            # FFmpeg takes the part before the first colon of a relative path for a protocol.
             container = av.open(str(self._path.absolute()))
         except (FFmpegError, OSError) as error:
             reason = error.strerror or str(error)

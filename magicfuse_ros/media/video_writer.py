@@ -60,7 +60,7 @@ class VideoWriter:
         Args:
             image: RGB, HxWx3 uint8; all must have the size of the first. Odd sizes are padded by
                 one column or row.
-            stamp_ns: time of the frame. A frame that is not later than the one before follows it
+            stamp_ns: time of the frame. A frame that is not later than the previous one follows it
                 after one period; so do pictures, which have no clock.
 
         Raises:

@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Projects a segmentation mask on flat ground: where its pixels lie, and what blocks the way.
+"""Projects a segmentation mask onto flat ground: where its pixels lie, and what blocks the way.
 
 Frames follow REP 103. The ground frame has x forward, y left, z up, and the ground is its plane
 z = 0; the camera's optical frame has x right, y down, z forward. A ground pixel lies at the point
@@ -33,12 +33,12 @@ Indices = npt.NDArray[np.intp]
 Roles = npt.NDArray[np.uint8]
 
 CLOUD = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("label", "<u4")])
-_WHOLE = np.dtype((np.void, CLOUD.itemsize))  # moves points much faster than fields
+_WHOLE = np.dtype((np.void, CLOUD.itemsize))  # whole points move much faster than fields
 IGNORED, GROUND, BLOCKING = 0, 1, 2
 # Pixels up to this many times as far away as the foot of an object still count as its foot. That is
 # a height of 1 - 1 / 1.05 = 5 % of the camera's height.
 _FOOT = 1.05
-_LOWEST = 0.01  # metres; a camera closer to the ground is one whose height is unknown
+_LOWEST = 0.01  # metres; a camera closer to the ground counts as one of unknown height
 # Poses that differ by less count as equal: 15 m from a camera 1.5 m up, it is 2 mm on the ground.
 _SAME_TURN, _SAME_PLACE = 1e-5, 1e-4  # elements of the rotation; metres
 _BAND = 2**17  # pixels that are projected at once: limits the memory for intermediate results

@@ -31,7 +31,7 @@ _LOG_LINES = 15
 _DOMAINS = 100  # outgoing connections may occupy the ports of higher domains
 _PROFILES = Path("config", "fastdds.xml")
 _SHARED_MEMORY = Path("/dev/shm")
-# With one of these, Fast DDS also talks to what they name, whatever the domain.
+# If one of these is set, Fast DDS also talks to what it names, whatever the domain.
 _DISCOVERY = ("ROS_DISCOVERY_SERVER", "ROS_SUPER_CLIENT", "ROS_STATIC_PEERS", "ROS2_EASY_MODE")
 _SEGMENTS = 3 * 64 * 2**20  # bytes that the profile takes for fuse_node, player and recorder
 
@@ -55,7 +55,7 @@ def isolate(log: Path) -> None:
     if distribution == "humble":  # Humble does not know the range yet
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     if not _has_shared_memory():
-        return  # without its segments, the profile would leave UDP alone, which loses images
+        return  # without its segments, the profile would leave only UDP, which loses images
     variable = "FASTRTPS" if distribution in ("humble", "jazzy") else "FASTDDS"
     for profiles in (folder / _PROFILES for folder in share_folders()):
         if profiles.is_file():
@@ -122,10 +122,10 @@ def end(process: Process) -> int:
 def parameter_file(path: Path, values: Mapping[str, Any]) -> Path:
     """Write a ROS parameter file for any node; JSON values are valid YAML.
 
-    Characters stay as they are: ROS's parser refuses JSON's escapes of two surrogates.
+    Characters are not escaped: ROS's parser refuses JSON's escapes of two surrogates.
 
     Raises:
-        MagicFuseError: for a text that is not Unicode, such as a path of another encoding.
+        MagicFuseError: for a text that is not Unicode, such as a path in another encoding.
     """
     lines = [
         f"    {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()

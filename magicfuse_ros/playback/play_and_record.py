@@ -35,7 +35,7 @@ from magicfuse_ros.ros.session import Session
 from magicfuse_ros.topics import CAMERA_INFO, DIAGNOSTICS, IMAGE_TOPICS, LABELS, MAG_IMAGE
 
 BRING_UP_S = 60.0
-QUIET_S = 2.0  # after the player's end: this long without a result means that all are there
+QUIET_S = 2.0  # after the player's end: no result for this long means that all have arrived
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
     log = out / "log"
     mag_image = f"{play.node}/{MAG_IMAGE}"
     latched = {f"{play.node}/{LABELS}"}
-    ctrl_c = signal.getsignal(signal.SIGINT)  # the caller's may note that it came
+    ctrl_c = signal.getsignal(signal.SIGINT)  # the caller's handler may record the signal
     signal.signal(signal.SIGTERM, ctrl_c if callable(ctrl_c) else signal.default_int_handler)
     with ExitStack() as stack:
         node = _start_node(play, log, stack)
@@ -136,7 +136,7 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
 def _start_node(play: Play, log: Path, stack: ExitStack) -> Process | None:
     if play.node_parameters is None:
         return None
-    # The same arguments as launch makes from fuse.launch.py.
+    # The same arguments that launch makes from fuse.launch.py.
     namespace, _, name = play.node.rpartition("/")
     overrides = parameter_file(log / "fuse_node.yaml", play.node_parameters)
     arguments = ["-r", f"__node:={name}", "-r", f"__ns:={namespace or '/'}"]

@@ -32,9 +32,9 @@ def serve(node: ManagedNode[Any], stop: Stopping) -> None:
 class Autostart:
     """Configures and activates a node, and retries until both have succeeded once.
 
-    What is missing may appear: a bundle that is still being copied, a driver that is still loading.
-    A reason is logged once; the diagnostics have it all the time. A transition that somebody else
-    makes ends the attempts: the node is in other hands then.
+    What is missing may appear later: a bundle that is still being copied, a driver that is still
+    loading. A reason is logged once but always shown in the diagnostics. A transition that somebody
+    else makes ends the attempts, because somebody else then controls the node.
     """
 
     def __init__(self, node: ManagedNode[Any]) -> None:

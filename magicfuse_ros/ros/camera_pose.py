@@ -123,4 +123,4 @@ class TfPose:
     def _forget(self) -> None:
         self._logger.info("time jumped: the transforms from before are forgotten")
         self._newest_ns = 0
-        self._buffer.clear()  # keeps those of /tf_static
+        self._buffer.clear()  # keeps the transforms of /tf_static

@@ -24,7 +24,7 @@ class Diagnosis:
     """What a node reports besides its lifecycle state.
 
     Attributes:
-        failure: why no result comes out any more; empty if they do.
+        failure: why no result comes out any more; empty if results do.
         values: settings and counts, by key.
         stuck: set if input arrives and no result comes out, which is an error.
         problems: what else is wrong while the node is active.

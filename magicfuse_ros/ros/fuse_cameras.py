@@ -12,8 +12,8 @@
 
 ros2 run magicfuse_ros fuse_cameras --ros-args -p cameras:="[front, rear]" -r image:=image_raw
 
-starts /front/fuse_node and /rear/fuse_node. Every name is the same as with a process for each
-camera: parameter files and remappings tell the nodes apart by their full names.
+starts /front/fuse_node and /rear/fuse_node. Every name is the same as with one process for
+each camera: parameter files and remappings tell the nodes apart by their full names.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _WAKE_S = 0.2  # Python runs signal handlers between two waits
 class FuseCameras:
     """The nodes of all cameras.
 
-    Each has a thread that serves ROS and one that decodes, fuses and publishes, so that nothing but
-    the networks makes one wait for another.
+    Each node has a thread that serves ROS and one that decodes, fuses and publishes, so that only
+    the networks make one node wait for another.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class _End:
 
 
 def _namespaces() -> list[str]:
-    # A node for a moment: only a node can read the parameters of the process.
+    # A short-lived node: only a node can read the parameters of the process.
     node = rclpy.create_node(_NAME, start_parameter_services=False, enable_rosout=False)
     try:
         what = ParameterDescriptor(description="namespaces of the cameras", read_only=True)

@@ -60,7 +60,7 @@ def class_names(message: Any) -> dict[int, str]:
             entries = [(c["class_id"], c["class_name"]) for c in parse(message.data)["class_map"]]
         else:
             entries = [(c.class_id, c.class_name) for c in message.class_map[: _MAX_CLASSES + 1]]
-    except Exception as error:  # foreign text: a thousand brackets, a list for an object
+    except Exception as error:  # foreign text: a thousand brackets, a list instead of an object
         reason = shortened(f"{type(error).__name__}: {error}")
         raise FrameError(f"label_info cannot be read: {reason}") from error
     if len(entries) > _MAX_CLASSES:

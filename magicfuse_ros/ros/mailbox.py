@@ -24,7 +24,7 @@ class Mailbox(Generic[T]):
     """One slot between a writer thread and a reader thread.
 
     Attributes:
-        closed: whether it is.
+        closed: whether the mailbox is closed.
     """
 
     def __init__(self) -> None:
@@ -52,8 +52,8 @@ class Mailbox(Generic[T]):
         """Wait for an item that is due and take it; None once the mailbox is closed.
 
         Args:
-            wait: called with the time at which the item was due; waits for whatever else it takes.
-                The item taken is the newest when it returns.
+            wait: called with the time at which the item was due; waits for whatever else is needed.
+                `get` takes the item that is the newest when `wait` returns.
         """
         due = self._wait()
         if due is not None:

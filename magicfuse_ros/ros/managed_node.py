@@ -46,7 +46,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
 
     Attributes:
         guard: runs all callbacks; its `failure` says what is wrong with the node.
-        retrying: the next transition is an automatic retry, whose reason is logged only once.
+        retrying: if the next transition is an automatic retry, whose reason is logged only once.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             arguments: command line arguments for this node only, such as `--ros-args -r
                 __ns:=/front`, if the process has several; they go before those of the process.
         """
-        self.guard = Guard(self.get_logger)  # first: the node subscribes to /clock while it is made
+        self.guard = Guard(self.get_logger)  # first: the node subscribes to /clock on creation
         super().__init__(name, cli_args=list(arguments))
         self._task = task
         self._schema = schema
@@ -193,7 +193,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
     ) -> TransitionCallbackReturn:
         before = self._topics()
         if not self.retrying:
-            self.guard.tell_again(what)  # whoever asks sees the reason each time
+            self.guard.tell_again(what)  # whoever requests it sees the reason each time
         if self.guard.run(what, work):
             self.guard.reset()
             return _SUCCESS

@@ -43,7 +43,7 @@ class Pipeline:
 
     @classmethod
     def build(cls, node: LifecycleNode, values: FuseParameters, shared: SharedNetworks) -> Pipeline:
-        """Load and verify the bundle, load its networks unless `shared` has them, advertise.
+        """Load and verify the bundle, load its networks unless `shared` has them; advertise.
 
         Raises:
             MagicFuseError: if the bundle or the backend cannot be used, or a value is refused.

@@ -50,7 +50,7 @@ class PlayNode(Node):
             "topic": "",  # image topic of a bag that has several
             "seconds": 0.0,  # to play; 0: all
             "frame_id": "camera",
-            "night": False,  # play the frames as by night
+            "night": False,  # play the frames as if at night
             "wait_for": 0,  # number of subscribers to wait for before the first frame
         }
         for name, value in start_values.items():

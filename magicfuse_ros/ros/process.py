@@ -33,13 +33,13 @@ from magicfuse_ros.errors import DeviceLostError, MagicFuseError
 from magicfuse_ros.ros.exit_timer import exit_after
 from magicfuse_ros.ros.guard import Guard
 
-# Exit codes. The launch files give up at the first and restart the node at the others.
+# Exit codes. The launch files give up on the first and restart the node on the others.
 REFUSED = 1
 DEFECT = os.EX_SOFTWARE
 DEVICE_LOST = os.EX_UNAVAILABLE
 
-END_S = 7.0  # for a process to end; launch kills it after 10 s
-_FAILURE_S = 10.0  # for which the diagnostics show a failure of rclpy
+END_S = 7.0  # time for a process to end; launch kills it after 10 s
+_FAILURE_S = 10.0  # how long the diagnostics show a failure of rclpy
 _WAKE_S = 0.2  # Python runs signal handlers between two waits
 
 
@@ -67,7 +67,7 @@ class Stop:
     def ignore(self) -> None:
         """Ignore both signals from now on, even while the interpreter ends.
 
-        The interpreter then restores the default action, which kills, for handlers in Python.
+        As it ends, the interpreter replaces Python handlers with the default action, which kills.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -101,7 +101,7 @@ def spin(node: Guarded, stop: Stopping) -> None:
     while not stop and rclpy.ok():
         try:
             executor.spin_once(timeout_sec=_WAKE_S)
-        except BaseException as error:  # of rclpy's own services; the node's callbacks are guarded
+        except BaseException as error:  # from rclpy's services; the node's callbacks are guarded
             node.guard.failed("serving ROS", error)
             failed_s = monotonic()
         if monotonic() - failed_s > _FAILURE_S:
@@ -140,7 +140,7 @@ def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
 
     code = _exit_code(make_and_work)
     stop.ignore()
-    # Fast DDS can hang for ever while a node is destroyed, and with it the interpreter.
+    # Fast DDS can hang for ever while a node is destroyed, and the interpreter hangs with it.
     exit_after(END_S, code)
     ended = _exit_code(end)
     return code or ended
@@ -149,8 +149,8 @@ def run(make_node: Callable[[], N], work: Callable[[N, Stop], None]) -> int:
 def _attended(work: Callable[[], None], stop: Stop) -> None:
     """Do the work in a thread, and let it take at most `END_S` once a signal has come.
 
-    Python handles signals in the main thread only, and not while a library keeps that busy: it may
-    compile networks for minutes.
+    Python handles signals in the main thread only, and not while a library keeps that thread busy:
+    compiling networks may take minutes.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="work") as pool:
         done = pool.submit(work)
@@ -184,7 +184,7 @@ def _exit_code(work: Callable[[], None]) -> int:
     try:
         work()
     except (NameValidationException, ParameterException, MagicFuseError) as error:
-        line = str(error).removesuffix("^")  # which marks a place in the line above it
+        line = str(error).removesuffix("^")  # a caret marks a place in the line above
         print("error:", " ".join(line.split()), file=sys.stderr)
         return DEVICE_LOST if isinstance(error, DeviceLostError) else REFUSED
     except BaseException:  # a library may raise SystemExit or a panic of its own

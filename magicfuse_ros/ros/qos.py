@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rclpy.exceptions import ParameterException
-from rclpy.publisher import PublisherEventCallbacks  # its own module differs by distribution
+from rclpy.publisher import PublisherEventCallbacks  # its own module depends on the distribution
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -66,10 +66,10 @@ def latched() -> QoSProfile:
 
 
 def no_events() -> PublisherEventCallbacks:
-    """Return no callbacks, for the topics of which a node has many.
+    """Return empty callbacks, for topics that a node has many of.
 
-    Every event of a publisher lengthens every wait of the executor: rclpy's default ones cost 1 ms
-    of CPU time an image. A subscriber with an incompatible QoS hears of it on its own side.
+    Every event of a publisher lengthens every wait of the executor: rclpy's default events cost
+    1 ms of CPU time per image. A subscriber with an incompatible QoS is told on its own side.
     """
     return PublisherEventCallbacks(use_default_callbacks=False)
 

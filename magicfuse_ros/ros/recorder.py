@@ -74,9 +74,9 @@ class TopicRecorder:
         )
 
     def match(self) -> None:
-        """Subscribe again to what is published best effort, of which a reliable one gets nothing.
+        """Resubscribe to best-effort topics, from which a reliable subscription gets nothing.
 
-        A user's qos_overrides can make a node that is up already publish so.
+        A user's qos_overrides can make an already running node publish that way.
         """
         for topic, before in list(self._subscriptions.items()):
             if before.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT:

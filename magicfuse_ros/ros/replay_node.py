@@ -47,7 +47,7 @@ _LAST_IMAGE = Duration(seconds=2)
 
 
 class ReplayNode(Node):
-    """Prints JSON: before the play what a listener must know, and after it what was sent."""
+    """Prints JSON: what a listener must know before the play, and what was sent after it."""
 
     def __init__(self) -> None:
         super().__init__("replay_node")
@@ -59,7 +59,7 @@ class ReplayNode(Node):
             "rate": 1.0,  # seconds of the bag per second
             "loop": 1,  # number of rounds; 0: endless
             "wait_for": "",  # full name of a node that must subscribe before the first image
-            "wait_s": 60.0,  # maximum wait for that node, then the play is given up
+            "wait_s": 60.0,  # longest wait for that node before the play is given up
             "published": "",  # file to write a line "stamp time", in ns, for each image
         }
         for name, value in start_values.items():
@@ -92,7 +92,7 @@ class ReplayNode(Node):
         camera = {"image": source.played_topic, "image_transport": transport}
         print(json.dumps(camera), flush=True)
         self._wait(publishers[source.topic], stop)
-        # One line per image: after a signal, too, the file must hold what was sent.
+        # Flush after each line: even after a signal, the file must hold what was sent.
         with open(self._value("published") or "/dev/null", "w", buffering=1) as published:
             for number in range(loop) if loop else itertools.count():
                 if number:  # keep the usual interval between the last image and the next

@@ -47,7 +47,7 @@ class Session:
         rclpy.shutdown(context=self._context)
 
     def spin_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        """Handle messages until `done()`; return False if that did not happen in time."""
+        """Handle messages until `done()`; return False if that takes too long."""
         end = monotonic() + timeout_s
         while not done():
             left = end - monotonic()

@@ -24,7 +24,7 @@ class ClockCheck:
     def __init__(self, clock: ROSClock) -> None:
         self._clock = clock
         self._time_ns = 0
-        self._since: float | None = None  # steady time since when the clock shows that time
+        self._since: float | None = None  # steady time since which the clock shows `_time_ns`
 
     def complaint(self, now: float) -> str:
         """Return why the clock stands still; empty if it advances or needs no /clock.

@@ -48,7 +48,7 @@ class Snapshot:
             the node's clock; empty if there are none.
         stages_ms: mean time of each stage.
         last_received_s: seconds since the latest image; None before the first.
-        unanswered_s: seconds for which images have arrived and no wanted result has come out; 0
+        unanswered_s: seconds for which images have arrived without a wanted result coming out; 0
             otherwise.
     """
 

@@ -31,7 +31,7 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
-from rclpy.subscription import (  # the module of the second differs by distribution
+from rclpy.subscription import (  # the second one's module depends on the distribution
     Subscription,
     SubscriptionEventCallbacks,
 )

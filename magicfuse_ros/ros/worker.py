@@ -38,14 +38,14 @@ from magicfuse_ros.ros.statistics import Statistics
 from magicfuse_ros.turns import Seat, Turns
 
 _WARN_EVERY_S = 5.0
-_OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is of another clock
+_OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is from another clock
 _LONGEST_REST_S = 0.02  # the thread also serves parameters and lifecycle
-RELOAD_AFTER = 5  # images lost in a row: the defect is permanent
-_RELOAD_AGAIN_S = (10.0, 320.0)  # pauses between reloads that mend nothing double, up to the last
+RELOAD_AFTER = 5  # images lost in a row before a defect counts as permanent
+_RELOAD_AGAIN_S = (10.0, 320.0)  # pauses between reloads that do not help: doubled up to the last
 
 
 class Worker:
-    """Takes the newest camera message, never an older one; no message ends it.
+    """Takes the newest camera message, never an older one; no message can end it.
 
     Attributes:
         infos: stores the camera's camera_info.
@@ -109,11 +109,11 @@ class Worker:
     def offer(self, message: Image | CompressedImage) -> None:
         """Hand over a camera message. One thread calls it, and serves ROS.
 
-        It rests a little if the message replaces an unread one while other cameras share the
-        networks: on average, at most an equal part of a core then goes into receiving it.
+        The thread rests a little if the message replaces an unread one while other cameras share
+        the networks. On average, receiving then takes at most an equal part of a core.
         """
         now, cpu = monotonic(), thread_time()
-        # What this thread has done since the last message: mostly, to receive this one.
+        # What this thread has spent since the last message, mostly on receiving this one.
         receiving = 0.0 if self._cpu is None else cpu - self._cpu
         self._seat.charge(receiving)
         self._cpu = cpu
@@ -168,12 +168,12 @@ class Worker:
             self._reload()
 
     def _reload(self) -> None:
-        self._seat.leave()  # it may take seconds
+        self._seat.leave()  # a reload may take seconds
         try:
             self._fuser.reload()
         except DeviceLostError as error:
             self._guard.failed("reloading the networks", error)
-        except BaseException as error:  # a later lost image retries
+        except BaseException as error:  # a later lost image causes a retry
             self._logger.error(f"the networks cannot be reloaded: {describe(error)}")
         else:
             self.statistics.count("reloads")
@@ -190,12 +190,12 @@ class Worker:
         try:
             self._fuse(image, message.header, stamp_ns, start)
         finally:
-            self.checks.add(image, start)  # last, so that no result waits for them
+            self.checks.add(image, start)  # last, so that no result waits for the checks
 
     def _fuse(self, image: Pixels, header: Header, stamp_ns: int, start: float) -> None:
         wanted = self._publishers.wanted()
         restored = [topic for topic in wanted if topic.needs == {"restored"}]
-        # Both describe a fused frame, so they cause one to be fused if nothing else does.
+        # Both describe a fused frame, so a frame is fused for them even if nothing else needs it.
         info_wanted = self._publishers.camera_info_wanted()
         beside = info_wanted or self._debug.wanted()
         restore_wanted = bool(restored) or (beside and not wanted)
@@ -223,9 +223,9 @@ class Worker:
         self._debug.publish(age_s, cost_s, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
-        """Return seconds since the stamp; None if it is invalid or of another clock.
+        """Return seconds since the stamp; None if it is invalid or from another clock.
 
-        A stamp in the future is of another clock, or this node's clock lacks /clock.
+        A stamp in the future is from another clock, or this node's clock lacks /clock.
         """
         if stamp_ns <= 0:
             return None

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-# Of the quintic iteration, and how often it is applied: singular values end between 0.7 and 1.2.
+# Coefficients of the quintic iteration, and how often it is applied: singular values end between
+# 0.7 and 1.2.
 NEWTON_SCHULZ, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
-# Root mean square of an update at a rate of 1: what AdamW's usually is, so that its rates fit.
+# Root mean square of an update at a rate of 1: the usual value of AdamW, so that its rates fit.
 UPDATE_RMS = 0.2
 LEAST_ROWS = 8  # a matrix with fewer rows or columns is left to AdamW
 
@@ -56,7 +57,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Do one step. The gradients of matrices are gone afterwards."""
+        """Do one step. Afterwards the gradients of matrices are None."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None and _is_matrix(p):

@@ -18,10 +18,10 @@ data: ["msrs:pairs"]      # KIND:FOLDER, the folder relative to the command's --
 stages:                   # run in order, each from the previous one
   - {stage: mkf, minutes: 9}
   - {stage: few_step, steps: 2000, batch: 12, seed: 1, name: second}
-average: {stages: [mkf, second], weights: [1, 3]}   # is exported; the last stage, if omitted
+average: {stages: [mkf, second], weights: [1, 3]}   # what is exported; if omitted, the last stage
                           # `start` may be one of them; networks: [mkf] averages only those
-temperature: true         # fit that of the confidence to the training frames; no mask changes
-int8: {minimum_db: 33}    # also int8 graphs; --data then holds repacked camvid/ and msrs/
+temperature: true         # fit the confidence's temperature to training frames; no mask changes
+int8: {minimum_db: 33}    # also make int8 graphs; --data then holds repacked camvid/ and msrs/
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.strict_yaml import Strict, load_strict
 
 _NAME = r"^[A-Za-z0-9_-]+$"
-RESERVED = ("start", "bundle")  # folders of a run that are no stages
+RESERVED = ("start", "bundle")  # folders of a run that are not stages
 
 
 class Start(Strict):
@@ -49,7 +49,7 @@ class Start(Strict):
     )
     bundle: str = Field(description="its folder, relative to the root of the repository")
     renew: list[str] = Field(
-        [], description="starts of names of weights; these start as if the bundle lacked them"
+        [], description="prefixes of names of weights that start as if the bundle lacked them"
     )
 
 

@@ -36,7 +36,7 @@ from magicfuse_training.metrics.images import psnr
 
 BY_DAY = (("dark", 0.5), ("haze", 0.5))  # kinds and strengths of the degradations
 AT_NIGHT = (("dark", 0.0),)  # a night frame that is darkened much further shows nothing
-LEAST_KEPT = 97.0  # percent of the old masks' confident pixels on which the new must agree
+LEAST_KEPT = 97.0  # percent of the old masks' confident pixels on which the new masks must agree
 MORE_SURE = 10.0  # points by which `sure` may rise if the new masks are no better
 RESTORED_LOSS = 0.3  # dB
 LEAST_THERMAL = 32.0  # dB between the old and the new thermal estimate

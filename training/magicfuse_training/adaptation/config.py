@@ -28,7 +28,7 @@ class AdaptConfig:
         labelled: least share of all training pixels that must get a label.
         share: weight of the trained bundle in the result; the rest comes from the old bundle
             (WiSE-FT, arXiv 2109.01903). The result learns the camera's streets and does not forget
-            the others.
+            other streets.
         learning_rate: lower than that of `few_step`, whose data sets cover more than one camera's
             streets.
     """

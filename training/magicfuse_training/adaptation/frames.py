@@ -41,7 +41,7 @@ from magicfuse_training.errors import TrainingError
 
 TRAIN, HELD_OUT = "train", "dev"  # splits of the data set
 SELECTION = "selection.json"
-ALIKE = 0.02  # mean difference of two thumbnails over their mean level; below: the car stood
+ALIKE = 0.02  # mean difference of two thumbnails over their mean level; below: the car stood still
 LEAST_ALIKE = 0.3  # gray levels: at night, sensor noise alone gives 0.14
 _THUMBNAIL = (32, 24)  # columns, rows
 _ALIKE_FAULT = "alike"

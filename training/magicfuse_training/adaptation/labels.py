@@ -82,7 +82,7 @@ def pseudo_label(fuse: Fuse, image: Pixels, confident: float) -> Pixels:
 
 
 def sure(confidence: Pixels, confident: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Return if a confidence (H, W), 0 to 255, is at least `confident`, 0 to 1: bool (H, W)."""
+    """Return where a confidence (H, W), 0 to 255, is at least `confident`, 0 to 1: bool (H, W)."""
     return np.asarray(confidence >= round(255 * confident))
 
 

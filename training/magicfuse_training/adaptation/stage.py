@@ -57,10 +57,10 @@ def adaptation_stage(config: AdaptConfig) -> Stage:
 def adaptation_loss(start: MagicFuse) -> Loss:
     """Return the losses of `few_step` for which an unpaired frame has a target.
 
-    The masks' target, at every pixel, are the probabilities that `start` (copied) gives for the
-    frame as the camera saw it, and mirrored: the mean of both is right more often than one. The
-    model sees the same frame dark, hazy or noisy. Labels of the surest pixels alone would teach it
-    what it knows, and leave the others to drift.
+    The masks' target at every pixel is the mean of the probabilities that `start` (copied) gives
+    for the frame as the camera saw it and for the mirrored frame: the mean is right more often than
+    either. The model sees the same frame dark, hazy or noisy. Labels of only the surest pixels
+    would teach the model what it already knows and let the other pixels drift.
     """
     before = copy.deepcopy(start).eval().requires_grad_(False)
 

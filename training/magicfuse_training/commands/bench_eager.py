@@ -58,7 +58,7 @@ def bench_eager_command(
     preset: Annotated[
         str | None, typer.Option(help="preset of the bundle; default: its own")
     ] = None,
-    backend: Annotated[str, typer.Option(help="the vehicle's")] = "openvino",
+    backend: Annotated[str, typer.Option(help="backend of the vehicle's runtime")] = "openvino",
     precision: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME...", help=f"{', '.join(PRECISIONS)}; default: fp32"),

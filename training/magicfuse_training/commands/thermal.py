@@ -56,9 +56,9 @@ def thermal_command(
 ) -> None:
     """Measure how far the thermal estimate generalises, and write tables and plots into a page.
 
-    By set, by class, by frame, and by distance from training: on frames of the training split, too,
-    for comparison. What a bundle was trained on is in its `bundle.json`. The page has no frames of
-    the sets.
+    It is measured by set, by class, by frame and by distance from training; frames of the training
+    split are also measured, for comparison. What a bundle was trained on is in its `bundle.json`.
+    The page has no frames of the sets.
     """
     named = by_name([Source.parse(text) for text in data])
     check_page(page_file, START, END)
@@ -128,6 +128,6 @@ def compare_set(fuser: Fuser, bundle: Bundle, source: Source, name: str, most: i
 
 
 def _spread(indices: Sequence[int], most: int) -> list[int]:
-    """Return at most so many indices, evenly spread."""
+    """Return at most `most` of the indices, evenly spread."""
     step = max(len(indices) / most, 1.0)
     return [indices[int(i * step)] for i in range(min(len(indices), most))]

@@ -10,9 +10,10 @@
 
 """Class maps between data sets, as data in one place: each id and name, and the class it maps to.
 
-A target is one of the project's 11 classes, IGNORE, or an id of `SETS`: one of a set of classes,
-but not known which. `to_classes` then maps targets to a preset's classes. A map lists every id that
-its data set defines. An unlisted id is an error that names the file, so no label is lost silently.
+A target is one of the project's 11 classes, IGNORE, or an id of `SETS`, which stands for one class
+of a set without saying which. `to_classes` then maps targets to a preset's classes. A map lists
+every id that its data set defines. An unlisted id is an error that names the file, so no label is
+lost silently.
 """
 
 from __future__ import annotations

@@ -28,13 +28,13 @@ from magicfuse_training.degradations import Darkness, Effect, Jpeg, draw
 PASTED = (0.2, 0.6)  # height and width of a patch from another scene, as shares of a crop
 AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day and at night
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
-RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often: by pixels, most crops would show none
+RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often; drawn by pixels, most crops would show none
 NEAR = 0.2  # share of crops that zoom in on a scene, so that people fill the frame
 NEAREST = 4.5  # scale
 LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
 ASPECT = 0.1  # a crop is stretched by exp(-0.1) to exp(0.1)
 DARK_CLOTHES = 0.3  # share of day crops whose people are darkened: few scenes show dark clothes
-CLOTHES_GAIN = (0.1, 0.7)  # factor on their codes
+CLOTHES_GAIN = (0.1, 0.7)  # factor on the codes of dark clothes
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 
@@ -50,7 +50,7 @@ class CropConfig:
     batch: int = 12
     scale: tuple[float, float] = (0.53, 1.6)  # of the letterboxed scene; more if it is smaller
     clean: float = 0.3  # a restorer that rarely sees clean input overcorrects on clean days
-    night_weight: float = 0.3  # of the stand-in for a night scene's clean image
+    night_weight: float = 0.3  # weight of the stand-in for a night scene's clean image
     person_weight: float = 7.0  # in mostly dark thermal images, people need extra weight
     # Share of crops with a patch of another scene of their group (CutMix, arXiv 1905.04899). A
     # network soon memorises a few hundred scenes; it must not memorise who stands where.
@@ -88,11 +88,11 @@ def draw_window(
     """Draw a part of a scene, sometimes around people (less often at night) or a rare class.
 
     Zoomed-in crops are always around people: most other places would show no more than a patch. If
-    little tells people from lit windows and cones, an estimate goes by their share in the crops.
+    little tells people from lit windows and cones, an estimate follows their shares in the crops.
 
     Args:
         size: rows and columns of the scene.
-        clean: whether it is by day.
+        clean: whether the scene is by day.
         people: boxes (x0, y0, x1, y1) of people, (N, 4).
         rare: finds row and column of a pixel of a rare class, if the scene has one.
         config: size and scale.
@@ -209,10 +209,10 @@ def draw_effects(
 ) -> list[Effect]:
     """Draw the degradations of a crop, in their order.
 
-    A scene by day has one main cause and sometimes a second; one at night seldom any.
+    A day scene has one main cause and sometimes a second; a night scene seldom has any.
 
     Args:
-        clean: whether it is by day.
+        clean: whether the scene is by day.
         rng: draws.
         undegraded: share of the day crops that stay as they are.
         more: extra kinds for degraded crops, and their probabilities.

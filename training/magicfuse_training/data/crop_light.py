@@ -21,7 +21,8 @@ import numpy.typing as npt
 from magicfuse_training.data.crop_draws import Light
 
 Arrays = dict[str, npt.NDArray[Any]]
-# Pixels over which the gain on clothes fades: an edge sharper than a lens makes would reveal it.
+# Pixels over which the gain on clothes fades: an edge sharper than a lens makes would reveal the
+# gain.
 CLOTHES_EDGE = 5
 
 

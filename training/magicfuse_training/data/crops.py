@@ -40,14 +40,14 @@ from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
 from magicfuse_training.degradations import compress
 
 Batch = dict[str, torch.Tensor]
-LABELLED = 0.5  # share of a crop that needs known classes: night is made by class
+LABELLED = 0.5  # share of a crop that must have known classes: night is made by class
 
 
 class Crops(Dataset[Batch]):
     """An endless list of random crops: sample i is a pure function of (seed, i).
 
     A killed run therefore resumes with exactly the crops that it would have seen, and processes
-    that share a batch see together what one process would see alone.
+    that share a batch together see what one process would see alone.
 
     `crops[range(24, 36)]` is a batch of samples 24 to 35: `degraded`, `clean` (B, 3, H, W) uint8;
     `thermal` (B, 1, H, W) uint8; `label`, `teacher` (B, H, W) int64; `has_clean` (B,) float32, 1 or

@@ -248,7 +248,7 @@ class DeviceCrops(Crops):
         return device_effects.quantised(image.reshape(b, 6, h, w))
 
     def _pasted(self, patches: Sequence[tuple[Place, Place]]) -> Tensor:
-        """Return where another scene's patch covers each crop, (B, 1, h, w) bool."""
+        """Return where a patch of another scene covers each crop, (B, 1, h, w) bool."""
         starts_and_ends = self._to(np.array(patches))  # (B, 2, 2)
         inside = []
         for axis, n in enumerate((self.config.height, self.config.width)):
@@ -266,8 +266,8 @@ class DeviceCrops(Crops):
     ) -> Tensor:
         """Apply the effects of each crop in their order; images are (B, 3, h, w) in [0, 1].
 
-        Each pass does one kind for all crops that have it next. A second pass does the blur that is
-        the main cause of a crop that was blurred before.
+        Each pass applies one kind to all crops that have it next. A second pass applies blur to the
+        crops whose main cause is blur but that were already blurred before.
         """
         blurs: Kinds = (MotionBlur, DefocusBlur)
         waiting = [list(some) for some in effects]

@@ -32,7 +32,7 @@ from magicfuse_training.data.classes import U8, LabelMap
 from magicfuse_training.data.errors import DataError
 
 Boxes = npt.NDArray[np.float32]
-_JUDGED = 32  # pictures of a folder that tell its bit depth
+_JUDGED = 32  # pictures of a folder from which its bit depth is found
 STRETCH = (1.0, 99.0)  # percentiles of a thermal picture with more than 8 bits: black and white
 _GRAY_SPREAD = 12  # of 255 between the channels: JPEG colours in a gray picture are weaker
 _COLORED_SHARE = 0.02  # share of the pixels: a logo or a scale at the edge takes less
@@ -66,7 +66,7 @@ def read_image(path: Path, gray: bool = False) -> U8:
 def rgb_of(picture: npt.NDArray[Any], path: Path, gray: bool = False) -> U8:
     """Convert the result of `read_picture` to RGB (or gray) uint8.
 
-    16-bit pictures of one folder are of one camera, and on one scale.
+    16-bit pictures of one folder come from one camera and have one scale.
 
     Raises:
         DataError: names the file, for a float picture outside 0 to 1.
@@ -87,14 +87,14 @@ def _bits_of(folder: Path, suffix: str) -> int:
     depth = BitDepth()
     paths = sorted(folder.glob(f"*{suffix}"))
     for path in paths[:: max(1, len(paths) // _JUDGED)]:
-        with suppress(DataError):  # whoever reads that picture is told
+        with suppress(DataError):  # the error is reported when that picture is read
             if (picture := read_picture(path)).dtype == np.uint16:
                 depth.to_8_bits(picture)
     return depth.bits
 
 
 def read_thermal(path: Path, in_alpha: bool = False) -> tuple[U8, bool]:
-    """Read a thermal picture as gray levels, (H, W) uint8; also return if they were stretched.
+    """Read a thermal picture as gray levels, (H, W) uint8, and return whether they were stretched.
 
     No file says whether its 16-bit or float values are sensor counts or a temperature. They are
     stretched between two percentiles of each picture, as a camera with automatic gain does. The

@@ -110,7 +110,7 @@ class Source:
 
 
 def by_name(sources: Sequence[Source]) -> dict[str, Source]:
-    """Return sets by the names of their folders; a name that comes again gets a number."""
+    """Return sets by the names of their folders; a repeated name gets a number."""
     named: dict[str, Source] = {}
     for source in sources:
         name = source.root.resolve().name
@@ -213,7 +213,7 @@ def shares(groups: Groups, by_condition: Sequence[float]) -> list[float]:
 def made_night(groups: Groups, share: float, seed: int) -> Groups:
     """Return a night group for each group of labelled day scenes, with a share of its size.
 
-    `Crops` makes night from every crop, which the device has no code for. Scenes with too few
+    `Crops` makes night from every crop, but the device has no code for that. Scenes with too few
     labelled pixels are skipped.
     """
     nights: Groups = []

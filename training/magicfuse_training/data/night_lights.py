@@ -269,7 +269,7 @@ def windows(lights: Lights, view: View, label: U8, shade: F32, rng: Rng) -> None
         view: the view of `label`.
         label: (H, W) uint8.
         shade: daytime brightness relative to the surroundings, (H, W) float32: real windows are
-            dark by day, and these shine most.
+            dark by day, so dark places shine most.
         rng: selects them.
     """
     rows, columns = np.nonzero(view.small == BUILDING)

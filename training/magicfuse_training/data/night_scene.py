@@ -171,8 +171,8 @@ def _matte(day: F32, label: U8, view: View) -> tuple[F32, PixelIndices]:
     open_to = leaves | (label >= UNKNOWN) | ((share > 0.02) & (share < 0.98))
     solid = np.minimum(solid, sky_luma * np.where(leaves, np.float32(0.15), np.float32(0.5)))
     guess = (cv2.transform(top, LUMA[None]) - solid) / (sky_luma - solid + np.float32(1e-3))
-    guess *= cv2.transform(top, NOT_RED) >= 0  # like skies
-    guess = (1.1 * guess - 0.05).clip(0, 1)  # a pixel that is almost all sky or tree counts as all
+    guess *= cv2.transform(top, NOT_RED) >= 0  # coloured like sky
+    guess = (1.1 * guess - 0.05).clip(0, 1)  # an almost pure pixel counts as pure
     share = np.where(open_to, guess, known.astype(np.float32))
     mixed = np.nonzero((share > 0) & (share < 1))
     whole = top[mixed]

@@ -58,7 +58,7 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene; uint8 arrays (H, W, 3) or (H, W), all of one size that fits into the networks'.
+    """One scene; uint8 arrays (H, W, 3) or (H, W), all of one size within the networks' size.
 
     `clean` is false for real night images: they are degraded, and no clean image of them exists.
     `target` is then a substitute (`night_reference`), otherwise the visible image itself. `label`

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from magicfuse_training.data.classes import PEDESTRIAN, U8
 from magicfuse_training.data.scenes import Scene
 
-LEAST_HEIGHT = 70  # pixels of a kept person: a smaller one would be a smear
+LEAST_HEIGHT = 70  # pixels of a kept person: a smaller person would be a smear
 MOST = 600  # the most people that are kept
 HEIGHT = (24, 200)  # pixels of a pasted person
 HORIZON = (0.3, 0.5)  # share of a crop's rows: the row at which people would have no height
@@ -79,7 +79,7 @@ def paste(
     height, width = crop["label"].shape
     for _ in range(rng.integers(1, 4)):
         person = people[int(rng.integers(len(people)))]
-        rows = rng.uniform(*HEIGHT) ** 0.5 * HEIGHT[0] ** 0.5  # more of the small ones
+        rows = rng.uniform(*HEIGHT) ** 0.5 * HEIGHT[0] ** 0.5  # small people more often
         rows = rng.uniform(rows, HEIGHT[1]) if rng.random() < 0.3 else rows
         horizon = rng.uniform(*HORIZON) * height
         h = max(int(rows), HEIGHT[0])

@@ -170,7 +170,7 @@ class Rain(Effect):
     def cover(
         self, height: int, width: int, noise: np.random.Generator, rows: Rows = WHOLE
     ) -> Linear:
-        """Return the part of the exposure that drops hide each pixel, float32 (H, W), 0 to 1."""
+        """Return for what part of the exposure drops hide each pixel, float32 (H, W), 0 to 1."""
         full_height = height / (rows[1] - rows[0])
         focal = max(full_height, 0.75 * width)
         middle = np.array([width / 2, (self.horizon - rows[0]) * full_height])

@@ -77,7 +77,7 @@ class Comparison:
             names: the bundle's classes.
             run: folder of the run.
             limits: how much of each set is used.
-            budget: of every network.
+            budget: budget of every network.
             seeds: networks for each set and input.
             about: the bundle and how it runs.
 
@@ -97,11 +97,11 @@ class Comparison:
         }
         content = {n: run_folder.data_rows(dict.fromkeys(s.folders)) for n, s in self.sets.items()}
         config = {
-            "budget": {"seeds": seeds},  # a run may get more of them
+            "budget": {"seeds": seeds},  # a run may get more seeds
             **self.about,
             "network": MIT_B0,
             "sets": {
-                # With what it holds: two sets may have the same name and kind.
+                # Include the content: two sets may have the same name and kind.
                 name: {"kind": one.data.kind, "content": _fingerprint(content[name])}
                 for name, one in self.sets.items()
             },

@@ -16,9 +16,9 @@ inputs/SET/PART/label/FRAME.png             the class of every pixel; 255: not k
 inputs/SET/PART/clean/FRAME.png             the frame as it is
 inputs/SET/PART/INPUT/CONDITION/FRAME.png   what the runtime got, and what it made of that
 
-PART is `train` or `test`, the set's held-out split. A training frame has one condition, in turn,
-and a held-out frame has every condition. Night frames are used as they are: nobody knows a clean
-image of them.
+PART is `train` or `test`, the set's held-out split. Training frames take the conditions in turn,
+one each; a held-out frame has every condition. Night frames are used as they are: no clean image of
+them is known.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class InputSet:
         ]
 
     def make(self, fuser: Fuser) -> None:
-        """Make the images that are missing; a later call goes on from where this one stopped.
+        """Make the images that are missing; a later call continues where this one stopped.
 
         Raises:
             DataError: for a damaged file.
@@ -205,7 +205,7 @@ class InputSet:
                 samples.append(Sample(record, nights, NIGHT))
                 nights += 1
                 continue
-            # The strength also goes by the index: every condition gets every strength.
+            # The index also sets the strength, so every condition gets every strength.
             turn = days // len(STRENGTHS) % len(limits.conditions)
             some = limits.conditions if part == "test" else (limits.conditions[turn],)
             samples += [Sample(record, days, condition) for condition in some]

@@ -11,8 +11,8 @@
 """SegFormer (arXiv 2105.15203) with random weights, trained on one input and scored.
 
 The network is transformers' own, in the shape MiT-B0: 3.7 M weights, none downloaded. From
-random weights, the paper's rate for a pretrained encoder (6e-5) is far too low: it is ten times
-that here, for all weights, after a warm-up over the first tenth of the steps. The decay is the
+random weights, the paper's rate for a pretrained encoder (6e-5) is far too low: here the rate is
+ten times that, for all weights, after a warm-up over the first tenth of the steps. The decay is the
 paper's, linear to zero. Crops are drawn at random scales and mirrored, as there.
 
 Everything is a function of the seed and the step: the first weights, the crops, dropout. So all
@@ -51,7 +51,7 @@ Files = Sequence[tuple[Path, Path]]  # of images and their labels
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 6e-4, 0.01, 1.0
 WARM_UP = 0.1  # share of the steps
 ZOOM = 2.0  # ratio of the largest scale of a crop to the smallest
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as SegFormer has it
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in SegFormer
 SAVE_EVERY_S = 60.0
 MIT_B0 = {  # as in the paper's appendix
     "depths": [2, 2, 2, 2],
@@ -76,7 +76,7 @@ class Budget:
 def crop(image: U8, label: U8, budget: Budget, rng: np.random.Generator) -> tuple[U8, U8]:
     """Return a random part of an image (H, W, 3) and of its label (H, W), at the crop's size.
 
-    The scale is 0.5 to 1, or as little more as a small image needs to fill the crop.
+    The scale is 0.5 to 1, or just as much more as a small image needs to fill the crop.
     """
     height, width = label.shape
     least = max(0.5, budget.height / height, budget.width / width)
@@ -121,15 +121,15 @@ def train(
     seed: int,
     tell: Callable[[int, float], None],
 ) -> nn.Module:
-    """Train a network, or go on from its checkpoint; return it in evaluation mode.
+    """Train a network, or continue from its checkpoint; return it in evaluation mode.
 
     Args:
         files: what it learns from.
         classes: number of classes.
         folder: receives its checkpoint, `last.pt`.
         budget: steps, and their crops.
-        seed: of its first weights, its crops and its dropout.
-        tell: is called after every step with the number of steps done and a running mean loss.
+        seed: seed of its first weights, its crops and its dropout.
+        tell: called after every step with the number of steps done and a running mean loss.
 
     Raises:
         TrainingError: for a damaged checkpoint, or a gradient that is not finite.

@@ -55,7 +55,7 @@ def export_bundle(
     provenance: Provenance,
     precision: Literal["float32", "float16"] = "float32",
 ) -> Manifest:
-    """Export every graph at the preset's size; a bundle that is there stays if one of them fails.
+    """Export every graph at the preset's size; an existing bundle stays if one of them fails.
 
     Files of `float32` store large weights as float16 but compute in float32. Files of `float16`
     compute in float16, except for norms, DDIM steps, inputs and outputs: see `half_body`.

@@ -50,20 +50,20 @@ class HeatConfig(Strict):
     lit: float = Field(
         ge=0, le=1, description="probability from which all is lit; both at middle_tau"
     )
-    middle_tau: float = Field(ge=0, lt=1, description="tau to which unlit and lit belong")
+    middle_tau: float = Field(ge=0, lt=1, description="tau for which unlit and lit hold")
     taus: tuple[float, float] = Field(description="range that training draws tau from")
 
 
 class ThermalLossConfig(Strict):
     """The loss of the decoded thermal estimate, see `losses.thermal`; levels are 0 to 1.
 
-    absolute, squared, edges   of the error everywhere
-    people, contrast           of the squared error on people, and of their lack of contrast: by
-                               day, and at night
-    lookalikes, few            of the mean squared error on objects that look like people; the mean
-                               divides by at least `few` pixels of a batch
+    absolute, squared, edges   weights of the error everywhere
+    people, contrast           weights of the squared error on people, and of their lack of
+                               contrast: by day, and at night
+    lookalikes, few            weight of the mean squared error on objects that look like people;
+                               the mean divides by at least `few` pixels of a batch
     enough                     share of a real contrast that is enough
-    scale                      of the likelihood that teaches how confident the estimate is
+    scale                      weight of the likelihood that teaches how confident the estimate is
     street                     level of a street off people
     hottest, cool              without a thermal image: the upper limit of people, and of everything
                                that is not warm
@@ -127,7 +127,7 @@ class LossConfig(Strict):
     )
     state: float = Field(0.0, ge=0, description="weight of the cross entropy of z_seg itself")
     latent_noise: float = Field(
-        0.05, ge=0, description="sd of noise on the autoencoder's latents: no stream hits them"
+        0.05, ge=0, description="sd of noise on autoencoder latents: no stream hits them exactly"
     )
     output: OutputLossConfig | None = Field(
         None, description="losses of one_step and few_step; None: the preset has no such stages"

@@ -59,7 +59,7 @@ METRICS = (
     "PSNR dark", "PSNR haze", "mIoU clean", "mIoU dark", "mIoU haze", "thermal PSNR",
     "thermal correlation", "light precision", "light recall", "MagImg dark",
 )  # fmt: skip
-_MIDDLE = 0.5  # of the luma, where gamma brings the mean
+_MIDDLE = 0.5  # the luma to which `gamma` brings the mean
 _CLIP, _TILES = 2.0, (8, 8)  # CLAHE's usual settings
 _IMAGES: frozenset[Output] = frozenset(
     {"restored", "mag_image", "mask", "confidence", "thermal_estimate", "thermal_uncertainty"}
@@ -104,7 +104,7 @@ def score_filters(data: Path, preset: Preset, every: int) -> dict[str, Row]:
             if kind != "clean"
         }
         rows[name] = {"about": about, "GFLOP": None, "parameters": None} | _row(scores, {})
-        del rows[name]["MagImg dark"]  # it has none
+        del rows[name]["MagImg dark"]  # a filter has no MagImg
     return rows
 
 
@@ -119,10 +119,10 @@ def score_baseline(
         bundle: its bundle.
         data: folder of repacked camvid and msrs.
         every: n, to score every n-th frame.
-        tau: of the formula: see `clipped_heat`.
+        tau: tau of the formula: see `clipped_heat`.
 
     Returns:
-        Its row; for a model with a fusion network another one, whose MagImg is the formula's.
+        Its row and, for a model with a fusion network, a second row with the formula's MagImg.
     """
     baseline, names = BASELINES[name], [c.name for c in bundle.manifest.classes]
     fuser = Fuser(bundle, select("auto", bundle=bundle))

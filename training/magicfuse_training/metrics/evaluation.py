@@ -64,7 +64,7 @@ def files_of_peers(
     """Find the fused images of other methods, by set, condition, name of the method and frame.
 
     Raises:
-        DataError: if a method has no frames at all, or only some of those that it needs.
+        DataError: if a method has no frames at all, or only some of the frames that it needs.
     """
     found: dict[str, dict[str, dict[str, dict[str, Path]]]] = {
         name: {condition: {} for condition in (*ALL_CONDITIONS, NIGHT)} for name in sets

@@ -11,7 +11,7 @@
 """Held-out frames for scoring: at their own size, with square pixels, and with their labels.
 
 A label image tells a class, or a set of classes one of which is right (`classes.SETS`). Night
-frames of a set with coarse masks are scored against those alone.
+frames of a set with coarse masks are scored against those masks alone.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def is_lit(mag_image: U8, restored: U8) -> Mask:
 
 
 def people_in_label(label: U8, ids: Sequence[int]) -> tuple[Mask, Mask]:
-    """Return masks (H, W): which pixels are people, and for which the label tells it.
+    """Return masks (H, W): which pixels are people, and for which pixels the label can tell.
 
     `ids` are the classes of people. A set of classes tells if all or none of its classes are
     people.
@@ -168,7 +168,7 @@ class LightCurve:
         self._counts: dict[float, list[tuple[int, ...]]] = {tau: [] for tau in taus}
 
     def applies(self, frame: Frame) -> bool:
-        """Return whether it is a 4th day frame with exact hand-drawn classes."""
+        """Return whether it is one of every 4 day frames, with exact hand-drawn classes."""
         if not is_drawn(frame) or frame.night or frame.index % CURVE_EVERY:
             return False
         return frame.labels is not None and not frame.labels.groups

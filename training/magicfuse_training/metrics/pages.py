@@ -10,7 +10,7 @@
 
 """Writes results into pages of the documentation: between two marker lines, and pictures beside.
 
-Whatever stands outside of the markers is written by hand, and stays.
+Everything outside the markers is written by hand and stays.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
 
 """The paper's tables beside an evaluation, in one scale, and what differs.
 
-The paper's figures are second-hand: as published notes of it quote them (`SOURCE`). Rows that the
+The paper's figures are second-hand: as quoted in published notes on it (`SOURCE`). Rows that the
 notes leave out are left out here, too.
 """
 

@@ -82,7 +82,8 @@ class Peer:
 
         Raises:
             DataError: if only some exist: the rows would be means over different frames. Also if
-                there are degraded ones that `every` leaves out: it decides how a frame is degraded.
+                there are degraded frames that `every` leaves out, because `every` decides how a
+                frame is degraded.
         """
         for place in self._places(set_name, condition):
             found = {name: file for name in names if (file := _picture(place, name))}

@@ -38,7 +38,7 @@ class People:
     person_contrast       mean inside a box of the thermal image minus mean of a ring around it
                           (`people.contrast`), summed over boxes: for the thermal estimate, the
                           visible image and MagImg, each divided by that of the real thermal image
-                          (at MSRS's gain). 1: as in the real one; 0: nobody stands out; below 0:
+                          (at MSRS's gain). 1: as in the real image; 0: nobody stands out; below 0:
                           darker
     person_contrast_real  the sum for the real thermal image, gray levels
     pedestrian_pixels     number of pixels called a pedestrian

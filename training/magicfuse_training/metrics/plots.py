@@ -178,7 +178,7 @@ def errorbars(
 ) -> None:
     """Draw scores and their intervals at given positions; with `sideways`, positions are rows."""
     places, values = [p[0] for p in points], [p[1].value for p in points]
-    # With a few frames an interval can lie beside its value.
+    # With few frames, an interval may not contain its value.
     ends = [[max(f.value - f.low, 0.0) for _, f in points]]
     ends += [[max(f.high - f.value, 0.0) for _, f in points]]
     if sideways:
@@ -199,7 +199,7 @@ def _is_known(value: object) -> bool:
 
 
 def grid(count: int, columns: int, height: float = 3.0) -> tuple[Canvas, list[Axes]]:
-    """Return a figure of so many panels, in rows of `columns`, each `height` inches high."""
+    """Return a figure of `count` panels, in rows of `columns`, each `height` inches high."""
     columns = min(count, columns)
     rows = -(-count // columns)
     width = 3.4 * columns if columns > 1 else 6.5

@@ -50,7 +50,7 @@ def degraded(clean: U8, kind: Condition, index: int) -> U8:
 
 
 class Restoration:
-    """Images of a day frame against the clean one; means over frames.
+    """Images of a day frame against the clean frame; means over frames.
 
     psnr_input_db       of the input, dB, 0 to 60: see `images.psnr`
     psnr_restored_db    of the restored image

@@ -102,7 +102,7 @@ def open_sets(
 ) -> dict[str, Frames]:
     """Find the frames of the held-out splits of some sets, by the set's folder and split.
 
-    A set without splits is named as one that the bundle was trained on, if it was.
+    If the bundle was trained on a set without splits, the set's name says so.
 
     Args:
         sources: the sets.

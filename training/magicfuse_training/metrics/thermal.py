@@ -40,7 +40,8 @@ def correlation(a: U8, b: U8) -> float:
 def needed_interval(estimate: U8, deviation: U8, real: U8) -> F64:
     """Return the content of the smallest stated interval with the real level, 0 to 100 % (H, W).
 
-    If the statement is right, `percent` of the pixels need an interval of at most `percent`.
+    If the stated uncertainty is right, `percent` of the pixels need an interval of at most
+    `percent`.
 
     Args:
         estimate: gray levels (H, W).

@@ -10,8 +10,8 @@
 
 """Measures how far the thermal estimate generalises: by set, class and frame.
 
-Frames of a training split and of the held-out split are compared alike, so that what was learnt by
-heart shows. Every scene is fitted into the bundle's size. Real images of cameras with automatic
+Frames of a training split and of the held-out split are compared alike, so that memorised scenes
+show. Every scene is fitted into the bundle's size. Real images of cameras with automatic
 gain are at the usual level and gain of MSRS (`usual_gain`).
 """
 
@@ -37,13 +37,13 @@ U8 = npt.NDArray[np.uint8]
 Relation = Literal["trained on", "same set", "unknown set", "not recorded"]
 
 PERCENTS = np.arange(5, 100, 5)  # of the stated intervals whose content is counted
-FEWEST = 200  # pixels of a class in a frame that tell of it
+FEWEST = 200  # pixels of a class that a frame must have to tell of the class
 # Sums over the pixels of one class in one frame, of deviations from their mean in the frame.
 PIXELS, ERROR, BIAS, XX, YY, XY, INSIDE = range(7)
 
 
 def relation(trained: Sequence[str], kind: str, split: str) -> Relation:
-    """Return what a bundle knows of a split: from the data in its provenance (`mix.describe`).
+    """Return what a bundle knows about a split: from the data in its provenance (`mix.describe`).
 
     Args:
         trained: "KIND, split SPLIT: ..." for every set that the bundle was trained on.
@@ -62,11 +62,11 @@ def relation(trained: Sequence[str], kind: str, split: str) -> Relation:
 
 
 def distances(names: Sequence[str], trained: Sequence[str]) -> list[int | None]:
-    """Return how far each frame is from the nearest one of the training, in frame numbers.
+    """Return how far each frame is from the nearest training frame, in frame numbers.
 
     A frame's number is the last one in its name: files of these sets are numbered in the order in
-    which they were taken. What stands before it names the recording: numbers of different ones
-    cannot be compared. None if a name has no number, or no training frame is of its recording.
+    which they were taken. What precedes it names the recording: numbers from different recordings
+    cannot be compared. None if a name has no number, or no training frame is from its recording.
     """
     numbers: dict[str, list[int]] = {}
     for recording, number in filter(None, map(_numbered, trained)):
@@ -159,7 +159,7 @@ class Part:
         name: name of the set.
         split: its split.
         night: whether its frames are at night.
-        relation: what the bundle knows of them.
+        relation: what the bundle knows about them.
         frames: the compared frames.
         distances: see `distances`; None without training frames of the set.
     """
@@ -223,7 +223,7 @@ class Part:
     def within(self) -> Figure:
         """Return the correlation within classes: of deviations from the class's mean in the frame.
 
-        0: all that the estimate knows is which class is how warm on the average.
+        0: the estimate only knows how warm each class is on average.
         """
         sums = [frame.classes[:, [XX, YY, XY]].sum(0) for frame in self.frames]
         return _correlation(np.array(sums))

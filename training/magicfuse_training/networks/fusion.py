@@ -40,7 +40,7 @@ from magicfuse_training.networks.blocks import (
 class FusionConfig(BaseModel):
     """Layers of the fusion network: `widths[i]` channels at 1/`scales[i]` of the latent size.
 
-    The published network sets all that has a default.
+    The published network sets every field that has a default.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -61,7 +61,7 @@ class FusionConfig(BaseModel):
     estimate_channels: int | None = None  # hidden channels of the last layer; None: the latent's
     weight: Literal["sigmoid", "unbounded"] = "sigmoid"  # as in the paper; or as in the release
     condition: bool = False  # F also sees the streams' condition: masks need more than estimates
-    # z_seg also reads the condition directly: without, masks are learnt through all of F.
+    # z_seg also reads the condition directly; otherwise masks are learnt through all of F.
     readout: bool = False
     # M of Eq. 11: 1 if the best class is a thermal one, as published; or the probability of the
     # thermal classes, so that most of the restored image stays where F is uncertain.
@@ -118,7 +118,7 @@ class FusionNetwork(nn.Module):
             FusionLayer(i, w, a, config, latent_channels)
             for i, w, a in zip(inputs, config.widths, config.attention, strict=True)
         )
-        self.projections = nn.ModuleList()  # for layers that add an earlier one of the same scale
+        self.projections = nn.ModuleList()  # for layers that add an earlier layer of the same scale
         for i, scale in enumerate(self.scales):
             j = self._partner(i, scale)
             self.projections.append(

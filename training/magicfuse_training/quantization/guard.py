@@ -104,7 +104,7 @@ def guarded(
 def _enough(
     costliest: list[str], alone: dict[str, dict[str, float]], minimum_db: float, at_least: int
 ) -> list[str]:
-    """Return the fewest of the costliest layers that must go for the noise to be low enough."""
+    """Return the fewest of the costliest layers to remove for the noise to be low enough."""
     for count in range(at_least, len(costliest)):
         rest = [alone[n] for n in costliest[count:]]
         if _decibels({k: sum(noise[k] for noise in rest) for k in rest[0]}) >= minimum_db:

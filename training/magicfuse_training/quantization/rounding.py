@@ -114,7 +114,7 @@ def round_weights(quantized: Any, folded: Any, moments: Mapping[str, Tensor]) ->
     for node in model.graph.node:
         dequantize = made_by.get(node.input[1]) if node.name in weights else None
         if dequantize is None or dequantize.op_type != "DequantizeLinear":
-            continue  # it is float32
+            continue  # this layer is float32
         weight = numpy_helper.to_array(exact[weights[node.name]])
         rows = torch.from_numpy(weight.reshape(len(weight), -1).astype(np.float64))
         scale = torch.from_numpy(value(dequantize.input[1]).astype(np.float64))
@@ -130,8 +130,8 @@ def round_weights(quantized: Any, folded: Any, moments: Mapping[str, Tensor]) ->
 def _rounded(weight: Tensor, scale: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
     """Return int8 (outputs, n) for weights (outputs, n), and the correction for further inputs.
 
-    scale: (outputs,); moment: of the n inputs and of inputs that are not rounded, here the bias's
-    1.
+    scale: (outputs,); moment: moments of the n inputs and of inputs that are not rounded, here the
+    bias's 1.
     """
     outputs, count = weight.shape
     power = moment.diagonal()[:count]

@@ -68,8 +68,8 @@ def make_accelerator(accumulate: int, mixed_precision: MixedPrecision | None) ->
     Raises:
         TrainingError: for a precision that the device does not support.
     """
-    # accelerate cannot change a precision in its state, only reset it. The processes are also found
-    # again, unless they are already connected: a connection is kept.
+    # accelerate cannot change a precision in its state, only reset the state. It then finds the
+    # processes again, unless they are already connected: a connection is kept.
     connected = torch.distributed.is_available() and torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not connected)
     GradientState._reset_state()

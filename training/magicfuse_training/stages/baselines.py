@@ -16,8 +16,8 @@ three-heads         a regression U-Net: `nano`'s encoder with more blocks and wi
                     Its MagImg is a formula of these three: restored image and clipped heat
 segmentation-only   the same U-Net, wider still, with masks as its only output
 
-All learn from random weights with the losses of stage `one_step`, as far as they have the outputs,
-and see exactly the same crops.
+All start from random weights, learn with the losses of stage `one_step`, as far as they have the
+outputs, and see exactly the same crops.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from magicfuse_training.stages.stages import STAGES, one_step_loss
 
 
 class _ImageHead(nn.Module):
-    """Stands where a stream's U-Net stands: one convolution of the condition, z and t ignored."""
+    """Replaces a stream's U-Net: one convolution of the condition; z and t are ignored."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _ImageHead(nn.Module):
 
 
 class _MaskHead(nn.Module):
-    """Stands where F stands: one convolution of the condition gives the segmentation state."""
+    """Replaces F: one convolution of the condition gives the segmentation state."""
 
     sees_condition = True
 
@@ -86,7 +86,7 @@ class Baseline:
             of what the model lacks.
         calls: how often each network runs for a frame of MagImg and mask, if not once.
         without: terms of `one_step`'s loss that it does not learn.
-        fuses: whether MagImg is its own output, and no formula.
+        fuses: whether MagImg is its own output, not a formula.
         images: whether it has images at all.
     """
 

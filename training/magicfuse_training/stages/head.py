@@ -22,7 +22,7 @@ from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.model import MagicFuse
 
-# Of a model, its segmentation state, its scores and a batch.
+# Takes a model, its segmentation state, its scores and a batch.
 HeadLoss = Callable[[MagicFuse, Tensor, Tensor, Batch], Tensor]
 
 

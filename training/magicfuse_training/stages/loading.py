@@ -152,13 +152,13 @@ def _as_it_is(part: Any) -> Any:
 def _depend_on(parent: int, _worker: int) -> None:
     """Ignore Ctrl-C, which reaches every process, and end when the training process ends.
 
-    If that is killed, nobody reads the pipe any more, and torch's worker would wait at its exit
-    until the pipe is empty, with all scenes in memory.
+    If the training process is killed, nobody reads the pipe any more, and torch's worker would wait
+    at its exit until the pipe is empty, with all scenes in memory.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before
+        if os.getppid() != parent:  # the parent had already ended
             os._exit(1)
 
 

@@ -29,12 +29,12 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages.head import head_loss, scores
 from magicfuse_training.stages.stage import Loss
 
-# Of the encoder, all that the decoder does not read.
+# These include all parts of the encoder that the decoder does not read.
 TRAINED = (
     "encoder.down", "encoder.coarse", "encoder.context", "ikr", "ckg", "mkf", "segmentation",
 )  # fmt: skip
-# Of squared errors of latents and w. An error of 0.03 in a latent then weighs 0.1, where masks
-# weigh 6, and changes a decoded image by 0.004.
+# Weight of squared errors of latents and w. An error of 0.03 in a latent then weighs 0.1, whereas
+# masks weigh 6, and changes a decoded image by 0.004.
 HELD = 100.0
 
 
@@ -51,7 +51,7 @@ def masks_loss(start: MagicFuse) -> Loss:
         before.to(batch["degraded"].device)
         degraded = model.encoder.scaled(batch["degraded"])
         count = model.preset.default_steps
-        tau = degraded.new_ones(1)  # w is then free of the mask
+        tau = degraded.new_ones(1)  # w then does not depend on the mask
         with torch.no_grad():
             condition = before.encoder.condition_and_details(degraded)[0]
             noise = model.start(condition)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.networks.blocks import ResidualBlock
 
-_SEEN_ENOUGH = 1e-5  # of the variance: less would be enlarged beyond what training can bear
+_SEEN_ENOUGH = 1e-5  # of the variance: less would be enlarged beyond what training tolerates
 
 
 def revive(module: nn.Module, batches: Iterable[Batch]) -> dict[str, int]:

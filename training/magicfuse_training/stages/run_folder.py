@@ -46,7 +46,7 @@ from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomical
 from magicfuse_training.stages.stage import Stage
 
 HASHED_BYTES = 65536  # of a file: label and box files are smaller, photos already differ here
-# A run may be extended, and its start may lie elsewhere now, as long as its weights are the same.
+# A run may be extended, and its start may have moved, as long as its weights are the same.
 MAY_CHANGE = ("budget", "start")
 
 Config = dict[str, Any]

@@ -47,7 +47,7 @@ from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
 
 PICTURES = 2  # of each data set, on TensorBoard
-NIGHTS = 0.4  # share of the labelled day scenes that the device also gets at night
+NIGHTS = 0.4  # share of the labelled day scenes that the device also gets as night scenes
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def train_stage(
 
 
 def crop_config(batch: int, names: Sequence[str]) -> CropConfig:
-    """Return how crops are drawn for a preset's classes: some ways need the project's classes."""
+    """Return how crops are drawn for a preset's classes: some draws need the project's classes."""
     people = ids_of_people(names)
     if tuple(names) == CLASSES:
         return CropConfig(batch=batch, people=people)

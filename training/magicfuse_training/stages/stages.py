@@ -214,7 +214,7 @@ def _of_classes(model: MagicFuse, label: Tensor, names: Sequence[str]) -> Tensor
 def _output_loss(
     model: MagicFuse, batch: Batch, count: int, of_head: HeadLoss
 ) -> dict[str, Tensor]:
-    """The task's own losses on the output of a sampler of `count` steps, through all of them."""
+    """Return the task's own losses on the output of a `count`-step sampler, through all steps."""
     weights = model.preset.losses.output
     assert weights is not None, "stages of a preset without it are refused before"
     tau = _draw_tau(model, len(batch["degraded"]))
@@ -265,7 +265,7 @@ def _estimate_losses(
             batch["has_clean"][paired] == 1,
             weights,
         )
-    if len(unpaired):  # people are warm, and far more have masks than thermal images
+    if len(unpaired):  # people are warm, and far more people have masks than thermal images
         unseen, label = estimate.mean[unpaired], labels[unpaired]
         people = _of_classes(model, label, PEOPLE)
         wanted = torch.full((len(unpaired),), weights.enough * weights.unseen_contrast)

@@ -30,9 +30,9 @@ from magicfuse_training.stages.stages import STAGES
 
 
 def in_small_steps(stage: Stage) -> Stage:
-    """Return a stage for trained networks: few_step's optimizer, and their batch statistics.
+    """Return a stage for trained networks: few_step's optimizer and their own batch statistics.
 
-    A stage that is for trained networks anyway stays as it is.
+    A stage that is already for trained networks stays as it is.
     """
     if stage.frozen_statistics:
         return stage
@@ -65,8 +65,8 @@ def load_bundle(model: MagicFuse, root: Path, renew: Sequence[str] = ()) -> Bund
 def weights_of_bundle(preset: Preset, root: Path, renew: Sequence[str] = ()) -> dict[str, Tensor]:
     """Return the weights of a verified bundle, without those that some or all bundles lack.
 
-    Those that are zero at first are there: a mean then takes its share of them. Those whose names
-    start with one of `renew` are not.
+    Weights that are zero at first are included, so that a mean takes its share of them. Weights
+    whose names start with one of `renew` are left out.
     """
     model = MagicFuse(preset)
     load_bundle(model, root)

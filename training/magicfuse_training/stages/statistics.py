@@ -23,12 +23,12 @@ from magicfuse_training.data.crops import Batch
 def measure_new(module: nn.Module, batches: Iterable[Batch]) -> list[str]:
     """Measure the statistics of trained batch norms that have none yet; return their names.
 
-    A batch norm that keeps the mean of 0 and the variance of 1 it was made with does not normalise.
+    A batch norm that keeps its initial mean of 0 and variance of 1 does not normalise.
     Most of the channels behind it then die within the first steps: three residual blocks of an
     earlier `nano` computed almost nothing.
 
     Args:
-        module: is called with each batch, without a gradient. Its modes stay as they are.
+        module: called with each batch, without a gradient. Its modes stay as they are.
         batches: what `module` is called with. Not read if all trained norms have statistics.
     """
     norms = {

@@ -11,7 +11,7 @@
 """Fits the temperature of the confidence (arXiv 1706.04599); no mask changes.
 
 Class weights, and crops around rare classes, make common classes less probable than they are in
-whole frames. Training frames serve: `nano` fits them no better than others (see EXPERIMENTS.md).
+whole frames. Training frames will do: `nano` fits them no better than others (see EXPERIMENTS.md).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ from magicfuse_training.stages.stage import Stage, StageModule, to_device
 LOG_EVERY_S = 20.0
 SAVE_EVERY_S = 120.0  # the most that a kill can cost
 EXAMINE_EVERY_S = 300.0
-MAX_SKIPPED = 20  # steps in a row; a single bad batch must not spoil hours, a diverged run must
+MAX_SKIPPED = 20  # steps in a row; one bad batch must not end a run of hours, a diverged run must
 
 
 @dataclass
@@ -194,11 +194,11 @@ class Trainer:
         data: Sequence[str],
         start: str,
     ) -> MagicFuse:
-        """See `run`, whose process holds the folder."""
+        """See `run`; this process holds the folder."""
         self._open(crops, data, start)
         if self.progress >= 1 and self.checkpoint.exists():
             return self.ema
-        # It forks, so it comes before the monitor starts its threads.
+        # This forks, so it comes before the monitor starts its threads.
         batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
         if not self.at.step and self.stage.frozen_statistics:
             module = self.accelerator.unwrap_model(self.module)
@@ -301,7 +301,7 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self.parameters, config.clip_norm)
         self.gradient_norm = float(norm)
         finite = math.isfinite(self.gradient_norm)
-        if finite or self.accelerator.scaler:  # it skips the step and lowers its scale
+        if finite or self.accelerator.scaler:  # the scaler skips the step and lowers its scale
             self.optimizer.step()
         self.optimizer.zero_grad()
         at.step += 1
@@ -349,7 +349,7 @@ class Trainer:
             budget=budget,
             start=start,
         )
-        config["start_weights"] = self.start_weights  # last: what else differs says more
+        config["start_weights"] = self.start_weights  # last: any other difference says more
         going_on = self.checkpoint.exists()
         if going_on:
             run_folder.check_unchanged(self.folder, config, data)
