@@ -55,7 +55,7 @@ def join(
     """
     parameters = [ops.parameter(t.shape, np.dtype(t.dtype), t.name) for t in inputs]
     for parameter, spec in zip(parameters, inputs, strict=True):
-        # Otherwise OpenVINO numbers them across the process, and its cache finds no second one.
+        # Otherwise OpenVINO numbers them in each process, and its cache does not find the model.
         parameter.output(0).set_names({spec.name})
     known = {t.name: p.output(0) for t, p in zip(inputs, parameters, strict=True)}
     outputs = work({part.name: _Copies(core, part) for part in parts}, known)
@@ -88,8 +88,7 @@ def wiring(
 def _settle(core: Any, model: Any, config: Mapping[str, Any]) -> None:
     """Replace the convolutions of constants in a model with their results.
 
-    OpenVINO 2026.4 would compute them in the first frame, and then add to the result in every
-    frame.
+    OpenVINO 2026.4 would compute them once, and then add to the kept result in every frame.
     """
     fixed: set[str] = set()
     found: list[Any] = []

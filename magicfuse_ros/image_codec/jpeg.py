@@ -116,9 +116,9 @@ def _restarts(frame: bytes, height: int, width: int, channels: int, interval: in
 
 
 def _zeros_are_even(tables: bytes) -> bool:
-    """Return whether zero bits, the code of a table's first symbol, stand for an even block.
+    """Return whether zero bits, the code of a table's first symbol, stand for a flat block.
 
-    In the usual tables they do not; there they stand for a texture that no picture has.
+    In the usual tables they stand for a texture that no picture has.
     """
     at = 0
     while at + 17 < len(tables):

@@ -182,7 +182,7 @@ class DegradationShares:
     dark: float = 0.36
     haze: float = 0.32
     blur: float = 0.06
-    # The rest, and a quarter of all, is compressed; some crops are first blurred.
+    # The remaining crops are compressed, and so is a quarter of the others; some are blurred first.
     compressed: float = 0.25
     blurred_first: float = 0.15
     dark_night: float = 0.15  # of the night scenes, mildly

@@ -38,7 +38,7 @@ def correlation(a: U8, b: U8) -> float:
 
 
 def needed_interval(estimate: U8, deviation: U8, real: U8) -> F64:
-    """Return the content of the smallest stated interval with the real level, 0 to 100 % (H, W).
+    """Return the content, 0 to 100 %, of the smallest stated interval around the real level (H, W).
 
     If the stated uncertainty is right, `percent` of the pixels need an interval of at most
     `percent`.

@@ -88,7 +88,7 @@ def _patches(
     chosen = random.choice(rows * columns, min(rows * columns, _PLACES), replace=False)
     seen = windows[:, chosen // columns, chosen % columns].swapaxes(0, 1)
     x = np.column_stack([seen.reshape(len(chosen), -1), np.ones(len(chosen))])
-    return torch.from_numpy(x.astype(np.float64))  # numpy's own products have hung beside OpenVINO
+    return torch.from_numpy(x.astype(np.float64))  # numpy's products hung next to OpenVINO
 
 
 def round_weights(quantized: Any, folded: Any, moments: Mapping[str, Tensor]) -> Any:

@@ -144,7 +144,7 @@ def _fusion_loss(
     logits: Tensor | None,
     tau: Tensor,
 ) -> Tensor:
-    """Return Eq. 15 of (restored, thermal, fused) decoded images; without `logits`, of any class.
+    """Return Eq. 15 of decoded images (restored, thermal, fused); no `logits`: heat of any class.
 
     Its visible and thermal images are D(z~_psi) and D(z~_phi), the outputs of both streams
     (Algorithm 1, lines 18 and 19), never the real images. With heat, the thermal image is the
