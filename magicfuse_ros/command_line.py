@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import re
 import sys
@@ -97,6 +98,9 @@ def _with_home(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):  # passes every range check
+                raise MagicFuseError(f"{name} is {value}; expected a finite number")
         function(**{name: expanded(value) for name, value in values.items()})
 
     return command

@@ -70,7 +70,8 @@ def write_text(path: Path, text: str) -> None:
     """
     device = _is_device(path)
     path = path if device else path.resolve()  # a link stays a link
-    partial = path if device else path.with_name(f"{path.name}.partial")
+    # Two commands may write the same file.
+    partial = path if device else path.with_name(f".{os.getpid()}.{path.name}.partial")
     try:
         try:
             partial.write_text(text, encoding="utf-8")

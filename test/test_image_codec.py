@@ -193,6 +193,9 @@ def test_the_bits_of_a_camera_can_be_told() -> None:
     assert decode("mono16", 4, 5, 10, 0, levels(800), depth).max() == 50
     assert decode("mono16", 4, 5, 10, 0, levels(65535), depth).max() == 255
     assert depth.bits == 12
+    opaque = np.full((4, 5, 4), 65535, "<u2")
+    opaque[..., :3] = 2048
+    assert decode("rgba16", 4, 5, 40, 0, opaque.tobytes(), BitDepth()).max() == 128, "12 bits"
     few = decode("mono16", 4, 5, 10, 0, levels(100), BitDepth(4))
     assert few.max() == 240, "15 of 15"
 

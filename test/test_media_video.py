@@ -121,6 +121,18 @@ def test_a_relative_name_with_a_colon_is_a_file_and_no_protocol(
     assert len(open_source(name)) == 1
 
 
+def test_a_title_in_another_encoding_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "cafe"
+        stream = container.add_stream("mpeg4", 10)
+        stream.width, stream.height = 64, 48
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(48, 64), "rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"cafe", b"caf\xe9"))
+    assert len(list(open_source(path))) == 1
+
+
 def test_gaps_stay_and_stamps_that_stand_still_follow_on(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
     with VideoWriter(path, 10) as video:

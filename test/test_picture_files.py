@@ -54,11 +54,13 @@ def test_a_pnm_says_which_level_is_white(highest: int, magic: bytes) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 def test_the_bits_of_16_bit_pictures_are_found(suffix: str, channels: int, bits: int) -> None:
     levels = (GRAY * (2**bits - 1)).astype(np.uint16)
-    stored = levels if channels == 1 else levels[..., None].repeat(3, 2)
+    stored = levels if channels == 1 else levels[..., None].repeat(channels, 2)
+    if channels == 4:
+        stored[..., 3] = 65535  # opaque
     decoded = decode_file(coded(suffix, stored))
     np.testing.assert_array_equal(decoded, (levels >> bits - 8)[..., None].repeat(3, 2))
 
@@ -71,6 +73,14 @@ def test_a_deep_tiff_in_colour_is_upright_too(orientation: int, turns: int) -> N
     data[at], data[at + 8] = 0x12, orientation
     expected = np.rot90(deep[..., ::-1], turns)
     np.testing.assert_array_equal(decode_picture(bytes(data)), expected)
+
+
+def test_a_broken_exif_block_costs_no_picture() -> None:
+    image = PIL.Image.fromarray(picture(6, 8)[..., ::-1])
+    data = saved(image, "PNG", exif=b"Exif\0\0II*\0")
+    np.testing.assert_array_equal(decode_picture(data), picture(6, 8)[..., ::-1])
+    with pytest.raises(FrameError, match="damaged"):
+        decode_picture(saved(image, "WEBP", exif=b"Exif\0\0II*\0"))
 
 
 def test_pictures_of_one_camera_are_on_one_scale() -> None:

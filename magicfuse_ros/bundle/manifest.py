@@ -107,6 +107,14 @@ class Provenance(_Strict):
     recipe: str | None = Field(None, description="name and SHA-256 of the recipe that made it")
     scores: dict[str, Any] = Field({}, description="results of the score command")
 
+    @field_validator("data", "weights_license", "recipe", mode="before")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        """Escape bytes that are no UTF-8, as names of files may have: JSON cannot hold them."""
+        if isinstance(value, str):
+            return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return [cls._printable(item) for item in value] if isinstance(value, list) else value
+
 
 class Quantization(_Strict):
     """How the int8 graphs were made, and what they cost."""

@@ -105,7 +105,8 @@ def _png_to_rgb(pixels: Any, encoding: str, depth: BitDepth | None) -> Pixels:
         little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
         return decode(name, height, width, width * bits // 8, 0, little.reshape(-1), depth)
     if pixels.dtype == np.uint16:
-        pixels = (depth or BitDepth()).to_8_bits(pixels)
+        colours = pixels[..., :3] if pixels.ndim == 3 else pixels  # alpha is always bright
+        pixels = np.ascontiguousarray((depth or BitDepth()).to_8_bits(colours))
     return rgb_of_bgr(pixels)
 
 

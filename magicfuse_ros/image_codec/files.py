@@ -17,6 +17,7 @@ a PNM and the types of a TIFF. A picture is rotated as its Exif orientation says
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import cv2
@@ -37,7 +38,9 @@ _TIFF = (b"II*\0", b"MM\0*")
 _FORMATS = ("BMP", "PPM", "TIFF", "WEBP")
 _MAX_PIXELS = 2**27  # 400 MB as RGB; phone cameras have up to 108 million pixels
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of Exif and TIFF
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError)
+_PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, struct.error, PIL.Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def decode_picture(data: bytes) -> RawPixels:
@@ -87,6 +90,8 @@ def to_rgb(pixels: RawPixels, depth: BitDepth | None = None) -> Pixels:
     Raises:
         FrameError: for values outside 0 to 1 in a float picture.
     """
+    if pixels.ndim == 3:
+        pixels = pixels[..., :3]  # before the depth is judged: alpha is always bright
     if pixels.dtype == np.uint16:
         pixels = (depth or BitDepth()).to_8_bits(pixels)
     elif pixels.dtype == np.float32:
@@ -96,7 +101,7 @@ def to_rgb(pixels: RawPixels, depth: BitDepth | None = None) -> Pixels:
         pixels = scaled(pixels, 0.0, 1.0)
     if pixels.ndim == 2:
         return converted(pixels, cv2.COLOR_GRAY2RGB)
-    return np.ascontiguousarray(pixels[..., :3])
+    return np.ascontiguousarray(pixels)
 
 
 def orientation(data: bytes) -> int:

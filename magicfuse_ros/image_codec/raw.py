@@ -125,6 +125,9 @@ def decode(
         raise FrameError(f"image is {width}x{height}; {encoding} has at least 2x2 pixels")
     if layout.bytes == 2:
         words = np.ascontiguousarray(rows).view(">u2" if is_bigendian else "<u2")
+        if layout.channels == 4:
+            words = words.copy()
+            words[:, 3::4] = 0  # alpha is always bright, and tells nothing of the camera's depth
         rows = (depth or BitDepth()).to_8_bits(words)
     pixels = rows.reshape(height, width, layout.channels)
     return pixels.copy() if layout.to_rgb is None else converted(pixels, layout.to_rgb)

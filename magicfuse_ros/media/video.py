@@ -67,7 +67,7 @@ class VideoSource:
     def _open(self) -> tuple[InputContainer, VideoStream]:
         try:
             # FFmpeg takes the part before the first colon of a relative path for a protocol.
-            container = av.open(str(self._path.absolute()))
+            container = av.open(str(self._path.absolute()), metadata_errors="replace")
         except (FFmpegError, OSError) as error:
             reason = error.strerror or str(error)
             if lacks_index(self._path):

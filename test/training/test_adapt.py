@@ -178,6 +178,18 @@ def test_a_recording_that_is_refused_leaves_the_run_free_for_another(
     assert not list(tmp_path.rglob("*.*"))
 
 
+def test_folders_of_something_else_are_left_alone(
+    start: Callable[..., Adaptation], tmp_path: Path
+) -> None:
+    for name in ("data", "bundle"):
+        kept = tmp_path / name / name / "mine.txt"
+        kept.parent.mkdir(parents=True)
+        kept.touch()
+        with pytest.raises(TrainingError, match="is not of an adaptation; use another --run"):
+            start(folder=tmp_path / name)
+        assert kept.exists()
+
+
 def test_the_target_of_masks_is_what_the_start_sees_in_the_frames_as_they_were(
     small_model: MagicFuse,
 ) -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from magicfuse_training.cli import app
 from magicfuse_training.data.check import check_split
 from magicfuse_training.data.datasets import dataset
+from magicfuse_training.data.scenes import load
 
 
 def run(*arguments: object) -> Result:
@@ -70,6 +71,26 @@ def test_damaged_and_empty_files_are_named_and_fail(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "1 x unreadable 'leftImg8bit/train/aachen/" in printed(result)
     assert "1 x empty leftImg8bit/train/bochum/" in printed(result)
+
+
+def test_a_link_to_nothing_is_a_fault_and_the_others_are_read(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "vi" / "a.png")
+    (tmp_path / "train" / "vi" / "b.png").symlink_to("nowhere.png")
+    faults = check_split(dataset("folder"), tmp_path, "train").faults
+    assert "No such file" in str(faults["unreadable"])
+
+
+def test_a_split_may_have_any_name(tmp_path: Path) -> None:
+    picture(tmp_path / "drive[1]" / "vi" / "a.png")
+    assert len(dataset("folder").records(tmp_path, "drive[1]")) == 1
+    assert check_split(dataset("folder"), tmp_path, "drive[1]").counts["visible"] == 1
+
+
+def test_a_picture_of_two_rows_is_read(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "vi" / "a.png", np.zeros((2, 640, 3), np.uint8))
+    picture(tmp_path / "train" / "vi" / "b.png", np.zeros((10, 20000, 3), np.uint8))
+    sizes = [scene.visible.shape[:2] for scene in load("folder", tmp_path, "train", 480, 640)]
+    assert sizes == [(2, 640), (1, 640)]
 
 
 def test_a_jpeg_that_is_cut_short_is_damaged(tmp_path: Path) -> None:

@@ -105,6 +105,15 @@ def test_a_missing_recipe_and_data_of_an_unknown_kind_are_named(folder: Path) ->
     assert code == 2 and "foldr" in output
 
 
+def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
+    kept = folder / "run" / "start" / "mine.txt"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    code, output = follow(write_recipe(folder, [steps(1, "few_step")]))
+    assert code == 2 and "is not of a recipe's run; use another --run" in output
+    assert kept.exists()
+
+
 def test_the_mean_of_stages_is_weighted(folder: Path, exports: Exports) -> None:
     average = {"stages": ["autoencoder", "again"], "weights": [1, 3]}
     stages = [steps(1, "autoencoder"), steps(1, "autoencoder", name="again", seed=1)]

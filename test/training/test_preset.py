@@ -73,6 +73,23 @@ def test_keys_that_do_not_hold_together_are_named_and_no_more(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"default_steps": 7}, r"default_steps is 7; expected one of \[1\]"),
+        ({"steps": [1, 2000]}, r"steps are \[1, 2000\]; expected one or more, from 1 to 1000"),
+        ({"height": 481}, "height and width are 481 and 640; expected multiples of 32"),
+        ({"tau": 2.0}, "tau is 2.0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_what_no_bundle_can_have_is_refused_before_training(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PresetError, match=message):
+        load_preset(write(tmp_path, change))
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda classes: classes.pop(3), "ids 0, 1, 2, 4"),

@@ -10,6 +10,7 @@
 
 """Recipes are strict, with helpful errors; the project's recipes fit its presets and sets."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ FEW = {"stage": "few_step", "steps": 1}
             "average.networks.0 is 'unet'",
         ),
         ({"average": {"stages": ["few_step"], "weights": [0]}}, "average: weights are [0.0]; exp"),
+        ({"average": {"stages": ["few_step"], "weights": [math.nan]}}, "weights are [nan]; exp"),
+        ({"stages": [{"stage": "few_step", "minutes": math.inf}]}, "stages.0.minutes is inf"),
         ({"data": []}, "data is []"),
     ],
 )
@@ -58,6 +61,20 @@ def test_what_is_wrong_in_a_recipe_is_named(
     with pytest.raises(RecipeError, match=re.escape(message)) as caught:
         load_recipe(path)
     assert str(caught.value).startswith(f"recipe '{path}'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("preset: nano\npreset: edge\n", "is not YAML: line 2 has the key 'preset' a second time"),
+        ("preset: 2026-02-30\n", "is not YAML: day is out of range for month"),
+        ("[" * 5000, "is not YAML: "),
+    ],
+)
+def test_yaml_that_would_be_misread_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_recipe(tmp_path / "recipe.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

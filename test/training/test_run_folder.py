@@ -11,6 +11,7 @@
 """A run's records, and the changes with which it refuses to resume; the stage command."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,15 @@ def test_data_rows_tell_what_changed_in_a_file_or_its_name(tmp_path: Path) -> No
     assert row.startswith("msrs/train/vi/1.jpg\t3\t7692c3ad3540bb80")
     (folder / "vi" / "1.jpg").write_bytes(b"two")
     assert data_rows([folder]) != [row]
+
+
+def test_names_of_any_bytes_are_part_of_the_data(small_preset: Preset, tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "train"
+    folder.mkdir(parents=True)
+    for name in (b"caf\xe9.jpg", "a\u2028b.jpg".encode(), b"c\nd.jpg"):
+        (folder / os.fsdecode(name)).write_bytes(name)
+    for _ in range(2):  # the second run resumes
+        run(small_preset, tmp_path / "run", rows=data_rows([folder]))
 
 
 def test_log_lines_past_the_checkpoint_are_dropped(tmp_path: Path) -> None:

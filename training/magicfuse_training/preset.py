@@ -39,16 +39,16 @@ class Preset(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    height: int
-    width: int
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
     schedule: Schedule
     spacing: Literal["trailing", "leading"] = Field(
         "trailing", description="spacing of the step grids"
     )
     steps: list[int] = Field(description="values of K that the model is trained for")
     default_steps: int
-    tau: float
-    seed: int
+    tau: float = Field(ge=0, le=1)
+    seed: int = Field(ge=0)
     autoencoder: AutoencoderConfig
     ikr: UNetConfig
     ckg: UNetConfig
@@ -94,6 +94,16 @@ class Preset(BaseModel):
             raise ValueError(
                 "schedule.zero_terminal_snr is true; expected false with prediction epsilon, "
                 "which divides by sqrt(alpha-bar)"
+            )
+        most = self.schedule.train_steps
+        if not self.steps or not all(1 <= k <= most for k in self.steps):
+            raise ValueError(f"steps are {self.steps}; expected one or more, from 1 to {most}")
+        if self.default_steps not in self.steps:
+            raise ValueError(f"default_steps is {self.default_steps}; expected one of {self.steps}")
+        unit = self.autoencoder.scale * 2 ** len(self.autoencoder.context_channels)
+        if self.height % unit or self.width % unit:
+            raise ValueError(
+                f"height and width are {self.height} and {self.width}; expected multiples of {unit}"
             )
         for kind in self.degradations:
             kinds_of(kind)  # raises for an unknown kind

@@ -26,6 +26,7 @@ int8: {minimum_db: 33}    # also make int8 graphs; --data then holds repacked ca
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class StageRun(Strict):
     """One stage and its budget."""
 
     stage: str
-    minutes: float | None = Field(None, ge=0)
+    minutes: float | None = Field(None, ge=0, allow_inf_nan=False)
     steps: int | None = Field(None, ge=0)
     batch: int | None = Field(None, ge=1, description="crops per step")
     seed: int = 0
@@ -111,7 +112,7 @@ class Average(Strict):
                 f"weights has {len(self.weights)} values; expected one for each of the "
                 f"{len(self.stages)} stages"
             )
-        if min(self.weights) < 0 or not sum(self.weights):
+        if not all(0 <= w < math.inf for w in self.weights) or not sum(self.weights):
             raise ValueError(f"weights are {self.weights}; expected none below 0, and one above")
         return self
 

@@ -47,16 +47,35 @@ def load_strict(
         MagicFuseError: of the type `error`; names the key, its place, and the nearest known key.
     """
     try:
-        values = yaml.safe_load(path.read_bytes())  # UTF-8, or UTF-16 with a byte order mark
+        # UTF-8, or UTF-16 with a byte order mark.
+        content = path.read_bytes()
+        _check_unique(yaml.compose(content, yaml.SafeLoader))
+        values = yaml.safe_load(content)
     except OSError as problem:
         raise error(f"{what} cannot be read: {problem.strerror}") from problem
-    except (UnicodeDecodeError, yaml.YAMLError) as problem:
+    except (ValueError, RecursionError, yaml.YAMLError) as problem:
         raise error(f"{what} is not YAML: {problem}") from problem
     try:
         return model.model_validate(values)
     except ValidationError as problem:
         problems = "; ".join(_describe(e, values, model) for e in problem.errors())
         raise error(f"{what}: {problems}") from problem
+
+
+def _check_unique(node: Any) -> None:
+    """Refuse a key that comes twice in a YAML node: YAML forbids it, and the last one would win."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line} has the key '{key.value}' a second time")
+                seen.add(key.value)
+            _check_unique(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_unique(item)
 
 
 def _describe(error: ErrorDetails, values: Any, model: type[BaseModel]) -> str:

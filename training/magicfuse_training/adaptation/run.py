@@ -26,7 +26,13 @@ from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.media import open_source
 from magicfuse_training.adaptation.check import Figures, compare
 from magicfuse_training.adaptation.config import AdaptConfig
-from magicfuse_training.adaptation.frames import TRAIN, Selection, collect, kept_selection
+from magicfuse_training.adaptation.frames import (
+    SELECTION,
+    TRAIN,
+    Selection,
+    collect,
+    kept_selection,
+)
 from magicfuse_training.adaptation.labels import label_frames, labelled_share, unlabelled
 from magicfuse_training.adaptation.stage import (
     adaptation_stage,
@@ -106,6 +112,9 @@ def adapt(
     size = preset.height, preset.width
     data = folder / DATA
     if not _goes_on(folder / SETTINGS, settings := _settings(recording, bundle, config)):
+        for other in (data, folder / BUNDLE):
+            if other.exists() and not (data / SELECTION).is_file():
+                raise TrainingError(f"'{other}' is not of an adaptation; use another --run")
         source = open_source(recording.path, recording.topic)
         shutil.rmtree(data, ignore_errors=True)
         collect(source, data, size, config)

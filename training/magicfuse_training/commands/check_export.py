@@ -22,6 +22,7 @@ from typing import Annotated, ClassVar, Literal, cast
 import numpy as np
 import torch
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 from torch import nn
@@ -98,7 +99,12 @@ def check_export_command(
             f"network is '{unknown[0]}'; expected one of {', '.join(NETWORKS)}"
         )
     config = load_preset(preset)
-    size = {"height": height or config.height, "width": width or config.width}
+    given = {"height": height, "width": width}
+    size = {name: value for name, value in given.items() if value is not None}
+    try:
+        config = Preset.model_validate(config.model_dump() | size)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"]) from error
     console = output_console()
     libraries: list[Backend] = []
     for name in backend or LIBRARIES:
@@ -106,7 +112,7 @@ def check_export_command(
             libraries.append(select(name))
         except BackendError as error:
             console.print(Text(f"skipped {name}: {error}", "yellow"), soft_wrap=True)
-    model = random_model(config.model_copy(update=size))
+    model = random_model(config)
     unit = "relative error" if precision == "float32" else "dB from float32"
     table = Table("network", "library", unit, "seconds", "GB", title=_title(model, precision))
     wrong: list[str] = []

@@ -25,6 +25,7 @@ from magicfuse_ros.bundle import Provenance, sha256
 from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.output_files import check_folder, write_text
 from magicfuse_training.data.mix import Trained
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.official.files import OfficialFiles, load_official
@@ -60,6 +61,8 @@ def convert_official_command(
         if size % 4:
             raise typer.BadParameter(f"{name} is {size}; expected a multiple of 4")
     check_folder(out)
+    if checkpoint and (trained := out / "mkf" / "last.pt").exists():
+        raise TrainingError(f"'{trained}' is there already; expected a new folder")
     files = OfficialFiles(autoencoder, ikr, ckg, mkf)
     model = load_official(files, ikr_heads, ckg_heads)
     model.preset = model.preset.model_copy(update={"height": height, "width": width})

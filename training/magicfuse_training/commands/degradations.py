@@ -22,7 +22,8 @@ from rich.text import Text
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.errors import FrameError, MediaError
 from magicfuse_ros.image_codec import Pixels, decode_file
-from magicfuse_ros.media.contact_sheet import contact_sheet
+from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, contact_sheet
+from magicfuse_ros.media.panels import panel_height, scale_to
 from magicfuse_ros.output_files import check_file, write_png
 from magicfuse_training.degradations import degrade, known_kinds
 
@@ -47,12 +48,17 @@ def degradations_command(
             # All columns of a row share one seed, so only the strength differs.
             made = [degrade(picture, kind, s, np.random.default_rng(seed)) for s in STRENGTHS]
             label = kind if len(pictures) == 1 else f"{kind}: {path.stem}"
-            rows.append((label, [picture, *made]))
+            rows.append((label, [_small(image) for image in (picture, *made)]))
     titles = ("clean", *(f"strength {s:g}" for s in STRENGTHS))
     heading = f"Degradations, seed {seed}"
     write_png(out, contact_sheet(rows, titles, heading=heading))
     line = f"{out} written: {len(rows)} rows, {len(titles)} columns"
     output_console().print(Text(line), soft_wrap=True)
+
+
+def _small(image: Pixels) -> Pixels:
+    """Return a panel of the sheet: whole pictures of all kinds would need gigabytes."""
+    return scale_to(image, PANEL_WIDTH, panel_height(image, PANEL_WIDTH))
 
 
 def _read(path: Path) -> Pixels:

@@ -156,6 +156,8 @@ def _open(run: Path, plan: Recipe) -> None:
                     f"run '{run}' was started with {key} {before}, and now has {now}; "
                     "give it as before, or use another --run"
                 )
+    elif (run / "start").exists() and not path.is_file():
+        raise TrainingError(f"'{run / 'start'}' is not of a recipe's run; use another --run")
     run.mkdir(parents=True, exist_ok=True)
     write_atomically(yaml.safe_dump(ours, sort_keys=False), path)
 

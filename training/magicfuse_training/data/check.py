@@ -127,7 +127,7 @@ def _check_scene(report: SplitReport, data: DataSet, root: Path, files: dict[Par
                     _check_thermal(report, data, picture, path, shown)
             if part in sizes:
                 report.sizes.setdefault(part, Counter())[sizes[part]] += 1
-        except DataError as error:
+        except (DataError, OSError) as error:
             report.fault("unreadable", str(error).replace(str(path), shown))
     shapes = {part: size[0] / size[1] for part, size in sizes.items()}
     for part, aspect in shapes.items():

@@ -89,7 +89,7 @@ def _bits_of(folder: Path, suffix: str) -> int:
     for path in paths[:: max(1, len(paths) // _JUDGED)]:
         with suppress(DataError):  # the error is reported when that picture is read
             if (picture := read_picture(path)).dtype == np.uint16:
-                depth.to_8_bits(picture)
+                depth.to_8_bits(picture[..., :3] if picture.ndim == 3 else picture)
     return depth.bits
 
 

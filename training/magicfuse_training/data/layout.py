@@ -18,6 +18,7 @@ upper and lower case alike: a camera's .JPG is a .jpg.
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -172,7 +173,7 @@ class DataSet:
 
     def _beside(self, root: Path, split: str, part: Part) -> list[Path]:
         """Return everything in the folders of a part."""
-        template = self.templates[part].replace("{split}", split)
+        template = self.templates[part].replace("{split}", glob.escape(split))
         folder = re.sub(r"{\w+}", "*", str(PurePosixPath(template).parent))
         return [path for found in root.glob(folder) for path in _visible(found)]
 
@@ -235,7 +236,8 @@ def find_files(root: Path, template: str, split: str) -> dict[str, Path]:
         pattern = pattern.removesuffix(re.escape(".*")) + f"(?:{suffixes})"
     expression = re.compile(pattern, re.IGNORECASE)
     found: dict[str, Path] = {}
-    *folders, name = re.sub(r"{\w+}", "*", path).split("/")
+    searched = str(PurePosixPath(template.replace("{split}", glob.escape(split))))
+    *folders, name = re.sub(r"{\w+}", "*", searched).split("/")
     any_case = re.sub("[a-zA-Z]", lambda c: f"[{c[0].lower()}{c[0].upper()}]", name)
     for file in root.glob("/".join([*folders, any_case])):
         match = expression.fullmatch(file.relative_to(root).as_posix())

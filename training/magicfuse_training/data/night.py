@@ -28,7 +28,8 @@ def night_reference(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     height, width = image.shape[:2]
     smooth = cv2.bilateralFilter(image, 7, 18, 3)
     light = smooth.max(2).astype(np.float32) / 255
-    small = cv2.resize(light, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
+    quarter = max(1, width // 4), max(1, height // 4)
+    small = cv2.resize(light, quarter, interpolation=cv2.INTER_AREA)
     small = cv2.bilateralFilter(small, -1, 0.12, 10)
     light = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR).clip(0.02, 1)
     bright = smooth.astype(np.float32) / 255 / light[..., None] ** 0.6

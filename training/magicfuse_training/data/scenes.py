@@ -244,7 +244,7 @@ def people_labelled(label: U8, names: Sequence[str] = CLASSES) -> Boxes:
 def _fitting(size: Size, limits: Size) -> Size:
     """Return the largest size of the same aspect ratio within limits, like a letterbox."""
     scale = min(limits[0] / size[0], limits[1] / size[1])
-    return round(size[0] * scale), round(size[1] * scale)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _resize(image: U8, size: Size, label: bool = False) -> U8:

@@ -84,28 +84,29 @@ def export_bundle(
                 check_half_graph(path, graph, inputs)
             size = parameters(model.get_submodule(name))
             specs[name] = network_spec(path, inputs, outputs, size, costs[name])
+        manifest = Manifest(
+            format_version=1,
+            name=preset.name,
+            preset=preset.name,
+            height=preset.height,
+            width=preset.width,
+            latent_channels=preset.autoencoder.latent_channels,
+            latent_scale=preset.autoencoder.scale,
+            schedule=preset.schedule,
+            step_grids={k: preset.timesteps(k) for k in preset.steps},
+            default_steps=preset.default_steps,
+            classes=preset.classes,
+            tau=preset.tau,
+            seed=preset.seed,
+            thermal_uncertainty=preset.thermal_uncertainty,
+            z_seg_start=preset.z_seg_start,
+            precision=precision,
+            networks=specs,
+            provenance=provenance,
+        )
+        # Only now: a failed export leaves the bundle that is there.
         for path in sorted(Path(made).iterdir()):
             os.replace(path, folder / path.name)
-    manifest = Manifest(
-        format_version=1,
-        name=preset.name,
-        preset=preset.name,
-        height=preset.height,
-        width=preset.width,
-        latent_channels=preset.autoencoder.latent_channels,
-        latent_scale=preset.autoencoder.scale,
-        schedule=preset.schedule,
-        step_grids={k: preset.timesteps(k) for k in preset.steps},
-        default_steps=preset.default_steps,
-        classes=preset.classes,
-        tau=preset.tau,
-        seed=preset.seed,
-        thermal_uncertainty=preset.thermal_uncertainty,
-        z_seg_start=preset.z_seg_start,
-        precision=precision,
-        networks=specs,
-        provenance=provenance,
-    )
     write_manifest(folder, manifest)
     return manifest
 

@@ -70,7 +70,8 @@ def write_atomically(text: str, path: Path) -> None:
     """
     partial = path.with_suffix(".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        # Names of files may have bytes that are no UTF-8.
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
         os.replace(partial, path)
     except OSError as error:
         with suppress(OSError):

@@ -81,7 +81,8 @@ def data_rows(folders: Iterable[Path]) -> list[str]:
             with path.open("rb") as file:
                 digest = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
             name = Path(folder.parent.name, folder.name, path.relative_to(folder))
-            rows.append(f"{name.as_posix()}\t{path.stat().st_size}\t{digest}")
+            shown = name.as_posix().replace("\n", "\\n")
+            rows.append(f"{shown}\t{path.stat().st_size}\t{digest}")
     return rows
 
 
@@ -164,12 +165,14 @@ def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
                 "give it as before, or use another --run"
             )
     try:
-        known = (folder / "data.tsv").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = (folder / "data.tsv").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
         raise TrainingError(f"'{folder / 'data.tsv'}' cannot be read: {error}") from error
+    known = [row for row in text.split("\n") if row]
     if changed := sorted(set(known) ^ set(rows)):
+        name = changed[0].split("\t")[0]
         raise TrainingError(
-            f"run '{folder}' was started with other data: {changed[0].split()[0]} differs "
+            f"run '{folder}' was started with other data: {name} differs "
             f"({len(known)} files then, {len(rows)} now); use another --run"
         )
 

@@ -118,7 +118,6 @@ def train_stage(
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
-        record_data(folder, describe(sources))
         line = f"{stage.name} on {processes}, from {start}"
         output_console().print(Text(line), soft_wrap=True)
     weights = group_weights(stage, groups)
@@ -136,6 +135,7 @@ def train_stage(
         ),
         data=data_rows(s.folder(s.training_split) for s in sources),
         start=start,
+        opened=lambda: record_data(folder, describe(sources)),
     )
     if writes and (warning := untrained(folder)):
         output_console().print(Text(warning, "yellow"), soft_wrap=True)

@@ -161,6 +161,7 @@ class Trainer:
         validation: Batch | None = None,
         data: Sequence[str] = (),
         start: str = "random weights",
+        opened: Callable[[], None] = lambda: None,
     ) -> MagicFuse:
         """Train until the budget is spent; return the averaged model in evaluation mode.
 
@@ -170,6 +171,7 @@ class Trainer:
             validation: a small fixed batch for pictures and losses.
             data: rows of `run_folder.data_rows`, to detect changed data.
             start: origin of the model's weights, for the record.
+            opened: called by the main process once the run is known to be new or unchanged.
 
         Raises:
             TrainingError: if another process trains in the folder, the folder's run was started
@@ -184,18 +186,13 @@ class Trainer:
             )
         ours = self.accelerator.is_main_process
         with run_folder.locked(self.folder) if ours else nullcontext():
-            return self._run(crops, workers, validation, data, start)
+            self._open(crops, data, start)
+            if ours:
+                opened()
+            return self._run(crops, workers, validation)
 
-    def _run(
-        self,
-        crops: Crops,
-        workers: int,
-        validation: Batch | None,
-        data: Sequence[str],
-        start: str,
-    ) -> MagicFuse:
-        """See `run`; this process holds the folder."""
-        self._open(crops, data, start)
+    def _run(self, crops: Crops, workers: int, validation: Batch | None) -> MagicFuse:
+        """Train in the folder, which this process holds and has opened; see `run`."""
         if self.progress >= 1 and self.checkpoint.exists():
             return self.ema
         # This forks, so it comes before the monitor starts its threads.
