@@ -13,6 +13,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def run(
     rows: list[str] = ROWS,
     mixed_precision: MixedPrecision | None = None,
     weights: int = 0,
+    opened: Callable[[], None] = lambda: None,
 ) -> Trainer:
     ours = STAGES[stage]
     optimizer = ours.optimizer.model_copy(update={"learning_rate": learning_rate})
@@ -64,7 +66,7 @@ def run(
     stage_ = replace(ours, optimizer=optimizer)
     model = MagicFuse(preset)
     trainer = Trainer(stage_, model, folder, steps=steps, mixed_precision=mixed_precision)
-    trainer.run(small_crops(batch, seed), 0, data=rows)
+    trainer.run(small_crops(batch, seed), 0, data=rows, opened=opened)
     return trainer
 
 
@@ -84,9 +86,12 @@ def test_a_run_does_not_go_on_with_other_settings(
     small_preset: Preset, begun: Path, change: dict[str, object], message: str
 ) -> None:
     before = (begun / "last.pt").read_bytes()
+    asked: list[bool] = []  # to record what it was trained on
     with pytest.raises(TrainingError, match=re.escape(message)):
-        run(small_preset, begun, **change)  # type: ignore[arg-type]
-    assert (begun / "last.pt").read_bytes() == before
+        run(small_preset, begun, opened=lambda: asked.append(True), **change)  # type: ignore[arg-type]
+    assert (begun / "last.pt").read_bytes() == before and not asked
+    run(small_preset, begun, opened=lambda: asked.append(True))
+    assert asked
 
 
 def test_a_run_does_not_go_on_with_another_preset(small_preset: Preset, begun: Path) -> None:
