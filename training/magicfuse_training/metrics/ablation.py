@@ -72,11 +72,12 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
         axis.tick_params("x", rotation=90)
         digits = 1 if max(abs(v or 0) for v in values) > 2 else 2  # labels must not touch
         axis.bar_label(bars, ["none" if v is None else f"{v:.{digits}f}" for v in values], size=8)
-        axis.set_title(" ".join([metric, *[f"({u})" for u in [_UNITS.get(metric)] if u]]))
+        axis.set_title(_titled(metric))
         axis.margins(y=0.15)
     for axis, metric in zip(axes[1], _LINES, strict=False):
         values = [sweep[tau][metric] or 0.0 for tau in sweep]
         axis.plot([float(tau) for tau in sweep], values, "o-", color="tab:orange")
+        axis.set_title(_titled(metric))
         axis.set_xlabel("tau")
         axis.grid(alpha=0.3)
         middle, reach = (max(values) + min(values)) / 2, 0.05 * max(map(abs, values))
@@ -90,3 +91,8 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
     axes[1, -1].text(0, 0.9, lacks, va="top", size=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _titled(metric: str) -> str:
+    unit = _UNITS.get(metric)
+    return f"{metric} ({unit})" if unit else metric
