@@ -172,8 +172,10 @@ def test_names_of_any_bytes_are_part_of_the_data(small_preset: Preset, tmp_path:
     folder.mkdir(parents=True)
     for name in (b"caf\xe9.jpg", "a\u2028b.jpg".encode(), b"c\nd.jpg"):
         (folder / os.fsdecode(name)).write_bytes(name)
-    for _ in range(2):  # the second run resumes
-        run(small_preset, tmp_path / "run", rows=data_rows([folder]))
+    rows = data_rows([folder])
+    assert len(rows) == 3 and all("\n" not in row for row in rows)
+    run(small_preset, tmp_path / "run", rows=rows)
+    assert run(small_preset, tmp_path / "run", steps=3, rows=data_rows([folder])).at.step == 3
 
 
 def test_log_lines_past_the_checkpoint_are_dropped(tmp_path: Path) -> None:
