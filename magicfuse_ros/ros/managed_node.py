@@ -46,7 +46,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
 
     Attributes:
         guard: runs all callbacks; its `failure` says what is wrong with the node.
-        retrying: whether the next transition is an automatic retry, whose reason is logged only once.
+        retrying: whether the next transition is an automatic retry; its reason is logged only once.
     """
 
     def __init__(
