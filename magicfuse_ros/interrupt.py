@@ -19,7 +19,7 @@ from typing import Any
 
 
 class Interrupt:
-    """Notes Ctrl-C inside a `with` block, and can hold it back until the block checks for it.
+    """Notes Ctrl-C inside a `with` block, and holds it back until the block checks for it.
 
     A second Ctrl-C always raises KeyboardInterrupt. If Ctrl-C is ignored, as in a background job,
     or if the thread gets no signals, nothing changes.
@@ -28,17 +28,26 @@ class Interrupt:
         asked: whether Ctrl-C came.
     """
 
-    def __init__(self, hold: bool) -> None:
-        """Hold back the first Ctrl-C, or let it raise KeyboardInterrupt as usual."""
+    def __init__(self, hold: bool = True, sigterm: bool = False) -> None:
+        """Choose what is held back.
+
+        Args:
+            hold: hold back the first Ctrl-C; otherwise it raises KeyboardInterrupt as usual.
+            sigterm: treat SIGTERM as Ctrl-C.
+        """
         self.asked = False
         self._hold = hold
-        self._old: Any = None
+        self._sigterm = sigterm
+        self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        """Install the signal handler."""
-        ours = threading.current_thread() is threading.main_thread()
-        if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._old = signal.signal(signal.SIGINT, self._note)
+        """Install the signal handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._old[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
+        if self._sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            self._old[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(
@@ -47,9 +56,9 @@ class Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Restore the old signal handler."""
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
+        """Restore the old signal handlers."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again, self.asked = self.asked, True

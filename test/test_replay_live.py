@@ -123,6 +123,35 @@ def test_a_replay_that_is_terminated_says_that_it_is_not_complete(
     assert report["stopped"] == "interrupted" and 0 < report["frames"]["sent"] < 40
 
 
+def test_ctrl_c_before_the_play_says_so_and_leaves_no_process(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    bag, out = drive(tmp_path / "in", 40), tmp_path / "out"
+    process = subprocess.Popen(
+        command(bag, out, "--bundle", tiny_bundle),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 120
+    while not (out / "log" / "fuse_node.txt").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    (node,) = children_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130 and "interrupted" in stderr
+    assert not Path("/proc", str(node)).exists()
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process's main thread has started."""
+    deadline = time.monotonic() + 10
+    file = Path("/proc", str(pid), "task", str(pid), "children")
+    while not (text := file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return [int(child) for child in text.split()]
+
+
 def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundle: Path) -> None:
     bag = drive(tmp_path / "in", 10, info=True, broken=(4,))
     out = tmp_path / "out"
@@ -143,7 +172,11 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
         # Endless, until Ctrl-C; in the shell's domain, which the rig has set.
         options = ("--no-node", "--name", rig.name, "--rate", 2, "--loop", 0)
         player = subprocess.Popen(
-            command(bag, out, *options), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command(bag, out, *options),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
         )
 
         def recorded_enough() -> bool:
@@ -156,7 +189,9 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
         assert player.poll() is None, player.communicate()
         assert recorded_enough(), rig.output()
         player.send_signal(signal.SIGINT)
-        assert rig.spin_until(lambda: player.poll() is not None, 60), "the replay does not end"
+        if not rig.spin_until(lambda: player.poll() is not None, 60):
+            player.send_signal(signal.SIGABRT)  # print where every thread is
+            raise AssertionError(("the replay does not end", *player.communicate()))
         assert player.returncode == 0, player.communicate()
         reports = len(rig.diagnostics)
         assert rig.spin_until(lambda: len(rig.diagnostics) >= reports + 2)

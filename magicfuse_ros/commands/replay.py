@@ -139,10 +139,7 @@ def replay_command(
         live = Live(rate, loop, start, duration, name, parameters, domain)
         _make_folder(out)
         report |= {"mode": "real time", "rate": rate, "loop": loop}
-        with Interrupt(hold=False) as interrupt:  # Ctrl-C ends the play; this command continues
-            report |= replay_live(source, live, out, console)
-        if interrupt.asked and loop:
-            report["stopped"] = "interrupted"
+        report |= replay_live(source, live, out, console)
     write_text(out / SUMMARY, json.dumps(report, indent=2) + "\n")
     _show(report, out, console)
     if "stopped" in report:
@@ -217,7 +214,7 @@ def _offline(
     _make_folder(out)
     console.print(Text(f"{bundle.manifest.name} on {choice}", "dim"), soft_wrap=True)
     columns = (TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress, Interrupt(hold=True) as interrupt:
+    with Progress(*columns, console=console) as progress, Interrupt() as interrupt:
         task = progress.add_task("", total=len(source))
         result = replay_offline(
             source,

@@ -12,12 +12,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -27,6 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32
 
 from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.interrupt import Interrupt
 from magicfuse_ros.playback.children import Process, child, end, last_object, parameter_file, tail
 from magicfuse_ros.ros.debug_topics import NAMES
 from magicfuse_ros.ros.labels import LABEL_TYPE
@@ -77,7 +78,8 @@ def topics(node: str) -> dict[str, Any]:
 def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dict[str, Any]:
     """Play into `fuse_node` and record its outputs into `out`/bag.
 
-    Ctrl-C and SIGTERM end the play; the results up to then are kept.
+    Ctrl-C and SIGTERM end the play; the results up to then are kept. Both are held back while
+    rclpy works: an exception inside it can be lost, because Python ignores those of destructors.
 
     Args:
         play: the participants.
@@ -86,17 +88,17 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
         console: for the progress.
 
     Returns:
-        The JSON object that the player printed at its end.
+        The JSON object that the player printed at its end, and "interrupted": whether a signal
+        ended the play.
 
     Raises:
         MagicFuseError: if the node or the player fails; the message contains the end of its log.
+        KeyboardInterrupt: at a signal before the play, or at a second one.
     """
     log = out / "log"
     mag_image = f"{play.node}/{MAG_IMAGE}"
     latched = {f"{play.node}/{LABELS}"}
-    ctrl_c = signal.getsignal(signal.SIGINT)  # the caller's handler may record the signal
-    signal.signal(signal.SIGTERM, ctrl_c if callable(ctrl_c) else signal.default_int_handler)
-    with ExitStack() as stack:
+    with Interrupt(sigterm=True) as interrupt, ExitStack() as stack:
         node = _start_node(play, log, stack)
         session = stack.enter_context(Session("recorder"))
         recorded = {**(play.record or {}), **topics(play.node)}
@@ -104,7 +106,10 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
         stack.callback(recorder.close)
         if node is not None:
             console.print("starting fuse_node ...")
-            if not session.bring_up(play.node, lambda: _alive(node), BRING_UP_S):
+            hopeful = partial(_hopeful, node, interrupt)
+            if not session.bring_up(play.node, hopeful, BRING_UP_S):
+                if interrupt.asked:
+                    raise KeyboardInterrupt
                 raise MagicFuseError(f"fuse_node did not become active:\n{_node_log(log)}")
 
         name = play.player.rpartition(".")[2]
@@ -113,12 +118,11 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
         arguments = ["--params-file", str(parameters), *play.player_arguments]
         player = stack.enter_context(child(play.player, arguments, player_log))
         with _bar(console, frames) as show:
-            try:
-                while player.poll() is None and _alive(node):
-                    session.spin_until(lambda: False, 0.2)
-                    recorder.match()
-                    show(recorder.counts[mag_image])
-            except KeyboardInterrupt:
+            while player.poll() is None and _alive(node) and not interrupt.asked:
+                session.spin_until(lambda: False, 0.2)
+                recorder.match()
+                show(recorder.counts[mag_image])
+            if interrupt.asked:
                 console.print("stopping ...")
                 end(player)
             if _alive(node) and player.returncode == 0:
@@ -127,10 +131,12 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
         if not _alive(node):
             raise MagicFuseError(f"fuse_node ended while it was in use:\n{_node_log(log)}")
         if player.returncode != 0:
+            if interrupt.asked and player.returncode == -SIGTERM:  # it had not begun to play
+                raise KeyboardInterrupt
             raise MagicFuseError(f"{name} failed:\n{tail(player_log)}")
         if node is not None and (code := end(node)) != 0:
             raise MagicFuseError(f"fuse_node ended with code {code}:\n{_node_log(log)}")
-    return last_object(player_log)
+    return {**last_object(player_log), "interrupted": interrupt.asked}
 
 
 def _start_node(play: Play, log: Path, stack: ExitStack) -> Process | None:
@@ -148,6 +154,10 @@ def _start_node(play: Play, log: Path, stack: ExitStack) -> Process | None:
 
 def _alive(node: Process | None) -> bool:
     return node is None or node.poll() is None
+
+
+def _hopeful(node: Process | None, interrupt: Interrupt) -> bool:
+    return _alive(node) and not interrupt.asked
 
 
 def _node_log(log: Path) -> str:

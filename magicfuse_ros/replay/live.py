@@ -64,9 +64,10 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
         console: for the progress.
 
     Returns:
-        Counts, fps, ages and the node's last diagnostics, for a JSON report. Each image sent was
-        fused, refused, failed, or dropped: replaced by a newer image, or lost on the way. Images
-        that the bag announces but does not hold count as missing.
+        Counts, fps, ages and the node's last diagnostics, for a JSON report; also "stopped" if
+        Ctrl-C came before the last round's end. Each image sent was fused, refused, failed, or
+        dropped: replaced by a newer image, or lost on the way. Images that the bag announces but
+        does not hold count as missing.
 
     Raises:
         MagicFuseError: if ROS is missing, or the node or the player fails.
@@ -119,7 +120,9 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
     frames = {"sent": sent, **counts, "dropped": max(0, sent - sum(counts.values()))}
     if missing := int(played["missing"]):
         frames["missing"] = missing
+    stopped = {"stopped": "interrupted"} if played["interrupted"] and live.loop else {}
     return {
+        **stopped,
         "frames": frames,
         "fps": round(measured.fps, 2),
         "age_ms": {name: round(age, 1) for name, age in measured.age_ms.items()},

@@ -154,7 +154,7 @@ def train(
         save_atomically({**weights, "step": step, "loss": mean}, path)
 
     saved = time.monotonic()
-    with Interrupt(hold=True) as interrupt:
+    with Interrupt() as interrupt:
         while step < budget.steps:
             images, labels = batch_of(files, budget, seed, step)
             seed_step(seed, step, 0)
