@@ -134,7 +134,7 @@ def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
 
 @pytest.mark.fault(
     "the disk of the engine cache and of the console output is full",
-    "`magicfuse build` says so and leaves no partial file; the node runs without either",
+    "`magicfuse build` says so and leaves no partial file; the node runs without both",
 )
 def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:
     cache = tmp_path / "cache"
