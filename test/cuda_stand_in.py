@@ -71,13 +71,16 @@ class Library:
 
     Attributes:
         memory: the allocated buffers by address.
+        no_instances: whether memory is too full for executable graphs.
     """
 
     def __init__(self) -> None:
         self.count = 1
         self.driver = 12080  # CUDA 12.8
         self.capability = (8, 9)
+        self.multiprocessors = 24
         self.broken = 0
+        self.no_instances = False
         self.memory: dict[int, Any] = {}
         self.limit = 1 << 28
         self.queue: list[Callable[[], None]] = []
@@ -145,6 +148,8 @@ class Library:
         return 0
 
     def _cudaDeviceGetAttribute(self, out: Any, attribute: int, device: int) -> int:  # noqa: N802
+        if attribute == cudart.MULTIPROCESSORS:
+            return _set(out, self.multiprocessors)
         return _set(out, self.capability[attribute - cudart.COMPUTE_CAPABILITY_MAJOR])
 
     def _cudaMemGetInfo(self, free: Any, total: Any) -> int:  # noqa: N802
@@ -202,6 +207,8 @@ class Library:
         return self._made(out, captured)
 
     def _cudaGraphInstantiateWithFlags(self, out: Any, graph: int, flags: int) -> int:  # noqa: N802
+        if self.no_instances:
+            return MEMORY_ALLOCATION
         return self._made(out, list(self.graphs[graph]))
 
     def _made(self, out: Any, work: list[Callable[[], None]]) -> int:

@@ -192,7 +192,7 @@ def test_a_damaged_engine_is_no_engine(install: Install, bundle: Bundle) -> None
     install("tensorrt")
     cache = EngineCache()
     for spec in bundle.manifest.networks.values():
-        key = EngineKey.of(spec, "tensorrt", "10.3.0", "sm_89 Test GPU", "fp16")
+        key = EngineKey.of(spec, "tensorrt", "10.3.0", "sm_89 Test GPU, 24 multiprocessors", "fp16")
         path = cache.store(key, b"an engine")
     assert backends.choose("auto", bundle=bundle).used == "tensorrt"
     path.write_bytes(b"an eNgine")
@@ -213,6 +213,6 @@ def test_engines_of_another_gpu_or_release_are_named(install: Install, bundle: B
         cache.store(key, b"an engine")
     assert told(
         refusals("tensorrt", bundle),
-        "for sm_89 Test GPU in fp16",
+        "for sm_89 Test GPU, 24 multiprocessors in fp16",
         "device sm_87 Orin, now sm_89 Test",
     )

@@ -125,7 +125,7 @@ def logged(capfd: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.fault(
     "an error of any type in configure, activate, deactivate, cleanup or shutdown",
-    "logged with file and line; ERROR; a failed transition removes its topics; rcl decides the state",
+    "logged with file and line; ERROR; a failed transition removes its topics; rcl sets the state",
 )
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(

@@ -22,7 +22,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_at_borders
+from magicfuse_ros.backends.onnx_passes import (
+    fold_constants,
+    fold_norms,
+    half_body,
+    uint8_at_borders,
+)
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
 from magicfuse_ros.errors import BackendError
 
@@ -84,9 +89,14 @@ def bundle(request: pytest.FixtureRequest, tiny_bundle: Path) -> Bundle:
 def test_nothing_changes_in_float32_and_half_stays_within_50_db(bundle: Bundle) -> None:
     for name, (inputs, expected) in chain(bundle).items():
         exact = uint8_at_borders(fold_constants(onnx.load(bundle.path(name))), name)
-        half = half_body(exact)
+        folded = fold_norms(exact)
+        half = half_body(folded)
+        types = types_of(half)
+        for node in half.graph.node:
+            if node.op_type == "Conv":
+                assert types[node.output[0]] == TensorProto.FLOAT16
         # numpy computes folded sums; its last bit may differ from the runtime's.
-        for model, limit in ((exact, 130.0), (half, 50.0)):
+        for model, limit in ((exact, 130.0), (folded, 100.0), (half, 50.0)):
             taken = {n for node in model.graph.node for n in node.input}
             assert {t.name for t in model.graph.initializer} <= taken, "nothing is left over"
             outputs = zip(
@@ -148,6 +158,32 @@ def test_layers_get_half_and_norms_time_and_ddim_arithmetic_stay_float32() -> No
     assert {op for op, kind in kinds.items() if kind == TensorProto.FLOAT16} == {"Conv", "Relu"}
     assert kinds["BatchNormalization"] == TensorProto.FLOAT
     assert types["x0_out"] == types["z"] == TensorProto.FLOAT
+
+
+def test_a_norm_is_folded_into_the_convolution_that_only_it_reads() -> None:
+    size = [1, 4, 8, 8]
+    random = np.random.default_rng(0)
+    norm = [f"norm{i}" for i in range(4)]
+    model = made(
+        [
+            helper.make_node("Conv", ["z", "w"], ["first"]),
+            helper.make_node("BatchNormalization", ["first", *norm], ["one"], epsilon=0.1),
+            helper.make_node("Conv", ["one", "w", "norm0"], ["shared"]),
+            helper.make_node("BatchNormalization", ["shared", *norm], ["two"]),
+            helper.make_node("Add", ["two", "shared"], ["last_out"]),
+        ],
+        {n: (TensorProto.FLOAT, size) for n in ("z", "last_out")},
+        {
+            "w": random.standard_normal((4, 4, 1, 1)).astype(np.float32),
+            **{name: random.uniform(0.5, 2, 4).astype(np.float32) for name in norm},
+        },
+    )
+    folded = fold_norms(model)
+    kinds = [node.op_type for node in folded.graph.node]
+    assert kinds == ["Conv", "Conv", "BatchNormalization", "Add"]
+    inputs = {"z": random.standard_normal(size).astype(np.float32)}
+    (actual,), (expected,) = run(folded, inputs), run(model, inputs)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_half_tensor_that_is_also_an_output_keeps_name_and_type() -> None:

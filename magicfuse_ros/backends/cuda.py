@@ -96,6 +96,7 @@ class Device:
     Attributes:
         name: product name.
         compute_capability: for example "8.9".
+        multiprocessors: how many the device has.
         stream: handle of the one stream.
         cuda: the CUDA runtime.
     """
@@ -111,15 +112,19 @@ class Device:
             raise BackendError(f"no CUDA device can be used: {reason}")
         self.cuda: CudaRuntime = runtime
         self.name = "the GPU"
-        # A waiting thread must not keep a core busy. CUDA refuses this only if another part of the
-        # process has already created the context.
+        # A waiting thread must not keep a core busy.
         runtime.status("cudaSetDeviceFlags", cudart.SCHEDULE_BLOCKING_SYNC)
         self.make_current()
         self.name = cudart.device_name(0)
-        self.compute_capability = ".".join(
-            str(self.get("cudaDeviceGetAttribute", ctypes.c_int, attribute, 0))
-            for attribute in (cudart.COMPUTE_CAPABILITY_MAJOR, cudart.COMPUTE_CAPABILITY_MINOR)
+        major, minor, self.multiprocessors = (
+            int(self.get("cudaDeviceGetAttribute", ctypes.c_int, attribute, 0))
+            for attribute in (
+                cudart.COMPUTE_CAPABILITY_MAJOR,
+                cudart.COMPUTE_CAPABILITY_MINOR,
+                cudart.MULTIPROCESSORS,
+            )
         )
+        self.compute_capability = f"{major}.{minor}"
         self.stream: int = self.get(
             "cudaStreamCreateWithFlags", ctypes.c_void_p, cudart.STREAM_NON_BLOCKING
         )

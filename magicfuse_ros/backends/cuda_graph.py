@@ -13,7 +13,8 @@
 The graph starts by copying the inputs to the device and ends by copying the results to the host.
 Both use fixed pinned buffers, so a frame costs the host two copies, one launch and one wait, and
 all other values stay on the device. Whatever changes from frame to frame (the image, tau) must be
-an input, or a replay would not see the change.
+an input, or a replay would not see the change. If CUDA cannot capture the work, every frame queues
+it anew, which costs the host more time.
 
 Written against the documented API of the CUDA runtime; not measured on a GPU.
 """
@@ -21,6 +22,7 @@ Written against the documented API of the CUDA runtime; not measured on a GPU.
 from __future__ import annotations
 
 import ctypes
+import logging
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,6 +32,9 @@ import numpy.typing as npt
 
 from magicfuse_ros.backends.cuda import Device, PinnedArray
 from magicfuse_ros.backends.interface import Work
+from magicfuse_ros.errors import BackendError, DeviceLostError
+
+_log = logging.getLogger(__name__)
 
 
 class GraphRecorder:
@@ -40,6 +45,7 @@ class GraphRecorder:
         self._device = device
         self._on_recorded = on_recorded
         self._graph: int | None = None
+        self._captures = True
         self._inputs: dict[str, PinnedArray] = {}
         self._downloads: list[PinnedArray] = []  # keeps the memory of the results
         self._results: dict[str, npt.NDArray[Any]] = {}
@@ -48,9 +54,11 @@ class GraphRecorder:
         self, inputs: Mapping[str, npt.NDArray[Any]], work: Work
     ) -> dict[str, npt.NDArray[Any]]:
         """Record the work on the first call, then replay the record. Errors: see `Recorder`."""
-        if self._graph is None:
+        if self._graph is None and self._captures:
             self._record(inputs, work)
             self._on_recorded()
+        if not self._captures:
+            return self._queue(inputs, work)
         self._fill(inputs)
         self._device.call("cudaGraphLaunch", self._graph, self._device.stream)
         self._device.synchronize()
@@ -58,23 +66,48 @@ class GraphRecorder:
 
     def _record(self, inputs: Mapping[str, npt.NDArray[Any]], work: Work) -> None:
         device = self._device
-
-        def once() -> dict[str, npt.NDArray[Any]]:
-            return work({name: device.send(pinned) for name, pinned in self._inputs.items()})
-
         with device.recording() as downloads:
             self._inputs = {n: PinnedArray(device, a.shape, a.dtype) for n, a in inputs.items()}
             self._fill(inputs)
             # A library's first call may allocate memory; a captured call must not.
-            once()
+            self._once(work)
             device.synchronize()
             downloads.clear()
-            with device.capturing() as captured:
-                self._results = once()
+            try:
+                with device.capturing() as captured:
+                    self._results = self._once(work)
+                self._graph = self._instance(captured[0])
+            except DeviceLostError:
+                raise
+            except BackendError as error:
+                self._captures = False
+                _log.warning("frames run without a CUDA graph, which takes longer: %s", error)
+                return
         self._downloads = downloads
-        self._graph = device.get("cudaGraphInstantiateWithFlags", ctypes.c_void_p, captured[0], 0)
-        device.call("cudaGraphDestroy", captured[0])
         weakref.finalize(self, device.cuda.status, "cudaGraphExecDestroy", self._graph)
+
+    def _instance(self, graph: int) -> int:
+        """Return a graph in executable form; the graph itself is destroyed."""
+        device = self._device
+        try:
+            made = device.get("cudaGraphInstantiateWithFlags", ctypes.c_void_p, graph, 0)
+        finally:
+            device.cuda.status("cudaGraphDestroy", graph)
+        return int(made)
+
+    def _queue(self, inputs: Mapping[str, npt.NDArray[Any]], work: Work) -> dict[str, Any]:
+        """Do the work without a graph."""
+        with self._device.recording() as downloads:
+            self._fill(inputs)
+            results = self._once(work)
+            self._device.synchronize()
+            copies = {name: np.array(result) for name, result in results.items()}
+            downloads.clear()  # the results were views of these
+        return copies
+
+    def _once(self, work: Work) -> dict[str, npt.NDArray[Any]]:
+        sent = {name: self._device.send(pinned) for name, pinned in self._inputs.items()}
+        return work(sent)
 
     def _fill(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, pinned in self._inputs.items():

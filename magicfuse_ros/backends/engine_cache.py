@@ -38,7 +38,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]  # auto: the backend chooses
 ASKED_PRECISIONS: tuple[AskedPrecision, ...] = ("auto", *PRECISIONS)
-PASSES = 2  # increase it with every change to onnx_passes.py or to the settings of a build
+PASSES = 3  # increase it with every change to onnx_passes.py or to the settings of a build
 
 
 class EngineKey(BaseModel):

@@ -77,15 +77,16 @@ class Recorder(Protocol):
         """Upload the inputs, do the work and return its results, which no later call overwrites.
 
         A GPU runs the work once to warm up, records it, and from then on replays the record without
-        calling `work` again. So `work` must make the same calls every time, whatever the values,
-        take everything that changes from `inputs`, and not read what it downloads.
+        calling `work` again, unless it cannot record the work. So `work` must make the same calls
+        every time, whatever the values, take everything that changes from `inputs`, and not read
+        what it downloads.
 
         Args:
             inputs: arrays by name, with the same shapes and dtypes in every call.
             work: the same function in every call.
 
         Raises:
-            BackendError: if the device fails, or cannot record the work.
+            BackendError: if the device fails.
         """
 
 

@@ -26,7 +26,12 @@ from magicfuse_ros.backends.engine_cache import (
     write_checked,
 )
 from magicfuse_ros.backends.interface import BuildMonitor
-from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_at_borders
+from magicfuse_ros.backends.onnx_passes import (
+    fold_constants,
+    fold_norms,
+    half_body,
+    uint8_at_borders,
+)
 from magicfuse_ros.backends.tensorrt_library import Library
 from magicfuse_ros.backends.tensorrt_log import logger
 from magicfuse_ros.bundle import NetworkSpec
@@ -46,7 +51,7 @@ class EngineBuilder:
         self._library = library
         self._trt = library.load(to_build=True)
         self.name = library.name
-        self.version: str = self._trt.__version__
+        self.version = library.release(self._trt)
 
     def devices(self, compute_capabilities: Sequence[str]) -> list[str]:
         """Return the devices to build for. Errors: see `Builder.devices`."""
@@ -83,6 +88,7 @@ class EngineBuilder:
         timings = None if self._library.portable else self._timings(device)
         if timings:
             _use_timings(config, timings)
+        log.forget()  # complaints of the parser or about the timings, which were dealt with
         engine = builder.build_serialized_network(network, config)
         if engine is None:
             reason = "cancelled" if monitor.cancelled else log.told()
@@ -103,7 +109,7 @@ class EngineBuilder:
 def _prepared(path: Path, precision: Precision) -> Any:
     """Return a network's model in the form that TensorRT accepts."""
     try:
-        model = uint8_at_borders(fold_constants(onnx.load(path)), path.name)
+        model = uint8_at_borders(fold_norms(fold_constants(onnx.load(path))), path.name)
         return half_body(model) if precision == "fp16" else model
     except BackendError:
         raise

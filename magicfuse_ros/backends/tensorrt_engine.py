@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,10 @@ class EngineBackend:
         self._runtime = library.create(self._trt.Runtime, self._log)
         self._key_device = library.device(self._trt, self._gpu)
         self._cache = EngineCache()
-        self._compiled: dict[Path, CompiledCode] = {}
+        self._compiled: weakref.WeakSet[CompiledCode] = weakref.WeakSet()
         self._keeps_compiled = True
         self.name = library.name
-        self.version: str = self._trt.__version__
+        self.version = library.release(self._trt)
         self.device = f"{self._gpu.name}, {precision}"
 
     def load(self, path: Path, spec: NetworkSpec) -> Network:
@@ -93,18 +94,22 @@ class EngineBackend:
         self._gpu.make_current()  # the thread that loads is not the one that opened the GPU
         self._log.forget()
         engine = self._runtime.deserialize_cuda_engine(found.engine)
-        context = engine and self._context(engine, self._cache.path(key))
+        file = self._cache.path(key)
+        code, context = self._context(engine, file) if engine else (None, None)
         if context is None:
             self._gpu.synchronize()  # raises if the GPU itself failed
             raise BackendError(
                 f"network '{path.name}': {self.name} refuses its engine on {self._gpu.name}: "
-                f"{self._log.told()}"
+                f"{self._log.told()}; if that lasts, delete '{file}' and run: "
+                f"{build_command(path.parent, self.name, self.precision)}"
             )
+        for warning in self._log.warned():  # such as an engine of another model of GPU
+            _log.warning("network '%s': %s", path.name, warning)
         inputs, outputs = self._tensors(engine)
         # The build may remove an input that the network does not use.
         unused = [t for t in spec.inputs if t.name not in {i.name for i in inputs}]
         check_graph(path, spec, [*inputs, *unused], outputs)
-        return _EngineNetwork(path.name, context, self._gpu, self._log, inputs, outputs)
+        return _EngineNetwork(path.name, context, code, self._gpu, self._log, inputs, outputs)
 
     def join(
         self, parts: Sequence[Part], inputs: Sequence[TensorSpec], work: JoinedWork
@@ -140,14 +145,14 @@ class EngineBackend:
         """Return the GPU's free and total memory in bytes, counting all processes."""
         return self._gpu.memory()
 
-    def _context(self, engine: Any, path: Path) -> Any:
-        """Return an execution context, or None. `path` is the engine file."""
+    def _context(self, engine: Any, path: Path) -> tuple[CompiledCode | None, Any]:
+        """Return the code that a context uses, and the context or None. `path`: the engine file."""
         if not self._library.portable:
-            return engine.create_execution_context()
+            return None, engine.create_execution_context()
         config = engine.create_runtime_config()
         code = CompiledCode(config, path.with_suffix(".compiled"))
-        self._compiled[path] = code
-        return engine.create_execution_context(config)
+        self._compiled.add(code)
+        return code, engine.create_execution_context(config)
 
     def _keep_compiled(self) -> None:
         """Write the code that was compiled for this GPU since the engines were loaded.
@@ -157,7 +162,7 @@ class EngineBackend:
         if not self._keeps_compiled:
             return
         try:
-            for code in self._compiled.values():
+            for code in list(self._compiled):
                 code.keep()
         except OSError as error:
             self._keeps_compiled = False
@@ -193,7 +198,7 @@ def missing_engine(library: Library, bundle: Bundle, precision: Precision) -> st
     """
     gpu = Device()  # first: without a device, the library may kill the process
     trt = library.load()
-    device, version = library.device(trt, gpu), trt.__version__
+    device, version = library.device(trt, gpu), library.release(trt)
     cache = EngineCache()
     for name in NETWORKS:
         spec = bundle.manifest.networks[name]
@@ -248,6 +253,7 @@ class _EngineNetwork:
         self,
         name: str,
         context: Any,
+        code: CompiledCode | None,
         gpu: Device,
         log: Any,
         inputs: list[TensorSpec],
@@ -255,6 +261,9 @@ class _EngineNetwork:
     ) -> None:
         self._name = name
         self._context = context
+        # The library does not keep these alive for the context, and they must outlive it: Python
+        # releases attributes in the order in which they were set.
+        self._code = code
         self._gpu = gpu
         self._log = log
         self._inputs = [tensor.name for tensor in inputs]

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -81,6 +82,21 @@ class Library:
             )
         return module
 
+    def release(self, module: Any) -> str:
+        """Return the library's release, which an engine must match.
+
+        TensorRT compares four parts, of which the Python module of releases up to 10 has three: the
+        library itself has the number of the build.
+        """
+        release = str(module.__version__)
+        if self.portable:
+            return release
+        try:
+            library = ctypes.CDLL(f"libnvinfer.so.{release.partition('.')[0]}")  # loaded already
+            return f"{release} build {library.getInferLibBuildVersion()}"
+        except (OSError, AttributeError):
+            return release
+
     def create(self, factory: Any, log: Any) -> Any:
         """Create the library's builder or runtime.
 
@@ -107,10 +123,11 @@ class Library:
         if self.portable:
             self._check(module, capability, f" of {gpu.name}")
             return _sm(capability)
-        # On Jetson, modules of different sizes have GPUs of the same name, such as "Orin".
+        # On Jetson, modules of different sizes have GPUs of the same name, such as "Orin", and a
+        # power mode may turn some of their multiprocessors off.
         board = module_name()
         product = f"{gpu.name}, {board}" if board else gpu.name
-        return f"{_sm(capability)} {product}"
+        return f"{_sm(capability)} {product}, {gpu.multiprocessors} multiprocessors"
 
     def refusal(self, device: str, precision: Precision) -> str:
         """Return why nothing can be built for a device in a precision; empty if it can."""

@@ -23,7 +23,7 @@ def logger(trt: Any) -> Any:
     """Return the `ILogger` of a library: one per process, because the library allows only one.
 
     Call its `forget()` before something that may fail. Its `told()` returns the messages since
-    then: the errors, or the warnings if there was no error.
+    then: the errors, or the warnings if there was no error. `warned()` lists the warnings.
 
     Args:
         trt: the module of TensorRT or TensorRT for RTX.
@@ -47,6 +47,9 @@ def logger(trt: Any) -> Any:
         def forget(self) -> None:
             self._errors: list[str] = []
             self._warnings: list[str] = []
+
+        def warned(self) -> list[str]:
+            return self._warnings
 
         def told(self) -> str:
             return "; ".join(self._errors or self._warnings) or f"{trt.__name__} gives no reason"
