@@ -28,6 +28,7 @@ from magicfuse_ros.ros.causes import MAX_CAUSES, Causes, cause, one_line
             "encoding is 'bayer_rggb8'; supported: 8UC1",
         ),
         ("frame 'cam_2' of /cam3/image", "frame 'cam_2' of /cam3/image"),
+        ("<Node object at 0x7f3a12bc>", "<Node object at #>"),
     ],
 )
 def test_a_cause_has_no_figures_but_names(text: str, kind: str) -> None:

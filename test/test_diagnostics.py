@@ -16,7 +16,10 @@ pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from magicfuse_ros.deadline import Plan, Status
 from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, diagnostics, refusal_values
+from magicfuse_ros.ros.fuse_diagnostics import Activity, FuseDiagnostics
+from magicfuse_ros.ros.statistics import Statistics
 
 PROBLEMS = Diagnosis(problems=["no mask arrives", "2 masks refused"], summary="10 a second")
 
@@ -54,3 +57,24 @@ def test_refusals_have_a_total_and_a_count_for_each_cause() -> None:
     values = refusal_values({"mask is #x#": 2, "other": 1}, "mask is 1x1")
     assert values["refused"] == "3" and values["refused: mask is #x#"] == "2"
     assert values["last_refusal"] == "mask is 1x1"
+
+
+def problems(now: float, period_s: float, delay_s: float) -> list[str]:
+    """Return what is wrong at `now`: one image arrived at 0, and is as old as an hour."""
+    statistics = Statistics(0.0)
+    statistics.received(0.0)
+    statistics.fused(delay_s, delay_s, age_s=3600.0, steps=1, stages_ms={"total": 10.0})
+    status = Status(Plan("fuse", 1, 1), "", period_s, deadline_s=period_s)
+    activity = Activity(statistics.snapshot(now), status, None, [])
+    found = FuseDiagnostics().diagnosis("", {"image_topic": "/cam"}, [], activity)
+    return list(found.problems)
+
+
+def test_results_are_late_by_the_nodes_own_delay() -> None:
+    assert problems(0.3, 0.1, 0.05) == []
+    assert problems(0.3, 0.1, 0.12) == ["delay p95 120 ms is over the deadline of 100 ms"]
+
+
+def test_a_slow_camera_is_silent_after_three_of_its_periods() -> None:
+    assert problems(2.1, 0.1, 0.05) == problems(16.0, 5.0, 0.05) == ["no image on /cam"]
+    assert problems(1.9, 0.1, 0.05) == problems(14.0, 5.0, 0.05) == []

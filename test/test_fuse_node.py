@@ -230,6 +230,7 @@ def test_live_parameters(rig: Rig) -> None:
     refused = rig.set(bundle="/elsewhere")
     assert not refused.successful
     assert "bundle can only change while the node is unconfigured" in refused.reason
+    assert rig.set(bundle=rig.parameter("bundle")).successful  # nothing changes
 
     assert rig.set(mode="restore").successful
     received["mag_image"].clear()
@@ -364,12 +365,13 @@ def test_compressed_images(tmp_path: Path, tiny_bundle: Path) -> None:
     "WARN and a log line: who publishes what, and which parameter to set",
 )
 def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle))
+    rig = Rig(tmp_path, bundle=str(tiny_bundle), targt_period=0.5)
     try:
         rig.node.destroy_publisher(rig.camera)
         infos = rig.node.create_publisher(CameraInfo, "/camera/camera_info", LATCHED)
         infos.publish(CameraInfo(width=96, height=64))
         assert rig.transition("configure") and rig.transition("activate"), rig.output()
+        assert "parameter 'targt_period' is unknown and ignored" in rig.output()
         received = rig.subscribe("camera_info", CameraInfo)  # this alone makes it fuse
         compressed = rig.node.create_publisher(CompressedImage, f"{CAMERA}/compressed", 1)
         said = f"nobody publishes {CAMERA}; {compressed.topic_name} is there: set image_transport"

@@ -30,6 +30,7 @@ from std_msgs.msg import Header, String
 
 from magicfuse_ros.image_codec import encode_mono8
 from magicfuse_ros.ros.causes import cause
+from magicfuse_ros.ros.lost_messages import SUPPORTED
 from ros_rig import LATCHED, RELIABLE, Rig
 
 ROWS, COLUMNS, F, CX, CY = 48, 64, 50.0, 32.0, 24.0
@@ -267,6 +268,19 @@ def test_bad_input_is_refused_and_counted(rig: GroundRig) -> None:
     receive(rig, clouds)
     assert rig.state() == "active"
     assert rig.next_diagnostics()["failed"] == "0"
+
+
+def test_masks_that_come_too_fast_are_counted(rig: GroundRig) -> None:
+    rig.send(scene(), info=calibration())
+    rig.sync()
+    before = rig.next_diagnostics()
+    for _ in range(200):
+        rig.masks.publish(mask(scene()))
+    rig.sync()
+    after = rig.next_diagnostics()
+    received, lost = (int(after[key]) - int(before[key]) for key in ("received", "lost"))
+    if SUPPORTED:
+        assert received + lost == 200
 
 
 def test_labels_that_cannot_be_read_leave_the_old_ones(rig: GroundRig) -> None:

@@ -54,6 +54,9 @@ KINDS = {
     "gray": saved(np.ascontiguousarray(STREET[..., 1])),
     "progressive": saved(progressive=True),
     "optimized": saved(optimize=True),
+    "progressive, half of it even": saved(
+        np.vstack([STREET // 2 * 0 + 255, STREET]), progressive=True
+    ),
     "restart markers": saved(restarts=20),
     "restarts in the middle of a row": saved(restarts=7),
     "odd size": saved(STREET[:237, :315]),

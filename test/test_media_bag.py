@@ -161,3 +161,9 @@ def test_a_folder_with_a_damaged_metadata_file_is_refused(tmp_path: Path) -> Non
         (bag / "metadata.yaml").write_text(content)
         with pytest.raises(MediaError, match="cannot be read as a rosbag2"):
             open_source(bag)
+
+
+def test_images_that_were_recorded_in_bursts_have_their_mean_rate(tmp_path: Path) -> None:
+    pairs = [START + i // 2 * SECOND // 10 + i % 2 * 1_000_000 for i in range(20)]
+    bag = write_bag(tmp_path / "bag", [("/image", t, image_message(picture(), t)) for t in pairs])
+    assert open_source(bag).frame_rate == pytest.approx(20)

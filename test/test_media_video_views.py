@@ -258,3 +258,14 @@ def test_sizes_of_any_bytes(
     size = stated_size(path)
     assert size is None or size >= 0
     assert lacks_index(path) in (True, False)
+
+
+def test_a_sensor_of_12_of_16_bits_is_not_black(tmp_path: Path) -> None:
+    values = np.linspace(0, 4095, 48 * 64).astype(np.uint16).reshape(48, 64)
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray16le"
+        frame = av.VideoFrame.from_ndarray(values, format="gray16le")
+        container.mux([*stream.encode(frame), *stream.encode()])
+    np.testing.assert_array_equal(first(path)[..., 0], values >> 4)

@@ -10,11 +10,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.night import by_night
 from magicfuse_ros.ros import play_node
 from magicfuse_ros.ros.play_node import paced
@@ -51,3 +54,19 @@ def test_images_come_in_time_and_a_late_one_delays_the_rest(
 def test_a_signal_ends_the_play() -> None:
     image = np.zeros((2, 2, 3), np.uint8)
     assert list(paced([image] * 6, 10.0, True)) == []  # type: ignore[arg-type]
+
+
+def test_only_as_much_is_made_ahead_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    monkeypatch.setattr(play_node, "_AHEAD_BYTES", 3 * image.nbytes)
+    made = 0
+
+    def images() -> Iterator[Pixels]:
+        nonlocal made
+        for _ in range(10):
+            made += 1
+            yield image
+
+    played = play_node.ahead(images())
+    assert made == 3
+    assert len(list(played)) == 10

@@ -20,7 +20,9 @@ def test_rates_and_ages_are_of_the_latest_seconds() -> None:
     statistics = Statistics(now=0.0)
     for tenth in range(300):  # 10 images a second; the age grows by 1 ms per image
         statistics.received(tenth / 10)
-        statistics.fused(tenth / 10, age_s=tenth / 1000, steps=2, stages_ms={"total": 50.0})
+        statistics.fused(
+            tenth / 10, delay_s=tenth / 2000, age_s=tenth / 1000, steps=2, stages_ms={"total": 50.0}
+        )
     snapshot = statistics.snapshot(30.0)
     assert snapshot.fused == snapshot.received == 300
     assert snapshot.fps == pytest.approx(10.0)
@@ -35,13 +37,13 @@ def test_rates_and_ages_are_of_the_latest_seconds() -> None:
 def test_the_first_seconds_are_not_diluted() -> None:
     statistics = Statistics(now=100.0)
     for tenth in range(20):
-        statistics.fused(100.0 + tenth / 10, None, 1, {})
+        statistics.fused(100.0 + tenth / 10, 0.01, None, 1, {})
     assert statistics.snapshot(102.0).fps == pytest.approx(10.0)
 
 
 def test_images_without_a_stamp_have_no_age() -> None:
     statistics = Statistics(now=0.0)
-    statistics.fused(0.5, None, 1, {})
+    statistics.fused(0.5, 0.01, None, 1, {})
     assert statistics.snapshot(1.0).age_ms == {}
 
 

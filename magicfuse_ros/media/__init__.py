@@ -99,9 +99,12 @@ def open_source(path: Path | str, topic: str | None = None) -> Source:
     """
     path = Path(os.path.expanduser(path))
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise MediaError(f"'{path}' does not exist")
-    bag = is_bag(path)
+    try:
+        if not path.exists():
+            raise MediaError(f"'{path}' does not exist")
+        bag = is_bag(path)
+    except OSError as error:
+        raise MediaError(f"'{path}' cannot be read: {error.strerror}") from error
     if topic is not None and not bag:
         raise MediaError(f"topic is {topic!r}, but '{path}' is not a rosbag2")
     if path.is_file():

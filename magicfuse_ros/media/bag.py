@@ -39,6 +39,7 @@ from magicfuse_ros.media.mcap_file import Channel
 from magicfuse_ros.media.source import Frame, Refusal
 
 _RATE_SAMPLE = 30
+_RATE_SPAN = 8  # images
 _SHOWN_TOPICS = 8
 _SECOND = 1_000_000_000
 
@@ -173,8 +174,10 @@ class BagSource:
     def _rate(self, bag: Bag) -> float | None:
         messages = bag.messages(self._channels, *self._window)
         times = [m.recorded_ns for m in itertools.islice(messages, _RATE_SAMPLE)]
-        distances = [b - a for a, b in itertools.pairwise(times)]
-        period_ns = statistics.median(distances) if distances else 0
+        # Over several images, because they may have been recorded in bursts.
+        several = min(_RATE_SPAN, len(times) - 1)
+        spans = [b - a for a, b in zip(times, times[several:], strict=False)] if several > 0 else []
+        period_ns = statistics.median(spans) / several if spans else 0
         return 1e9 / period_ns if period_ns > 0 else None
 
     @property

@@ -120,13 +120,16 @@ def open_bag(path: Path) -> Iterator[Bag]:
     Raises:
         MediaError: if it does not exist, is not a bag, or cannot be read.
     """
-    if not path.exists():
-        raise MediaError(f"'{path}' does not exist")
-    if not is_bag(path):
-        raise MediaError(
-            f"'{path}' is not a rosbag2; expected a folder with metadata.yaml, an .mcap or "
-            "a .db3 file"
-        )
+    try:
+        if not path.exists():
+            raise MediaError(f"'{path}' does not exist")
+        if not is_bag(path):
+            raise MediaError(
+                f"'{path}' is not a rosbag2; expected a folder with metadata.yaml, an .mcap or "
+                "a .db3 file"
+            )
+    except OSError as error:
+        raise MediaError(f"'{path}' cannot be read: {error.strerror}") from error
     with ExitStack() as stack:
         yield Bag(path, stack)
 

@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from magicfuse_ros.errors import MediaError
+from magicfuse_ros.image_codec import BitDepth
 from magicfuse_ros.media.hdr import Transfer
 from magicfuse_ros.media.source import Frame, Refusal
 from magicfuse_ros.media.video_file import lacks_index, stated_size
@@ -114,7 +115,7 @@ class VideoSource:
         with container:
             clock = _Clock(container, stream, self.frame_rate)
             packets = _Packets(container, stream)
-            shape = stream.sample_aspect_ratio
+            shape, depth = stream.sample_aspect_ratio, BitDepth()
             index = 0
             for piece in _decode(packets, stream):
                 name = f"{index:06d}"
@@ -128,7 +129,8 @@ class VideoSource:
                     reason = "is damaged: the decoder had to make up a part of it"
                     self.refused.append(Refusal(name, reason))
                 else:
-                    yield Frame(to_rgb(piece, shape, _transfer(stream)), name, stamp_ns)
+                    image = to_rgb(piece, shape, _transfer(stream), depth)
+                    yield Frame(image, name, stamp_ns)
             self._tell_cut(index, self._length - packets.whole)
 
     def _tell_cut(self, index: int, lost: int) -> None:

@@ -18,19 +18,22 @@ from typing import Any
 import numpy as np
 from av.video.frame import VideoFrame
 
-from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.image_codec import BitDepth, Pixels
 from magicfuse_ros.media.hdr import Transfer, tone_mapped
 
 _SHAPES = Fraction(1, 8), Fraction(8)  # of pixels; beyond them the file must be wrong
 
 
-def to_rgb(frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer | None) -> Pixels:
+def to_rgb(
+    frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer | None, depth: BitDepth
+) -> Pixels:
     """Return the image of a frame.
 
     Args:
         frame: a frame of any pixel format.
         pixel_shape: width of a pixel divided by its height; None: square.
         transfer: transfer function of an HDR video, which is tone-mapped; None for other videos.
+        depth: how many of their 16 bits the video's gray values use.
 
     Returns:
         HxWx3 uint8, RGB, C-contiguous.
@@ -38,9 +41,13 @@ def to_rgb(frame: VideoFrame, pixel_shape: Fraction | None, transfer: Transfer |
     width = frame.width
     if pixel_shape and _SHAPES[0] <= pixel_shape <= _SHAPES[1]:
         width = max(1, int(width * pixel_shape))  # rounded as FFmpeg does
-    form = "rgb24" if transfer is None else "rgb48le"
+    # Sensors of 10 to 14 bits are stored as they are: a conversion to 8 bits would be black.
+    gray = frame.format.name.startswith("gray16")
+    form = "gray16le" if gray else "rgb24" if transfer is None else "rgb48le"
     pixels: Any = frame.to_ndarray(format=form, width=width, interpolation="BICUBIC")
-    image = pixels if transfer is None else tone_mapped(pixels, transfer)
+    if gray:
+        pixels = np.stack([depth.to_8_bits(pixels)] * 3, axis=-1)
+    image = pixels if transfer is None or gray else tone_mapped(pixels, transfer)
     return np.ascontiguousarray(_upright(image, frame), dtype=np.uint8)
 
 

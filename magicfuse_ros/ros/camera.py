@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,10 +40,20 @@ def image_topic(node: Node, values: FuseParameters) -> str:
 def camera_info_topic(node: Node, values: FuseParameters) -> str:
     """Return the remapped name, or else the topic beside the image, where cameras publish it."""
     name: str = node.resolve_topic_name("camera_info")
-    if name != node.resolve_topic_name("camera_info", only_expand=True):
+    if _is_remapped(node, "camera_info"):
         return name
     folder, _, _ = image_topic(node, values).removesuffix(_COMPRESSED).rpartition("/")
     return f"{folder}/camera_info"
+
+
+def _is_remapped(node: Node, topic: str) -> bool:
+    """Return whether a remapping names a relative topic of a node, even if to the name it has."""
+    plain = node.resolve_topic_name(topic, only_expand=True)
+    if node.resolve_topic_name(topic) != plain:
+        return True
+    rules = (argument.partition(":=")[0] for argument in sys.argv if ":=" in argument)
+    owners = ("", f"{node.get_name()}:")
+    return any(rule in {f"{o}{t}" for o in owners for t in (topic, plain)} for rule in rules)
 
 
 class Camera:

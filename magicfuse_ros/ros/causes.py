@@ -15,15 +15,15 @@ from __future__ import annotations
 import re
 
 MAX_CAUSES = 8
-_MAX_TOLD = 50
+MAX_TOLD = 50
 _MAX_QUOTED = 120
 _MAX_TEXT = 300
 _END = 5000  # characters inspected at either end: a message's text may be megabytes long
 # A quote after a letter is an apostrophe.
 _QUOTED = re.compile(rf"""((?<!\w)['"]|\[)([^'"\[\]]{{{_MAX_QUOTED}}})[^'"\[\]]+""")
-# A number that is not part of a name: 640x480 and -1.5e-3, but not rgb8, cam_2 or 8UC1.
+# A number that is not part of a name: 640x480, -1.5e-3 and 0x7f3a, but not rgb8, cam_2 or 8UC1.
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+]?\d[\d.]*(?:e[-+]?\d+)?(?:x\d+)*(?![^\W\d]|\.?\d)", re.IGNORECASE
+    r"0x[0-9a-f]+|(?<![\w.])[-+]?\d[\d.]*(?:e[-+]?\d+)?(?:x\d+)*(?![^\W\d]|\.?\d)", re.IGNORECASE
 )
 
 
@@ -70,7 +70,7 @@ class Causes:
             self._other += self.counts.pop(next(iter(self.counts)))
         if self._other:
             self.counts["other"] = self._other
-        if name in self._told or len(self._told) >= _MAX_TOLD:
+        if name in self._told or len(self._told) >= MAX_TOLD:
             return False
         self._told.add(name)
         return True

@@ -21,6 +21,7 @@ from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, refusal_values
 from magicfuse_ros.ros.statistics import SILENCE_S, Snapshot
 
 STUCK_S = 5.0
+_SILENT_PERIODS = 3  # of a slow camera
 _STUCK_COSTS = 3  # a slow machine may take this many times the cost of a frame
 
 
@@ -55,7 +56,8 @@ class FuseDiagnostics:
         lost = snapshot.lost + snapshot.failed + sum(snapshot.refused.values())
         found = [*self._losses.problems(lost, "images"), *problems]
         stuck = ""
-        if snapshot.last_received_s is None or snapshot.last_received_s > SILENCE_S:
+        patience_s = max(SILENCE_S, _SILENT_PERIODS * (activity.control.period_s or 0.0))
+        if snapshot.last_received_s is None or snapshot.last_received_s > patience_s:
             found.insert(0, f"no image on {settings['image_topic']}")
         else:
             found += [*_late(snapshot, activity.control), *activity.warnings]
@@ -72,10 +74,12 @@ def _stuck(snapshot: Snapshot) -> str:
 
 
 def _late(snapshot: Snapshot, control: Status) -> list[str]:
-    age_ms = snapshot.age_ms.get("p95", 0.0)
-    if control.deadline_s is None or age_ms <= 1e3 * control.deadline_s:
+    # Not the age: that includes the camera's own delay, or a bag's age.
+    delay_ms = snapshot.delay_ms.get("p95", 0.0)
+    if control.deadline_s is None or delay_ms <= 1e3 * control.deadline_s:
         return []
-    return [f"age p95 {age_ms:.0f} ms is over the deadline of {1e3 * control.deadline_s:.0f} ms"]
+    deadline_ms = 1e3 * control.deadline_s
+    return [f"delay p95 {delay_ms:.0f} ms is over the deadline of {deadline_ms:.0f} ms"]
 
 
 def _values(activity: Activity) -> dict[str, str]:
@@ -90,6 +94,7 @@ def _values(activity: Activity) -> dict[str, str]:
         "camera_period_ms": _ms(control.period_s),
         "fps": f"{snapshot.fps:.2f}",
     }
+    values |= {f"delay_{name}_ms": f"{ms:.1f}" for name, ms in snapshot.delay_ms.items()}
     values |= {f"age_{name}_ms": f"{age:.1f}" for name, age in snapshot.age_ms.items()}
     values |= {f"stage_{name}_ms": f"{ms:.2f}" for name, ms in snapshot.stages_ms.items()}
     for name in ("lost", "received", "fused", "dropped", "idle", "failed", "reloads"):

@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic, perf_counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +49,7 @@ from magicfuse_ros.ros.diagnostics import Diagnosis
 from magicfuse_ros.ros.ground_diagnostics import GroundDiagnostics
 from magicfuse_ros.ros.guard import describe
 from magicfuse_ros.ros.labels import LABEL_TYPE, class_names
+from magicfuse_ros.ros.lost_messages import SUPPORTED, LostMessages
 from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.process import run
 from magicfuse_ros.ros.qos import latched, newest
@@ -106,7 +109,14 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         )
         self.subscribe(CameraInfo, camera_info, self._on_camera_info, newest)
         self.subscribe(LABEL_TYPE, label_info, self._on_labels, latched)
-        self.subscribe(Image, mask, self._on_mask, newest)
+        lost = LostMessages()
+
+        def count_and_take(message: Image, info: Mapping[str, Any]) -> None:
+            self._diagnostics.counts["lost"] += lost.before(info)
+            self._on_mask(message)
+
+        take = count_and_take if SUPPORTED else self._on_mask
+        self.subscribe(Image, mask, take, newest)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time may stand still
         work = self.guard.wrapped("waiting masks", self._work)
         self._retry = self.create_timer(_RETRY_S, work, clock=steady)

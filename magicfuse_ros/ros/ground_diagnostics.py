@@ -28,12 +28,12 @@ class GroundDiagnostics:
     """Counts since the node's start; one thread uses it.
 
     Attributes:
-        counts: numbers of masks: `received`, `published`, `idle` (nobody wanted a result) and
-            `failed` (lost because of a bug).
+        counts: numbers of masks: `lost` (published, but not received; 0 before Kilted), `received`,
+            `published`, `idle` (nobody wanted a result) and `failed` (lost because of a bug).
     """
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter(received=0, published=0, idle=0, failed=0)
+        self.counts: Counter[str] = Counter(lost=0, received=0, published=0, idle=0, failed=0)
         self._refused = Causes()
         self._losses = Losses()
         self._times_ms: deque[float] = deque(maxlen=_RECENT)
@@ -66,5 +66,6 @@ class GroundDiagnostics:
             values["projection_ms"] = f"{median(self._times_ms):.2f}"
         silent = self._last_mask is None or monotonic() - self._last_mask > SILENCE_S
         found = ["no mask arrives"] if silent else []
-        found += self._losses.problems(self._refused.total + self.counts["failed"], "masks")
+        lost = self._refused.total + self.counts["failed"] + self.counts["lost"]
+        found += self._losses.problems(lost, "masks")
         return Diagnosis(values=values, problems=[*found, *problems])

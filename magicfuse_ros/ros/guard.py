@@ -21,7 +21,7 @@ from typing import Any
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from magicfuse_ros.errors import DeviceLostError, MagicFuseError
-from magicfuse_ros.ros.causes import cause, one_line
+from magicfuse_ros.ros.causes import MAX_TOLD, cause, one_line
 
 
 def describe(error: BaseException) -> str:
@@ -58,7 +58,8 @@ class Guard:
             self.lost = error
         self._failures[what] = f"{what} failed: {text}"
         told = what, cause(text)
-        if told not in self._told:  # a camera's callback may fail 30 times a second
+        # A camera's callback may fail 30 times a second.
+        if told not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(told)
             logger = self._get_logger()
             logger.error(f"{what} failed: {text}")

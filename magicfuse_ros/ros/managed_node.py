@@ -240,7 +240,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             return SetParametersResult(successful=True)
         try:
             values = read(self._schema, self, ours)
-            fixed = sorted(name for name in ours if not rows[name].live)
+            new = (name for name, value in ours.items() if value != self.get_parameter(name).value)
+            fixed = sorted(name for name in new if not rows[name].live)
             if fixed and self.state != "unconfigured":
                 raise MagicFuseError(
                     f"{fixed[0]} can only change while the node is unconfigured; it is "

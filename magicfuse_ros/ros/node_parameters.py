@@ -50,6 +50,11 @@ def declare(node: Node, schema: type[BaseModel]) -> None:
             )
         # [] in a parameter file
         node.set_parameters([RosParameter(row.name, RosParameter.Type.STRING_ARRAY, [])])
+    # A file for several nodes (/**) may name parameters of others, so this is no error.
+    for name in node._parameter_overrides:
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            known = ", ".join(row.name for row in parameters(schema))
+            node.get_logger().warning(f"parameter '{name}' is unknown and ignored; known: {known}")
 
 
 def _descriptor(row: Parameter) -> ParameterDescriptor:

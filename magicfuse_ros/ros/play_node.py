@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from time import monotonic, sleep
 from typing import Any
 
+import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -35,6 +36,7 @@ from magicfuse_ros.ros.images import to_message
 from magicfuse_ros.ros.process import Stop, run
 
 PICTURES_A_SECOND = 10.0  # for pictures, which have no clock
+_AHEAD_BYTES = 1 << 30
 _WAKE_S = 0.05
 _SETTLE_S = 0.5
 _LAST_IMAGE = Duration(seconds=2)
@@ -70,12 +72,14 @@ class PlayNode(Node):
         frames = itertools.islice(source, max(1, round(seconds * rate)) if seconds else None)
         images: Iterable[Pixels] = (frame.image for frame in frames)
         if self._value("night"):
-            # All in advance: during the play this would take CPU time from the fuser.
-            images = list(by_night(images))
+            # In advance: during the play this would take CPU time from the fuser.
+            images = ahead(by_night(images))
         if self._value("wait_for"):
             self._wait(self._value("wait_for"), stop)
         sent = 0
         for image in paced(images, 1 / rate, stop):
+            if self._value("use_sim_time"):
+                rclpy.spin_once(self, timeout_sec=0.0)  # takes /clock
             stamp = self.get_clock().now().to_msg()
             header = Header(stamp=stamp, frame_id=self._value("frame_id"))
             self._image_publisher.publish(to_message(image, header))
@@ -94,6 +98,16 @@ class PlayNode(Node):
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
+
+
+def ahead(images: Iterator[Pixels]) -> Iterator[Pixels]:
+    """Make as many images now as fit into `_AHEAD_BYTES`, and yield all."""
+    made: list[Pixels] = []
+    left = _AHEAD_BYTES
+    while left > 0 and (image := next(images, None)) is not None:
+        made.append(image)
+        left -= image.nbytes
+    return itertools.chain(made, images)
 
 
 def paced(images: Iterable[Pixels], period_s: float, stop: Stop) -> Iterator[Pixels]:

@@ -74,12 +74,12 @@ class Publishers:
         camera_info: CameraInfo | None,
     ) -> None:
         """Publish a frame on `topics`, with its camera image's header, and its camera_info."""
+        if camera_info is not None:  # first, so that whoever gets an image has its calibration
+            self._camera_info.publish(camera_info)
         for topic in topics:
             pixels = topic.pixels(frame, self._classes)
             if pixels is not None:
                 self._images[topic].publish(self._messages[topic].fill(pixels, header))
-        if camera_info is not None:
-            self._camera_info.publish(camera_info)
 
     def publish_labels(self) -> None:
         """Publish the class names on their latched topic."""

@@ -44,8 +44,10 @@ class Snapshot:
         last_refusal: reason of the latest refusal; empty if there was none.
         fps: fused images per second.
         steps: K of the latest frame; 0 before the first.
-        age_ms: time from camera stamp to publication, p50, p95 and p99, over images stamped with
-            the node's clock; empty if there are none.
+        delay_ms: time from an image's arrival at the node to publication, p50, p95 and p99; empty
+            if no image was fused.
+        age_ms: the same from the camera's stamp, over images stamped with the node's clock; empty
+            if there are none.
         stages_ms: mean time of each stage.
         last_received_s: seconds since the latest image; None before the first.
         unanswered_s: seconds for which images have arrived without a wanted result coming out; 0
@@ -64,6 +66,7 @@ class Snapshot:
     last_refusal: str
     fps: float
     steps: int
+    delay_ms: Mapping[str, float]
     age_ms: Mapping[str, float]
     stages_ms: Mapping[str, float]
     last_received_s: float | None
@@ -79,7 +82,7 @@ class Statistics:
         self._counts: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
         self._refused = Causes()
-        self._frames: deque[tuple[float, float | None, Mapping[str, float]]] = deque()
+        self._frames: deque[tuple[float, float, float | None, Mapping[str, float]]] = deque()
         self._last_received: float | None = None
         self._unanswered_since: float | None = None
         self._steps = 0
@@ -120,14 +123,27 @@ class Statistics:
             return self._refused.add(reason)
 
     def fused(
-        self, now: float, age_s: float | None, steps: int, stages_ms: Mapping[str, float]
+        self,
+        now: float,
+        delay_s: float,
+        age_s: float | None,
+        steps: int,
+        stages_ms: Mapping[str, float],
     ) -> None:
-        """Count a published frame; `age_s` is None for an image without a stamp."""
+        """Count a published frame.
+
+        Args:
+            now: the time of publication.
+            delay_s: since the image's arrival.
+            age_s: since its stamp; None if it has none of this node's clock.
+            steps: K.
+            stages_ms: time of each stage.
+        """
         with self._lock:
             self._counts["fused"] += 1
             self._unanswered_since = None
             self._steps = steps
-            self._frames.append((now, age_s, stages_ms))
+            self._frames.append((now, delay_s, age_s, stages_ms))
             self._forget(now)
 
     def snapshot(self, now: float) -> Snapshot:
@@ -135,8 +151,9 @@ class Statistics:
         with self._lock:
             self._forget(now)
             frames = list(self._frames)
-            ages = [1000.0 * age for _, age, _ in frames if age is not None]
-            stages = [times for _, _, times in frames]
+            delays = [1000.0 * delay for _, delay, _, _ in frames]
+            ages = [1000.0 * age for _, _, age, _ in frames if age is not None]
+            stages = [times for *_, times in frames]
             last, since = self._last_received, self._unanswered_since
             return Snapshot(
                 lost=self._counts["lost"],
@@ -151,6 +168,7 @@ class Statistics:
                 last_refusal=self._refused.latest,
                 fps=len(frames) / max(min(WINDOW_S, now - self._start), 1.0),
                 steps=self._steps,
+                delay_ms=percentiles(delays),
                 age_ms=percentiles(ages),
                 stages_ms={
                     name: float(np.mean([times[name] for times in stages if name in times]))

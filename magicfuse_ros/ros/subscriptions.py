@@ -148,6 +148,11 @@ class MatchedSubscription:
         return profile
 
     def _subscribe(self, profile: QoSProfile) -> Subscription:
+        # At once: a best-effort camera's images would be lost until the next regular match.
+        # rclpy's default callback would only warn.
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=lambda _: self.match(), use_default_callbacks=False
+        )
         with qos.checked_overrides(self.topic):
             return self._node.create_subscription(
                 self._type,
@@ -155,8 +160,7 @@ class MatchedSubscription:
                 self._callback,
                 profile,
                 qos_overriding_options=_OTHERS,
-                # rclpy's default callbacks would warn of a QoS that will be matched soon
-                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+                event_callbacks=events,
             )
 
 

@@ -103,7 +103,7 @@ class Worker:
         self._lost_in_a_row = 0
         self._next_reload = -inf
         self._reload_again_s = _RELOAD_AGAIN_S[0]
-        self._mailbox: Mailbox[tuple[Image | CompressedImage, int]] = Mailbox()
+        self._mailbox: Mailbox[tuple[Image | CompressedImage, int, float]] = Mailbox()
         self._end = thread.submit(self._work)
 
     def offer(self, message: Image | CompressedImage) -> None:
@@ -119,7 +119,7 @@ class Worker:
         self._cpu = cpu
         self.statistics.received(now)
         sequence = self._arrivals.number(_nanoseconds(message.header.stamp))
-        replaced_due = self._mailbox.put((message, sequence), self._control.due(now))
+        replaced_due = self._mailbox.put((message, sequence, now), self._control.due(now))
         if replaced_due is not None:
             in_time = replaced_due <= now
             self.statistics.dropped(
@@ -179,20 +179,24 @@ class Worker:
             self.statistics.count("reloads")
             self._logger.warning(f"{self.failure}; the networks were reloaded")
 
-    def _process(self, message: Image | CompressedImage, sequence: int) -> None:
+    def _process(self, message: Image | CompressedImage, sequence: int, arrival: float) -> None:
         start = monotonic()
         stamp_ns = _nanoseconds(message.header.stamp)
         if sequence != self._sequence:
             self._sequence, self._newest_ns = sequence, 0
         if 0 < stamp_ns <= self._newest_ns:
-            raise FrameError("stamp is not newer than the last image's")
+            # Stamps in whole seconds, for example, repeat in different images.
+            how = "equal to" if stamp_ns == self._newest_ns else "not newer than"
+            raise FrameError(f"stamp is {how} the last image's")
         image = to_rgb(message, self.depth)
         try:
-            self._fuse(image, message.header, stamp_ns, start)
+            self._fuse(image, message.header, stamp_ns, start, arrival)
         finally:
             self.checks.add(image, start)  # last, so that no result waits for the checks
 
-    def _fuse(self, image: Pixels, header: Header, stamp_ns: int, start: float) -> None:
+    def _fuse(
+        self, image: Pixels, header: Header, stamp_ns: int, start: float, arrival: float
+    ) -> None:
         wanted = self._publishers.wanted()
         restored = [topic for topic in wanted if topic.needs == {"restored"}]
         # Both describe a fused frame, so a frame is fused for them even if nothing else needs it.
@@ -219,7 +223,7 @@ class Worker:
         self._reload_again_s = _RELOAD_AGAIN_S[0]
         self._next_reload = min(self._next_reload, now + self._reload_again_s)
         self._control.done(plan, cost_s, frame.stages_ms)
-        self.statistics.fused(now, age_s, frame.steps, frame.stages_ms)
+        self.statistics.fused(now, now - arrival, age_s, frame.steps, frame.stages_ms)
         self._debug.publish(age_s, cost_s, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
