@@ -41,6 +41,7 @@ _FOOT = 1.05
 _LOWEST = 0.01  # metres; a camera closer to the ground counts as one of unknown height
 # Poses that differ by less count as equal: 15 m from a camera 1.5 m up, it is 2 mm on the ground.
 _SAME_TURN, _SAME_PLACE = 1e-5, 1e-4  # elements of the rotation; metres
+_STEPS = 2**16 - 1
 _BAND = 2**17  # pixels that are projected at once: limits the memory for intermediate results
 _LINK_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -211,7 +212,9 @@ class GroundProjection:
         ]
         pixels, away, points, offset = (np.concatenate(parts) for parts in zip(*bands, strict=True))
         # Sort from far to near: if several pixels write to one place, the nearest writes last.
-        order = np.argsort(-away, kind="stable")
+        # numpy sorts integers of 16 bits thirty times as fast as floats; they resolve 0.2 mm.
+        near = np.uint16(_STEPS) - (away * (_STEPS / max_range)).astype(np.uint16)
+        order = np.argsort(near, kind="stable")
         self._pixels: Indices = pixels[order]
         self._away = away[order].astype(np.float32)
         self._points = points[order]
@@ -320,15 +323,17 @@ def _project(
         dtype `CLOUD` in the optical frame; and x, y [M, 2] from the point below the camera, in the
         ground frame.
     """
-    directions = rays @ pose.matrix().T
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        length = np.where(directions[:, 2] < 0, pose.position[2] / -directions[:, 2], np.nan)
-        away = length * np.hypot(directions[:, 0], directions[:, 1])
-        (found,) = np.nonzero(away <= max_range)
+    rotation, height = pose.matrix(), pose.position[2]
+    # The elevation alone tells how far away a ray meets the ground.
+    up = rays @ rotation[2]
+    (found,) = np.nonzero(up <= -height / hypot(height, max_range))
+    some = rays[found]
+    length = height / -up[found]
+    offset = length[:, None] * (some @ rotation[:2].T)
     points = np.zeros(len(found), CLOUD)
-    for axis, along in zip("xyz", rays[found].T, strict=True):
-        points[axis] = length[found] * along
-    return found + first, away[found], points, length[found, None] * directions[found, :2]
+    for axis, along in zip("xyz", some.T, strict=True):
+        points[axis] = length * along
+    return found + first, np.hypot(offset[:, 0], offset[:, 1]), points, offset
 
 
 def _count(bins: Indices) -> int:
