@@ -10,7 +10,7 @@
 
 """What several cameras cost: all in one process, and in turn with a process for each.
 
-python benchmarks/cameras.py [--rounds 3] [--json FILE] [--write]
+python benchmarks/cameras.py [--rounds 3] [--json FILE]
 
 Each camera sends 640x480 bgr8; MagImg and mask of each are subscribed to. The time of a frame on
 all cores, in the precision that `auto` takes, is measured just before each count of cameras. All
@@ -221,7 +221,6 @@ def cameras(
     seconds: Annotated[float, typer.Option(min=2.0, help="Of each measurement.")] = 20.0,
     bundle: Annotated[Path | None, typer.Option(help="Bundle folder.")] = None,
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Write the table of the docs.")] = False,
 ) -> None:
     """Measure and print the table; exit with 1 if a limit was not kept."""
     out = (ROOT / "out" / "cameras").resolve()
@@ -259,8 +258,6 @@ def cameras(
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if write:
-        cameras_table.write(result)
     for name, kept in result["checks"].items():
         if not kept:
             print(f"limit not kept: {name}", file=sys.stderr)

@@ -8,22 +8,22 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""The table of docs/cameras.md, from the figures of cameras.py.
+"""The tables of docs/cameras.md: the newest figures of cameras.py on each kind of machine.
 
-python benchmarks/cameras_table.py benchmarks/DEVICE/node/cameras-DATE.json
+python benchmarks/cameras_table.py
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "cameras.md"
-BEGIN = "<!-- cameras: written by python benchmarks/cameras.py --write -->"
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "cameras.md"
+BEGIN = "<!-- cameras: written by python benchmarks/cameras_table.py -->"
 END = "<!-- /cameras -->"
 
 FUSED_PERCENT = 98.0
@@ -97,7 +97,7 @@ def judge(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def section(result: dict[str, Any]) -> str:
-    """Return the text between the markers, in Markdown."""
+    """Return the tables of one run, in Markdown."""
     machine = result["machine"]
     lines = [
         f"{machine['cores']} cores of {machine['cpu']}, `{result['bundle']}` in "
@@ -145,13 +145,16 @@ def with_section(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n{text}{END}{after}"
 
 
-def write(result: dict[str, Any]) -> None:
-    """Write the table into the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(with_section(page, section(result)), encoding="utf-8")
+def newest() -> dict[str, dict[str, Any]]:
+    """Return the newest figures by kind of machine, the folder's name."""
+    files = sorted(HERE.glob("*/node/cameras-*.json"))  # by folder, then by date
+    return {f.parent.parent.name: json.loads(f.read_text(encoding="utf-8")) for f in files}
+
+
+def sections() -> str:
+    """Return the text between the markers of the page."""
+    return "\n".join(f"**{name}**: {section(result)}" for name, result in newest().items())
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    write(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    PAGE.write_text(with_section(PAGE.read_text(encoding="utf-8"), sections()), encoding="utf-8")
