@@ -315,7 +315,7 @@ def test_a_converted_run_is_verified_and_can_be_loaded_again(
     assert result.exit_code == 0, result.output
     assert "mkf_seg_logits_t500" in result.output and "1e-04" in result.output
     again = MagicFuse(load_preset(str(out / "preset.yaml")))
-    again.load_state_dict(torch.load(out / "mkf" / "last.pt", weights_only=True)["ema"])
+    again.load_state_dict(torch.load(out / "ckg" / "last.pt", weights_only=True)["ema"])
     state = again.state_dict()
     assert all(torch.equal(state[k], v) for k, v in small_paper.state_dict().items())
 

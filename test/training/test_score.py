@@ -242,8 +242,13 @@ def test_a_set_that_the_bundle_was_trained_on_is_called_so(tmp_path: Path) -> No
     write_sets(tmp_path)
     (tmp_path / "camvid" / "val").rename(tmp_path / "camvid" / "all")
     sources = [Source("camvid-repacked", tmp_path / "camvid")]
-    for split, name in (("all", "camvid (trained on)"), ("train", "camvid")):
-        assert list(open_sets(sources, CLASSES, 1, [f"camvid, split {split}: 5 scenes"])) == [name]
+    for split in ("all", "train"):  # "all" has the frames of every split
+        known = [f"camvid-repacked, split {split}: 5 scenes"]
+        assert list(open_sets(sources, CLASSES, 1, known)) == ["camvid (trained on)"]
+    assert list(open_sets(sources, CLASSES, 1, ["fmb, split train: 5 scenes"])) == ["camvid"]
+    own = [Source("folder", tmp_path / "camvid" / "all")]
+    known = ["folder, split .: 5 scenes (your own)"]
+    assert list(open_sets(own, CLASSES, 1, known)) == ["all (perhaps trained on)"]
 
 
 def test_frames_have_their_own_size_with_square_pixels_and_the_usual_gain(tmp_path: Path) -> None:

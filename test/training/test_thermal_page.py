@@ -50,9 +50,16 @@ def estimate(mean: np.ndarray, deviation: int | None = None) -> FusedFrame:
 
 def test_what_a_bundle_knows_of_a_set_is_in_its_provenance() -> None:
     assert relation(TRAINED, "msrs-repacked", "train") == "trained on"
-    assert relation(TRAINED, "msrs", "train") == "trained on", (
-        "the published layout of the same set"
-    )
+    for split in ("train", "test"):
+        assert relation(TRAINED, "msrs", split) == "trained on", "its frames are from both"
+    camvid = ["camvid-repacked, split train: 367 scenes (SegNet's CamVid)"]
+    for kind, split, known in (
+        ("camvid-segnet", "train", "trained on"),
+        ("camvid-segnet", "test", "same set"),
+        ("camvid", "all", "trained on"),
+        ("camvid-repacked", "val", "same set"),
+    ):
+        assert relation(camvid, kind, split) == known, (kind, split)
     assert relation(TRAINED, "msrs-repacked", "dev") == "same set"
     assert relation(TRAINED, "roadscene-repacked", "train") == "unknown set"
     assert relation([], "msrs-repacked", "dev") == "not recorded"

@@ -113,7 +113,8 @@ class Figures:
 
 
 def _at_least(name: str, old: float | None, new: float, least: float) -> Row:
-    return Row(name, old, new, f"at least {least:.2f}", new >= least)
+    # As shown: a limit that is missed by less than its last digit would read as kept.
+    return Row(name, old, new, f"at least {least:.2f}", round(new, 2) >= round(least, 2))
 
 
 @dataclass

@@ -29,7 +29,7 @@ from magicfuse_training.commands.options import (
     load_averaged,
 )
 from magicfuse_training.data.crop_draws import CropConfig
-from magicfuse_training.data.mix import Source, describe, load_groups
+from magicfuse_training.data.mix import Source, Trained, describe, joined, load_groups
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.metrics.ablation import draw_plot, write_table
@@ -40,7 +40,7 @@ from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build
 from magicfuse_training.stages.accelerator import processes
 from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
-from magicfuse_training.stages.runner import Budget, train_stage
+from magicfuse_training.stages.runner import Budget, recorded_data, train_stage
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.start import load_bundle
 
@@ -121,7 +121,12 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
     if not processes().is_main_process:
         return
     # Import only now: loaders fork, and the threads of inference libraries do not survive that.
-    trained, commit = describe(sources), current_commit(Path(__file__).parent)
+    if go_on:
+        made = Bundle.load(start).manifest.provenance
+        before = Trained(made.data, made.weights_license)
+    else:
+        before = recorded_data(start.parent)
+    trained, commit = joined(describe(sources), before), current_commit(Path(__file__).parent)
     steps: dict[str, dict[str, int]] = {}
     for variant, model in models.items():
         folder = out / "models" / variant

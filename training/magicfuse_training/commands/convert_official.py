@@ -88,8 +88,8 @@ def _print(results: list[ArrayComparison]) -> None:
 
 
 def _write_run(model: MagicFuse, made: Provenance, folder: Path) -> None:
-    """Write what a finished `mkf` stage leaves, and its preset."""
-    stage = folder / "mkf"
+    """Write what the last stage before `mkf` leaves, and the preset: `mkf` goes on from there."""
+    stage = folder / "ckg"
     stage.mkdir(parents=True, exist_ok=True)
     save_atomically({"ema": model.state_dict(), "elapsed": 0.0}, stage / "last.pt")
     record_data(stage, Trained(made.data, made.weights_license))

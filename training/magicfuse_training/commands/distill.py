@@ -57,6 +57,8 @@ def distill_command(
     torch.manual_seed(seed)
     student = student_of(large, load_preset(preset))
     count = teacher_steps or max(large.preset.steps)
+    if count > (most := large.preset.schedule.train_steps):
+        raise TrainingError(f"teacher-steps is {count}; expected 1 to {most}")
     stage = Stage("distill", ("ckg",), distillation_loss(large, count), (0.2, 0.35, 0.45))
     budget = Budget(minutes, steps, batch, workers=workers, seed=seed)
     train_stage(stage, student, run / stage.name, sources, budget, f"{checkpoint}, K = {count}")

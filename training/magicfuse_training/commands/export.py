@@ -25,6 +25,7 @@ from magicfuse_training.commands.options import (
     load_averaged,
     minutes_of,
     newest_checkpoint,
+    recorded_preset,
     tell_replaced,
 )
 from magicfuse_training.errors import TrainingError
@@ -38,7 +39,9 @@ from magicfuse_training.stages.runner import recorded_data
 def export_command(
     out: Annotated[Path, typer.Option(help="bundle folder to write")],
     run: RunFolder = Path("runs/nano"),
-    preset: str = "nano",
+    preset: Annotated[
+        str | None, typer.Option(help="preset; the one that the run was trained with if omitted")
+    ] = None,
     precision: Annotated[
         Literal["float32", "float16"], typer.Option(help="float16: half precision inside, for GPUs")
     ] = "float32",
@@ -48,7 +51,8 @@ def export_command(
     if checkpoint is None:
         raise TrainingError(f"run '{run}' has no checkpoint; expected {run}/STAGE/last.pt")
     check_folder(out)
-    model = MagicFuse(load_preset(preset))
+    config = load_preset(preset) if preset else recorded_preset(checkpoint)
+    model = MagicFuse(config or load_preset("nano"))
     load_averaged(model, checkpoint)
     trained = recorded_data(checkpoint.parent)
     commit = current_commit(Path(__file__).parent)

@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
 from magicfuse_ros.bundle import MANIFEST
 from magicfuse_training.data.datasets import DATASETS
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
+from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.checkpoint import averaged_weights, load_weights, read_checkpoint
+from magicfuse_training.stages.run_folder import read_yaml
 from magicfuse_training.stages.stages import STAGES
 
 RunFolder = Annotated[Path, typer.Option("--run", help="folder of checkpoints and logs")]
@@ -41,14 +45,49 @@ DeviceCropsOption = Annotated[
     bool,
     typer.Option("--device-crops", help="the GPU makes the crops; its memory holds all scenes"),
 ]
-ORDER = (*STAGES, "distill")
+_BASICS = ("autoencoder", "ikr", "ckg", "mkf")
+# `distill` gives a run its first weights; the later stages go on from them.
+ORDER = (*_BASICS, "distill", *(name for name in STAGES if name not in _BASICS))
 
 
 def newest_checkpoint(run: Path, before: str | None = None) -> Path | None:
-    """Return the checkpoint of the last stage that has one (before a given stage), or None."""
-    names = ORDER[: ORDER.index(before)] if before else ORDER
+    """Return the checkpoint of the last stage that has one (before a given stage), or None.
+
+    The order is that of the run's recipe, if it has one and `before` is None.
+
+    Raises:
+        TrainingError: if the run has stages, but none before the given one.
+    """
+    names: Sequence[str] = ORDER[: ORDER.index(before)] if before else ORDER
+    if not before and (recipe := run / "recipe.yaml").is_file():
+        names = [part.get("name") or part["stage"] for part in read_yaml(recipe)["stages"]]
     paths = [run / n / "last.pt" for n in reversed(names)]
-    return next((p for p in paths if p.exists()), None)
+    if found := next((p for p in paths if p.exists()), None):
+        return found
+    later = [n for n in ORDER if n not in names and n != before and (run / n / "last.pt").exists()]
+    if later:
+        raise TrainingError(
+            f"run '{run}' has {', '.join(later)}, but no stage before '{before}' to start from; "
+            "use another --run"
+        )
+    return None
+
+
+def recorded_preset(checkpoint: Path) -> Preset | None:
+    """Return the preset with which a checkpoint's stage was trained; None if not recorded.
+
+    Raises:
+        TrainingError: if this version cannot use it.
+    """
+    config, alone = checkpoint.parent / "config.yaml", checkpoint.parents[1] / "preset.yaml"
+    try:
+        if config.is_file():
+            return Preset.model_validate(read_yaml(config)["preset"])
+        return load_preset(str(alone)) if alone.is_file() else None
+    except (KeyError, ValidationError) as error:
+        raise TrainingError(
+            f"'{config}' records a preset of another version of this package; give --preset"
+        ) from error
 
 
 def tell_replaced(out: Path, console: Console) -> None:

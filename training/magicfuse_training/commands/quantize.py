@@ -60,6 +60,10 @@ def quantize_command(
     check_folder(out or bundle)
     console = output_console()
     loaded = Bundle.load(bundle)
+    if (precision := loaded.manifest.precision) != "float32":
+        raise ExportError(
+            f"bundle '{bundle}' has precision {precision}; int8 graphs are made of float32 ones"
+        )
 
     def tell(name: NetworkName, result: QuantizedNetwork) -> None:
         kept = f"; float32: {', '.join(result.float32_layers)}" if result.float32_layers else ""

@@ -17,20 +17,25 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.text import Text
 
+from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.command_line import output_console
 from magicfuse_training.commands.options import (
     Data,
     DeviceCropsOption,
     RunFolder,
     load_averaged,
     newest_checkpoint,
+    recorded_preset,
 )
-from magicfuse_training.data.mix import Source
+from magicfuse_training.data.mix import Source, Trained
 from magicfuse_training.errors import PresetError, TrainingError, did_you_mean
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.accelerator import MixedPrecision
-from magicfuse_training.stages.runner import Budget, train_stage
+from magicfuse_training.stages.run_folder import untrained
+from magicfuse_training.stages.runner import Budget, recorded_data, train_stage
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.start import in_small_steps, load_bundle
 
@@ -45,7 +50,9 @@ def stage_command(
         int | None, typer.Option(min=0, help="budget in steps, for results that repeat bit by bit")
     ] = None,
     run: RunFolder = Path("runs/nano"),
-    preset: str = "nano",
+    preset: Annotated[
+        str | None, typer.Option(help="preset; that of the stage before, else nano, if omitted")
+    ] = None,
     from_bundle: Annotated[
         Path | None, typer.Option(help="start from a bundle's weights, not from the previous stage")
     ] = None,
@@ -67,20 +74,26 @@ def stage_command(
     if name not in STAGES:
         raise typer.BadParameter(f"stage is '{name}'; expected one of {', '.join(STAGES)}")
     sources = [Source.parse(text) for text in data]
-    config = load_preset(preset)
-    check_training(config, preset)
+    newest = None if from_bundle else newest_checkpoint(run, before=name)
+    recorded = recorded_preset(newest) if newest and not preset else None
+    config = recorded or load_preset(preset or "nano")
+    check_training(config, preset or config.name)
     check_stage(config, name)
     torch.manual_seed(seed)
     model = MagicFuse(config)
-    start, stage = "random weights", STAGES[name]
+    start, stage, before = "random weights", STAGES[name], None
     if from_bundle:
         load_bundle(model, from_bundle)
         start, stage = str(from_bundle), in_small_steps(stage)
-    elif newest := newest_checkpoint(run, before=name):
+        made = Bundle.load(from_bundle).manifest.provenance
+        before = Trained(made.data, made.weights_license)
+    elif newest:
         load_averaged(model, newest)
-        start = str(newest)
+        start, before = str(newest), recorded_data(newest.parent)
+        if warning := untrained(newest.parent):
+            output_console().print(Text(warning, "yellow"), soft_wrap=True)
     budget = Budget(minutes, steps, batch, accumulate, mixed_precision, workers, device_crops, seed)
-    train_stage(stage, model, run / name, sources, budget, start)
+    train_stage(stage, model, run / name, sources, budget, start, before=before)
 
 
 def check_training(preset: Preset, name: str) -> None:

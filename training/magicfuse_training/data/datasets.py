@@ -93,6 +93,7 @@ _ALL = (
     ),
     DataSet(
         kind="msrs-repacked",
+        repacked_from={"msrs": "*", "mfnet": "*"},
         source="MSRS, with pseudo labels, the human boxes of "
         "https://github.com/Lele-3/MSRS-detection-label, and coarse or a teacher's labels",
         templates={
@@ -137,6 +138,7 @@ _ALL = (
     ),
     DataSet(
         kind="llvip-repacked",
+        repacked_from={"llvip": "train"},
         source="LLVIP",
         templates={"visible": "{split}/vi/{name}.*", "thermal": "{split}/ir/{name}.*"},
         splits=(),
@@ -164,6 +166,7 @@ _ALL = (
     ),
     DataSet(
         kind="roadscene-repacked",
+        repacked_from={"roadscene": "all"},
         source="RoadScene",
         templates={"visible": "{split}/vi/{name}.*", "thermal": "{split}/ir/{name}.*"},
         splits=(),
@@ -194,6 +197,7 @@ _ALL = (
     ),
     DataSet(
         kind="camvid-repacked",
+        repacked_from={"camvid-segnet": "", "camvid": "all"},
         source="SegNet's CamVid",
         templates={"visible": "{split}/vi/{name}.*", "label": "{split}/label/{name}.png"},
         labels=classes.CAMVID,
@@ -216,6 +220,7 @@ _ALL = (
     ),
     DataSet(
         kind="cityscapes-repacked",
+        repacked_from={"cityscapes": "train"},
         source="Cityscapes, stored at half of its width",
         templates={"visible": "{split}/vi/{name}.*", "label": "{split}/label/{name}.png"},
         labels=classes.PROJECT,
@@ -252,6 +257,7 @@ _ALL = (
     ),
     DataSet(
         kind="idd-repacked",
+        repacked_from={"idd": "train", "idd-lite": "train"},
         source="IDD Lite, with a teacher's labels",
         templates={
             "visible": "{split}/vi/{name}.*",
@@ -274,6 +280,7 @@ _ALL = (
     ),
     DataSet(
         kind="pennfudan-repacked",
+        repacked_from={"pennfudan": "all"},
         source="PennFudanPed",
         templates={
             "visible": "{split}/vi/{name}.*",

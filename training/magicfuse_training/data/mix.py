@@ -126,6 +126,15 @@ class Trained:
     terms: str
 
 
+NOTHING = Trained([], "")
+
+
+def joined(first: Trained, second: Trained) -> Trained:
+    """Return what weights have seen that were trained on both, each set and each term once."""
+    terms = dict.fromkeys([*first.terms.split("; "), *second.terms.split("; ")])
+    return Trained(list(dict.fromkeys([*first.data, *second.data])), "; ".join(filter(None, terms)))
+
+
 def describe(sources: Sequence[Source]) -> Trained:
     """Describe the training splits of some sets."""
     data, terms = [], []

@@ -47,9 +47,15 @@ def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) ->
     keep their values, too, and so do weights whose names start with one of `renew`.
 
     Raises:
-        ValueError: names the first weight that is missing or has another shape, or that belongs to
-            a part that the preset lacks; or a value of `renew` that fits no weight.
+        ValueError: if the bundle is not float32; else it names the first weight that is missing or
+            has another shape, or that belongs to a part that the preset lacks; or a value of
+            `renew` that fits no weight.
     """
+    if (precision := bundle.manifest.precision) != "float32":
+        raise ValueError(
+            f"bundle '{bundle.root}' has precision {precision}; training needs the float32 one "
+            "that it was exported from"
+        )
     found: dict[str, torch.Tensor] = {}
     for network in NETWORKS:
         for tensor in onnx.load(bundle.path(network)).graph.initializer:

@@ -53,7 +53,7 @@ from magicfuse_training.metrics.restoration import (
 )
 from magicfuse_training.metrics.segmentation import Confusion, Segmentation
 from magicfuse_training.metrics.thermal import Thermal
-from magicfuse_training.metrics.thermal_detail import relation
+from magicfuse_training.metrics.thermal_detail import WHOLE, relation
 
 __all__ = [
     "CONDITIONS", "NIGHT", "STRENGTHS", "Confusion", "Suite", "as_json", "basic_measures",
@@ -102,7 +102,7 @@ def open_sets(
 ) -> dict[str, Frames]:
     """Find the frames of the held-out splits of some sets, by the set's folder and split.
 
-    If the bundle was trained on a set without splits, the set's name says so.
+    If the bundle was trained on a split, or on a part of it, the set's name says so.
 
     Args:
         sources: the sets.
@@ -118,8 +118,11 @@ def open_sets(
         frames = Frames(source, names, every)
         root = source.root.resolve().name
         name = root if frames.split in (".", "all") else f"{root} {frames.split}"
-        if relation(trained, source.kind, frames.split) == "trained on":
+        known = relation(trained, source.kind, frames.split)
+        if known == "trained on":
             name += " (trained on)"
+        elif known == "not recorded" and trained and frames.split in WHOLE:
+            name += " (perhaps trained on)"
         sets[name if name not in sets else f"{name}, {source.kind} {len(sets) + 1}"] = frames
     return sets
 

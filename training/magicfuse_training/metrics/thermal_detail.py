@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_training.data.classes import MOST_CLASSES
+from magicfuse_training.data.datasets import DATASETS
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.metrics.bootstrap import F64, Figure, figure_of, share
 from magicfuse_training.metrics.frames import given
@@ -36,6 +37,7 @@ from magicfuse_training.metrics.thermal import correlation, needed_interval
 U8 = npt.NDArray[np.uint8]
 Relation = Literal["trained on", "same set", "unknown set", "not recorded"]
 
+WHOLE = (".", "all")  # splits of sets that have none
 PERCENTS = np.arange(5, 100, 5)  # of the stated intervals whose content is counted
 FEWEST = 200  # pixels of a class that a frame must have to tell of the class
 # Sums over the pixels of one class in one frame, of deviations from their mean in the frame.
@@ -47,18 +49,25 @@ def relation(trained: Sequence[str], kind: str, split: str) -> Relation:
 
     Args:
         trained: "KIND, split SPLIT: ..." for every set that the bundle was trained on.
-        kind: kind of the set; a repacked set is the published one.
-        split: the split.
+        kind: kind of the set.
+        split: the split. It counts as trained on if a part of it was.
     """
     if not trained:
         return "not recorded"
-    own = kind.removesuffix("-repacked")
-    if own == "folder" and any(line.startswith("folder,") for line in trained):
+    if kind == "folder" and any(line.startswith("folder,") for line in trained):
         return "not recorded"  # which folder it was
-    known = [line.partition(":")[0].replace("-repacked,", ",") for line in trained]
-    if f"{own}, split {split}" in known:
+    seen: set[tuple[str, str]] = set()
+    for line in trained:
+        name, comma, rest = line.partition(":")[0].partition(", split ")
+        if comma:
+            seen.add((name, rest))
+            published = DATASETS[name].repacked_from if name in DATASETS else {}
+            seen.update((other, part or rest) for other, part in published.items())
+    kinds = {name for name, _ in seen}
+    if {(kind, split), (kind, "*")} & seen or (split in WHOLE and kind in kinds):
         return "trained on"
-    return "same set" if any(line.startswith(f"{own},") for line in known) else "unknown set"
+    family = {kind, *(DATASETS[kind].repacked_from if kind in DATASETS else {})}
+    return "same set" if family & kinds else "unknown set"
 
 
 def distances(names: Sequence[str], trained: Sequence[str]) -> list[int | None]:

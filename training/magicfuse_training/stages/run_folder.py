@@ -37,6 +37,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from magicfuse_training.data.crop_draws import CropConfig
+from magicfuse_training.data.layout import PARTS, Record
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit
 from magicfuse_training.optimizer import OptimizerConfig, ScheduleConfig
@@ -75,15 +76,32 @@ def data_rows(folders: Iterable[Path]) -> list[str]:
     Tens of thousands of files take seconds. This detects a file that was added, lost, replaced or
     re-encoded, but does not prove that no file was tampered with.
     """
-    rows = []
-    for folder in folders:
-        for path in _files(folder):
-            with path.open("rb") as file:
-                digest = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
-            name = Path(folder.parent.name, folder.name, path.relative_to(folder))
-            shown = name.as_posix().replace("\n", "\\n")
-            rows.append(f"{shown}\t{path.stat().st_size}\t{digest}")
-    return rows
+    return [
+        _row(Path(folder.parent.name, folder.name, path.relative_to(folder)), path)
+        for folder in folders
+        for path in _files(folder)
+    ]
+
+
+def scene_rows(records: Iterable[tuple[Path, Record]]) -> list[str]:
+    """Return the same lines for the files of some scenes, each with the root of its set.
+
+    Other files beside them do not count: a run may lie among its data.
+    """
+    files = {
+        path: Path(root.resolve().name, os.path.relpath(path, root))
+        for root, record in records
+        for part in PARTS
+        if (path := getattr(record, part)) is not None
+    }
+    return [_row(name, path) for path, name in files.items()]
+
+
+def _row(name: Path, path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
+    shown = name.as_posix().replace("\n", "\\n")
+    return f"{shown}\t{path.stat().st_size}\t{digest}"
 
 
 def _files(folder: Path) -> list[Path]:
@@ -201,12 +219,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def untrained(folder: Path) -> str | None:
-    """Return a warning if a stage was shorter than its warm-up, else None (also if not known)."""
+    """Return a warning if a stage was too short or is not finished, else None (or not known)."""
     path, checkpoint = folder / "config.yaml", folder / "last.pt"
     if not path.is_file() or not checkpoint.is_file():
         return None
-    warmup = dict(flat(read_yaml(path))).get("stage.schedule.warmup_steps", 0)
-    steps = read_checkpoint(checkpoint, {"step"})["step"]
+    config = dict(flat(read_yaml(path)))
+    warmup = config.get("stage.schedule.warmup_steps", 0)
+    state = read_checkpoint(checkpoint, {"step", "elapsed"}, mapped=True)
+    steps, minutes = state["step"], state["elapsed"] / 60
+    wanted_steps, wanted = config.get("budget.steps"), config.get("budget.minutes")
+    if (wanted_steps and steps < wanted_steps) or (wanted and minutes < wanted):
+        done = f"{steps} of {wanted_steps} steps" if wanted_steps else ""
+        done = done or f"{minutes:.1f} of {wanted:g} minutes"
+        return (
+            f"stage '{folder.name}' is not finished: it did {done}, and its learning rate falls "
+            "to the end; repeat its command"
+        )
     if steps >= warmup:
         return None
     return (

@@ -25,13 +25,16 @@ from magicfuse_ros.output_files import check_folder
 from magicfuse_training.data.classes import CLASSES, ids_of_people
 from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.crops import Batch, Crops
+from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.mix import (
     CONDITIONS,
+    NOTHING,
     Groups,
     Source,
     Trained,
     describe,
+    joined,
     load_groups,
     load_held_out,
     made_night,
@@ -42,7 +45,7 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages.accelerator import MixedPrecision
 from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
-from magicfuse_training.stages.run_folder import data_rows, read_yaml, untrained
+from magicfuse_training.stages.run_folder import read_yaml, scene_rows, untrained
 from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
 
@@ -72,6 +75,7 @@ def train_stage(
     budget: Budget,
     start: str,
     groups: Groups | None = None,
+    before: Trained | None = None,
 ) -> MagicFuse:
     """Train a stage in `folder`; return the averaged model in evaluation mode.
 
@@ -83,6 +87,7 @@ def train_stage(
         budget: minutes or steps, and the rest.
         start: origin of the model's weights, for the record.
         groups: the scenes of `sources`, if they are already loaded.
+        before: what the model was trained on before; None: nothing, or not recorded.
 
     Raises:
         TrainingError: if the data has no scene that the stage learns from; also see `Trainer`.
@@ -133,9 +138,13 @@ def train_stage(
         validation=(
             _validation(load_held_out(sources, *size, PICTURES, names), crops) if writes else None
         ),
-        data=data_rows(s.folder(s.training_split) for s in sources),
+        data=scene_rows(
+            (s.root, record)
+            for s in sources
+            for record in dataset(s.kind).records(s.root, s.training_split)
+        ),
         start=start,
-        opened=lambda: record_data(folder, describe(sources)),
+        opened=lambda: record_data(folder, joined(describe(sources), before or NOTHING)),
     )
     if writes and (warning := untrained(folder)):
         output_console().print(Text(warning, "yellow"), soft_wrap=True)

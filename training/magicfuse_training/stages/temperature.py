@@ -73,12 +73,12 @@ def fit_temperature(model: MagicFuse, groups: Groups) -> float:
     scores: list[Tensor] = []
     labels: list[Tensor] = []
     for group in groups:
-        for i in range(0, len(group.scenes), max(1, len(group.scenes) // FRAMES)):
-            scene = group.scenes[i]
+        every = max(1, len(group.scenes) // FRAMES)
+        for turn, scene in enumerate(group.scenes[i] for i in range(0, len(group.scenes), every)):
             if not _labelled(scene):
                 continue
             for kind in KINDS if scene.clean else KINDS[:1]:
-                strength = STRENGTHS[i % len(STRENGTHS)]
+                strength = STRENGTHS[turn % len(STRENGTHS)]
                 image = degrade(scene.visible, kind, strength, rng) if kind else scene.visible
                 found, label = _scores(model, image, scene.label)
                 known = (label != IGNORE).nonzero()[:, 0]
