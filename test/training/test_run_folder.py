@@ -13,6 +13,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +27,13 @@ from training_process import small_crops
 from typer.testing import CliRunner
 
 from magicfuse_training.cli import app
+from magicfuse_training.commands.options import newest_checkpoint, recorded_preset
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import accelerator
 from magicfuse_training.stages.accelerator import MixedPrecision
-from magicfuse_training.stages.run_folder import data_rows, drop_lines_after, locked
+from magicfuse_training.stages.run_folder import data_rows, drop_lines_after, locked, untrained
 from magicfuse_training.stages.runner import recorded_data
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.trainer import Trainer
@@ -246,3 +248,43 @@ def test_the_command_trains_a_stage_from_the_one_before(
     preset.write_text(preset.read_text().replace("training: {}", "training: {mfk: {}}"))
     code, output = stage("mkf", "--steps", "1")
     assert code == 2 and "training.mfk is unknown; did you mean 'mkf'?" in output
+
+
+def test_a_stage_follows_the_run_and_not_what_lies_beside_its_data(
+    small_preset: Preset, tmp_path: Path
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    write_data(data)
+    preset = tmp_path / "small.yaml"
+    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+
+    def stage(name: str, kind: str, *options: str) -> tuple[int, str]:
+        common = (f"--data={kind}-repacked:{data / kind}", f"--run={run}", "--workers=0")
+        result = CliRunner().invoke(app, ["stage", name, *common, "--batch=2", *options])
+        return result.exit_code, " ".join(result.output.split())
+
+    assert stage("autoencoder", "msrs", "--steps=3", f"--preset={preset}")[0] == 0
+    code, output = stage("ikr", "camvid", "--steps=2")  # with the run's preset
+    assert code == 0, output
+    known = recorded_data(run / "ikr")
+    assert [text.partition(",")[0] for text in known.data] == ["camvid-repacked", "msrs-repacked"]
+    assert "CC BY-NC" in known.terms and "MFNet" in known.terms
+    (data / "camvid" / "train" / "vi" / "notes.txt").write_text("a run or a sheet may lie here")
+    assert stage("ikr", "camvid", "--steps=3")[0] == 0  # resumes
+    other = np.zeros((64, 96), np.uint8)
+    cv2.imwrite(str(data / "camvid" / "train" / "label" / "1D.png"), other)
+    code, output = stage("ikr", "camvid", "--steps=4")
+    assert code == 2 and "was started with other data" in output
+
+    state = torch.load(run / "ikr" / "last.pt", weights_only=True)
+    torch.save({**state, "step": 1}, run / "ikr" / "last.pt")
+    assert "'ikr' is not finished: it did 1 of 3 steps" in str(untrained(run / "ikr"))
+    found = newest_checkpoint(run)
+    assert found == run / "ikr" / "last.pt" and recorded_preset(found) == small_preset
+
+    shutil.rmtree(run / "autoencoder")
+    shutil.rmtree(run / "ikr")
+    (run / "mkf").mkdir()
+    shutil.copy(preset, run / "mkf" / "last.pt")
+    code, output = stage("ikr", "camvid", "--steps=1")
+    assert code == 2 and "has mkf, but no stage before 'ikr' to start from" in output

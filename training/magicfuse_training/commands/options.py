@@ -64,8 +64,8 @@ def newest_checkpoint(run: Path, before: str | None = None) -> Path | None:
     paths = [run / n / "last.pt" for n in reversed(names)]
     if found := next((p for p in paths if p.exists()), None):
         return found
-    later = [n for n in ORDER if n not in names and n != before and (run / n / "last.pt").exists()]
-    if later:
+    later = [n for n in ORDER if n not in names and (run / n / "last.pt").exists()]
+    if names and later and before not in later:  # a stage that has begun only resumes
         raise TrainingError(
             f"run '{run}' has {', '.join(later)}, but no stage before '{before}' to start from; "
             "use another --run"

@@ -227,7 +227,8 @@ def untrained(folder: Path) -> str | None:
     warmup = config.get("stage.schedule.warmup_steps", 0)
     state = read_checkpoint(checkpoint, {"step", "elapsed"}, mapped=True)
     steps, minutes = state["step"], state["elapsed"] / 60
-    wanted_steps, wanted = config.get("budget.steps"), config.get("budget.minutes")
+    budget = _last_budget(folder)
+    wanted_steps, wanted = budget.get("steps"), budget.get("minutes")
     if (wanted_steps and steps < wanted_steps) or (wanted and minutes < wanted):
         done = f"{steps} of {wanted_steps} steps" if wanted_steps else ""
         done = done or f"{minutes:.1f} of {wanted:g} minutes"
@@ -241,6 +242,16 @@ def untrained(folder: Path) -> str | None:
         f"stage '{folder.name}' is untrained: it did {steps} steps, and its learning rate rises "
         f"over the first {warmup}; give it a larger budget"
     )
+
+
+def _last_budget(folder: Path) -> dict[str, Any]:
+    """Return the budget with which a stage went on last; empty if that is not recorded."""
+    path = folder / "environment.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        return dict(json.loads(lines[-1])["budget"]) if lines else {}
+    except (ValueError, KeyError):  # the process was killed while it wrote the line
+        return {}
 
 
 def append_line(path: Path, values: dict[str, Any]) -> None:
