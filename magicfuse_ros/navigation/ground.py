@@ -216,14 +216,17 @@ class GroundProjection:
         near = np.uint16(_STEPS) - (away * (_STEPS / max_range)).astype(np.uint16)
         order = np.argsort(near, kind="stable")
         self._pixels: Indices = pixels[order]
-        self._away = away[order].astype(np.float32)
+        self._away = away[order]
         self._points = points[order]
         offset = offset[order]
-        self._bearing, _ = self._bins(offset)
+        self._bearing, first_bearing = self._bins(offset)
         x, y, _ = pose.position
-        places = offset + np.array([x, y])
-        self._beam, self._first_beam = self._bins(places)
-        self._range = np.hypot(places[:, 0], places[:, 1]).astype(np.float32)
+        places = offset + np.array([x, y], np.float32)
+        above_origin = not (x or y)
+        self._beam, self._first_beam = (
+            (self._bearing, first_bearing) if above_origin else self._bins(places)
+        )
+        self._range = np.hypot(places[:, 0], places[:, 1])
         self._range_max = max_range + hypot(x, y)
 
     def ground_range(self) -> tuple[float, float] | None:
@@ -327,9 +330,10 @@ def _project(
     # The elevation alone tells how far away a ray meets the ground.
     up = rays @ rotation[2]
     (found,) = np.nonzero(up <= -height / hypot(height, max_range))
-    some = rays[found]
-    length = height / -up[found]
-    offset = length[:, None] * (some @ rotation[:2].T)
+    # From here on float32 is precise enough: 1 um at 15 m, and twice as fast.
+    some = rays[found].astype(np.float32)
+    length = (height / -up[found]).astype(np.float32)
+    offset = length[:, None] * (some @ rotation[:2].T.astype(np.float32))
     points = np.zeros(len(found), CLOUD)
     for axis, along in zip("xyz", some.T, strict=True):
         points[axis] = length * along

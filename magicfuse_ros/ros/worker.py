@@ -110,7 +110,7 @@ class Worker:
         """Hand over a camera message. One thread calls it, and serves ROS.
 
         The thread rests a little if the message replaces an unread one while other cameras share
-        the networks. On average, receiving then takes at most an equal part of a core.
+        the networks. On average, receiving then takes at most half of an equal part of a core.
         """
         now, cpu = monotonic(), thread_time()
         # What this thread has spent since the last message, mostly on receiving this one.
@@ -125,7 +125,8 @@ class Worker:
             self.statistics.dropped(
                 "replaced by a newer image" if in_time else "skipped for the deadline"
             )
-            sleep(min(receiving * self._seat.share().others, _LONGEST_REST_S))
+            if others := self._seat.share().others:
+                sleep(min(receiving * (2 * others + 1), _LONGEST_REST_S))
 
     def stop(self) -> None:
         """Finish the current frame and leave the thread."""
