@@ -153,7 +153,7 @@ def newest() -> dict[str, dict[str, Any]]:
 
 def sections() -> str:
     """Return the text between the markers of the page."""
-    return "\n".join(f"**{name}**: {section(result)}" for name, result in newest().items())
+    return "\n".join(f"`benchmarks/{name}`: {section(result)}" for name, result in newest().items())
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@
 The graph starts by copying the inputs to the device and ends by copying the results to the host.
 Both use fixed pinned buffers, so a frame costs the host two copies, one launch and one wait, and
 all other values stay on the device. Whatever changes from frame to frame (the image, tau) must be
-an input, or a replay would not see the change. If CUDA cannot capture the work, every frame queues
-it anew, which costs the host more time.
+an input, or a replay would not see the change. If CUDA cannot capture the work, the host queues it
+again for every frame, which takes longer.
 
 Written against the documented API of the CUDA runtime; not measured on a GPU.
 """

@@ -149,8 +149,8 @@ def decode(data: bytes) -> tuple[Pixels, int]:
     if header.restarts is not None and restarts < header.restarts:
         raise _damaged(data, f"{header.restarts - restarts} restart markers are missing")
     # Later scans refine flat parts of the picture with long runs of zero bits.
-    complete = header.restarts is not None and not header.zeros
-    if complete and data.find(_HOLE, header.scan, end) >= 0:
+    tells = header.restarts is not None and not header.zeros
+    if tells and data.find(_HOLE, header.scan, end) >= 0:
         raise _damaged(data, "there is a hole in the picture")
     fits = _fits(data, end) if header.restarts == 0 and header.width >= _LEAST_WIDTH else None
     if not (_decodes(data) if fits is None else fits):

@@ -29,7 +29,7 @@ from magicfuse_training.adaptation.config import AdaptConfig
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.weights import load_weights
+from magicfuse_training.export.weights import check_float32, load_weights
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.preset import Preset
@@ -100,11 +100,7 @@ def preset_of(bundle: Bundle, preset: Preset) -> Preset:
             it is not float32, or it has step grids that the preset lacks.
     """
     manifest = bundle.manifest
-    if manifest.precision != "float32":
-        raise TrainingError(
-            f"bundle '{bundle.root}' has precision {manifest.precision}; expected one of float32, "
-            "since its weights are trained on"
-        )
+    check_float32(bundle)
     if (names := [c.name for c in manifest.classes]) != list(CLASSES):
         raise TrainingError(
             f"bundle '{bundle.root}' has the classes {', '.join(names)}; "

@@ -24,7 +24,7 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.distillation import distillation_loss, student_of
-from magicfuse_training.stages.runner import Budget, train_stage
+from magicfuse_training.stages.runner import Budget, recorded_data, train_stage
 from magicfuse_training.stages.stage import Stage
 
 
@@ -61,4 +61,7 @@ def distill_command(
         raise TrainingError(f"teacher-steps is {count}; expected 1 to {most}")
     stage = Stage("distill", ("ckg",), distillation_loss(large, count), (0.2, 0.35, 0.45))
     budget = Budget(minutes, steps, batch, workers=workers, seed=seed)
-    train_stage(stage, student, run / stage.name, sources, budget, f"{checkpoint}, K = {count}")
+    train_stage(
+        stage, student, run / stage.name, sources, budget, f"{checkpoint}, K = {count}",
+        before=recorded_data(checkpoint.parent),
+    )  # fmt: skip

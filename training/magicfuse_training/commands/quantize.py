@@ -25,6 +25,7 @@ from magicfuse_ros.output_files import check_folder
 from magicfuse_training.commands.options import BundleFolder, DevelopmentData
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.errors import ExportError
+from magicfuse_training.export.weights import check_float32
 
 MINIMUM_DB = 36.0
 FRAMES = {  # for calibration and for measurement
@@ -60,10 +61,7 @@ def quantize_command(
     check_folder(out or bundle)
     console = output_console()
     loaded = Bundle.load(bundle)
-    if (precision := loaded.manifest.precision) != "float32":
-        raise ExportError(
-            f"bundle '{bundle}' has precision {precision}; int8 graphs are made of float32 ones"
-        )
+    check_float32(loaded)
 
     def tell(name: NetworkName, result: QuantizedNetwork) -> None:
         kept = f"; float32: {', '.join(result.float32_layers)}" if result.float32_layers else ""

@@ -19,7 +19,6 @@ import torch
 import typer
 from rich.text import Text
 
-from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import output_console
 from magicfuse_training.commands.options import (
     Data,
@@ -83,9 +82,8 @@ def stage_command(
     model = MagicFuse(config)
     start, stage, before = "random weights", STAGES[name], None
     if from_bundle:
-        load_bundle(model, from_bundle)
+        made = load_bundle(model, from_bundle).manifest.provenance
         start, stage = str(from_bundle), in_small_steps(stage)
-        made = Bundle.load(from_bundle).manifest.provenance
         before = Trained(made.data, made.weights_license)
     elif newest:
         load_averaged(model, newest)

@@ -19,6 +19,7 @@ import torch
 from onnx import numpy_helper
 
 from magicfuse_ros.bundle import NETWORKS, Bundle
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 
 # Each graph's module has its own name for its network; see export/graphs.py.
@@ -39,6 +40,19 @@ def may_lack(name: str) -> bool:
     return any(part in name for part in _NOT_EXPORTED + _MAY_BE_NEW)
 
 
+def check_float32(bundle: Bundle) -> None:
+    """Check that a bundle holds float32 graphs: their weights can be trained on and quantised.
+
+    Raises:
+        TrainingError: if it does not.
+    """
+    if (precision := bundle.manifest.precision) != "float32":
+        raise TrainingError(
+            f"bundle '{bundle.root}' has precision {precision}; expected one of float32, since its "
+            "weights are read back"
+        )
+
+
 def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) -> None:
     """Load a bundle's float16 weights into a model of the same preset.
 
@@ -47,15 +61,11 @@ def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) ->
     keep their values, too, and so do weights whose names start with one of `renew`.
 
     Raises:
-        ValueError: if the bundle is not float32; else it names the first weight that is missing or
-            has another shape, or that belongs to a part that the preset lacks; or a value of
-            `renew` that fits no weight.
+        TrainingError: see `check_float32`.
+        ValueError: names the first weight that is missing or has another shape, or that belongs to
+            a part that the preset lacks; or a value of `renew` that fits no weight.
     """
-    if (precision := bundle.manifest.precision) != "float32":
-        raise ValueError(
-            f"bundle '{bundle.root}' has precision {precision}; training needs the float32 one "
-            "that it was exported from"
-        )
+    check_float32(bundle)
     found: dict[str, torch.Tensor] = {}
     for network in NETWORKS:
         for tensor in onnx.load(bundle.path(network)).graph.initializer:
