@@ -317,14 +317,15 @@ def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None
     try:
         assert rig.state() == "unconfigured"
         used = []
-        for cycle in range(1, 101):
+        for _ in range(100):
             for transition in ("configure", "activate", "deactivate", "cleanup"):
                 assert rig.transition(transition), rig.output()
-            if cycle in (20, 100):
-                used.append(rig.resources())
-        early, late = used
-        assert (late.threads, late.files) == (early.threads, early.files)
-        assert late.rss_mb - early.rss_mb < 10
+            used.append(rig.resources())
+        # Python frees some networks, with OpenVINO's 14 threads, only a few cycles later.
+        early, late = used[12:20], used[92:]
+        for name in ("threads", "files"):
+            assert min(getattr(u, name) for u in late) == min(getattr(u, name) for u in early)
+        assert late[-1].rss_mb - early[-1].rss_mb < 10
         rig.activate()
         received = rig.subscribe("restored_image")
         fused(rig, received, image())
