@@ -87,7 +87,7 @@ def sample_eagerly(
         streams = model.advance(streams, condition, step, torch.tensor([preset.tau]))
     assert streams.x0_mkf is not None
     fused = model.decoder(streams.x0_mkf, *details)
-    scores = model.segmentation(streams.z_seg, *details[:1])
+    scores = model.class_scores(streams.z_seg, condition, *details)
     return (fused.clamp(0, 1) * 255).round()[0].permute(1, 2, 0), scores
 
 

@@ -91,7 +91,7 @@ def test_every_preset_makes_all_its_outputs_at_full_size(name: str) -> None:
         assert streams.w is not None and streams.w.shape == latent
         assert model.encoder.encode(torch.zeros(1, 3, 480, 640)).shape == latent
         assert streams.z_seg.shape == (1, len(preset.classes), *latent[2:])
-        scores = model.segmentation(streams.z_seg, *details[:1])
+        scores = model.class_scores(streams.z_seg, condition, *details)
         assert scores.shape[-2:] == ((120, 160) if details else (480, 640))
 
 

@@ -54,7 +54,7 @@ def gflop_per_call(model: MagicFuse) -> dict[str, float]:
             "ikr": lambda: model.ikr(condition, z, t),
             "ckg": lambda: model.ckg(condition, z, t),
             "mkf": lambda: model.mkf(z, z, z, torch.cat([z, z], 1), z_seg, t, condition),
-            "segmentation": lambda: model.segmentation(z_seg, *details[:1]),
+            "segmentation": lambda: model.class_scores(z_seg, condition, *details),
             "decoder": lambda: model.decoder(z, *details),
         }
         costs = {}

@@ -58,10 +58,20 @@ class MagicFuse(nn.Module):
         self.ckg = UNet(preset.ckg, ae.stream_channels, latent)
         self.mkf = FusionNetwork(preset.mkf, ae.stream_channels, latent, classes)
         self.segmentation = SegmentationHead(
-            classes, ae.detail_channels, preset.segmentation_width, activation(ae.act), ae.scale
+            classes,
+            ae.detail_channels,
+            preset.segmentation_width,
+            activation(ae.act),
+            ae.scale,
+            ae.condition_channels if preset.segmentation_condition else 0,
         )
         self.thermal_ids = [c.id for c in preset.classes if c.thermal]
         self.other_ids = [c.id for c in preset.classes if not c.thermal]
+
+    def class_scores(self, z_seg: Tensor, condition: Tensor, *details: Tensor) -> Tensor:
+        """Return the head's scores: see `SegmentationHead.forward`; details: the encoder's."""
+        scores: Tensor = self.segmentation(z_seg, details[0] if details else None, condition)
+        return scores
 
     def denoise(
         self,

@@ -56,6 +56,9 @@ class Preset(BaseModel):
     segmentation_width: int = Field(
         description="width of the head that refines z_seg; 0: there is none"
     )
+    segmentation_condition: bool = Field(
+        False, description="whether that head also reads the condition"
+    )
     thermal_uncertainty: ThermalUncertainty | None = Field(
         None, description="how the decoded thermal image codes its uncertainty; None: it does not"
     )
@@ -76,6 +79,10 @@ class Preset(BaseModel):
             raise ValueError(
                 f"segmentation_width is {self.segmentation_width}; expected 0, since the head "
                 "refines by details, which autoencoder.latent_only leaves out"
+            )
+        if self.segmentation_condition and not self.segmentation_width:
+            raise ValueError(
+                "segmentation_condition is true; expected false if segmentation_width is 0"
             )
         ids = [c.id for c in self.classes]
         if ids != list(range(len(ids))) or not 1 <= len(ids) <= MOST_CLASSES:

@@ -87,7 +87,7 @@ def probabilities(model: MagicFuse, image: Tensor) -> Tensor:
     condition, *details = model.encoder(image)
     tau = image.new_full((1,), model.preset.tau)
     streams = model.sample(model.start(condition), condition, model.preset.default_steps, tau)
-    return scores(model, streams.z_seg, details).softmax(1)
+    return scores(model, streams.z_seg, condition, details).softmax(1)
 
 
 def preset_of(bundle: Bundle, preset: Preset) -> Preset:

@@ -92,22 +92,25 @@ class FusionGraph(nn.Module):
 
 
 class SegmentationGraph(nn.Module):
-    """z_seg, and detail_4 if there are details -> mask and confidence, uint8 (1, H, W)."""
+    """z_seg, and what a refined head reads -> mask and confidence, uint8 (1, H, W)."""
 
     outputs = ("mask", "confidence")
 
     def __init__(self, model: MagicFuse) -> None:
         super().__init__()
-        self.inputs = ("z_seg", *detail_names(model)[:1])
+        read = ("condition",) if model.preset.segmentation_condition else ()
+        self.inputs = ("z_seg", *detail_names(model)[:1], *read)
         self.head = model.segmentation
 
-    def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, z_seg: Tensor, detail_4: Tensor | None = None, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run the graph. A refined head decides the class at 1/2 and the confidence at 1/4.
 
         On a CPU, 11 scores per pixel cost more than the network; the head's confidence varies
         slowly.
         """
-        logits = self.head(z_seg, detail_4)
+        logits = self.head(z_seg, detail_4, condition)
         # Without its batch axis, a map is stored plane by plane. OpenVINO then finds the best of 11
         # several times faster than with a pixel's channels side by side.
         scores = logits.squeeze(0)

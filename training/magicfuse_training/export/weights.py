@@ -32,7 +32,11 @@ _PREFIXES = {
 _NOT_EXPORTED = ("encoder.latent.", "num_batches_tracked")
 # They start as the identity, or at zero: older bundles have fewer of them, or none.
 NEUTRAL_AT_FIRST = ("mkf.readout.", "segmentation.temperature")
-_MAY_BE_NEW = ("encoder.context.deeper.", *NEUTRAL_AT_FIRST)
+_MAY_BE_NEW = (
+    "encoder.context.deeper.", "encoder.context.last.", "segmentation.scene.", *NEUTRAL_AT_FIRST
+)  # fmt: skip
+# Older bundles have fewer hidden channels here.
+_MAY_BE_NARROW = ("segmentation.conv1.", "segmentation.conv2.")
 
 
 def may_lack(name: str) -> bool:
@@ -53,19 +57,8 @@ def check_float32(bundle: Bundle) -> None:
         )
 
 
-def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) -> None:
-    """Load a bundle's float16 weights into a model of the same preset.
-
-    The head that makes latents of clean images is not part of a bundle and keeps its values. A
-    bundle can therefore start `few_step` but not the earlier stages. Parts that older bundles lack
-    keep their values, too, and so do weights whose names start with one of `renew`.
-
-    Raises:
-        TrainingError: see `check_float32`.
-        ValueError: names the first weight that is missing or has another shape, or that belongs to
-            a part that the preset lacks; or a value of `renew` that fits no weight.
-    """
-    check_float32(bundle)
+def exported_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
+    """Return a bundle's weights as float32, by their names in the model."""
     found: dict[str, torch.Tensor] = {}
     for network in NETWORKS:
         for tensor in onnx.load(bundle.path(network)).graph.initializer:
@@ -73,6 +66,24 @@ def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) ->
             for old, new in _PREFIXES.get(network, {}).items():
                 name = new + name.removeprefix(old) if name.startswith(old) else name
             found[name] = torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
+    return found
+
+
+def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) -> None:
+    """Load a bundle's float16 weights into a model of the same preset.
+
+    The head that makes latents of clean images is not part of a bundle and keeps its values. A
+    bundle can therefore start `few_step` but not the earlier stages. Parts that older bundles lack
+    keep their values, too, and so do weights whose names start with one of `renew`. Hidden channels
+    that an older head lacks keep their random kernels, and are weighed with zero.
+
+    Raises:
+        TrainingError: see `check_float32`.
+        ValueError: names the first weight that is missing or has another shape, or that belongs to
+            a part that the preset lacks; or a value of `renew` that fits no weight.
+    """
+    check_float32(bundle)
+    found = exported_weights(bundle)
     state = model.state_dict()
     if unknown := [n for n in found if n not in state and n.startswith(_MAY_BE_NEW)]:
         raise ValueError(
@@ -84,6 +95,8 @@ def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) ->
     for name, value in state.items():
         if name.startswith(tuple(renew)) or (may_lack(name) and name not in found):
             continue
+        if name in found and name.startswith(_MAY_BE_NARROW):
+            found[name] = _widened(found[name], value)
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"
             raise ValueError(
@@ -92,3 +105,18 @@ def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) ->
             )
         state[name] = found[name]
     model.load_state_dict(state)
+
+
+def _widened(narrow: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
+    """Return a layer's weights with those of `wide` for its new outputs, and 0 for new inputs.
+
+    `narrow` itself is returned if `wide` is smaller in any axis, or equal.
+    """
+    if narrow.dim() != wide.dim() or any(
+        a > b for a, b in zip(narrow.shape, wide.shape, strict=True)
+    ):
+        return narrow
+    made = wide.clone()
+    made[: narrow.shape[0]] = 0
+    made[tuple(slice(n) for n in narrow.shape)] = narrow
+    return made

@@ -56,6 +56,7 @@ class AutoencoderConfig(BaseModel):
     encoder_blocks: int  # at the latent size; with `latent_only`, at every size
     context_channels: list[int]  # at 1/16, 1/32, ... of the image
     context_blocks: list[int] | None = None  # residual blocks at each of them; None: one
+    condition_blocks: int = 0  # residual blocks of the context at the latent size, the last ones
     # At the latent size, at twice that size and, in the published form, at four times that size.
     decoder_channels: tuple[int, int] | tuple[int, int, int]
     decoder_blocks: int  # like encoder_blocks
@@ -74,6 +75,8 @@ class AutoencoderConfig(BaseModel):
             )
         if self.latent_only and self.context_channels:
             raise ValueError("context_channels must be empty if latent_only is true")
+        if self.latent_only and self.condition_blocks:
+            raise ValueError("condition_blocks must be 0 if latent_only is true")
         if self.noise_channels and not self.latent_only:
             raise ValueError("noise_channels must be 0 if latent_only is false")
         if self.latent_only == bool(self.stem_channels):
@@ -107,7 +110,13 @@ class Context(nn.Module):
     """
 
     def __init__(
-        self, channels: int, widths: list[int], blocks: list[int], norm: Norm, act: Activation
+        self,
+        channels: int,
+        widths: list[int],
+        blocks: list[int],
+        last_blocks: int,
+        norm: Norm,
+        act: Activation,
     ) -> None:
         super().__init__()
         above = [channels, *widths[:-1]]
@@ -122,11 +131,10 @@ class Context(nn.Module):
         )
         self.attention = Attention(widths[-1], 4, norm)
         self.grow = nn.ModuleList(nn.Conv2d(w, a, 1) for a, w in zip(above, widths, strict=True))
-        # No block at the latent size, where it would cost most: every reader starts with its own
-        # convolution.
         self.up = nn.ModuleList(
             ResidualBlock(a, a, None, norm, act) if i else self.act for i, a in enumerate(above)
         )
+        self.last = nn.Sequential(*_blocks(last_blocks, channels, norm, act))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to the same shape; h and w must be divisible by 2 once per width."""
@@ -137,7 +145,8 @@ class Context(nn.Module):
         for grow, block in zip(reversed(self.grow), reversed(self.up), strict=True):
             h = F.interpolate(grow(h), scale_factor=2, mode="nearest")
             h = block(h + skips.pop())
-        return h
+        last: Tensor = self.last(h)
+        return last
 
 
 def _blocks(count: int, channels: int, norm: Norm, act: Activation) -> list[nn.Module]:
@@ -180,7 +189,7 @@ class Encoder(nn.Module):
             self.coarse = nn.Sequential(*_blocks(n, c, norm, act))
             widths = config.context_channels
             blocks = config.context_blocks or [1] * len(widths)
-            self.context = Context(c, widths, blocks, norm, act)
+            self.context = Context(c, widths, blocks, config.condition_blocks, norm, act)
             self.latent = nn.Conv2d(c, config.latent_channels, 1)
 
     def scaled(self, image: Tensor) -> Tensor:

@@ -235,6 +235,7 @@ def _enlarge(x: Tensor, size: torch.Size) -> Tensor:
 class SegmentationHead(nn.Module):
     """The last half of S: class scores from the state, refined if there are details.
 
+    A refined head may also read the condition: what a pixel is takes more than one score a class.
     The exported confidence is the softmax of the scores divided by `temperature`, which only a
     refined head has: see `stages/temperature.py`.
     """
@@ -242,9 +243,19 @@ class SegmentationHead(nn.Module):
     temperature: Tensor
 
     def __init__(
-        self, classes: int, detail_channels: int, width: int, act: nn.Module, scale: int
+        self,
+        classes: int,
+        detail_channels: int,
+        width: int,
+        act: nn.Module,
+        scale: int,
+        condition_channels: int = 0,
     ) -> None:
-        """With `width` 0, scores are the state, enlarged `scale` times, and nothing is trained."""
+        """Make a head.
+
+        With `width` 0, scores are the state, enlarged `scale` times, and nothing is trained. With
+        `condition_channels` 0, a refined head does not read the condition.
+        """
         super().__init__()
         self.refined = width > 0
         self.scale = scale
@@ -252,13 +263,16 @@ class SegmentationHead(nn.Module):
         if self.refined:
             self.conv1 = conv3(classes + detail_channels, width)
             self.conv2 = conv3(width, classes)
+            self.scene = zero_init(conv3(condition_channels, width)) if condition_channels else None
             self.register_buffer("temperature", torch.ones(1))
 
-    def forward(self, z_seg: Tensor, detail_4: Tensor | None = None) -> Tensor:
+    def forward(
+        self, z_seg: Tensor, detail_4: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
         """Map z_seg (B, classes, h, w) to scores (B, classes, ...).
 
         With details (B, D, H/4, W/4), which the refined head requires, scores have their size;
-        otherwise they are at H, W.
+        otherwise they are at H, W. The condition (B, C, h, w) is needed by a head that reads it.
         """
         if not self.refined:
             return F.interpolate(
@@ -266,5 +280,9 @@ class SegmentationHead(nn.Module):
             )
         assert detail_4 is not None
         coarse = F.interpolate(z_seg, scale_factor=2, mode="bilinear", align_corners=False)
-        refined: Tensor = self.conv2(self.act(self.conv1(torch.cat([coarse, detail_4], dim=1))))
+        h = self.conv1(torch.cat([coarse, detail_4], dim=1))
+        if self.scene is not None:
+            assert condition is not None
+            h = h + F.interpolate(self.scene(condition), scale_factor=2, mode="nearest")
+        refined: Tensor = self.conv2(self.act(h))
         return coarse + refined

@@ -26,9 +26,9 @@ from magicfuse_training.model import MagicFuse
 HeadLoss = Callable[[MagicFuse, Tensor, Tensor, Batch], Tensor]
 
 
-def scores(model: MagicFuse, z_seg: Tensor, details: list[Tensor]) -> Tensor:
+def scores(model: MagicFuse, z_seg: Tensor, condition: Tensor, details: list[Tensor]) -> Tensor:
     """Return the head's scores at the exported head's size for its decision: 1/2 if refined."""
-    logits: Tensor = model.segmentation(z_seg, *details[:1]).float()
+    logits = model.class_scores(z_seg, condition, *details).float()
     if model.segmentation.refined:
         logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
     return logits

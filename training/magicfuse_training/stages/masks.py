@@ -60,7 +60,7 @@ def masks_loss(start: MagicFuse) -> Loss:
         found = model.sample(noise, condition, count, tau)
         assert found.x0_ikr is not None and found.x0_ckg is not None and found.w is not None
         assert wanted.x0_ikr is not None and wanted.x0_ckg is not None and wanted.w is not None
-        logits = scores(model, found.z_seg, [fine])
+        logits = scores(model, found.z_seg, condition, [fine])
         return {
             "segmentation": weights.segmentation * head_loss(model, found.z_seg, logits, batch),
             "restored": HELD * F.mse_loss(found.x0_ikr, wanted.x0_ikr),

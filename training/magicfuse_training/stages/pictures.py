@@ -40,7 +40,7 @@ def draw_pictures(model: MagicFuse, batch: Batch) -> Pixels:
     latents = (model.encoder.encode(clean), streams.x0_ikr, streams.x0_ckg, streams.x0_mkf)
     decoded = [model.decoder(latent, *details) for latent in latents]
     columns = [_images(x) for x in (degraded, clean, *decoded)]
-    scores = model.segmentation(streams.z_seg, *details[:1])
+    scores = model.class_scores(streams.z_seg, condition, *details)
     scores = F.interpolate(scores, size=degraded.shape[-2:], mode="bilinear", align_corners=False)
     masks = scores.argmax(1).to(torch.uint8).cpu().numpy()
     columns.append(

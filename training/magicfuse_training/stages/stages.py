@@ -198,7 +198,7 @@ def mkf_loss(
     images = restored, estimate, image
     if not semantics:
         return {"fusion": _fusion_loss(model, batch, images, None, tau)}
-    logits = scores(model, streams.z_seg, details)
+    logits = scores(model, streams.z_seg, condition, details)
     return {
         "fusion": _fusion_loss(model, batch, images, logits, tau),
         "segmentation": head_loss(model, streams.z_seg, logits, batch),
@@ -223,7 +223,7 @@ def _output_loss(
     assert streams.x0_ikr is not None and streams.x0_ckg is not None and streams.x0_mkf is not None
     clean, known = batch["clean"], (batch["has_clean"] * batch["sharpness"])[:, None, None, None]
     restored = model.decoder(streams.x0_ikr, *details).float()
-    logits = scores(model, streams.z_seg, details)
+    logits = scores(model, streams.z_seg, condition, details)
     # Decoding is half of the cost. The other two images are smooth, or equal the restored one
     # except for a few pixels, so half of the batch is enough for them.
     some = torch.randperm(len(clean))[: (len(clean) + 1) // 2]

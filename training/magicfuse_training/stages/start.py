@@ -22,7 +22,12 @@ from torch import Tensor
 
 from magicfuse_ros.bundle import Bundle
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.weights import NEUTRAL_AT_FIRST, load_weights, may_lack
+from magicfuse_training.export.weights import (
+    NEUTRAL_AT_FIRST,
+    exported_weights,
+    load_weights,
+    may_lack,
+)
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Stage
@@ -66,14 +71,16 @@ def weights_of_bundle(preset: Preset, root: Path, renew: Sequence[str] = ()) -> 
     """Return the weights of a verified bundle, without those that some or all bundles lack.
 
     Weights that are zero at first are included, so that a mean takes its share of them. Weights
-    whose names start with one of `renew` are left out.
+    whose names start with one of `renew` are left out, and so are those that are narrower there.
     """
     model = MagicFuse(preset)
-    load_bundle(model, root)
+    there = exported_weights(load_bundle(model, root))
     return {
         k: v
         for k, v in model.state_dict().items()
-        if not k.startswith(tuple(renew)) and (not may_lack(k) or k.startswith(NEUTRAL_AT_FIRST))
+        if not k.startswith(tuple(renew))
+        and (not may_lack(k) or k.startswith(NEUTRAL_AT_FIRST))
+        and (k not in there or there[k].shape == v.shape)
     }
 
 

@@ -110,7 +110,7 @@ def _scores(model: MagicFuse, image: U8, label: U8) -> tuple[Tensor, Tensor]:
     condition, *details = model.encoder.condition_and_details(model.encoder.scaled(x), None)
     start = model.start(condition)
     z_seg = model.sample(start, condition, preset.default_steps, torch.ones(1)).z_seg
-    scores = model.segmentation(z_seg, *details[:1])[0]
+    scores = model.class_scores(z_seg, condition, *details)[0]
     ids = torch.from_numpy(placed)[None, None].float()
     ids = F.interpolate(ids, size=scores.shape[-2:], mode="nearest")[0, 0]
     return scores.flatten(1), ids.flatten().long()
