@@ -104,12 +104,14 @@ def small_preset() -> Preset:
                     "stem_channels": 8,
                     "context_channels": [8, 16],
                     "context_blocks": [1, 2],
+                    "condition_blocks": 1,
                     "decoder_channels": (8, 8),
                 }
             ),
             "ikr": nano.ikr.model_copy(update=unet),
             "ckg": nano.ckg.model_copy(update=unet),
             "mkf": nano.mkf.model_copy(update=mkf),
+            "segmentation_width": 8,
         }
     )
 

@@ -357,9 +357,9 @@ def test_an_older_bundle_keeps_its_own_steps_and_its_way_to_code_the_thermal_est
 def test_a_bundle_that_cannot_be_trained_on_is_refused(
     bundle: Bundle, small_preset: Preset
 ) -> None:
-    wider = small_preset.model_copy(update={"segmentation_width": 24})
+    narrower = small_preset.model_copy(update={"segmentation_width": 4})
     with pytest.raises(TrainingError, match=r"segmentation\..* is .*; preset 'small'.*--preset"):
-        model_of(bundle, wider)
+        model_of(bundle, narrower)
     manifest = bundle.manifest
     half = Bundle(bundle.root, manifest.model_copy(update={"precision": "float16"}))
     with pytest.raises(TrainingError, match="has precision float16; expected one of float32"):

@@ -243,6 +243,22 @@ def test_a_bundle_from_before_the_readout_starts_a_preset_with_it(
     assert "mkf.readout.weight" in kept, "a mean takes its share of zero"
 
 
+@torch.no_grad()
+def test_a_bundle_with_a_narrower_head_starts_a_wider_one(bundle: Bundle, model: MagicFuse) -> None:
+    wider = MagicFuse(model.preset.model_copy(update={"segmentation_width": 12}))
+    fresh = wider.segmentation.conv1.weight[8:].clone()
+    load_weights(wider, bundle)
+    wider.eval()
+    image, z_seg = torch.rand(1, 3, 64, 96), torch.randn(1, 11, 8, 12)
+    condition, *details = model.encoder(image)
+    want, got = (m.class_scores(z_seg, condition, *details) for m in (model, wider))
+    torch.testing.assert_close(got, want)
+    assert torch.equal(wider.segmentation.conv1.weight[8:], fresh), "they must learn to differ"
+    kept = weights_of_bundle(wider.preset, bundle.root)
+    assert "segmentation.conv2.weight" not in kept, "a mean with random kernels would spoil them"
+    assert "segmentation.conv2.bias" in kept
+
+
 def test_a_part_that_the_preset_lacks_is_an_error(bundle: Bundle, model: MagicFuse) -> None:
     plain = model.preset.mkf.model_copy(update={"readout": False})
     without = MagicFuse(model.preset.model_copy(update={"mkf": plain}))

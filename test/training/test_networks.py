@@ -144,6 +144,8 @@ def test_the_fusion_network_never_holds_the_scores_of_all_pixels(small_paper: Ma
         ({"ikr": {"attention": [True]}}, "attention has 1 levels; widths have 4"),
         ({"autoencoder": {"latent_only": False}}, "noise_channels must be 0"),
         ({"autoencoder": {"context_channels": [8]}}, "context_channels must be empty"),
+        ({"autoencoder": {"condition_blocks": 1}}, "condition_blocks must be 0"),
+        ({"segmentation_condition": True}, "segmentation_condition is true; expected false"),
         ({"mkf": {"readout": True}}, "readout is true, and reads the condition"),
     ],
 )
@@ -167,7 +169,7 @@ def test_every_step_grid_runs_and_keeps_the_sizes(small_model: MagicFuse) -> Non
             assert x0 is not None and torch.isfinite(x0).all()
             assert small_model.decoder(x0, detail_4, detail_2).shape == (2, 3, 64, 96)
         assert streams.z_seg.shape == (2, len(preset.classes), 8, 12)
-        assert small_model.segmentation(streams.z_seg, detail_4).shape[-2:] == (16, 24)
+        assert small_model.class_scores(streams.z_seg, condition, detail_4).shape[-2:] == (16, 24)
 
 
 @torch.no_grad()
@@ -215,18 +217,33 @@ def test_tau_caps_the_visible_weight_where_a_thermal_class_is_seen(small_model: 
     assert torch.equal(capped[~inside], free[~inside])
 
 
-def test_more_context_blocks_start_as_the_identity(small_preset: Preset) -> None:
-    """A bundle with fewer of them can therefore start one with more."""
-    deeper = small_preset.autoencoder.model_copy(update={"context_blocks": [2, 3]})
-    shallow = small_preset.autoencoder.model_copy(update={"context_blocks": None})
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("change", "of_context", "new"),
+    [
+        ({"segmentation_condition": False}, {}, "segmentation.scene"),
+        ({}, {"context_blocks": None}, "encoder.context.deeper"),
+        ({}, {"condition_blocks": 0}, "encoder.context.last"),
+    ],
+)
+def test_added_layers_start_without_an_effect(
+    small_preset: Preset, change: dict[str, Any], of_context: dict[str, Any], new: str
+) -> None:
+    """A bundle without them can therefore start a preset with them."""
+    smaller = small_preset.autoencoder.model_copy(update=of_context)
     torch.manual_seed(0)
-    few = MagicFuse(small_preset.model_copy(update={"autoencoder": shallow})).eval()
-    many = MagicFuse(small_preset.model_copy(update={"autoencoder": deeper})).eval()
+    few = MagicFuse(small_preset.model_copy(update={**change, "autoencoder": smaller})).eval()
+    many = MagicFuse(small_preset).eval()
     missing = many.load_state_dict(few.state_dict(), strict=False).missing_keys
-    assert missing and all("context.deeper" in name for name in missing)
-    image = torch.rand(1, 3, 64, 96)
-    with torch.no_grad():
-        assert torch.equal(few.encoder(image)[0], many.encoder(image)[0])
+    assert missing and all(name.startswith(new) for name in missing)
+    image, z_seg = torch.rand(1, 3, 64, 96), torch.randn(1, 11, 8, 12)
+    (condition, *details), (same, *_) = few.encoder(image), many.encoder(image)
+    assert torch.equal(condition, same)
+    want, got = (m.class_scores(z_seg, condition, *details) for m in (few, many))
+    assert torch.equal(want, got)
+    if new == "segmentation.scene":
+        torch.nn.init.normal_(many.segmentation.scene.weight)  # type: ignore[union-attr, arg-type]
+        assert not torch.equal(want, many.class_scores(z_seg, condition, *details))
 
 
 @torch.no_grad()

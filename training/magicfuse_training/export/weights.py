@@ -36,7 +36,7 @@ _MAY_BE_NEW = (
     "encoder.context.deeper.", "encoder.context.last.", "segmentation.scene.", *NEUTRAL_AT_FIRST
 )  # fmt: skip
 # Older bundles have fewer hidden channels here.
-_MAY_BE_NARROW = ("segmentation.conv1.", "segmentation.conv2.")
+_MAY_BE_NARROW = ("segmentation.conv1.", "segmentation.conv2.", "segmentation.scene.")
 
 
 def may_lack(name: str) -> bool:
