@@ -60,10 +60,8 @@ MOST_PATIENCE = 640
 _NEARER = 0.6  # periods by which a stride may be off; more than half, to prevent flapping
 _INTERVALS = 30
 _FEWEST_INTERVALS = 4
-_SLOWER_INTERVALS, _SLOWER = (
-    5,
-    2.0,
-)  # this many intervals in a row, each over this many periods, mean a slower camera
+# This many intervals in a row, each over this many periods, mean a slower camera.
+_SLOWER_INTERVALS, _SLOWER = 5, 2.0
 _AWAY_S = 1.0
 
 Mode = Literal["fuse", "restore", "auto"]

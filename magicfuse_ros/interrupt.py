@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
@@ -50,12 +50,7 @@ class Interrupt:
             self._old[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the old signal handlers."""
         for number, handler in self._old.items():
             signal.signal(number, handler)

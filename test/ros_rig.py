@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -51,6 +51,7 @@ LATCHED = QoSProfile(
 COUNTERS = ("received", "fused", "dropped", "idle", "failed", "refused")
 _domains = itertools.count(os.getpid())
 _nanoseconds = itertools.count(7)
+R = TypeVar("R", bound="Rig")
 
 
 @dataclass(frozen=True)
@@ -293,6 +294,17 @@ class Rig:
     def output(self) -> str:
         self._log.seek(0)
         return self._log.read()
+
+    def __enter__(self: R) -> R:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """End the node, which must then exit with 0 unless the test failed or has ended it."""
+        try:
+            if kind is None and self.process.poll() is None:
+                assert self.end() == 0, self.output()
+        finally:
+            self.close()
 
     def end(self, number: signal.Signals = signal.SIGINT, times: int = 1) -> int:
         """Send the signal several times, 20 ms apart, and return the exit code."""

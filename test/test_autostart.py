@@ -46,8 +46,7 @@ def impatient(node: str) -> tuple[str, ...]:
 )
 def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) -> None:
     late = tmp_path / "late"
-    rig = Rig(tmp_path, command=impatient("fuse_node"), bundle=str(late), autostart=True)
-    try:
+    with Rig(tmp_path, command=impatient("fuse_node"), bundle=str(late), autostart=True) as rig:
         assert rig.spin_until(lambda: bool(rig.diagnostics)), rig.output()
         report = rig.next_diagnostics()
         assert report["level"] == "2" and "is not a folder" in report["message"]
@@ -62,17 +61,10 @@ def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) ->
         assert rig.transition("deactivate")
         rig.wait(1.0)
         assert rig.state() == "inactive"  # the user's action lasts
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 def test_the_ground_node_starts_itself_unless_somebody_else_does(tmp_path: Path) -> None:
     command = impatient("ground_cloud_node")
-    rig = GroundRig(tmp_path, command=command, use_tf=False, autostart=True)
-    try:
+    with GroundRig(tmp_path, command=command, use_tf=False, autostart=True) as rig:
         assert rig.spin_until(lambda: "waiting for masks" in rig.output()), rig.output()
         assert rig.state() == "active"
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()

@@ -40,14 +40,10 @@ BURST_QOS = QoSProfile(depth=BURST, reliability=ReliabilityPolicy.RELIABLE)
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Rig]:
     depth: dict[str, Any] = {f"qos_overrides.{Rig.name}/restored_image.publisher.depth": BURST}
-    rig = Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle), **depth)
-    try:
+    with Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle), **depth) as rig:
         rig.activate()
         yield rig
         assert rig.counts()["failed"] == 0, rig.output()
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 @pytest.fixture
@@ -313,8 +309,7 @@ def test_fuzzed_messages(rig: Rig) -> None:
     "no growth: the same threads and open files; memory within 10 MB after the first 20",
 )
 def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle))
-    try:
+    with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
         assert rig.state() == "unconfigured"
         used = []
         for _ in range(100):
@@ -329,9 +324,6 @@ def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None
         rig.activate()
         received = rig.subscribe("restored_image")
         fused(rig, received, image())
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 @pytest.mark.fault(
@@ -339,8 +331,7 @@ def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None
     "no growth: memory within 10 MB after the first 4",
 )
 def test_activations_with_images_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle))
-    try:
+    with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
         rig.activate()
         received = rig.subscribe("restored_image")
         used = []
@@ -354,6 +345,3 @@ def test_activations_with_images_do_not_grow(tmp_path: Path, tiny_bundle: Path) 
             assert rig.spin_until(lambda: rig.camera.get_subscription_count() > 0)
             rig.sync()
         assert used[-1] - used[3] < 10, used
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()

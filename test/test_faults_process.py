@@ -148,8 +148,7 @@ def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:
     assert not [path for path in cache.rglob("*") if path.suffix in (".engine", ".json")]
 
     full = ("sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh", *NODE)
-    rig = Rig(tmp_path, {"MAGICFUSE_CACHE": str(cache)}, full, bundle=str(tiny_bundle))
-    try:
+    with Rig(tmp_path, {"MAGICFUSE_CACHE": str(cache)}, full, bundle=str(tiny_bundle)) as rig:
         rig.activate()
         received = rig.subscribe("mag_image")
         bad = image()
@@ -157,6 +156,3 @@ def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:
         rig.camera.publish(bad)
         rig.camera.publish(image())
         assert rig.spin_until(lambda: bool(received))
-        assert rig.end() == 0
-    finally:
-        rig.close()

@@ -51,12 +51,9 @@ OUTPUTS = {
 def shared(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterator[Rig]:
     """An active node for all tests that do not change it."""
     depth: dict[str, Any] = {f"qos_overrides.{Rig.name}/mag_image.publisher.depth": BURST}
-    rig = Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle), **depth)
-    try:
+    with Rig(tmp_path_factory.mktemp("node"), bundle=str(tiny_bundle), **depth) as rig:
         rig.activate()
         yield rig
-    finally:
-        rig.close()
 
 
 @pytest.fixture
@@ -88,8 +85,7 @@ def test_a_bundle_without_the_uncertainty_has_no_topic_for_it(rig: Rig) -> None:
 def test_the_uncertainty_of_the_thermal_estimate(
     tmp_path: Path, tiny_uncertain_bundle: Path
 ) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_uncertain_bundle))
-    try:
+    with Rig(tmp_path, bundle=str(tiny_uncertain_bundle)) as rig:
         rig.activate()
         sent = image(stamp=12, size=(50, 70))
         rig.camera.publish(sent)
@@ -119,9 +115,6 @@ def test_the_uncertainty_of_the_thermal_estimate(
         assert rig.spin_until(lambda: bool(estimate) and len(uncertainty) == 2), rig.output()
         assert estimate[0].header == uncertainty[1].header == sent.header
         assert estimate[0].data != uncertainty[1].data == message.data
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 def test_only_what_has_a_subscriber_is_computed(rig: Rig) -> None:
@@ -133,8 +126,7 @@ def test_only_what_has_a_subscriber_is_computed(rig: Rig) -> None:
 
 
 def test_a_single_output_runs_only_its_networks(tmp_path: Path, tiny_bundle: Path) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle))
-    try:
+    with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
         rig.activate()
         restored = rig.subscribe("restored_image")
         for number in range(1, 4):  # the median of three ignores one delayed image
@@ -151,9 +143,6 @@ def test_a_single_output_runs_only_its_networks(tmp_path: Path, tiny_bundle: Pat
         assert float(report["stage_decoder_ms"]) > 0
         for idle in ("ckg", "mkf", "segmentation"):
             assert float(report[f"stage_{idle}_ms"]) == 0, idle
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 def test_the_newest_image_is_fused_and_the_count_is_honest(rig: Rig) -> None:
@@ -275,8 +264,7 @@ def test_camera_info_gets_the_header_of_the_frame(rig: Rig) -> None:
 
 
 def test_transitions_and_back(tmp_path: Path, tiny_bundle: Path) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle))
-    try:
+    with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
         for _ in range(2):
             assert rig.state() == "unconfigured"
             rig.activate()
@@ -294,8 +282,6 @@ def test_transitions_and_back(tmp_path: Path, tiny_bundle: Path) -> None:
         assert rig.transition("unconfigured_shutdown")
         assert rig.state() == "finalized"
         assert rig.end(signal.SIGTERM) == 0, rig.output()
-    finally:
-        rig.close()
 
 
 @pytest.mark.fault(
@@ -308,8 +294,7 @@ def test_a_broken_bundle_leaves_the_node_unconfigured(tmp_path: Path, tiny_bundl
     content = bytearray((broken / "mkf.onnx").read_bytes())
     content[40] ^= 1
     (broken / "mkf.onnx").write_bytes(content)
-    rig = Rig(tmp_path, bundle=str(broken))
-    try:
+    with Rig(tmp_path, bundle=str(broken)) as rig:
         assert not rig.transition("configure")
         assert rig.state() == "unconfigured"
         assert "mkf.onnx (mkf) was changed or damaged" in rig.output()
@@ -319,28 +304,20 @@ def test_a_broken_bundle_leaves_the_node_unconfigured(tmp_path: Path, tiny_bundl
         assert rig.set(bundle=str(tiny_bundle)).successful
         rig.activate()
         assert rig.next_diagnostics()["failure"] == ""
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 def test_a_missing_backend_leaves_the_node_unconfigured(tmp_path: Path, tiny_bundle: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')\n")
-    rig = Rig(
+    with Rig(
         tmp_path, {"PYTHONPATH": str(tmp_path)}, bundle=str(tiny_bundle), backend="onnxruntime"
-    )
-    try:
+    ) as rig:
         assert not rig.transition("configure")
         assert rig.state() == "unconfigured"
         assert "pip install onnxruntime" in rig.next_diagnostics()["message"]
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 def test_compressed_images(tmp_path: Path, tiny_bundle: Path) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle), image_transport="compressed")
-    try:
+    with Rig(tmp_path, bundle=str(tiny_bundle), image_transport="compressed") as rig:
         assert rig.transition("configure") and rig.transition("activate"), rig.output()
         camera = rig.node.create_publisher(CompressedImage, "/camera/image_raw/compressed", 1)
         received = rig.subscribe("mag_image")
@@ -351,9 +328,6 @@ def test_compressed_images(tmp_path: Path, tiny_bundle: Path) -> None:
         camera.publish(CompressedImage(format="bgr8; jpeg compressed bgr8", data=jpeg.tobytes()))
         assert rig.spin_until(lambda: bool(received)), rig.output()
         assert (received[0].height, received[0].width) == (64, 96)
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 @pytest.mark.fault(
@@ -365,8 +339,7 @@ def test_compressed_images(tmp_path: Path, tiny_bundle: Path) -> None:
     "WARN and a log line: who publishes what, and which parameter to set",
 )
 def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle), targt_period=0.5)
-    try:
+    with Rig(tmp_path, bundle=str(tiny_bundle), targt_period=0.5) as rig:
         rig.node.destroy_publisher(rig.camera)
         infos = rig.node.create_publisher(CameraInfo, "/camera/camera_info", LATCHED)
         infos.publish(CameraInfo(width=96, height=64))
@@ -386,6 +359,3 @@ def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> 
 
         assert rig.spin_until(fuses), rig.output()
         assert "nobody" not in rig.next_diagnostics()["message"]
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()

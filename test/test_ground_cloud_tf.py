@@ -141,8 +141,7 @@ def test_the_pose_comes_from_tf(tmp_path: Path) -> None:
 
 
 def test_a_mask_waits_for_its_transform(tmp_path: Path) -> None:
-    rig = TfRig(tmp_path, transform_timeout=10.0)
-    try:
+    with TfRig(tmp_path, transform_timeout=10.0) as rig:
         rig.activate()
         rig.labels.publish(LABELS)
         rig.wait_for_classes()
@@ -165,9 +164,6 @@ def test_a_mask_waits_for_its_transform(tmp_path: Path) -> None:
         rig.sync()
         assert rig.transition("deactivate")
         assert rig.refusal("deactivated while the mask waited"), rig.output()
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()
 
 
 @pytest.mark.fault(
@@ -175,8 +171,7 @@ def test_a_mask_waits_for_its_transform(tmp_path: Path) -> None:
     "a mask waits for its transform by /clock, as TF does, but 10 s at most",
 )
 def test_a_mask_waits_by_the_clock_of_the_simulation(tmp_path: Path) -> None:
-    rig = TfRig(tmp_path, transform_timeout=0.3, use_sim_time=True)
-    try:
+    with TfRig(tmp_path, transform_timeout=0.3, use_sim_time=True) as rig:
         clock = rig.node.create_publisher(ClockMessage, "/clock", 10)
         rig.activate()
         rig.labels.publish(LABELS)
@@ -199,6 +194,3 @@ def test_a_mask_waits_by_the_clock_of_the_simulation(tmp_path: Path) -> None:
         rig.sync()
         tell(100.5)
         assert rig.refusal("TF has no transform from 'front_camera' to 'base'"), rig.output()
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()

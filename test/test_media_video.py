@@ -18,7 +18,7 @@ import pytest
 
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import open_source
-from magicfuse_ros.media.side_by_side import SideBySideVideo
+from magicfuse_ros.media.panels import PANEL_TITLES, PanelPage
 from magicfuse_ros.media.video_writer import VideoWriter
 from media_files import SECOND, picture, write_video
 
@@ -193,15 +193,16 @@ def test_without_frames_there_is_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "v.mp4").exists()
 
 
-def test_side_by_side_shows_every_image_in_its_place(tmp_path: Path) -> None:
+def test_a_video_of_panels_shows_every_image_in_its_place(tmp_path: Path) -> None:
     colors = [(220, 30, 30), (30, 220, 30), (30, 30, 220), (220, 220, 30), (220, 30, 220)]
     images = [np.full((48, 64, 3), color, np.uint8) for color in colors]
     images[2] = np.full((48, 64), 128, np.uint8)
     colors[2] = (128, 128, 128)
     path = tmp_path / "v.mp4"
-    with SideBySideVideo(path, 10, legend=[("road", (128, 64, 128))]) as video:
+    panels = PanelPage(PANEL_TITLES, (368, 276), legend=[("road", (128, 64, 128))])
+    with VideoWriter(path, 10) as video:
         for i in range(3):
-            video.write(images, i * SECOND // 10)
+            video.write(panels.render([images]), i * SECOND // 10)
     frames = list(open_source(path))
     assert len(frames) == 3
     page = frames[-1].image.astype(int)

@@ -107,10 +107,6 @@ def test_colcon_builds_what_launch_starts(tmp_path: Path, tiny_bundle: Path) -> 
     nodes = ("fuse_node", "fuse_cameras", "ground_cloud_node", "play_node", "replay_node")
     for name in ("magicfuse", *nodes):
         assert os.access(prefix / "lib" / "magicfuse_ros" / name, os.X_OK)  # ros2 run's place
-    rig = Rig(tmp_path, environment, command)
-    try:
+    with Rig(tmp_path, environment, command) as rig:
         rig.activate()
         assert rig.next_diagnostics()["bundle"] == str(share / "engines" / "nano")
-        assert rig.end() == 0, rig.output()
-    finally:
-        rig.close()

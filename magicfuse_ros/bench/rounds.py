@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
-from types import TracebackType
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -79,12 +78,7 @@ class TimedProcess:
     def __enter__(self) -> TimedProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _receive(self, expected: type[_Reply]) -> _Reply:

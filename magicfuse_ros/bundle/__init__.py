@@ -47,21 +47,7 @@ from magicfuse_ros.bundle.manifest import (
 )
 
 __all__ = [
-    "FORMAT_VERSION",
-    "MANIFEST",
-    "NETWORKS",
-    "UNLABELED",
-    "Bundle",
-    "Manifest",
-    "NetworkName",
-    "NetworkSpec",
-    "Provenance",
-    "Quantization",
-    "QuantizedGraph",
-    "SemanticClass",
-    "TensorSpec",
-    "ThermalUncertainty",
-    "ZSegStart",
-    "sha256",
-    "write_manifest",
-]
+    "FORMAT_VERSION", "MANIFEST", "NETWORKS", "UNLABELED", "Bundle", "Manifest", "NetworkName",
+    "NetworkSpec", "Provenance", "Quantization", "QuantizedGraph", "SemanticClass", "TensorSpec",
+    "ThermalUncertainty", "ZSegStart", "sha256", "write_manifest",
+]  # fmt: skip

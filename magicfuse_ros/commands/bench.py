@@ -166,9 +166,7 @@ def run(
             except (KeyboardInterrupt, BackendError) as error:
                 if not (done := min(len(process.rounds) for process in processes)):
                     raise
-                for (
-                    process
-                ) in processes:  # drop the unfinished round, so that all have equal counts
+                for process in processes:  # drop the unfinished round: all have equal counts
                     del process.rounds[done:]
                 stopped = str(error) or _CTRL_C
         return make_report(bundle, processes, skipped, frames, stopped)

@@ -23,11 +23,12 @@ from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import Frame
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, EvenSample, contact_sheet
-from magicfuse_ros.media.panels import panel_height, scale_to
-from magicfuse_ros.media.side_by_side import SideBySideVideo
+from magicfuse_ros.media.panels import PANEL_TITLES, PanelPage, panel_height, scale_to
+from magicfuse_ros.media.video_writer import VideoWriter
 from magicfuse_ros.output_files import write_png
 from magicfuse_ros.topics import MAG_IMAGE, NODE, OVERLAY
 
+VIDEO_PANEL_WIDTH = 368  # five panels make a page about 1920 pixels wide
 CAMERA = "/camera/image_raw"
 PANELS = (
     CAMERA,
@@ -66,9 +67,10 @@ def draw(bag: Path, out: Path, frame_rate: float, classes: Sequence[SemanticClas
     legend = [(c.name, c.color) for c in classes]
     sheet: EvenSample[tuple[str, list[Pixels]]] = EvenSample()
     start_ns: int | None = None
+    page: PanelPage | None = None
     with (
         closing(matched(bag)) as rows,
-        SideBySideVideo(out / "side_by_side.mp4", frame_rate, legend=legend) as video,
+        VideoWriter(out / "side_by_side.mp4", frame_rate) as video,
     ):
         for frames in rows:
             images = [frame.image for frame in frames]
@@ -76,7 +78,10 @@ def draw(bag: Path, out: Path, frame_rate: float, classes: Sequence[SemanticClas
             start_ns = stamp_ns if start_ns is None else start_ns
             label = f"{(stamp_ns - start_ns) / 1e9:.2f} s"
             sheet.offer(partial(_row, label, images))
-            video.write(images, stamp_ns)
+            if page is None:
+                size = (VIDEO_PANEL_WIDTH, panel_height(images[0], VIDEO_PANEL_WIDTH))
+                page = PanelPage(PANEL_TITLES, size, legend=legend)
+            video.write(page.render([images]), stamp_ns)
     if not sheet.items():
         raise MediaError(f"no frame of '{bag}' came out on all of {', '.join(PANELS)}")
     write_png(out / "contact_sheet.png", contact_sheet(sheet.items(), legend=legend))

@@ -21,18 +21,7 @@ from magicfuse_ros.image_codec.pixels import Pixels
 from magicfuse_ros.image_codec.raw import ENCODINGS, decode, decode_mask
 
 __all__ = [
-    "COMPRESSED_FORMATS",
-    "ENCODINGS",
-    "MAX_PIXELS",
-    "BitDepth",
-    "Encoded",
-    "Pixels",
-    "decode",
-    "decode_compressed",
-    "decode_file",
-    "decode_mask",
-    "decode_picture",
-    "encode_bgr8",
-    "encode_mono8",
-    "to_rgb",
-]
+    "COMPRESSED_FORMATS", "ENCODINGS", "MAX_PIXELS", "BitDepth", "Encoded", "Pixels", "decode",
+    "decode_compressed", "decode_file", "decode_mask", "decode_picture", "encode_bgr8",
+    "encode_mono8", "to_rgb",
+]  # fmt: skip

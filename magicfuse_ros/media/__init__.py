@@ -26,17 +26,9 @@ from magicfuse_ros.media.pictures import (
 from magicfuse_ros.media.source import Frame, Refusal, Source
 
 __all__ = [
-    "BAG_SUFFIXES",
-    "COMPRESSED_BAG_SUFFIX",
-    "PICTURE_SUFFIXES",
-    "VIDEO_SUFFIXES",
-    "Frame",
-    "Refusal",
-    "Source",
-    "bag_files_in",
-    "is_bag",
-    "open_source",
-]
+    "BAG_SUFFIXES", "COMPRESSED_BAG_SUFFIX", "PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Frame",
+    "Refusal", "Source", "bag_files_in", "is_bag", "open_source",
+]  # fmt: skip
 
 VIDEO_SUFFIXES = (
     ".264", ".265", ".3gp", ".avi", ".flv", ".h264", ".h265", ".hevc", ".m2ts", ".m4v", ".mjpeg",

@@ -37,12 +37,7 @@ class CameraInfos:
         self._lock = threading.Lock()
         # Kept with stamp and frame, because publishing replaces the header.
         self._latest: deque[tuple[tuple[int, int], str, CameraInfo]] = deque(maxlen=_LATEST)
-        self._misfit = ""
-
-    @property
-    def misfit(self) -> str:
-        """Why the latest image found no match among those received; empty otherwise."""
-        return self._misfit
+        self.misfit = ""  # why the latest image found no match among those received
 
     def add(self, info: CameraInfo) -> None:
         """Add a message, which then belongs to this object."""
@@ -53,18 +48,18 @@ class CameraInfos:
         """Return the camera_info of an image, with the image's header, or None."""
         with self._lock:
             latest = list(self._latest)
-        self._misfit = ""
+        self.misfit = ""
         if not latest:
             return None
         stamp = _stamp(header.stamp)
         exact = [entry for entry in latest if entry[0] == stamp]
         _, frame, info = (exact or latest)[-1]
         if not exact and frame and header.frame_id and frame != header.frame_id:
-            self._misfit = f"camera_info is of '{frame}'; the image is of '{header.frame_id}'"
+            self.misfit = f"camera_info is of '{frame}'; the image is of '{header.frame_id}'"
             return None
         if (width, height) not in _sizes(info):
             said = f"{info.width}x{info.height}"
-            self._misfit = f"camera_info is for {said}; the image is {width}x{height}"
+            self.misfit = f"camera_info is for {said}; the image is {width}x{height}"
             return None
         info.header = header
         return info

@@ -17,20 +17,23 @@ import pytest
 
 from magicfuse_training.data.classes import (
     BICYCLIST,
+    CAMVID,
     CAMVID_COLORS,
+    CAMVID_SEGNET,
     CAR,
     CITYSCAPES,
     CLASSES,
     FMB,
     FOLDER,
+    IDD,
     IDD_LITE,
     IGNORE,
-    LABEL_MAPS,
     MFNET,
     MFNET_CLASSES,
     MOVING,
     PEDESTRIAN,
     PENNFUDAN,
+    PENNFUDAN_REPACKED,
     PROJECT,
     ROAD,
     SETS,
@@ -43,6 +46,10 @@ from magicfuse_training.data.errors import DataError
 from magicfuse_training.preset import load_preset
 
 FILE = Path("some/label.png")
+LABEL_MAPS = (
+    PROJECT, FOLDER, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES, IDD, IDD_LITE,
+    PENNFUDAN, PENNFUDAN_REPACKED,
+)  # fmt: skip
 
 
 def test_the_classes_are_those_of_the_presets_and_the_moving_ones_come_last() -> None:

@@ -41,7 +41,7 @@ from magicfuse_training.data.classes import (
 )
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.scenes import Scenes, load, load_camvid, load_msrs, usual_gain
+from magicfuse_training.data.scenes import Scenes, load, usual_gain
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NAMES = {  # of the first split
@@ -185,7 +185,7 @@ def test_coarse_masks_fill_what_a_label_leaves_open_and_teachers_never_contradic
     night = tmp_path / "train" / "coarse_label" / "00002N.png"
     label(night, [SKY, SKY, SKY, 3, PEDESTRIAN, IGNORE])
     label(tmp_path / "train" / "teacher_label" / "00001D.png", [5, 5, 5, CAR, 4, IGNORE])
-    day, dark = load_msrs(tmp_path, "train", HEIGHT, WIDTH)
+    day, dark = load("msrs-repacked", tmp_path, "train", HEIGHT, WIDTH)
     known = [CAR, PEDESTRIAN, BICYCLIST]
     assert dark.label[0, :6].tolist() == [*known, 3, PEDESTRIAN, STATIC] and dark.teacher is None
     assert day.label[0, :5].tolist() == [*known, STATIC, STATIC]
@@ -207,7 +207,7 @@ def test_a_palette_png_holds_ids_and_not_its_colours(tmp_path: Path) -> None:
     image = Image.fromarray(np.full((HEIGHT, WIDTH), 3, np.uint8), mode="P")
     image.putpalette([200, 100, 50] * 256)
     image.save(tmp_path / "train" / "label" / "0001TP_006690.png")
-    (scene,) = load_camvid(tmp_path, "train", HEIGHT, WIDTH)
+    (scene,) = load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH)
     assert (scene.label == 3).all()
 
 
@@ -238,17 +238,17 @@ def test_labels_that_training_rests_on_are_not_optional(tmp_path: Path) -> None:
     WRITERS["camvid-repacked"](tmp_path)
     (tmp_path / "train" / "label" / "0001TP_006690.png").unlink()
     with pytest.raises(DataError, match="label"):
-        load_camvid(tmp_path, "train", HEIGHT, WIDTH)
+        load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH)
 
 
 def test_wrong_kinds_splits_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'kitti'; expected one of folder, mfnet"):
         dataset("kitti")
     with pytest.raises(DataError, match="camvid' does not exist"):
-        load_camvid(tmp_path / "camvid", "train", 64, 96)
+        load("camvid-repacked", tmp_path / "camvid", "train", 64, 96)
     WRITERS["camvid-repacked"](tmp_path)
     with pytest.raises(DataError, match=r"split is 'test'; .* has train"):
-        load_camvid(tmp_path, "test", 64, 96)
+        load("camvid-repacked", tmp_path, "test", 64, 96)
     with pytest.raises(DataError, match=r"no scene of split 'train' of fmb; .*train/Visible"):
         load("fmb", tmp_path, "train", 64, 96)
     with pytest.raises(DataError, match=r"test\.txt"):
@@ -280,7 +280,7 @@ def test_a_damaged_yolo_file_is_named(tmp_path: Path) -> None:
     for content in ("0 0.5 0.5\n", "person 0.5 0.5 0.1 0.1\n"):
         text(tmp_path / "train" / "boxes_infrared" / "00001D.txt", content)
         with pytest.raises(DataError, match=r"00001D\.txt' is damaged"):
-            load_msrs(tmp_path, "train", HEIGHT, WIDTH)
+            load("msrs-repacked", tmp_path, "train", HEIGHT, WIDTH)
 
 
 def test_foreign_images_are_named(tmp_path: Path) -> None:
@@ -297,10 +297,10 @@ def test_a_label_of_another_set_is_named_with_its_id(tmp_path: Path) -> None:
     WRITERS["camvid-repacked"](tmp_path)
     path = label(tmp_path / "train" / "label" / "0001TP_006690.png", [3, 33])
     with pytest.raises(DataError, match=rf"{path.name}' holds label id 33; .* 0, 1, 2"):
-        load_camvid(tmp_path, "train", HEIGHT, WIDTH)
+        load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH)
     picture(path)
     with pytest.raises(DataError, match=rf"{path.name}' is a colour picture"):
-        load_camvid(tmp_path, "train", HEIGHT, WIDTH)
+        load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")

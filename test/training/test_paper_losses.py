@@ -27,7 +27,6 @@ from magicfuse_training.stages import stages
 from magicfuse_training.stages.stages import STAGES, ckg_loss, ikr_loss, mkf_loss
 
 PAPER = load_preset("paper")
-LATENT = (4, 5)
 
 
 class Zero(nn.Module):

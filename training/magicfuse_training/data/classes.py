@@ -340,12 +340,6 @@ CITYSCAPES = LabelMap(
     },
 )
 
-LABEL_MAPS = (
-    PROJECT, FOLDER, CAMVID, CAMVID_SEGNET, CAMVID_COLORS, MFNET, FMB, CITYSCAPES, IDD, IDD_LITE,
-    PENNFUDAN,
-    PENNFUDAN_REPACKED,
-)  # fmt: skip
-
 
 def to_classes(labels: LabelMap, ids: U8, file: Path, names: Sequence[str]) -> U8:
     """Map a set's label image (H, W) uint8 to the ids of a preset's classes; same shape.

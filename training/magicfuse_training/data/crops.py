@@ -37,7 +37,7 @@ from magicfuse_training.data.crop_light import Arrays, Relight, dress_darkly
 from magicfuse_training.data.night_scene import render_night
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
-from magicfuse_training.degradations import compress
+from magicfuse_training.degradations import degrade
 
 Batch = dict[str, torch.Tensor]
 LABELLED = 0.5  # share of a crop that must have known classes: night is made by class
@@ -104,7 +104,7 @@ class Crops(Dataset[Batch]):
         if by_day and rng.random() < config.night:
             degraded, crop["target"] = render_night(crop["visible"], known, rng)
             if rng.random() < SHARES.compressed:
-                degraded = compress(degraded, rng.random())
+                degraded = degrade(degraded, "jpeg", rng.random(), rng)
             has_clean = config.night_weight
         else:
             degraded = crop["visible"]

@@ -47,7 +47,7 @@ from magicfuse_training.data.files import (
 from magicfuse_training.data.layout import DataSet, Record
 from magicfuse_training.data.night import night_reference
 
-__all__ = ["PERSON", "Scene", "Scenes", "load", "load_camvid", "load_msrs", "read_boxes",
+__all__ = ["PERSON", "Scene", "Scenes", "load", "read_boxes",
            "read_image", "read_scene"]  # fmt: skip
 
 PERSON = 0  # its id in the box files of MSRS
@@ -278,13 +278,3 @@ def load(
     """
     scenes = Scenes(dataset(kind), root, split, height, width)
     return list(scenes) if in_memory else scenes
-
-
-def load_camvid(root: Path, split: str, height: int, width: int) -> list[Scene]:
-    """Load repacked CamVid (`root/split/{vi,label}`) into memory, fitted into height x width."""
-    return list(load("camvid-repacked", root, split, height, width))
-
-
-def load_msrs(root: Path, split: str, height: int, width: int) -> list[Scene]:
-    """Load repacked MSRS (`root/split/{vi,ir,pseudo_label,boxes_infrared}`) into memory."""
-    return list(load("msrs-repacked", root, split, height, width))

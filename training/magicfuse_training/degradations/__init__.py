@@ -29,34 +29,14 @@ import numpy as np
 
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_training.degradations.camera import Darkness, DefocusBlur, Jpeg, MotionBlur
-from magicfuse_training.degradations.effect import (
-    WHOLE,
-    Effect,
-    Rows,
-    check_strength,
-)
+from magicfuse_training.degradations.effect import WHOLE, Effect, Rows, check_strength
 from magicfuse_training.degradations.weather import Fog, Haze, Rain
 
 __all__ = [
-    "DEGRADATIONS",
-    "Darkness",
-    "DefocusBlur",
-    "Degradation",
-    "Effect",
-    "Fog",
-    "Haze",
-    "Jpeg",
-    "MotionBlur",
-    "Rain",
-    "add_degradation",
-    "apply",
-    "blur",
-    "compress",
-    "degrade",
-    "draw",
-    "kinds_of",
-    "known_kinds",
-]
+    "DEGRADATIONS", "Darkness", "DefocusBlur", "Degradation", "Effect", "Fog", "Haze", "Jpeg",
+    "MotionBlur", "Rain", "add_degradation", "apply", "degrade", "draw",
+    "kinds_of", "known_kinds",
+]  # fmt: skip
 
 Degradation = Literal["clean", "dark", "haze", "blur", "jpeg", "fog", "rain", "motion", "defocus"]
 DEGRADATIONS: tuple[Degradation, ...] = get_args(Degradation)
@@ -181,13 +161,3 @@ def degrade(
         ValueError: for an unknown kind, or a strength outside [0, 1].
     """
     return apply(draw(kind, strength, rng), image, sensor or rng, rows)
-
-
-def blur(image: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
-    """Blur by motion in a random direction or by defocus, each in half of the cases."""
-    return degrade(image, "blur", strength, rng)
-
-
-def compress(image: Pixels, strength: float) -> Pixels:
-    """Encode as JPEG, quality 70 down to 15, and decode."""
-    return degrade(image, "jpeg", strength, np.random.default_rng())  # it draws nothing

@@ -117,9 +117,8 @@ class Darkness(Effect):
         cast = np.array(self.cast, np.float32)
         electrons = to_linear(image) * (light[..., None] * (cast / cast.mean() * self.full_well))
         draw = noise.standard_normal(electrons.shape, dtype=np.float32)
-        draw *= np.sqrt(
-            electrons + np.float32(self.read_noise**2)
-        )  # shot noise is Gaussian at these counts
+        # Shot noise is Gaussian at these counts.
+        draw *= np.sqrt(electrons + np.float32(self.read_noise**2))
         return to_srgb((electrons + draw) * np.float32(self.gain / self.full_well))
 
 

@@ -40,7 +40,6 @@ from magicfuse_training.metrics.people import contrast
 from magicfuse_training.preset import load_preset
 
 U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 
 INPUT, RESTORED, MEAN, CLIPPED, MAG_IMAGE = (
     "input",

@@ -34,7 +34,6 @@ from magicfuse_training.metrics.frames import given
 from magicfuse_training.metrics.images import luma
 from magicfuse_training.metrics.thermal import correlation, needed_interval
 
-U8 = npt.NDArray[np.uint8]
 Relation = Literal["trained on", "same set", "unknown set", "not recorded"]
 
 WHOLE = (".", "all")  # splits of sets that have none
