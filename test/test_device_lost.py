@@ -102,7 +102,7 @@ def test_networks_that_cannot_be_loaded_as_the_gpu_is_lost_end_it_too(guard: Gua
 
 @pytest.mark.fault(
     "the GPU fails temporarily, for example because its memory is full",
-    "those images are lost and counted; after 5 in a row the networks are reloaded",
+    "these images are counted as failed; after 5 in a row the networks are reloaded",
 )
 def test_other_faults_of_the_gpu_are_borne(guard: Guard) -> None:
     fuser = Fuser(BackendError("CUDA failed on Orin: cudaMalloc: cudaErrorMemoryAllocation (2)"))

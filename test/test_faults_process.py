@@ -59,7 +59,7 @@ RESPAWN = "import subprocess, sys\nwhile True: subprocess.call(sys.argv[1:])"
 NODE = (sys.executable, "-m", "magicfuse_ros.ros.fuse_node")
 
 
-@pytest.mark.fault("the backend raises once", "that image is lost and counted; the next is fused")
+@pytest.mark.fault("the backend raises once", "that image is counted as failed; the next is fused")
 @pytest.mark.fault(
     "the backend raises for every image",
     "after 5 in a row: ERROR, and the networks are reloaded; again after 10 s, 20 s, up to 320 s",
@@ -133,7 +133,7 @@ def test_kill_and_respawn(tmp_path: Path, tiny_bundle: Path) -> None:
 
 
 @pytest.mark.fault(
-    "the disk of the engine cache and of the console output is full",
+    "the disk with the engine cache and the log is full",
     "`magicfuse build` says so and leaves no partial file; the node runs without both",
 )
 def test_full_disk(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -335,7 +335,7 @@ def test_compressed_images(tmp_path: Path, tiny_bundle: Path) -> None:
     "received: QoS follows the publishers unless it is overridden",
 )
 @pytest.mark.fault(
-    "a camera topic of another type, or with image_transport's other name",
+    "a camera topic of another type, or on the raw or compressed counterpart of the topic",
     "WARN and a log line: who publishes what, and which parameter to set",
 )
 def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -125,7 +125,8 @@ def logged(capfd: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.fault(
     "an error of any type in configure, activate, deactivate, cleanup or shutdown",
-    "logged with file and line; ERROR; a failed transition removes its topics; rcl sets the state",
+    "logged with file and line; ERROR; a failed transition removes its topics; "
+    "the state is the one that the lifecycle standard prescribes",
 )
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ NOTES = f"""\
   {PSNR_OFFSET:.2f} dB are added to ours here. Its SSIM is read as the mean over both sources, so
   ours is halved here. The unit of its MI is not known; ours is in bits, summed.
 - *Data*: there MFNet's test split, 392 frames. Here the held-out frames of each set, stored as
-  JPEG, in the numbers that its table tells. MSRS stems from MFNet; the splits are others.
-- *Degradations*: there a mix whose strengths the notes do not tell; here one condition at a time.
+  JPEG, as many as its table says. MSRS stems from MFNet; the splits are others.
+- *Degradations*: there a mix whose strengths the notes do not give; here one condition at a time.
 - *Sources*: here the frame before it was degraded, and the real thermal image.
 - *mIoU*: there of SegFormer, trained again on the images of each method, with MFNet's 9 classes;
   here of the bundle's own masks, with its own classes. `magicfuse-train downstream` is the protocol

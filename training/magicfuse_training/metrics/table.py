@@ -106,7 +106,7 @@ IMAGE_DECIMALS = {
 NOTES = """\
 - In brackets: the 95 % bootstrap interval over frames.
 - *labels*: who made them. *coarse by eye*: drawn in part; mIoU of sky, building, road, tree, car
-  and pedestrian. *pseudo*: another network's, of what moves.
+  and pedestrian. *pseudo*: labels made by another network, for moving objects only.
 - *right group*: IDD's labels are groups of classes. The share of a group's pixels that are called
   one of its classes, mean over groups.
 - *calibration error*: |share of right pixels - mean confidence|, in 15 bins of the confidence.

@@ -64,9 +64,9 @@ def page(bundles: Parts, names: Sequence[str], pictures: Mapping[str, str]) -> s
         for part in _labelled(own):
             parts += [f"**{part.title}**", markdown(_by_class(part, names))]
         parts += [
-            "*Correlation*: within a class and frame, of what differs from the class's mean there. "
-            "*Between classes*: of the classes' means in a frame. *Bias*: estimate - real. By day "
-            "labels are pseudo labels, at night coarse ones drawn by eye."
+            "*Correlation*: within a class and frame, of the deviations from the class's mean "
+            "there. *Between classes*: of the classes' means in a frame. *Bias*: estimate - real. "
+            "By day labels are pseudo labels, at night coarse ones drawn by eye."
         ]
     if "coverage" in pictures:
         parts += [
