@@ -11,7 +11,7 @@
 """Reads the thermal estimate and its uncertainty from the decoded image of the thermal stream.
 
 The estimate is the luma of that image. If the bundle has `thermal_uncertainty`, it is the red
-channel, and the blue channel codes the scale of the estimate's error: see `ThermalUncertainty`.
+channel, and the blue channel codes the size of its error: see `ThermalUncertainty`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ import numpy.typing as npt
 from magicfuse_ros.bundle import ThermalUncertainty
 from magicfuse_ros.outputs import Output
 
+# Standard deviation / mean absolute error of a normal distribution. Networks learn the latter; on
+# training frames, errors are closer to normal than to Laplace distributions.
+PER_MEAN_ERROR = float(np.sqrt(np.pi / 2))
 _RED, _BLUE = 0, 2
 _WHITE = 255
 
@@ -33,7 +36,7 @@ class ThermalReader:
     """Reads the thermal outputs from the decoded image."""
 
     def __init__(self, coding: ThermalUncertainty | None) -> None:
-        """Take the bundle's coding of the error scale; None if it has none."""
+        """Take the bundle's coding of the error; None if it has none."""
         self._deviations = None if coding is None else standard_deviations(coding)
 
     def __call__(
@@ -63,11 +66,11 @@ class ThermalReader:
 def standard_deviations(coding: ThermalUncertainty) -> npt.NDArray[np.uint8]:
     """Return the standard deviation for each code 0 to 255: [256] uint8, gray levels, at most 255.
 
-    A Laplace distribution of scale b has the standard deviation sqrt(2) b.
+    They are those of normal distributions with the mean absolute error b.
     """
     codes = np.arange(256) / 255
     scales = coding.lowest * (coding.highest / coding.lowest) ** codes
-    deviations = np.rint(_WHITE * np.sqrt(2) * scales)
+    deviations = np.rint(_WHITE * PER_MEAN_ERROR * scales)
     return np.asarray(np.minimum(deviations, _WHITE), np.uint8)
 
 

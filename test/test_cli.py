@@ -64,7 +64,7 @@ def test_info_tells_whether_the_thermal_uncertainty_is_there(tiny_uncertain_bund
     result = magicfuse("info", str(tiny_uncertain_bundle))
     assert result.exit_code == 0, result.output
     (line,) = (row for row in result.stdout.splitlines() if "thermal uncertainty" in row)
-    assert "standard deviation, 4 to 255 gray levels" in line
+    assert "standard deviation, 3 to 255 gray levels" in line
     assert "0.042" in result.stdout  # of all outputs: the uncertainty needs no extra decoder call
 
 

@@ -26,14 +26,14 @@ BOTH: tuple[Output, ...] = ("thermal_estimate", "thermal_uncertainty")
 @pytest.mark.parametrize(
     ("code", "deviation"),
     [
-        (0, 4),  # b = 0.01: 255 x 1.41421 x 0.01 = 3.606
-        (51, 9),  # a fifth of the way: b = 0.01 x 100^0.2 = 0.025119: 9.058
-        (102, 23),  # 0.063096: 22.75
-        (153, 57),  # 0.158489: 57.15
-        (204, 144),  # 0.398107: 143.57
-        (235, 251),  # 0.696856: 251.30
-        (236, 255),  # 255.88 exceeds the range of an image
-        (255, 255),  # 1: 360.62
+        (0, 3),  # b = 0.01: 255 x 1.25331 x 0.01 = 3.196
+        (51, 8),  # a fifth of the way: b = 0.01 x 100^0.2 = 0.025119: 8.03
+        (102, 20),  # 0.063096: 20.17
+        (153, 51),  # 0.158489: 50.65
+        (204, 127),  # 0.398107: 127.23
+        (242, 253),  # 0.790727: 252.71
+        (243, 255),  # 257.32 exceeds the range of an image
+        (255, 255),  # 1: 319.60
     ],
 )
 def test_the_standard_deviation_of_a_code(code: int, deviation: int) -> None:
@@ -44,8 +44,8 @@ def test_the_standard_deviation_of_a_code(code: int, deviation: int) -> None:
 
 def test_another_range_gives_another_table() -> None:
     table = standard_deviations(ThermalUncertainty(lowest=0.02, highest=0.32))
-    # b = 0.02, 0.02 x 16^0.4 = 0.060629 and 0.32: 7.21, 21.86 and 115.40
-    assert [table[code] for code in (0, 102, 255)] == [7, 22, 115]
+    # b = 0.02, 0.02 x 16^0.4 = 0.060629 and 0.32: 6.39, 19.38 and 102.27
+    assert [table[code] for code in (0, 102, 255)] == [6, 19, 102]
     assert (np.diff(table.astype(int)) >= 0).all()
 
 
@@ -62,7 +62,7 @@ def test_with_a_code_red_is_the_estimate_and_blue_says_how_sure_it_is(
     read = ThermalReader(ThermalUncertainty(lowest=0.01, highest=1.0))
     found = read(image, BOTH)
     np.testing.assert_array_equal(found["thermal_estimate"], [[10, 250], [128, 0]])
-    np.testing.assert_array_equal(found["thermal_uncertainty"], [[4, 9], [144, 255]])
+    np.testing.assert_array_equal(found["thermal_uncertainty"], [[3, 8], [127, 255]])
     for array in found.values():
         assert array.dtype == np.uint8 and array.flags.c_contiguous
         assert not np.shares_memory(array, image)

@@ -127,7 +127,7 @@ class Quantization(_Strict):
 
 
 class ThermalUncertainty(_Strict):
-    """The uncertainty of the thermal estimate: the scale b of its Laplace distributed error.
+    """The uncertainty of the thermal estimate: its mean absolute error b.
 
     The blue channel of the decoder's image of the thermal stream holds a code, 0 to 255, for
 

@@ -231,7 +231,7 @@ def test_the_rows_beside_mag_image_by_hand() -> None:
         confidence=np.full((2, 2), round(255 * (heat.unlit + heat.lit) / 2), np.uint8),
     )
     lit = of(unsure, night=True, tau=heat.middle_tau)[0, 0, 0] - 100
-    surely = 40 / 255 - np.log(2) / np.sqrt(2) * 20 / 255
+    surely = 40 / 255 - np.log(2) / np.sqrt(np.pi / 2) * 20 / 255
     gain = heat.at_night * heat.gain * (surely - heat.warm_at_night)
     assert lit == pytest.approx(255 * 0.5 * min(gain, heat.limit), abs=1.5), "half sure: half lit"
     surer = 1 - (1 - heat.middle_tau) * heat.unlit / ((heat.unlit + heat.lit) / 2)

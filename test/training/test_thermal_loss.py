@@ -152,7 +152,7 @@ def test_training_reads_a_decoded_image_as_the_runtime_does() -> None:
     image = torch.stack([torch.full((3,), 0.25), torch.zeros(3), codes])[None, :, None]
     estimate = read_estimate(image, coding)
     assert estimate.scale is not None and torch.equal(estimate.mean, image[:, :1])
-    deviations = (255 * math.sqrt(2) * estimate.scale).round().clamp(max=255)
+    deviations = (255 * math.sqrt(math.pi / 2) * estimate.scale).round().clamp(max=255)
     assert deviations.flatten().tolist() == standard_deviations(coding)[[0, 77, 255]].tolist()
     gray = read_estimate(torch.full((1, 3, 2, 2), 0.5), None)
     assert gray.scale is None and gray.mean == pytest.approx(0.5)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from magicfuse_ros.bundle import Manifest
 from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_ros.thermal import PER_MEAN_ERROR
 from magicfuse_training.data.classes import PEOPLE, RIDERS
 from magicfuse_training.losses.config import HeatConfig
 from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
@@ -78,8 +79,9 @@ def clipped_heat(
     lower level. The higher `tau` (0 to 1), the surer the mask must be, as for MagImg.
     """
     estimate = given(fused.thermal_estimate).astype(np.float32) / _WHITE
-    if fused.thermal_uncertainty is not None:  # a Laplace scale is sd / sqrt(2)
-        estimate -= np.log(2) / np.sqrt(2) * fused.thermal_uncertainty.astype(np.float32) / _WHITE
+    if fused.thermal_uncertainty is not None:  # see `losses.thermal.Estimate.surely`
+        b = fused.thermal_uncertainty.astype(np.float32) / _WHITE / PER_MEAN_ERROR
+        estimate -= np.log(2) * b
     warm, times = (heat.warm_at_night, heat.at_night) if night else (heat.warm, 1.0)
     sure = given(fused.confidence).astype(np.float32) / _WHITE * np.isin(given(fused.mask), thermal)
     taken = sure * (1 - tau) / (1 - heat.middle_tau)
