@@ -38,11 +38,11 @@ setup(
         "opencv-python-headless",
         "pydantic>=2",
         "typer>=0.12.4",  # older ones do not know "Path | None"
-        "rich",
+        "rich>=12.3",  # Ubuntu 22.04 has 11.2
         "openvino",
-        "av",
+        "av>=13",
         "pillow>=10.1",
-        "rosbags",
+        "rosbags>=0.11.7",  # older ones bring another Zstandard
     ],
     extras_require={
         "onnxruntime": ["onnxruntime"],

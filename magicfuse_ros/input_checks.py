@@ -128,13 +128,16 @@ class InputChecks:
             self._forget(now)
             return self._window[-1][1] if self._window else None
 
-    def warnings(self, now: float) -> list[str]:
-        """Return one sentence for every check that failed in more than half of the window."""
+    def warnings(self, now: float, frozen: bool = True) -> list[str]:
+        """Return one sentence for every check that failed in more than half of the window.
+
+        `frozen`: whether repeated images are a fault.
+        """
         with self._lock:
             self._forget(now)
             faults = [faults for _, _, faults in self._window]
         sentences = []
-        for check in ("black", "saturated", "frozen", "blurred"):
+        for check in ("black", "saturated", *(["frozen"] if frozen else []), "blurred"):
             figures = [found[check] for found in faults if check in found]
             # Frozen needs no majority: the check itself covers a run of images.
             if figures and (check == "frozen" and check in faults[-1]):

@@ -33,7 +33,7 @@ class Interrupt:
 
         Args:
             hold: hold back the first Ctrl-C; otherwise it raises KeyboardInterrupt as usual.
-            sigterm: treat SIGTERM as Ctrl-C.
+            sigterm: treat SIGTERM, and SIGHUP of a terminal that is gone, as Ctrl-C.
         """
         self.asked = False
         self._hold = hold
@@ -46,8 +46,9 @@ class Interrupt:
             return self
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._old[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
-        if self._sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            self._old[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
+        for number in (signal.SIGTERM, signal.SIGHUP) if self._sigterm else ():
+            if signal.getsignal(number) is signal.SIG_DFL:
+                self._old[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
@@ -22,6 +21,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from magicfuse_ros.bench.messages import Failure, Job, Ready, Round
+from magicfuse_ros.child_process import module_command
 from magicfuse_ros.errors import BackendError
 
 _T = TypeVar("_T")
@@ -48,7 +48,7 @@ class TimedProcess:
         self.job = job
         self.rounds: list[Round] = []
         start = perf_counter()
-        command = [sys.executable, "-m", "magicfuse_ros.bench.timed_process", job.model_dump_json()]
+        command = [*module_command("magicfuse_ros.bench.timed_process"), job.model_dump_json()]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

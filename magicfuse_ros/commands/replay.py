@@ -127,6 +127,8 @@ def replay_command(
         raise MagicFuseError(f"name is {name!r}; expected a full name, such as {NODE}")
     if bag.resolve() == out.resolve():
         raise MagicFuseError(f"out is '{out}', the bag itself; expected another folder")
+    if bag.resolve() == (out / BAG).resolve():
+        raise MagicFuseError(f"out is '{out}', whose '{BAG}' is the bag; expected another folder")
     source = BagSource(bag, topic, start_s=start, duration_s=duration)
     if reference is not None:
         compared_outputs(reference, name)  # fail now, not at the end
@@ -214,7 +216,7 @@ def _offline(
     _make_folder(out)
     console.print(Text(f"{bundle.manifest.name} on {choice}", "dim"), soft_wrap=True)
     columns = (TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress, Interrupt() as interrupt:
+    with Progress(*columns, console=console) as progress, Interrupt(sigterm=True) as interrupt:
         task = progress.add_task("", total=len(source))
         result = replay_offline(
             source,

@@ -51,6 +51,7 @@ from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.fuser import OUTPUTS, FusedFrame, Fuser
 from magicfuse_ros.geometry import Fit
 from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.interrupt import Interrupt
 from magicfuse_ros.media import Frame, Refusal, Source
 from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, EvenSample, contact_sheet
 from magicfuse_ros.media.panels import panel_height, scale_to
@@ -97,7 +98,8 @@ def run_command(
 
     run, stopped = Run(), None
     try:
-        fuse_source(source, fuser, loaded.manifest.classes, out, limit, console, run)
+        with Interrupt(hold=False, sigterm=True):
+            fuse_source(source, fuser, loaded.manifest.classes, out, limit, console, run)
     except (KeyboardInterrupt, MagicFuseError) as error:
         stopped = error
     names = [str(path) for path in inputs]

@@ -22,8 +22,9 @@ DEPTHS = (10, 12, 14, 16)
 class BitDepth:
     """Converts the 16-bit images of one camera to 8 bits, all of them on the same scale.
 
-    The depth is the smallest of `DEPTHS` that holds the highest value seen so far. It never
-    decreases: a scale that followed each image's own maximum would make a video flicker.
+    The depth is the smallest of `DEPTHS` that holds 99.9 % of the pixels of every image so far:
+    single damaged pixels must not darken a camera. It never decreases: a scale that followed each
+    image's own maximum would make a video flicker.
 
     Attributes:
         bits: the depth in use; 0 before the first 16-bit image.
@@ -40,13 +41,17 @@ class BitDepth:
 
     def to_8_bits(self, values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
         """Return values of any shape and byte order as uint8; values above the depth become 255."""
-        if not self._fixed and values.size:
-            highest = int(values.max())
-            self.bits = max(self.bits, next(depth for depth in DEPTHS if highest < 1 << depth))
-        if self._fixed and self.bits < 16:
+        if not self._fixed and values.size and values.max() >> self.bits:
+            fitting = (depth for depth in DEPTHS[:-1] if _few_above(values, 1 << depth))
+            self.bits = max(self.bits, next(fitting, DEPTHS[-1]))
+        if self.bits < 16:
             values = np.minimum(values, np.uint16((1 << self.bits) - 1))
         levels = values >> max(0, self.bits - 8) << max(0, 8 - self.bits)
         return np.asarray(levels).astype(np.uint8)
+
+
+def _few_above(values: npt.NDArray[np.uint16], limit: int) -> bool:
+    return bool(np.count_nonzero(values >= limit) <= values.size // 1000)
 
 
 def scaled(values: npt.NDArray[np.generic], low: float, high: float) -> npt.NDArray[np.uint8]:

@@ -268,10 +268,7 @@ class BagSource:
         """Return the camera_info messages that differ from the one before, ignoring the header.
 
         Each comes with its recording time. Messages from before the first image are included,
-        because the last of them applies to that image.
-
-        Raises:
-            MediaError: if one of them cannot be read.
+        because the last of them applies to that image. A damaged one becomes a refusal.
         """
         found: list[tuple[int, Any]] = []
         content = None
@@ -280,8 +277,8 @@ class BagSource:
                 try:
                     message = bag.deserialize(raw)
                 except FrameError as error:
-                    where = f"{self.camera_info_topic} in '{self.name}'"
-                    raise MediaError(f"{where}: {error}") from error
+                    self.refused.append(Refusal(self.camera_info_topic, str(error)))
+                    continue
                 fields = {name: repr(value) for name, value in vars(message).items()}
                 del fields["header"]
                 if fields != content:

@@ -16,6 +16,7 @@ definitions in the bag: a definition that is broken, empty or in another languag
 
 from __future__ import annotations
 
+import resource
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -38,6 +39,7 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _HEADER_STAMP = {0: ">iI", 1: "<iI"}  # by the lowest bit of the encapsulation kind
 _EVER = 1 << 62
+_OTHER_FILES = 500  # that a process may have open beside a bag's
 BagFile = McapFile | SqliteFile | PackedFile
 
 
@@ -63,6 +65,7 @@ class Bag:
     def __init__(self, path: Path, stack: ExitStack) -> None:
         """Open the files; `stack` closes them."""
         files, announced = files_of(path)
+        _allow_open_files(len(files))
         self._files = [_open_file(file, stack) for file in files]
         self.counts: Counter[Channel] = Counter()
         told: Counter[Channel] = Counter()
@@ -111,6 +114,14 @@ class Bag:
             return message_types().deserialize_cdr(message.cdr, message.channel.msgtype)
         except Exception as error:  # a short message fails in struct, numpy or rosbags itself
             raise FrameError(f"the message is damaged: {error}") from error
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's own limit of open files, if a bag is split into very many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count + _OTHER_FILES:
+        wanted = count + _OTHER_FILES if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, count + _OTHER_FILES), hard))
 
 
 @contextmanager

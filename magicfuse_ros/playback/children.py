@@ -17,13 +17,13 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.bundle.default import share_folders
+from magicfuse_ros.child_process import module_command
 from magicfuse_ros.errors import MagicFuseError
 
 END_S = 10.0
@@ -96,7 +96,7 @@ def child(node: str, arguments: list[str], log: Path) -> Iterator[Process]:
     """
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"magicfuse_ros.ros.{node}", "--ros-args", *arguments],
+            [*module_command(f"magicfuse_ros.ros.{node}"), "--ros-args", *arguments],
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
+from time import monotonic
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -35,8 +36,9 @@ from magicfuse_ros.ros.recorder import TopicRecorder
 from magicfuse_ros.ros.session import Session
 from magicfuse_ros.topics import CAMERA_INFO, DIAGNOSTICS, IMAGE_TOPICS, LABELS, MAG_IMAGE
 
-BRING_UP_S = 60.0
+BRING_UP_S = 600.0  # a large bundle on a slow machine; a node that ends is noticed at once
 QUIET_S = 2.0  # after the player's end: no result for this long means that all have arrived
+QUIET_GAPS = 2  # ... or for this many times the longest gap between results
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,21 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
         arguments = ["--params-file", str(parameters), *play.player_arguments]
         player = stack.enter_context(child(play.player, arguments, player_log))
         with _bar(console, frames) as show:
+            gap, since, count = 0.0, monotonic(), 0
             while player.poll() is None and _alive(node) and not interrupt.asked:
                 session.spin_until(lambda: False, 0.2)
                 recorder.match()
                 show(recorder.counts[mag_image])
+                if count:  # from the first result on
+                    gap = max(gap, monotonic() - since)
+                if recorder.counts[mag_image] > count:
+                    count, since = recorder.counts[mag_image], monotonic()
             if interrupt.asked:
                 console.print("stopping ...")
                 end(player)
             if _alive(node) and player.returncode == 0:
-                _wait_for_quiet(session, lambda: recorder.counts[mag_image])
+                quiet = max(QUIET_S, QUIET_GAPS * gap)
+                _wait_for_quiet(session, lambda: recorder.counts[mag_image], quiet)
                 show(recorder.counts[mag_image])
         if not _alive(node):
             raise MagicFuseError(f"fuse_node ended while it was in use:\n{_node_log(log)}")
@@ -173,12 +181,12 @@ def _bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.update(task, completed=done)
 
 
-def _wait_for_quiet(session: Session, count: Callable[[], int]) -> None:
-    """Spin the session until `count` has not changed for `QUIET_S`."""
+def _wait_for_quiet(session: Session, count: Callable[[], int], quiet_s: float) -> None:
+    """Spin the session until `count` has not changed for `quiet_s`."""
     grown = True
     while grown:
         seen = count()
-        grown = session.spin_until(partial(_above, count, seen), QUIET_S)
+        grown = session.spin_until(partial(_above, count, seen), quiet_s)
 
 
 def _above(count: Callable[[], int], limit: int) -> bool:

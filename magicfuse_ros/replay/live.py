@@ -96,7 +96,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
             "rate": float(live.rate),
             "loop": live.loop,
             "wait_for": live.node,
-            "wait_s": 60.0 if parameters else 10.0,
+            "wait_s": 600.0 if parameters else 10.0,
             "published": str((log / _PUBLISHED).resolve()),
         },
         node=live.node,

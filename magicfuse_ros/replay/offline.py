@@ -27,6 +27,7 @@ from typing import Any
 
 from magicfuse_ros import topics
 from magicfuse_ros.bundle import SemanticClass
+from magicfuse_ros.camera_info import misfit
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.fuser import FusedFrame, Fuser
 from magicfuse_ros.image_codec import Pixels, encode_bgr8, encode_mono8
@@ -151,7 +152,9 @@ class _Recording:
             # the latest one, or the first one if the image came before it
             index = bisect_right(self._calibrations, frame.recorded_ns, key=lambda found: found[0])
             _, info = self._calibrations[max(0, index - 1)]
-            self._put(topics.CAMERA_INFO, frame, replace(info, header=header))
+            height, width = frame.image.shape[:2]
+            if not misfit(info, info.header.frame_id, frame.frame_id, width, height):
+                self._put(topics.CAMERA_INFO, frame, replace(info, header=header))
 
     def _put(self, name: str, frame: RecordedFrame, message: Any) -> None:
         self._writer.write(f"{self._node}/{name}", frame.recorded_ns, message)

@@ -26,6 +26,8 @@ def serve(node: ManagedNode[Any], stop: Stopping) -> None:
     """Activate the node if `autostart` is set, and serve it until `stop` is true."""
     if node.get_parameter("autostart").value:
         Autostart(node).attempt()
+    else:
+        node.get_logger().info("unconfigured: configure and activate it, or set autostart")
     spin(node, stop)
 
 

@@ -100,11 +100,14 @@ class Camera:
         raw, jpeg = type_name(Image), type_name(CompressedImage)
         if not self._compressed:
             if jpeg in published_types(self._node, topic):
-                return f"; set image_transport: compressed and remap image to {base}"
+                advice = f"image to {base}" if base != topic else f"image/compressed to {topic}"
+                return f"; set image_transport: compressed and remap {advice}"
             if jpeg in published_types(self._node, f"{topic}{_COMPRESSED}"):
                 return f"; {topic}{_COMPRESSED} is there: set image_transport: compressed"
         elif jpeg in published_types(self._node, base):
             plain = base.removesuffix(_COMPRESSED)
+            if plain == base:
+                return f"; {base} is there: remap image/compressed to it, and not image"
             return f"; {base} is there: remap image to {plain}, as {_COMPRESSED} is added to it"
         elif raw in published_types(self._node, base):
             return f"; {base} is there: set image_transport: raw"

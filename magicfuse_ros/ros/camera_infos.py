@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any
 
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
+
+from magicfuse_ros.camera_info import misfit
 
 _LATEST = 32  # enough for waiting images, images in progress, and an early camera_info
 
@@ -54,23 +55,12 @@ class CameraInfos:
         stamp = _stamp(header.stamp)
         exact = [entry for entry in latest if entry[0] == stamp]
         _, frame, info = (exact or latest)[-1]
-        if not exact and frame and header.frame_id and frame != header.frame_id:
-            self.misfit = f"camera_info is of '{frame}'; the image is of '{header.frame_id}'"
-            return None
-        if (width, height) not in _sizes(info):
-            said = f"{info.width}x{info.height}"
-            self.misfit = f"camera_info is for {said}; the image is {width}x{height}"
+        known = "" if exact else frame
+        self.misfit = misfit(info, known, header.frame_id, width, height)
+        if self.misfit:
             return None
         info.header = header
         return info
-
-
-def _sizes(info: Any) -> set[tuple[int, int]]:
-    """Return the sizes of the images that a camera_info may describe."""
-    roi = info.roi
-    width, height = roi.width or info.width, roi.height or info.height
-    binned = width // max(info.binning_x, 1), height // max(info.binning_y, 1)
-    return {binned, (info.width, info.height)}
 
 
 def _stamp(stamp: Time) -> tuple[int, int]:

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from magicfuse_ros.deadline import Status
 from magicfuse_ros.input_checks import Measures
 from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, refusal_values
-from magicfuse_ros.ros.statistics import SILENCE_S, Snapshot
+from magicfuse_ros.ros.statistics import SILENCE_S, SILENT_PERIODS, Snapshot
 
 STUCK_S = 5.0
-_SILENT_PERIODS = 3  # of a slow camera
 _STUCK_COSTS = 3  # a slow machine may take this many times the cost of a frame
 
 
@@ -56,7 +55,7 @@ class FuseDiagnostics:
         lost = snapshot.lost + snapshot.failed + sum(snapshot.refused.values())
         found = [*self._losses.problems(lost, "images"), *problems]
         stuck = ""
-        patience_s = max(SILENCE_S, _SILENT_PERIODS * (activity.control.period_s or 0.0))
+        patience_s = max(SILENCE_S, SILENT_PERIODS * (activity.control.period_s or 0.0))
         if snapshot.last_received_s is None or snapshot.last_received_s > patience_s:
             found.insert(0, f"no image on {settings['image_topic']}")
         else:

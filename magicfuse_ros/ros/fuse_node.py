@@ -52,7 +52,8 @@ class FuseNode(ManagedNode[FuseParameters]):
         self._camera: Camera | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fuse")
         self._diagnostics = FuseDiagnostics()
-        super().__init__("fuse_node", "fusion", FuseParameters, arguments)
+        others = ("cameras",) if arguments else ()  # of `fuse_cameras`
+        super().__init__("fuse_node", "fusion", FuseParameters, arguments, others)
 
     def configure(self, values: FuseParameters) -> None:
         """Load bundle and networks, and advertise. Errors: see `Pipeline.build`."""
@@ -121,12 +122,13 @@ class FuseNode(ManagedNode[FuseParameters]):
             worker.statistics.snapshot(now),
             pipeline.control.status(),
             worker.checks.latest(now),
-            worker.checks.warnings(now),
+            # A simulated camera has no noise: its image repeats while the robot stands.
+            worker.checks.warnings(now, frozen=not self.get_clock().ros_time_is_active),
         )
         problems = self._problems(pipeline, worker)
-        for problem in problems:
-            self.warn_once(problem)
-        return self._diagnostics.diagnosis(worker.failure, settings, problems, activity)
+        self.log_problems(problems)
+        failure = "" if self._camera is None else worker.failure
+        return self._diagnostics.diagnosis(failure, settings, problems, activity)
 
     def _problems(self, pipeline: Pipeline, worker: Worker) -> list[str]:
         if self._camera is None:

@@ -52,10 +52,9 @@ from magicfuse_ros.ros.labels import LABEL_TYPE, class_names
 from magicfuse_ros.ros.lost_messages import SUPPORTED, LostMessages
 from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.process import run
-from magicfuse_ros.ros.qos import latched, newest
+from magicfuse_ros.ros.qos import OVERRIDABLE, checked_overrides, latched, newest
 
 # Reliable, because large clouds would get lost otherwise; few, because they are large.
-_RESULTS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 _RETRY_S = 0.02
 _MOST_WAITING = 32  # masks; one second of a fast camera
 _LONGEST_WAIT_S = 10.0  # of real time, for a mask: /clock may have stopped
@@ -98,9 +97,17 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         """
         source = TfPose(self, values.base_frame) if values.use_tf else FixedPose(values)
         self._values, self._pose_source = values, source
-        self._points = self.create_lifecycle_publisher(PointCloud2, "~/points", _RESULTS)
-        self._scan = self.create_lifecycle_publisher(LaserScan, "~/scan", _RESULTS)
+        self._points = self._advertise(PointCloud2, "~/points")
+        self._scan = self._advertise(LaserScan, "~/scan")
         self._publishers = [self._points, self._scan]
+
+    def _advertise(self, message_type: Any, name: str) -> Publisher:
+        topic = self.resolve_topic_name(name)
+        with checked_overrides(topic):
+            profile = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
+            return self.create_lifecycle_publisher(
+                message_type, topic, profile, qos_overriding_options=OVERRIDABLE
+            )
 
     def activate(self) -> None:
         """Subscribe."""
@@ -172,10 +179,20 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
             return
         ground, passable = self._values.ground_classes, self._values.passable_classes
         self._label_problem = ""
+        there = ", ".join(names.values())
         if not set(ground) & set(names.values()):
             self._label_problem = one_line(
-                f"no ground class: ground_classes are {', '.join(ground)}; label_info has "
-                f"{', '.join(names.values())}"
+                f"no ground class: ground_classes are {', '.join(ground)}; label_info has {there}"
+            )
+        elif unknown := [
+            name
+            for key, chosen in (("ground_classes", ground), ("passable_classes", passable))
+            for name in chosen
+            if name not in names.values() and chosen != GroundParameters.model_fields[key].default
+        ]:
+            self._label_problem = one_line(
+                f"unknown classes in ground_classes or passable_classes: {', '.join(unknown)}; "
+                f"label_info has {there}"
             )
         self._table = roles(names, ground, passable)
         blocking = [name for name in names.values() if name not in (*ground, *passable)]
@@ -299,8 +316,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         problems = [self.clock_complaint(), *self.topic_complaints(), self._label_problem]
         problems.append(self._blindness)
         problems = [problem for problem in problems if problem]
-        for problem in problems:
-            self.warn_once(problem)
+        self.log_problems(problems)
         return self._diagnostics.diagnosis(settings, problems)
 
 

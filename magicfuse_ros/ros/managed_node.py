@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any, Generic
@@ -29,13 +29,14 @@ from rclpy.time_source import CLOCK_TOPIC
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import parameters
-from magicfuse_ros.ros.causes import Causes
+from magicfuse_ros.ros.causes import Causes, cause
 from magicfuse_ros.ros.diagnostics import Diagnosis, diagnostics
 from magicfuse_ros.ros.guard import Guard
 from magicfuse_ros.ros.node_parameters import Schema, declare, read
 from magicfuse_ros.ros.sim_time import ClockCheck
 from magicfuse_ros.ros.subscriptions import MatchedSubscription
 
+_GONE = 5  # reports without a problem, after which it counts as a new one
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
@@ -50,7 +51,12 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
     """
 
     def __init__(
-        self, name: str, task: str, schema: type[Schema], arguments: Sequence[str] = ()
+        self,
+        name: str,
+        task: str,
+        schema: type[Schema],
+        arguments: Sequence[str] = (),
+        others: Collection[str] = (),
     ) -> None:
         """Start unconfigured.
 
@@ -60,6 +66,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             schema: its parameters.
             arguments: command line arguments for this node only, such as `--ros-args -r
                 __ns:=/front`, if the process has several; they go before those of the process.
+            others: parameters that the process itself reads.
         """
         self.guard = Guard(self.get_logger)  # first: the node subscribes to /clock on creation
         super().__init__(name, cli_args=list(arguments))
@@ -68,7 +75,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         self.retrying = False
         self._subscribed: list[MatchedSubscription] = []
         self._warned = Causes()
-        declare(self, schema)
+        self._problems_told: dict[str, int] = {}  # reports since it was last there, by cause
+        declare(self, schema, others)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._clock_check = ClockCheck(self.get_clock())
@@ -128,6 +136,15 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         if self._warned.add(text):
             self.get_logger().warning(text)
 
+    def log_problems(self, problems: Collection[str]) -> None:
+        """Log what is wrong in a report: when it begins, and again if it comes back later."""
+        told = {text: count + 1 for text, count in self._problems_told.items() if count < _GONE}
+        for problem in problems:
+            if (name := cause(problem)) not in told:
+                self.get_logger().warning(problem)
+            told[name] = 0
+        self._problems_told = told
+
     def topic_complaints(self) -> list[str]:
         """Return why messages of each subscription do not arrive."""
         return list(filter(None, (one.complaint() for one in self._subscribed)))
@@ -167,6 +184,13 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         def activate() -> None:
             LifecycleNode.on_activate(self, state)  # lets the publishers publish
             self.activate()
+            for name in self._parameter_overrides:  # all topics are there now
+                if name.startswith("qos_overrides.") and not self.has_parameter(name):
+                    self.warn_once(
+                        f"parameter '{name}' is ignored: this node has no such topic, or cannot "
+                        "override that policy; expected qos_overrides.<full topic>.<subscription "
+                        "or publisher>.<reliability, depth or history>"
+                    )
 
         return self._change("activation", activate, undo=lambda: self._deactivate(state))
 
@@ -208,6 +232,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
 
     def _stop(self) -> None:
         self._warned = Causes()
+        self._problems_told = {}
         try:
             while self._subscribed:
                 self._subscribed.pop().destroy()
@@ -242,6 +267,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             values = read(self._schema, self, ours)
             new = (name for name, value in ours.items() if value != self.get_parameter(name).value)
             fixed = sorted(name for name in new if not rows[name].live)
+            if "autostart" in fixed:
+                raise MagicFuseError("autostart is read at the start: configure and activate now")
             if fixed and self.state != "unconfigured":
                 raise MagicFuseError(
                     f"{fixed[0]} can only change while the node is unconfigured; it is "

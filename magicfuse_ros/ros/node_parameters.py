@@ -13,12 +13,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
@@ -28,20 +27,17 @@ from magicfuse_ros.parameters import Parameter, parameters
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def declare(node: Node, schema: type[BaseModel]) -> None:
+def declare(node: Node, schema: type[BaseModel], others: Collection[str] = ()) -> None:
     """Declare every parameter of a schema with its default, description and range.
 
+    `others` are parameters that are known, but read elsewhere.
+
     Raises:
-        MagicFuseError: for a start value that is missing, or an integer instead of a float.
-        rclpy.exceptions.ParameterException: for a value of another wrong type or out of range.
+        MagicFuseError: for a start value that is missing.
+        rclpy.exceptions.ParameterException: for a value of a wrong type or out of range.
     """
     for row in parameters(schema):
-        try:
-            declared = node.declare_parameter(row.name, row.default, _descriptor(row))
-        except InvalidParameterTypeException as error:
-            if not isinstance(row.default, float):
-                raise
-            raise MagicFuseError(f"{error}; write a number with a point, such as 1.0") from error
+        declared = node.declare_parameter(row.name, row.default, _descriptor(row))
         if declared.type_ != RosParameter.Type.NOT_SET:
             continue
         if not isinstance(row.default, list):
@@ -52,7 +48,8 @@ def declare(node: Node, schema: type[BaseModel]) -> None:
         node.set_parameters([RosParameter(row.name, RosParameter.Type.STRING_ARRAY, [])])
     # A file for several nodes (/**) may name parameters of others, so this is no error.
     for name in node._parameter_overrides:
-        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+        read = node.has_parameter(name) or name in others
+        if not read and not name.startswith("qos_overrides."):
             known = ", ".join(row.name for row in parameters(schema))
             node.get_logger().warning(f"parameter '{name}' is unknown and ignored; known: {known}")
 

@@ -29,6 +29,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from magicfuse_ros.errors import MediaError
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.night import by_night
@@ -64,8 +65,10 @@ class PlayNode(Node):
         """Publish all frames; the stamp of each is the time of its publication.
 
         Raises:
-            MediaError: if the input cannot be opened.
+            MediaError: if the input is empty or cannot be opened.
         """
+        if not self._value("input"):
+            raise MediaError("input is empty; expected -p input:=FILE")
         source = open_source(self._value("input"), self._value("topic") or None)
         rate = source.frame_rate or PICTURES_A_SECOND
         seconds = self._value("seconds")

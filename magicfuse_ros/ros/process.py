@@ -177,6 +177,10 @@ def _init() -> None:
                 "; in a name, ROS 2 allows letters, digits, '_' and '/' between words, none of "
                 "which begins with a digit"
             )
+        if type(error).__name__ == "UnknownROSArgsError":  # of a private module
+            reason = f"unknown ROS arguments: {reason}"
+        if "logging directory" in reason:
+            reason += "; set HOME or ROS_LOG_DIR"
         raise MagicFuseError(reason) from error
 
 
@@ -185,6 +189,8 @@ def _exit_code(work: Callable[[], None]) -> int:
         work()
     except (NameValidationException, ParameterException, MagicFuseError) as error:
         line = str(error).removesuffix("^")  # a caret marks a place in the line above
+        if "'INTEGER', expecting type 'DOUBLE'" in line:
+            line += "; write a number with a point, such as 1.0"
         print("error:", " ".join(line.split()), file=sys.stderr)
         return DEVICE_LOST if isinstance(error, DeviceLostError) else REFUSED
     except BaseException:  # a library may raise SystemExit or a panic of its own

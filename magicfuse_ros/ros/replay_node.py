@@ -44,6 +44,7 @@ _TICK_S = 0.01  # real time between two messages of /clock
 _SETTLE_S = 0.5
 _IMAGES_A_SECOND = 10.0  # rate of the rounds if a bag has a single image
 _LAST_IMAGE = Duration(seconds=2)
+_LONGEST_PAUSE_S, _PAUSE_S = 30.0, 1.0  # of a bag's time; a longer pause is cut to this one
 
 
 class ReplayNode(Node):
@@ -59,7 +60,7 @@ class ReplayNode(Node):
             "rate": 1.0,  # seconds of the bag per second
             "loop": 1,  # number of rounds; 0: endless
             "wait_for": "",  # full name of a node that must subscribe before the first image
-            "wait_s": 60.0,  # longest wait for that node before the play is given up
+            "wait_s": 600.0,  # longest wait for that node before the play is given up
             "published": "",  # file to write a line "stamp time", in ns, for each image
         }
         for name, value in start_values.items():
@@ -67,6 +68,7 @@ class ReplayNode(Node):
         self._clock_publisher = self.create_publisher(Clock, "/clock", 1)
         self._sent = 0
         self._late_s = 0.0
+        self._skipped_s = 0.0
 
     def play(self, stop: Stop) -> None:
         """Play the bag.
@@ -80,6 +82,8 @@ class ReplayNode(Node):
             raise MagicFuseError(f"rate is {rate}; expected more than 0")
         if loop < 0:
             raise MagicFuseError(f"loop is {loop}; expected 0 (without end) or more")
+        if not self._value("bag"):
+            raise MagicFuseError("bag is empty; expected -p bag:=FILE")
         source = BagSource(
             Path(self._value("bag")).expanduser(),
             self._value("topic") or None,
@@ -108,6 +112,7 @@ class ReplayNode(Node):
         report = {
             "sent": self._sent,
             "late_ms": round(1e3 * self._late_s, 1),
+            "skipped_s": round(self._skipped_s, 1),
             "missing": source.missing,
             "damaged": [refusal.reason for refusal in source.refused],
         }
@@ -154,12 +159,20 @@ class ReplayNode(Node):
         return sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in found})
 
     def _paced(self, source: BagSource, rate: float, stop: Stop) -> Any:
-        """Yield each message at its time; late messages are not skipped."""
+        """Yield each message at its time; late messages are not skipped, but long pauses are.
+
+        A recorder without a battery for its clock begins in another year.
+        """
         begin = 0.0
-        start_ns = None
+        start_ns = last_ns = None
         for message in source.raw_messages():
-            if start_ns is None:
+            if start_ns is None or last_ns is None:
                 start_ns, begin = message.recorded_ns, monotonic()
+            elif (pause := (message.recorded_ns - last_ns) / 1e9) > _LONGEST_PAUSE_S:
+                begin -= (pause - _PAUSE_S) / rate
+                self._skipped_s += pause - _PAUSE_S
+                self.get_logger().warning(f"a pause of {pause:.0f} s in the bag is skipped")
+            last_ns = message.recorded_ns
             due = begin + (message.recorded_ns - start_ns) / 1e9 / rate
             while not stop and (left := due - monotonic()) > 0:
                 # Interpolate, so that a node's ages and timers do not stand still between images.

@@ -31,7 +31,9 @@ class Session:
 
     def __init__(self, name: str) -> None:
         self._context = Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        # Not with the arguments of the command line: they are not ROS's.
+        options = SignalHandlerOptions.NO
+        rclpy.init(args=[], context=self._context, signal_handler_options=options)
         self.node = rclpy.create_node(name, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

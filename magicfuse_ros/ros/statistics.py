@@ -23,6 +23,7 @@ from magicfuse_ros.percentiles import percentiles
 from magicfuse_ros.ros.causes import Causes
 
 WINDOW_S = 10.0
+SILENT_PERIODS = 3  # of a slow camera
 SILENCE_S = 2.0  # a topic on which nothing arrives for this long is silent
 
 
@@ -84,6 +85,7 @@ class Statistics:
         self._refused = Causes()
         self._frames: deque[tuple[float, float, float | None, Mapping[str, float]]] = deque()
         self._last_received: float | None = None
+        self._interval = 0.0  # between the last two images
         self._unanswered_since: float | None = None
         self._steps = 0
 
@@ -91,10 +93,12 @@ class Statistics:
         """Count an image that arrived."""
         with self._lock:
             self._counts["received"] += 1
-            silent = self._last_received is not None and now - self._last_received > SILENCE_S
+            interval = 0.0 if self._last_received is None else now - self._last_received
+            # A slow camera is not silent between its images.
+            silent = interval > max(SILENCE_S, SILENT_PERIODS * self._interval)
             if silent or self._unanswered_since is None:
                 self._unanswered_since = now
-            self._last_received = now
+            self._last_received, self._interval = now, interval
 
     def lost(self, count: int) -> None:
         """Count images that did not arrive."""

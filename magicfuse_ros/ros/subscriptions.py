@@ -19,6 +19,7 @@ precedence.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor
@@ -39,6 +40,7 @@ from rclpy.subscription import (  # the second one's module depends on the distr
 from magicfuse_ros.ros import qos
 
 _BY_PUBLISHER = "system_default"  # value of the override parameter if there is no override
+_DISCOVERY_S = 3.0  # a publisher that is there may not have been discovered before
 _OTHERS = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
 
 
@@ -71,6 +73,7 @@ class MatchedSubscription:
         self._type = message_type
         self._callback = callback
         self._make_qos = make_qos
+        self._since = monotonic()
         self._override = self._read_override()
         self._subscription = self._subscribe(self._wanted(self._make_qos()))
 
@@ -90,7 +93,8 @@ class MatchedSubscription:
         """Return why no messages arrive; empty if nothing is wrong."""
         found = self._node.get_publishers_info_by_topic(self.topic)
         if not found:
-            return f"nobody publishes {self.topic}"
+            new = monotonic() - self._since < _DISCOVERY_S
+            return "" if new else f"nobody publishes {self.topic}"
         expected = type_name(self._type)
         problems = []
         for publisher in found:
