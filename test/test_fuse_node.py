@@ -33,6 +33,7 @@ from std_msgs.msg import String
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.ros.managed_node import _GONE
 from ros_rig import CAMERA, COUNTERS, LATCHED, Rig, image
 
 BURST = 40  # images; the queues for the results have room for all of them
@@ -351,6 +352,11 @@ def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> 
         assert rig.says(said), rig.diagnostics[-1:]
         assert rig.diagnostics[-1]["level"] == "1" and rig.output().count(said) == 1
 
+        rig.node.destroy_publisher(compressed)
+        jpeg = rig.node.create_publisher(CompressedImage, CAMERA, 1)
+        assert rig.says(f"remap image/compressed to {CAMERA}"), rig.diagnostics[-1:]
+        rig.node.destroy_publisher(jpeg)
+
         camera = rig.node.create_publisher(Image, CAMERA, BEST_EFFORT)
 
         def fuses() -> bool:
@@ -359,3 +365,8 @@ def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> 
 
         assert rig.spin_until(fuses), rig.output()
         assert "nobody" not in rig.next_diagnostics()["message"]
+        told = f"nobody publishes {CAMERA}\n"
+        rig.wait(_GONE + 1)
+        assert told not in rig.output()
+        rig.node.destroy_publisher(camera)  # the camera dies later: that is told, too
+        assert rig.spin_until(lambda: told in rig.output()), rig.output()

@@ -25,6 +25,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header, String
 
@@ -292,6 +293,25 @@ def test_labels_that_cannot_be_read_leave_the_old_ones(rig: GroundRig) -> None:
     rig.labels.publish(LABELS)
     rig.sync()
     assert "label_info" not in rig.next_diagnostics()["message"]
+
+
+def test_classes_that_nobody_knows_and_overrides_that_fit_nothing_are_named(
+    tmp_path: Path,
+) -> None:
+    names = "qos_overrides./front/ground_cloud_node/points.publisher"
+    overrides: dict[str, Any] = {
+        f"{names}.reliability": "best_effort",
+        "qos_overrides./front/ground_cloud_node/pionts.publisher.depth": 3,
+    }
+    classes = {"ground_classes": ["road", "sidewalk"], "passable_classes": ["Sky"]}
+    with GroundRig(tmp_path, use_tf=False, **classes, **overrides) as rig:
+        rig.activate()
+        rig.labels.publish(LABELS)
+        assert rig.says("sidewalk, Sky; label_info has"), rig.diagnostics[-1:]
+        (points,) = rig.node.get_publishers_info_by_topic("/front/ground_cloud_node/points")
+        assert points.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        assert "/pionts.publisher.depth' is ignored" in rig.output()
+        assert f"{names}.reliability" not in rig.output()
 
 
 def test_without_a_subscriber_nothing_is_computed(rig: GroundRig) -> None:

@@ -188,6 +188,18 @@ def test_the_scale_of_16_bit_images_never_goes_down() -> None:
     assert brightest == [200, 250, 50, 25, 250]
 
 
+def test_single_damaged_pixels_do_not_darken_a_camera() -> None:
+    depth = BitDepth()
+    values = np.linspace(0, 4095, 4000).astype("<u2").reshape(40, 100)
+    values[3, 5] = values[30, 70] = 65535
+    decoded = decode("mono16", 40, 100, 200, 0, values.tobytes(), depth)
+    assert depth.bits == 12 and decoded[3, 5].max() == 255
+    assert decoded[39].mean() > 240
+    values[:2] = 65535  # 5 % of the pixels
+    decode("mono16", 40, 100, 200, 0, values.tobytes(), depth)
+    assert depth.bits == 16
+
+
 def test_the_bits_of_a_camera_can_be_told() -> None:
     depth = BitDepth(12)
     assert decode("mono16", 4, 5, 10, 0, levels(800), depth).max() == 50

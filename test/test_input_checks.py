@@ -101,6 +101,10 @@ def test_an_image_that_stands_still_is_frozen() -> None:
     assert "images are frozen (the same image 11 times)" in warnings(still)
     assert warnings(still[:-1]) == ""
     assert warnings([*still, street(1)]) == ""
+    checks = InputChecks()
+    for number, image in enumerate(still):
+        checks.add(image, number / 10)
+    assert not checks.warnings(1.0, frozen=False), "a simulated camera has no noise"
     noise = np.random.default_rng(0).normal(0, 2, (30, 480, 640, 1))
     standing = [np.clip(street() + n, 0, 255).astype(np.uint8) for n in noise]
     assert warnings(standing) == ""

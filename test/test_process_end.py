@@ -139,6 +139,7 @@ def test_a_signal_ends_what_is_busy_in_a_library(tmp_path: Path, number: int) ->
         (["-r", "image:=/cam/image_raw/"], "/cam/image_raw/"),
         (["-r", "__ns:=/front-camera"], "/front-camera"),
         (["--params-file", "none.yaml"], "none.yaml"),
+        (["--param-file", "none.yaml"], "unknown ROS arguments: ['--param-file', 'none.yaml']"),
         (["--params-file", "{malformed}"], "malformed.yaml"),
     ],
 )

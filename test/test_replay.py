@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,7 +35,17 @@ from magicfuse_ros.image_codec import decode
 from magicfuse_ros.media import open_source
 from magicfuse_ros.overlay import overlay, with_legend
 from media_files import image_message, picture, write_bag
-from replay_bags import CAMERA, LATENCY, START, content, drive, messages, stamp_ns, stamps
+from replay_bags import (
+    CAMERA,
+    LATENCY,
+    START,
+    camera_info,
+    content,
+    drive,
+    messages,
+    stamp_ns,
+    stamps,
+)
 from tiny_bundle import CLASSES
 
 IMAGES = {
@@ -143,6 +154,36 @@ def test_the_camera_info_of_the_moment_is_carried_along(tmp_path: Path, tiny_bun
     # the first one was recorded before the part that is read
     assert [info.k[0] for info in infos] == [0, 0, 3, 3, 3]
     assert {info.header.frame_id for info in infos} == {"camera"}
+
+
+def test_a_camera_info_that_the_node_would_not_send_is_left_out(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    images = [(CAMERA, START + i, image_message(picture(64, 96), START + i)) for i in range(3)]
+    wrong = camera_info(START, focal=1.0)
+    wrong.width = 640
+    infos = [("/camera/camera_info", START - 1, wrong)]
+    bag = write_bag(tmp_path / "in", [*infos, *images])
+    assert replay(bag, tmp_path / "out", "--bundle", tiny_bundle).exit_code == 0
+    there = messages(tmp_path / "out" / "bag")
+    assert len(there["/fuse_node/mag_image"]) == 3
+    assert not there.get("/fuse_node/camera_info")
+
+
+def test_a_damaged_camera_info_costs_no_image(tmp_path: Path, tiny_bundle: Path) -> None:
+    bag = drive(tmp_path / "in", 6, info=True)
+    (file,) = bag.glob("*.mcap")
+    content = file.read_bytes()
+    # The second one's distortion model is longer than its message.
+    at = content.rindex(b"\x0a\0\0\0plumb_bob\0")
+    file.write_bytes(content[:at] + b"\xff\xff\xff\x7f" + content[at + 4 :])
+    out = tmp_path / "out"
+    result = replay(bag, out, "--bundle", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    report = summary(out)
+    assert report["frames"]["fused"] == 6
+    assert [r["name"] for r in report["refused"]] == ["/camera/camera_info"]
+    assert len(messages(out / "bag")["/fuse_node/camera_info"]) == 6, "the first one holds"
 
 
 def test_a_part_of_the_bag(tmp_path: Path, tiny_bundle: Path) -> None:
@@ -269,11 +310,13 @@ def test_real_time_without_ros_says_what_to_do(tmp_path: Path, tiny_bundle: Path
     assert "needs ROS 2" in done.stderr and "--offline" in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_whole_bag_and_a_summary(
     tmp_path: Path,
     tiny_bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
     press_ctrl_c: Callable[[], None],
+    number: signal.Signals,
 ) -> None:
     fuse = Fuser.__call__
     calls: list[object] = []
@@ -281,7 +324,7 @@ def test_ctrl_c_leaves_a_whole_bag_and_a_summary(
     def interrupted(self: Fuser, *arguments: Any) -> Any:
         calls.append(self)
         if len(calls) == 3:  # the first one is the warm-up
-            press_ctrl_c()
+            press_ctrl_c() if number == signal.SIGINT else signal.raise_signal(number)
         return fuse(self, *arguments)
 
     monkeypatch.setattr(Fuser, "__call__", interrupted)
@@ -295,7 +338,10 @@ def test_ctrl_c_leaves_a_whole_bag_and_a_summary(
 
 
 def test_the_bag_itself_is_no_folder_for_results(tmp_path: Path, tiny_bundle: Path) -> None:
-    bag = drive(tmp_path / "in", 2)
+    bag = drive(tmp_path / "bag", 2)
     result = replay(bag, bag, "--bundle", tiny_bundle)
     assert result.exit_code == 2 and "the bag itself" in result.stderr
+    result = replay(bag, tmp_path, "--bundle", tiny_bundle)
+    assert result.exit_code == 2 and "whose 'bag' is the bag" in result.stderr
+    assert "remove it" not in result.stderr
     assert not (bag / "bag").exists()

@@ -30,7 +30,19 @@ from rosbags.rosbag2 import StoragePlugin
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
-from replay_bags import CAMERA, LATENCY, START, content, drive, messages, stamp_ns, stamps
+from replay_bags import (
+    CAMERA,
+    LATENCY,
+    START,
+    content,
+    drive,
+    frame,
+    image_message,
+    messages,
+    stamp_ns,
+    stamps,
+    write_bag,
+)
 from ros_rig import RELIABLE, Rig
 
 TIMEOUT_S = 280
@@ -232,23 +244,38 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
     assert len(messages(out / "bag")[f"{rig.name}/segmentation/label_info"]) == 1
 
 
-def test_the_player_gives_up_where_nobody_listens(tmp_path: Path) -> None:
-    bag = drive(tmp_path / "in", 1)
-    parameters = ["-p", f"bag:={bag}", "-p", "wait_for:=/front", "-p", "wait_s:=0.2"]
+def player(folder: Path, *parameters: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(101 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_LOG_DIR": str(tmp_path),
+        "ROS_LOG_DIR": str(folder),
     }
+    given = [word for parameter in parameters for word in ("-p", parameter)]
+    command = [sys.executable, "-m", "magicfuse_ros.ros.replay_node", "--ros-args", *given]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_a_jump_of_the_recorders_clock_is_skipped(tmp_path: Path) -> None:
+    year = 365 * 24 * 3600 * 10**9
+    times = [START, START + 10**8, START + year, START + year + 10**8]
+    bag = write_bag(tmp_path / "in", [(CAMERA, t, image_message(frame(0), t)) for t in times])
+    done = player(tmp_path, f"bag:={bag}")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["sent"] == 4 and report["skipped_s"] == pytest.approx(year / 1e9, abs=2)
+    assert "a pause of 31536000 s in the bag is skipped" in done.stderr
+
+
+def test_a_player_without_a_bag_plays_nothing(tmp_path: Path) -> None:
+    done = player(tmp_path)
+    assert done.returncode == 1 and "bag is empty; expected -p bag:=FILE" in done.stderr
+
+
+def test_the_player_gives_up_where_nobody_listens(tmp_path: Path) -> None:
+    bag = drive(tmp_path / "in", 1)
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "magicfuse_ros.ros.replay_node", "--ros-args", *parameters],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = player(tmp_path, f"bag:={bag}", "wait_for:=/front", "wait_s:=0.2")
     assert time.monotonic() - start < 50
     assert done.returncode == 1
     assert f"/front does not listen to {CAMERA} after 0.2 s; nobody does" in done.stderr

@@ -56,6 +56,15 @@ def test_images_that_never_arrived_are_not_among_the_received() -> None:
     assert (snapshot.lost, snapshot.received) == (5, 4)
 
 
+def test_a_slow_camera_whose_images_give_nothing_is_no_silent_one() -> None:
+    statistics = Statistics(now=0.0)
+    for number in range(5):
+        statistics.received(2.5 * number)
+    assert statistics.snapshot(10.0).unanswered_s == 7.5, "from the second image on"
+    statistics.received(60.0)  # it was away
+    assert statistics.snapshot(61.0).unanswered_s == 1.0
+
+
 def test_refusals_are_counted_by_kind() -> None:
     statistics = Statistics(now=0.0)
     told = [statistics.refused(f"data is {length} bytes long") for length in range(100)]
