@@ -264,11 +264,11 @@ class BagSource:
                 raise MediaError("; ".join(bag.damage))
         return stamps
 
-    def calibrations(self) -> list[tuple[int, Any]]:
+    def calibrations(self, refused: list[Refusal]) -> list[tuple[int, Any]]:
         """Return the camera_info messages that differ from the one before, ignoring the header.
 
         Each comes with its recording time. Messages from before the first image are included,
-        because the last of them applies to that image. A damaged one becomes a refusal.
+        because the last of them applies to that image. A damaged one is added to `refused`.
         """
         found: list[tuple[int, Any]] = []
         content = None
@@ -277,7 +277,7 @@ class BagSource:
                 try:
                     message = bag.deserialize(raw)
                 except FrameError as error:
-                    self.refused.append(Refusal(self.camera_info_topic, str(error)))
+                    refused.append(Refusal(self.camera_info_topic, str(error)))
                     continue
                 fields = {name: repr(value) for name, value in vars(message).items()}
                 del fields["header"]

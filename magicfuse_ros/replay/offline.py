@@ -90,7 +90,7 @@ def replay_offline(
         stop: called after each image; if it returns True, fusing stops and the bag is finished.
 
     Raises:
-        MediaError: if the new bag cannot be written, or the old one's camera_info cannot be read.
+        MediaError: if the new bag cannot be written.
         BackendError: if a network fails.
     """
     result = ReplayResult()
@@ -98,7 +98,7 @@ def replay_offline(
     refused: list[Refusal] = []
     with BagWriter(bag, compress=True) as writer:
         images = topics.image_topics(fuser.outputs)
-        recording = _Recording(writer, node, images, classes, source.calibrations())
+        recording = _Recording(writer, node, images, classes, source.calibrations(refused))
         for frame in source:
             try:
                 fused = fuser(frame.image)
