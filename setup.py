@@ -40,7 +40,7 @@ setup(
         "typer>=0.12.4",  # older ones do not know "Path | None"
         "rich>=12.3",  # Ubuntu 22.04 has 11.2
         "openvino",
-        "av>=13",
+        "av>=14.4",  # older ones lack names of colour spaces
         "pillow>=10.1",
         "rosbags>=0.11.7",  # older ones bring another Zstandard
     ],

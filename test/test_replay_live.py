@@ -30,6 +30,7 @@ from rosbags.rosbag2 import StoragePlugin
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
+from media_files import image_message, write_bag
 from replay_bags import (
     CAMERA,
     LATENCY,
@@ -37,11 +38,9 @@ from replay_bags import (
     content,
     drive,
     frame,
-    image_message,
     messages,
     stamp_ns,
     stamps,
-    write_bag,
 )
 from ros_rig import RELIABLE, Rig
 

@@ -127,6 +127,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
         "fps": round(measured.fps, 2),
         "age_ms": {name: round(age, 1) for name, age in measured.age_ms.items()},
         "late_ms": played["late_ms"],
+        "skipped_s": played["skipped_s"],
         "damaged": played["damaged"],
         "node": node,
     }
