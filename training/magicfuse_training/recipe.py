@@ -13,7 +13,8 @@
 preset: nano              # a name, or a YAML file beside the recipe
 start: null               # random weights; or a bundle of the recipe's repository at a commit:
                           # {commit: 40 digits, bundle: engines/nano}; with `renew: [NAME]`, the
-                          # parts whose weights start with NAME start from random weights
+                          # parts whose weights start with NAME start from random weights; with
+                          # `leave_out: [NAME]`, parts that the preset lacks are dropped
 data: ["msrs:pairs"]      # KIND:FOLDER, the folder relative to the command's --data
 stages:                   # run in order, each from the previous one
   - {stage: mkf, minutes: 9}
@@ -51,6 +52,9 @@ class Start(Strict):
     bundle: str = Field(description="its folder, relative to the root of the repository")
     renew: list[str] = Field(
         [], description="prefixes of names of weights that start as if the bundle lacked them"
+    )
+    leave_out: list[str] = Field(
+        [], description="prefixes of names of weights that the preset lacks and does without"
     )
 
 

@@ -101,7 +101,7 @@ def make_command(
             inside = recipe.absolute().parent
             write_bundle_of_commit(plan.start.commit, plan.start.bundle, inside, run / "start")
             # Fail now, not after all data is read.
-            load_bundle(MagicFuse(preset), run / "start", plan.start.renew)
+            load_bundle(MagicFuse(preset), run / "start", plan.start.renew, plan.start.leave_out)
     ours.wait_for_everyone()
     groups = _train(plan, preset, sources, run, Budget(workers=workers, device_crops=device_crops))
     if not processes().is_main_process:
@@ -110,7 +110,7 @@ def make_command(
     model = MagicFuse(preset)
     if plan.average:
         states = [
-            weights_of_bundle(preset, run / name, plan.start.renew)
+            weights_of_bundle(preset, run / name, plan.start.renew, plan.start.leave_out)
             if plan.start and name == "start"
             else averaged_weights(run / name / "last.pt")
             for name in plan.average.stages
@@ -183,7 +183,7 @@ def _train(
             load_averaged(model, Path(start))
         elif plan.start:
             start = f"{plan.start.bundle} of commit {plan.start.commit}"
-            load_bundle(model, run / "start", plan.start.renew)
+            load_bundle(model, run / "start", plan.start.renew, plan.start.leave_out)
         budget = replace(
             common, minutes=part.minutes, steps=part.steps, batch=part.batch, seed=part.seed
         )

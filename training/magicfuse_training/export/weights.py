@@ -69,13 +69,16 @@ def exported_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     return found
 
 
-def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) -> None:
+def load_weights(
+    model: MagicFuse, bundle: Bundle, renew: Sequence[str] = (), leave_out: Sequence[str] = ()
+) -> None:
     """Load a bundle's float16 weights into a model of the same preset.
 
     The head that makes latents of clean images is not part of a bundle and keeps its values. A
     bundle can therefore start `few_step` but not the earlier stages. Parts that older bundles lack
     keep their values, too, and so do weights whose names start with one of `renew`. Hidden channels
-    that an older head lacks keep their random kernels, and are weighed with zero.
+    that an older head lacks keep their random kernels, and are weighed with zero. Weights whose
+    names start with one of `leave_out` are dropped if the model lacks them.
 
     Raises:
         TrainingError: see `check_float32`.
@@ -85,7 +88,8 @@ def load_weights(model: MagicFuse, bundle: Bundle, renew: Sequence[str] = ()) ->
     check_float32(bundle)
     found = exported_weights(bundle)
     state = model.state_dict()
-    if unknown := [n for n in found if n not in state and n.startswith(_MAY_BE_NEW)]:
+    parts = (n for n in found if n not in state and n.startswith(_MAY_BE_NEW))
+    if unknown := [n for n in parts if not n.startswith(tuple(leave_out))]:
         raise ValueError(
             f"bundle '{bundle.root}' has the weight '{unknown[0]}'; "
             f"preset '{model.preset.name}' has no such part"

@@ -44,10 +44,12 @@ def in_small_steps(stage: Stage) -> Stage:
     return replace(stage, optimizer=STAGES["few_step"].optimizer, frozen_statistics=True)
 
 
-def load_bundle(model: MagicFuse, root: Path, renew: Sequence[str] = ()) -> Bundle:
+def load_bundle(
+    model: MagicFuse, root: Path, renew: Sequence[str] = (), leave_out: Sequence[str] = ()
+) -> Bundle:
     """Load a verified bundle's weights into a model, and return the bundle.
 
-    Weights whose names start with one of `renew` keep their values.
+    `renew` and `leave_out`: see `load_weights`.
 
     Raises:
         BundleError: if it does not verify.
@@ -61,20 +63,22 @@ def load_bundle(model: MagicFuse, root: Path, renew: Sequence[str] = ()) -> Bund
             f"'{model.preset.name}': {', '.join(ours)}"
         )
     try:
-        load_weights(model, bundle, renew)
+        load_weights(model, bundle, renew, leave_out)
     except ValueError as error:
         raise TrainingError(str(error)) from error
     return bundle
 
 
-def weights_of_bundle(preset: Preset, root: Path, renew: Sequence[str] = ()) -> dict[str, Tensor]:
+def weights_of_bundle(
+    preset: Preset, root: Path, renew: Sequence[str] = (), leave_out: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """Return the weights of a verified bundle, without those that some or all bundles lack.
 
     Weights that are zero at first are included, so that a mean takes its share of them. Weights
     whose names start with one of `renew` are left out, and so are those that are narrower there.
     """
     model = MagicFuse(preset)
-    there = exported_weights(load_bundle(model, root))
+    there = exported_weights(load_bundle(model, root, leave_out=leave_out))
     return {
         k: v
         for k, v in model.state_dict().items()
