@@ -19,11 +19,14 @@ from training_process import small_crops
 
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.model import MagicFuse
+from magicfuse_training.optimizer import MuonConfig
 from magicfuse_training.stages.masks import masks_loss
 from magicfuse_training.stages.stage import StageModule, to_device
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.statistics import measure_new
 from magicfuse_training.stages.trainer import Trainer
+
+NEW = ("encoder.context.deeper", "encoder.context.last")
 
 
 @pytest.fixture
@@ -50,11 +53,11 @@ def test_new_statistics_are_measured_and_old_ones_stay(
 ) -> None:
     norms = {k: m for k, m in small_model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     for name, norm in norms.items():
-        if "deeper" not in name:
+        if not name.startswith(NEW):
             norm.running_mean.fill_(0.25)
     module = StageModule(small_model, STAGES["few_step"])
     names = measure_new(module, [batch, batch])
-    assert names and all("context.deeper" in name for name in names)
+    assert names and all(name.removeprefix("model.").startswith(NEW) for name in names)
     assert not any(norm.training for norm in norms.values())
     assert {norm.momentum for norm in norms.values()} == {0.1}
     seen: list[torch.Tensor] = []
@@ -65,6 +68,35 @@ def test_new_statistics_are_measured_and_old_ones_stay(
     assert off.abs().max() < 0.1 < (seen[0].std((0, 2, 3)) - 1).abs().max()
     assert (seen[0].std((0, 2, 3)) / norm.running_var.sqrt() - 1).abs().max() < 0.1
     assert not measure_new(module, [batch]), "they have statistics now"
+
+
+def test_a_new_block_adds_nothing_at_first_and_learns_from_the_first_step(
+    small_model: MagicFuse, batch: Batch
+) -> None:
+    """With zero gains and random kernels, new blocks still added nothing after 1,200 steps."""
+    image = batch["degraded"]
+    norms = {k: m for k, m in small_model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    for name, norm in norms.items():
+        if not name.startswith(NEW):
+            norm.running_mean.fill_(0.25)
+        elif name.endswith("norm2"):
+            nn.init.zeros_(norm.weight)
+            nn.init.zeros_(norm.bias)
+    small_model.eval()
+    with torch.no_grad():
+        before = small_model.encoder(image)[0]
+    module = StageModule(small_model, STAGES["masks"].started_from(small_model))
+    assert measure_new(module, [batch]) and not measure_new(module, [batch])
+    with torch.no_grad():
+        torch.testing.assert_close(small_model.encoder(image)[0], before)
+    block = small_model.encoder.context.last[0]
+    assert not block.conv2.weight.any() and (block.norm2.weight == 1).all()
+    optimizer = MuonConfig(kind="muon", learning_rate=0.01).build(list(block.parameters()))
+    module(batch)[0].backward()
+    assert block.conv2.weight.grad.any()
+    optimizer.step()
+    with torch.no_grad():
+        assert not torch.allclose(small_model.encoder(image)[0], before, atol=1e-3)
 
 
 def test_a_run_with_frozen_statistics_measures_what_is_new_and_keeps_it(

@@ -41,6 +41,7 @@ def block(small_model: MagicFuse, batch: Batch) -> ResidualBlock:
     found = small_model.get_submodule(BLOCK)
     assert isinstance(found, ResidualBlock)
     torch.nn.init.ones_(found.norm2.weight)
+    torch.nn.init.normal_(found.conv2.weight, std=0.1)
     with torch.no_grad():
         found.norm1.weight[DEAD], found.norm1.bias[DEAD] = 0.0, -1.0
     return found

@@ -130,7 +130,7 @@ BASELINES = {
     "segmentation-only": Baseline(
         "U-Net, masks only",
         model=ThreeHeads,
-        autoencoder={"encoder_blocks": 3, "context_channels": [80, 160], "condition_channels": 52},
+        autoencoder={"encoder_blocks": 4, "context_channels": [80, 160], "condition_channels": 52},
         calls={"ikr": 0, "ckg": 0, "decoder": 0},
         without=("restored", "fusion", "thermal", "people", "unseen"),
         fuses=False,
