@@ -259,6 +259,20 @@ def test_a_bundle_with_a_narrower_head_starts_a_wider_one(bundle: Bundle, model:
     assert "segmentation.conv2.bias" in kept
 
 
+@torch.no_grad()
+def test_parts_and_channels_can_be_left_out(bundle: Bundle, model: MagicFuse) -> None:
+    without = model.preset.autoencoder.model_copy(update={"condition_blocks": 0})
+    changes = {"segmentation_width": 6, "autoencoder": without}
+    smaller = MagicFuse(model.preset.model_copy(update=changes))
+    with pytest.raises(ValueError, match="has the weight 'encoder.context.last"):
+        load_weights(smaller, bundle)
+    with pytest.raises(ValueError, match="'segmentation.conv1.weight' is"):
+        load_weights(smaller, bundle, leave_out=["encoder.context.last."])
+    load_weights(smaller, bundle, leave_out=["encoder.context.last.", "segmentation."])
+    assert torch.equal(smaller.segmentation.conv2.weight, model.segmentation.conv2.weight[:, :6])
+    assert torch.equal(smaller.segmentation.scene.bias, model.segmentation.scene.bias[:6])
+
+
 def test_a_part_that_the_preset_lacks_is_an_error(bundle: Bundle, model: MagicFuse) -> None:
     plain = model.preset.mkf.model_copy(update={"readout": False})
     without = MagicFuse(model.preset.model_copy(update={"mkf": plain}))

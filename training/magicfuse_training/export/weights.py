@@ -78,7 +78,8 @@ def load_weights(
     bundle can therefore start `few_step` but not the earlier stages. Parts that older bundles lack
     keep their values, too, and so do weights whose names start with one of `renew`. Hidden channels
     that an older head lacks keep their random kernels, and are weighed with zero. Weights whose
-    names start with one of `leave_out` are dropped if the model lacks them.
+    names start with one of `leave_out` are dropped if the model lacks them; of a wider head, the
+    last hidden channels are.
 
     Raises:
         TrainingError: see `check_float32`.
@@ -100,6 +101,8 @@ def load_weights(
         if name.startswith(tuple(renew)) or (may_lack(name) and name not in found):
             continue
         if name in found and name.startswith(_MAY_BE_NARROW):
+            if name.startswith(tuple(leave_out)):
+                found[name] = found[name][tuple(slice(n) for n in value.shape)]
             found[name] = _widened(found[name], value)
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"
