@@ -264,9 +264,9 @@ def test_parts_and_channels_can_be_left_out(bundle: Bundle, model: MagicFuse) ->
     without = model.preset.autoencoder.model_copy(update={"condition_blocks": 0})
     changes = {"segmentation_width": 6, "autoencoder": without}
     smaller = MagicFuse(model.preset.model_copy(update=changes))
-    with pytest.raises(ValueError, match="has the weight 'encoder.context.last"):
+    with pytest.raises(ValueError, match=r"has the weight 'encoder\.context\.last"):
         load_weights(smaller, bundle)
-    with pytest.raises(ValueError, match="'segmentation.conv1.weight' is"):
+    with pytest.raises(ValueError, match=r"'segmentation\.conv1\.weight' is"):
         load_weights(smaller, bundle, leave_out=["encoder.context.last."])
     load_weights(smaller, bundle, leave_out=["encoder.context.last.", "segmentation."])
     assert torch.equal(smaller.segmentation.conv2.weight, model.segmentation.conv2.weight[:, :6])

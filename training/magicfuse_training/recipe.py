@@ -54,8 +54,7 @@ class Start(Strict):
         [], description="prefixes of names of weights that start as if the bundle lacked them"
     )
     leave_out: list[str] = Field(
-        [],
-        description="prefixes of names of weights of which the preset lacks some, and does without",
+        [], description="prefixes of names of weights; those that the preset lacks are dropped"
     )
 
 
