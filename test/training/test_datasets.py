@@ -238,17 +238,17 @@ def test_labels_that_training_rests_on_are_not_optional(tmp_path: Path) -> None:
     WRITERS["camvid-repacked"](tmp_path)
     (tmp_path / "train" / "label" / "0001TP_006690.png").unlink()
     with pytest.raises(DataError, match="label"):
-        load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH)
+        list(load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH))
 
 
 def test_wrong_kinds_splits_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'kitti'; expected one of folder, mfnet"):
         dataset("kitti")
     with pytest.raises(DataError, match="camvid' does not exist"):
-        load("camvid-repacked", tmp_path / "camvid", "train", 64, 96)
+        list(load("camvid-repacked", tmp_path / "camvid", "train", 64, 96))
     WRITERS["camvid-repacked"](tmp_path)
     with pytest.raises(DataError, match=r"split is 'test'; .* has train"):
-        load("camvid-repacked", tmp_path, "test", 64, 96)
+        list(load("camvid-repacked", tmp_path, "test", 64, 96))
     with pytest.raises(DataError, match=r"no scene of split 'train' of fmb; .*train/Visible"):
         load("fmb", tmp_path, "train", 64, 96)
     with pytest.raises(DataError, match=r"test\.txt"):
@@ -280,7 +280,7 @@ def test_a_damaged_yolo_file_is_named(tmp_path: Path) -> None:
     for content in ("0 0.5 0.5\n", "person 0.5 0.5 0.1 0.1\n"):
         text(tmp_path / "train" / "boxes_infrared" / "00001D.txt", content)
         with pytest.raises(DataError, match=r"00001D\.txt' is damaged"):
-            load("msrs-repacked", tmp_path, "train", HEIGHT, WIDTH)
+            list(load("msrs-repacked", tmp_path, "train", HEIGHT, WIDTH))
 
 
 def test_foreign_images_are_named(tmp_path: Path) -> None:
@@ -297,10 +297,10 @@ def test_a_label_of_another_set_is_named_with_its_id(tmp_path: Path) -> None:
     WRITERS["camvid-repacked"](tmp_path)
     path = label(tmp_path / "train" / "label" / "0001TP_006690.png", [3, 33])
     with pytest.raises(DataError, match=rf"{path.name}' holds label id 33; .* 0, 1, 2"):
-        load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH)
+        list(load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH))
     picture(path)
     with pytest.raises(DataError, match=rf"{path.name}' is a colour picture"):
-        load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH)
+        list(load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
