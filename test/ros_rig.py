@@ -160,6 +160,7 @@ class Rig:
         if service not in self._clients:
             name = f"{self.name}/{service}"
             self._clients[service] = self.node.create_client(service_type, name)
+            self.sync()  # an answer to a client that the node does not know yet is lost
         client = self._clients[service]
         assert self.spin_until(client.service_is_ready), self.output()
         future = client.call_async(request)
