@@ -310,7 +310,7 @@ def test_classes_that_nobody_knows_and_overrides_that_fit_nothing_are_named(
         assert rig.says("sidewalk, Sky; label_info has"), rig.diagnostics[-1:]
         (points,) = rig.node.get_publishers_info_by_topic("/front/ground_cloud_node/points")
         assert points.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
-        assert "/pionts.publisher.depth' is ignored" in rig.output()
+        assert "/pionts.publisher.depth' is not used" in rig.output()
         assert f"{names}.reliability" not in rig.output()
 
 

@@ -120,8 +120,9 @@ def _allow_open_files(count: int) -> None:
     """Raise this process's own limit of open files, if a bag is split into very many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + _OTHER_FILES:
-        wanted = count + _OTHER_FILES if hard == resource.RLIM_INFINITY else hard
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, count + _OTHER_FILES), hard))
+        wanted = count + _OTHER_FILES
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 @contextmanager

@@ -187,7 +187,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
             for name in self._parameter_overrides:  # all topics are there now
                 if name.startswith("qos_overrides.") and not self.has_parameter(name):
                     self.warn_once(
-                        f"parameter '{name}' is ignored: this node has no such topic, or cannot "
+                        f"parameter '{name}' is not used: this node has no such topic, or cannot "
                         "override that policy; expected qos_overrides.<full topic>.<subscription "
                         "or publisher>.<reliability, depth or history>"
                     )

@@ -64,9 +64,10 @@ def page(bundles: Parts, names: Sequence[str], pictures: Mapping[str, str]) -> s
         for part in _labelled(own):
             parts += [f"**{part.title}**", markdown(_by_class(part, names))]
         parts += [
-            "*Correlation*: within a class and frame, of the deviations from the class's mean "
-            "there. *Between classes*: of the classes' means in a frame. *Bias*: estimate - real. "
-            "By day labels are pseudo labels, at night coarse ones drawn by eye."
+            "*Correlation*: of the estimate with the real image inside one class of one frame, "
+            "after the class's means are subtracted. *Between classes*: correlation of the class "
+            "means in a frame. *Bias*: estimate minus real image. Labels by day are pseudo labels; "
+            "those at night are coarse and were drawn by eye."
         ]
     if "coverage" in pictures:
         parts += [
