@@ -317,11 +317,10 @@ def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None
             for transition in ("configure", "activate", "deactivate", "cleanup"):
                 assert rig.transition(transition), rig.output()
             used.append(rig.resources())
-        # Python frees some networks, with OpenVINO's 14 threads, only a few cycles later.
-        early, late = used[12:20], used[92:]
-        for name in ("threads", "files"):
-            assert min(getattr(u, name) for u in late) == min(getattr(u, name) for u in early)
-        assert late[-1].rss_mb - early[-1].rss_mb < 10
+        # Networks, with OpenVINO's 14 threads, go at once, not when Python looks for cycles.
+        assert {u.threads for u in used[1:]} == {used[0].threads}
+        assert used[-1].files == used[19].files
+        assert used[-1].rss_mb - used[19].rss_mb < 10
         rig.activate()
         received = rig.subscribe("restored_image")
         fused(rig, received, image())

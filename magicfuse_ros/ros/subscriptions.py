@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
+from weakref import WeakMethod
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
@@ -153,9 +154,12 @@ class MatchedSubscription:
 
     def _subscribe(self, profile: QoSProfile) -> Subscription:
         # At once: a best-effort camera's images would be lost until the next regular match.
-        # rclpy's default callback would only warn.
+        # rclpy's default callback would only warn. A strong reference would make a cycle, and
+        # whatever the callback uses, such as networks, would wait for the garbage collector.
+        match = WeakMethod(self.match)
         events = SubscriptionEventCallbacks(
-            incompatible_qos=lambda _: self.match(), use_default_callbacks=False
+            incompatible_qos=lambda _: found() if (found := match()) else None,
+            use_default_callbacks=False,
         )
         with qos.checked_overrides(self.topic):
             return self._node.create_subscription(
