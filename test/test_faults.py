@@ -312,6 +312,7 @@ def test_fuzzed_messages(rig: Rig) -> None:
 def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None:
     with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
         assert rig.state() == "unconfigured"
+        assert "configure and activate it, or set autostart" in rig.output()
         used = []
         for _ in range(100):
             for transition in ("configure", "activate", "deactivate", "cleanup"):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -154,6 +155,19 @@ def test_a_folder_without_metadata(tmp_path: Path, storage: StoragePlugin) -> No
         (file,) = (f for f in part.iterdir() if f.suffix != ".yaml")
         file.rename(bag / f"bag_{number}{file.suffix}")
     check(open_source(bag), list(range(10)))
+
+
+def test_a_bag_of_more_files_than_a_process_may_open(tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    for number, message in enumerate(camera(30)):
+        (bag / f"bag_{number}.mcap").write_bytes(mcap([message]))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, limits[1]))
+    try:
+        check(open_source(bag), list(range(30)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_metadata_of_reindex_and_a_missing_file(tmp_path: Path) -> None:

@@ -69,15 +69,16 @@ sys.exit(process.run(lambda: Ending("ending"), do))
 """
 
 
-def ended(folder: Path, work: str, end: str, *arguments: str) -> tuple[int, str]:
-    """Return the exit code of a node and what it printed."""
+def ended(folder: Path, work: str, end: str, *arguments: str, logs: bool = True) -> tuple[int, str]:
+    """Return the exit code of a node and what it printed; without `logs` it has no log folder."""
     domain = Domain()
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(domain.number),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_LOG_DIR": str(folder),
     }
+    if logs:
+        environment["ROS_LOG_DIR"] = str(folder)
     try:
         done = subprocess.run(
             [sys.executable, "-c", NODE, work, end, *arguments],
@@ -152,6 +153,12 @@ def test_what_ros_cannot_read_is_one_line(tmp_path: Path, arguments: list[str], 
     line = output.strip().splitlines()[-1]
     assert line.startswith("error: ") and named in line and "Traceback" not in output
     assert ".c:" not in line  # locations in the ROS source help nobody
+
+
+def test_a_missing_home_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    code, output = ended(tmp_path, "nothing", "clean", logs=False)
+    assert code == process.REFUSED and "set HOME or ROS_LOG_DIR" in output
 
 
 @pytest.mark.parametrize("text", ["2026 straße", "\U0001f697 drive", 'back\\slash "quoted"'])

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,15 @@ def test_the_report(folder: Path, tmp_path: Path, tiny_bundle: Path) -> None:
         }
     totals = sorted(frame["ms"]["total"] for frame in report["frames"])
     assert report["median_ms"]["total"] == totals[1] > 0
+
+
+def test_names_that_are_not_utf8_are_kept(tmp_path: Path, tiny_bundle: Path) -> None:
+    name = os.fsdecode("straße".encode("latin-1"))
+    write_picture(tmp_path / f"{name}.png", picture())
+    result = magicfuse_run(tmp_path / f"{name}.png", tmp_path / "out", "--bundle", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    assert read(tmp_path / "out/mag_image" / f"{name}.png").shape == picture().shape
+    assert report_of(tmp_path / "out")["frames"][0]["name"] == name
 
 
 def test_the_contact_sheet_has_a_row_for_each_of_eight_frames(

@@ -23,7 +23,7 @@ from magicfuse_training.stages.revival import revive
 from magicfuse_training.stages.stage import to_device
 from magicfuse_training.stages.statistics import measure_new
 
-BATCHES, AT_ONCE = 16, 16  # for statistics; their number of crops depends on nothing else
+BATCHES, AT_ONCE = 16, 16  # batches for statistics, and the most crops of each
 
 
 class _Batches:

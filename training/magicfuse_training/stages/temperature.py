@@ -70,6 +70,7 @@ def fit_temperature(model: MagicFuse, groups: Groups) -> float:
     """
     check_fit(model.preset, groups)
     rng = np.random.default_rng(0)
+    torch.manual_seed(0)  # the noise that sampling starts from
     scores: list[Tensor] = []
     labels: list[Tensor] = []
     for group in groups:
