@@ -297,6 +297,7 @@ def test_a_broken_bundle_leaves_the_node_unconfigured(tmp_path: Path, tiny_bundl
     (broken / "mkf.onnx").write_bytes(content)
     with Rig(tmp_path, bundle=str(broken)) as rig:
         assert not rig.transition("configure")
+        assert not rig.transition("activate"), "is answered, although the state does not allow it"
         assert rig.state() == "unconfigured"
         assert "mkf.onnx (mkf) was changed or damaged" in rig.output()
         report = rig.next_diagnostics()

@@ -349,6 +349,8 @@ def test_transitions_and_back(tmp_path: Path) -> None:
             rig.unsubscribe_all()
             assert rig.transition("cleanup")
             assert rig.state() == "unconfigured"
+            topic = f"{rig.name}/points"
+            assert rig.spin_until(lambda: rig.node.count_publishers(topic) == 0)  # noqa: B023
             assert rig.set(passable_classes=[]).successful
         assert rig.end(signal.SIGTERM) == 0, rig.output()
 

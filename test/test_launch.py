@@ -226,10 +226,8 @@ def test_arguments_hold_for_all_that_is_started(
     profile = str(LAUNCH.parent / "config" / "fastdds.xml")
     for node in done.started:
         variables = node.environment
-        assert profile in (
-            variables.get("FASTDDS_DEFAULT_PROFILES_FILE"),
-            variables.get("FASTRTPS_DEFAULT_PROFILES_FILE"),
-        )
+        for name in ("FASTRTPS", "FASTDDS"):
+            assert variables.get(f"{name}_DEFAULT_PROFILES_FILE") == profile
         if node.name == "replay_node":
             assert node.parameters["bag"] == str(Path("7").resolve())
             assert node.parameters["wait_for"] == "/robot/fuse_node"

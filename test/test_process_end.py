@@ -33,6 +33,9 @@ from magicfuse_ros.playback.children import isolate, last_object, parameter_file
 from magicfuse_ros.ros import process
 from ros_rig import Domain
 
+# Variables that `isolate` sets, whatever the distribution.
+SET = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR")
+
 # A node that does the work that argv names; with "hang", its exit holds Python's lock for a minute,
 # as Fast DDS has done.
 NODE = """
@@ -183,18 +186,28 @@ def test_the_result_of_a_player_is_found_before_what_libraries_print(tmp_path: P
         last_object(log)
 
 
+@pytest.mark.parametrize(
+    ("distribution", "profile"),
+    [("humble", "fastdds_localhost.xml"), ("jazzy", "fastdds.xml"), ("", "fastdds.xml")],
+)
 @pytest.mark.parametrize("there", [True, False])
 def test_the_fast_dds_profile_is_used_only_where_its_segments_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: bool,
+    distribution: str,
+    profile: str,
 ) -> None:
-    variable = "FASTDDS_DEFAULT_PROFILES_FILE"
-    for name in (variable, "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR"):
+    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    for name in (*variables, *SET, "ROS_LOCALHOST_ONLY"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setenv("ROS_DISTRO", distribution)
     monkeypatch.setattr(children, "_SEGMENTS", 1)
     monkeypatch.setattr(children, "_SHARED_MEMORY", tmp_path if there else tmp_path / "none")
     monkeypatch.setenv("ROS_DISCOVERY_SERVER", "127.0.0.1:11811")
     isolate(tmp_path)
-    assert os.environ[variable].endswith("fastdds.xml") == there
+    for variable in variables:
+        assert os.environ[variable].endswith(profile) == there
     assert "ROS_DISCOVERY_SERVER" not in os.environ, "it would connect to the robot's nodes"
 
 
@@ -211,7 +224,7 @@ def test_the_private_domain_is_nobody_elses(
         isolate(tmp_path)
         return int(os.environ["ROS_DOMAIN_ID"])
 
-    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR", "FASTDDS_DEFAULT_PROFILES_FILE"):
+    for name in (*SET, *children._PROFILE_VARIABLES):
         monkeypatch.setenv(name, "")
     first = chosen("0")
     assert 1 <= first <= 100

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,11 @@ from sensor_msgs.msg import Image
 
 from ros_rig import CAMERA, ROOT, Rig, image
 
-PROFILE = str(ROOT / "config" / "fastdds.xml")
-# The value that fuse.launch.py sets with fastdds_profile:=true
-PROFILE_VARIABLE = (
-    "FASTRTPS_DEFAULT_PROFILES_FILE"
-    if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
-    else "FASTDDS_DEFAULT_PROFILES_FILE"
-)
+# What fuse.launch.py sets with fastdds_profile:=true
+PROFILE = {
+    variable: str(ROOT / "config" / "fastdds.xml")
+    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+}
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -41,7 +38,7 @@ def test_overrides_and_profile(tmp_path: Path, tiny_bundle: Path) -> None:
         f"qos_overrides.{Rig.name}/mag_image.publisher.reliability": "best_effort",
         f"qos_overrides.{Rig.name}/mag_image.publisher.depth": 2,
     }
-    with Rig(tmp_path, {PROFILE_VARIABLE: PROFILE}, bundle=str(tiny_bundle), **overrides) as rig:
+    with Rig(tmp_path, PROFILE, bundle=str(tiny_bundle), **overrides) as rig:
         rig.activate()
         (subscription,) = rig.node.get_subscriptions_info_by_topic(CAMERA)
         assert subscription.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT

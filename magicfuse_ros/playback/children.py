@@ -29,7 +29,8 @@ from magicfuse_ros.errors import MagicFuseError
 END_S = 10.0
 _LOG_LINES = 15
 _DOMAINS = 100  # outgoing connections may occupy the ports of higher domains
-_PROFILES = Path("config", "fastdds.xml")
+# The first one until Jazzy, the second one from Kilted on.
+_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _SHARED_MEMORY = Path("/dev/shm")
 # If one of these is set, Fast DDS also talks to what it names, whatever the domain.
 _DISCOVERY = ("ROS_DISCOVERY_SERVER", "ROS_SUPER_CLIENT", "ROS_STATIC_PEERS", "ROS2_EASY_MODE")
@@ -51,15 +52,15 @@ def isolate(log: Path) -> None:
         ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
         ROS_LOG_DIR=str(log),
     )
-    distribution = os.environ.get("ROS_DISTRO")
-    if distribution == "humble":  # Humble does not know the range yet
+    profile = "fastdds.xml"
+    if os.environ.get("ROS_DISTRO") == "humble":  # Humble does not know the range yet
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
+        profile = "fastdds_localhost.xml"  # the variable does not restrict a profile's transports
     if not _has_shared_memory():
         return  # without its segments, the profile would leave only UDP, which loses images
-    variable = "FASTRTPS" if distribution in ("humble", "jazzy") else "FASTDDS"
-    for profiles in (folder / _PROFILES for folder in share_folders()):
-        if profiles.is_file():
-            os.environ[f"{variable}_DEFAULT_PROFILES_FILE"] = str(profiles)
+    for path in (folder / "config" / profile for folder in share_folders()):
+        if path.is_file():
+            os.environ.update(dict.fromkeys(_PROFILE_VARIABLES, str(path)))
             return
 
 

@@ -71,7 +71,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
     def __init__(self) -> None:
         self._values: GroundParameters | None = None
         self._pose_source: PoseSource | None = None
-        self._publishers: list[Publisher] = []
+        self._outputs: list[Publisher] = []
         self._waiting: deque[tuple[Image, float, float]] = deque()  # with the time, real and ROS's
         self._retry: Timer | None = None
         self._diagnostics = GroundDiagnostics()
@@ -99,7 +99,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._values, self._pose_source = values, source
         self._points = self._advertise(PointCloud2, "~/points")
         self._scan = self._advertise(LaserScan, "~/scan")
-        self._publishers = [self._points, self._scan]
+        self._outputs = [self._points, self._scan]
 
     def _advertise(self, message_type: Any, name: str) -> Publisher:
         topic = self.resolve_topic_name(name)
@@ -142,8 +142,8 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
 
     def release(self) -> None:
         """Stop listening to TF and remove the topics."""
-        source, publishers = self._pose_source, self._publishers
-        self._values, self._pose_source, self._publishers = None, None, []
+        source, publishers = self._pose_source, self._outputs
+        self._values, self._pose_source, self._outputs = None, None, []
         if source is not None:
             source.close()
         for publisher in publishers:
@@ -250,7 +250,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
             self.get_logger().warning(f"mask refused (logged once): {reason}")
 
     def _process(self, message: Image) -> None:
-        cloud_wanted, scan_wanted = (p.get_subscription_count() > 0 for p in self._publishers)
+        cloud_wanted, scan_wanted = (p.get_subscription_count() > 0 for p in self._outputs)
         if not cloud_wanted and not scan_wanted:
             self._diagnostics.counts["idle"] += 1
             return

@@ -160,6 +160,19 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         guarded = self.guard.wrapped(f"callback of {topic}", callback)
         return super().create_subscription(msg_type, topic, guarded, *args, **kwargs)
 
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
+        """Answer a request for a transition, also for one that the present state does not allow.
+
+        Until Jazzy, rclpy raises instead, so that a lifecycle manager waits for ever. The name is
+        that of rclpy's private callback.
+        """
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
+        except RuntimeError as error:
+            self.get_logger().error(f"transition refused: {error}")
+            response.success = False
+            return response
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Configure.
 

@@ -188,7 +188,8 @@ def _exit_code(work: Callable[[], None]) -> int:
     try:
         work()
     except (NameValidationException, ParameterException, MagicFuseError) as error:
-        line = str(error).removesuffix("^")  # a caret marks a place in the line above
+        # Humble gives some errors two arguments. A caret marks a place in the line above.
+        line = ": ".join(map(str, error.args)).removesuffix("^")
         if "'INTEGER', expecting type 'DOUBLE'" in line:
             line += "; write a number with a point, such as 1.0"
         print("error:", " ".join(line.split()), file=sys.stderr)
