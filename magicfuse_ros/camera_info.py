@@ -31,6 +31,8 @@ def misfit(info: Any, info_frame: str, frame: str, width: int, height: int) -> s
     """
     if info_frame and frame and info_frame != frame:
         return f"camera_info is of '{info_frame}'; the image is of '{frame}'"
+    if not (info.width and info.height):
+        return "camera_info is empty: the camera is not calibrated"
     if (width, height) not in _sizes(info):
         return f"camera_info is for {info.width}x{info.height}; the image is {width}x{height}"
     return ""

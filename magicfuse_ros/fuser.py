@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.errors import FrameError, MagicFuseError
+from magicfuse_ros.errors import BundleError, FrameError, MagicFuseError
 from magicfuse_ros.geometry import FITS, Fit, Geometry
 from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, check_outputs
 from magicfuse_ros.sampler import Sample, Sampler
@@ -201,6 +201,13 @@ class Fuser:
             MagicFuseError: if that fails; the networks stay as they were.
         """
         bundle = Bundle.load(self._bundle.root)
+        for name in ("height", "width", "classes", "step_grids"):
+            # Whoever made this fuser has these from the bundle of that time.
+            if getattr(bundle.manifest, name) != getattr(self._bundle.manifest, name):
+                raise BundleError(
+                    f"bundle '{bundle.root}' was replaced by one with other {name}; clean up and "
+                    "configure the node"
+                )
         self._sampler = self._sampler.reloaded(bundle)
         self._bundle = bundle
 

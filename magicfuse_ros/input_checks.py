@@ -152,7 +152,7 @@ class InputChecks:
 
 
 def _grid(plane: Pixels) -> Pixels:
-    step = max(1, round((plane.size / _GRID_PIXELS) ** 0.5))
+    step = min(max(1, round((plane.size / _GRID_PIXELS) ** 0.5)), *plane.shape)
     return np.ascontiguousarray(plane[step // 2 :: step, step // 2 :: step])
 
 

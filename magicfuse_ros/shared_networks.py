@@ -79,8 +79,8 @@ class SharedNetworks:
         key = (bundle.manifest.model_dump_json(), choice.used, choice.precision, threads)
         turns = self._on_gpu if on_gpu(choice.used) else self._on_cpu
         lease = Lease(self, name, key, turns.seat())
-        try:
-            with self._loading:
+        with self._loading:
+            try:
                 if not self._join(lease, key):
                     backend = select(
                         choice.used, threads, choice.precision, frames_at_once=self._at_once
@@ -89,9 +89,9 @@ class SharedNetworks:
                     for _ in range(backend.frames_at_once):  # each time with the next sampler
                         Fuser(bundle, backend, sampler=lease).warm_up()
                     _give_back_memory()
-        except BaseException:
-            lease.free()
-            raise
+            except BaseException:
+                lease.free()  # before another camera can join what does not work
+                raise
         return lease
 
     def reload(self, lease: Lease, bundle: Bundle) -> None:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -88,9 +89,11 @@ def test_transforms_of_a_bags_last_round_are_forgotten(node: Node) -> None:
     with pytest.raises(TransformMissingError, match="'cam' to 'base'"):
         pose.pose(header(100))
     set_clock(node, 20.0)
+    assert pose._buffer.cleared == 2
+    buffer = ref(pose._buffer)
     pose.close()
     set_clock(node, 1.0)
-    assert pose._buffer.cleared == 2
+    assert buffer() is None, "the transforms went at once"
 
 
 def test_without_clock_the_images_tell(node: Node) -> None:

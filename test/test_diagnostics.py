@@ -59,20 +59,30 @@ def test_refusals_have_a_total_and_a_count_for_each_cause() -> None:
     assert values["last_refusal"] == "mask is 1x1"
 
 
-def problems(now: float, period_s: float, delay_s: float) -> list[str]:
-    """Return what is wrong at `now`: one image arrived at 0, and is as old as an hour."""
+def problems(
+    now: float, period_s: float, delay_s: float, age_s: float = 1.5, simulated: bool = False
+) -> list[str]:
+    """Return what is wrong at `now`: one image arrived at 0."""
     statistics = Statistics(0.0)
     statistics.received(0.0)
-    statistics.fused(delay_s, delay_s, age_s=3600.0, steps=1, stages_ms={"total": 10.0})
+    statistics.fused(delay_s, delay_s, age_s, steps=1, stages_ms={"total": 10.0})
     status = Status(Plan("fuse", 1, 1), "", period_s, deadline_s=period_s)
     activity = Activity(statistics.snapshot(now), status, None, [])
-    found = FuseDiagnostics().diagnosis("", {"image_topic": "/cam"}, [], activity)
+    found = FuseDiagnostics().diagnosis("", {"image_topic": "/cam"}, [], activity, simulated)
     return list(found.problems)
 
 
 def test_results_are_late_by_the_nodes_own_delay() -> None:
     assert problems(0.3, 0.1, 0.05) == []
     assert problems(0.3, 0.1, 0.12) == ["delay p95 120 ms is over the deadline of 100 ms"]
+
+
+def test_stamps_that_tf_cannot_use_are_a_problem() -> None:
+    for age_s, where in ((-0.5, "0.5 s ahead of"), (37.0, "37.0 s behind")):
+        (problem,) = problems(0.3, 0.1, 0.05, age_s)
+        assert problem.startswith(f"stamps are {where} this node's clock: TF and Nav2 cannot")
+        assert problems(0.3, 0.1, 0.05, age_s, simulated=True) == []
+    assert problems(0.3, 0.1, 0.05, -0.05) == []
 
 
 def test_a_slow_camera_is_silent_after_three_of_its_periods() -> None:

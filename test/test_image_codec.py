@@ -126,6 +126,25 @@ def test_yuv_images_have_their_colours(encoding: str, padding: int) -> None:
     assert np.abs(decoded.astype(int) - patches()).max() <= 3
 
 
+@pytest.mark.parametrize("encoding", ["yuv422_yuy2", "uyvy"])
+def test_an_image_that_was_republished_keeps_only_the_name_of_its_encoding(encoding: str) -> None:
+    """image_transport's republisher gives BGR (Humble: gray) the encoding of the camera."""
+    rgb = picture(16, 20)
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    np.testing.assert_array_equal(decode(encoding, 16, 20, 60, 0, bgr.tobytes()), rgb)
+    gray = np.ascontiguousarray(rgb[..., 0])
+    decoded = decode(encoding, 16, 20, 20, 0, gray.tobytes())
+    np.testing.assert_array_equal(decoded, np.dstack([gray] * 3))
+
+
+def test_a_jpeg_among_raw_images_is_named() -> None:
+    """usb_cam with pixel_format raw_mjpeg."""
+    data = compress(".jpg", picture(32, 64)).ljust(32 * 64 * 2, b"\0")
+    with pytest.raises(FrameError, match="the data is a JPEG"):
+        decode("yuv422", 32, 64, 128, 0, data)
+    decode("yuv422", 32, 64, 128, 0, b"\xff\xd8\xff\xe0" * 1024)  # pixels
+
+
 def test_the_rows_of_a_plane_may_be_counted_into_those_of_the_image() -> None:
     data, _ = yuv_message("nv12", patches(), 0)
     decoded = decode("nv12", 8, 12, 18, 0, data)
@@ -354,8 +373,9 @@ def test_the_data_decides_where_a_driver_writes_something_else(suffix: str, name
         ("h264", ".tiff", "jpeg, png"),
         ("bayer_rggb8; jpeg compressed bayer_rggb8", ".jpg", "mosaic"),
         ("bayer_gbrg8; jpeg compressed ", ".jpg", "mosaic"),
-        ("yuv422_yuy2; jpeg compressed mono8", ".jpg", "not a picture"),
-        ("nv12; png compressed mono8", ".png", "not a picture"),
+        ("yuv422_yuy2; jpeg compressed ", ".jpg", "not a picture"),
+        ("nv12; png compressed ", ".png", "not a picture"),
+        ("16UC1; jpeg compressed mono8", ".jpg", "'16UC1' is not a camera image"),
         ("16UC1; png compressed ", ".png", "'16UC1' is not a camera image"),
         ("32FC1; compressedDepth png", ".png", "jpeg, png"),
         ("rgb8; tiff compressed bgr8", ".tiff", "jpeg, png"),
@@ -368,6 +388,16 @@ def test_what_is_no_picture_of_a_camera_is_refused(name: str, suffix: str, words
     gray = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
     with pytest.raises(FrameError, match=words):
         decode_compressed(name, cv2.imencode(suffix, gray)[1].tobytes())
+
+
+@pytest.mark.parametrize("encoding", ["yuv422_yuy2", "bayer_rggb8", "mono16"])
+@pytest.mark.parametrize("codec", ["jpeg", "png"])
+def test_what_image_transport_has_made_gray_is_a_gray_picture(encoding: str, codec: str) -> None:
+    """Until Iron it does so with YUV, and in all distributions with a mosaic."""
+    gray = np.tile(np.arange(0, 240, 15, dtype=np.uint8), (16, 1))
+    data = cv2.imencode(f".{codec}", gray)[1].tobytes()
+    decoded = decode_compressed(f"{encoding}; {codec} compressed mono8", data)
+    assert np.abs(decoded.astype(int) - gray[..., None]).max() <= 3
 
 
 def test_a_mosaic_in_a_png_is_lossless_and_decoded() -> None:

@@ -67,6 +67,8 @@ def test_only_as_much_is_made_ahead_as_memory_allows(monkeypatch: pytest.MonkeyP
             made += 1
             yield image
 
-    played = play_node.ahead(images())
+    played = play_node.ahead(images(), False)  # type: ignore[arg-type]
     assert made == 3
     assert len(list(played)) == 10
+    play_node.ahead(images(), True)  # type: ignore[arg-type]
+    assert made == 10, "a signal ends the preparation"

@@ -26,7 +26,7 @@ import pytest
 from magicfuse_ros import shared_networks
 from magicfuse_ros.backends import Choice, openvino, select
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.errors import BackendError, MagicFuseError
+from magicfuse_ros.errors import BackendError, BundleError, MagicFuseError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.sampler import Sampler
 from magicfuse_ros.shared_networks import Lease, SharedNetworks
@@ -250,6 +250,24 @@ def test_a_changed_bundle_is_only_for_the_camera_that_reloads(
     assert front(IMAGE).thermal_uncertainty is not None
     assert leases[1].loaded is networks and leases[1].others() == leases[0].others() == []
     assert rear(IMAGE).thermal_uncertainty is None
+
+
+def test_a_bundle_with_other_classes_is_not_taken_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    garage = Garage(monkeypatch, build(tmp_path / "bundle"))
+    front = garage.fuser(garage.lease("/front"))
+    load = Bundle.load
+
+    def replaced(root: Path) -> Bundle:
+        bundle = load(root)
+        changes = {"classes": bundle.manifest.classes[:-1]}
+        return Bundle(bundle.root, bundle.manifest.model_copy(update=changes))
+
+    monkeypatch.setattr(Bundle, "load", replaced)
+    with pytest.raises(BundleError, match="replaced by one with other classes; clean up"):
+        front.reload()
+    assert front(IMAGE).mag_image is not None
 
 
 def test_a_load_that_fails_leaves_nothing_behind(garage: Garage) -> None:

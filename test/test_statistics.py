@@ -47,6 +47,15 @@ def test_images_without_a_stamp_have_no_age() -> None:
     assert statistics.snapshot(1.0).age_ms == {}
 
 
+def test_stamps_may_be_ahead() -> None:
+    statistics = Statistics(now=0.0)
+    for age_s in (-2.0, -3.0, 0.1):
+        statistics.fused(0.5, 0.01, age_s, 1, {})
+    snapshot = statistics.snapshot(1.0)
+    assert snapshot.ahead_s == 2.0
+    assert snapshot.age_ms["p50"] == pytest.approx(100)
+
+
 def test_images_that_never_arrived_are_not_among_the_received() -> None:
     statistics = Statistics(now=0.0)
     for count in (0, 3, 0, 2):

@@ -189,7 +189,11 @@ def test_stop_finishes_the_frame_in_work(bench: Bench) -> None:
     bench.worker.offer(image(stamp=2))
     bench.fuser.go.release()
     bench.worker.stop()
+    bench.worker.stop()
     assert bench.publishers.stamps == [1]
+    snapshot = bench.worker.statistics.snapshot(monotonic())
+    assert snapshot.drops == {"the node was deactivated": 1}
+    assert snapshot.received == snapshot.fused + snapshot.dropped == 2
 
 
 def test_images_lost_one_after_the_other_lead_to_a_reload(bench: Bench) -> None:
@@ -223,6 +227,17 @@ def test_no_result_waits_for_the_input_checks(
     bench.fuser.error = RuntimeError("out of memory")  # the camera is still judged
     bench.worker.offer(image(stamp=2))
     wait_for(lambda: measured() == 2)
+
+
+def test_a_defect_in_the_checks_costs_no_image(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.worker.checks, "add", lambda *image: 1 / 0)
+    bench.fuser.go.release(2)
+    for count in (1, 2):
+        bench.worker.offer(image(stamp=count))
+        wait_for(lambda n=count: bench.counts()["fused"] == n)  # type: ignore[misc]
+    assert bench.counts()["failed"] == 0
 
 
 def test_a_defect_that_stays_does_not_reload_all_the_time(bench: Bench) -> None:
@@ -373,7 +388,8 @@ def test_a_stamp_of_the_future_has_no_age(bench: Bench) -> None:
         stamp.sec, stamp.nanosec = divmod(now + offset, 10**9)
         bench.worker.offer(message)
         wait_for(lambda n=number: bench.counts()["fused"] == n + 1)  # type: ignore[misc]
-    assert min(bench.worker.statistics.snapshot(monotonic()).age_ms.values()) > 1000
+    snapshot = bench.worker.statistics.snapshot(monotonic())
+    assert min(snapshot.age_ms.values()) > 1000
 
 
 def test_a_defect_is_reported_with_its_place(bench: Bench) -> None:

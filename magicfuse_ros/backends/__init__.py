@@ -40,7 +40,7 @@ class _Library:
 # "auto" tries them in this order
 _LIBRARIES = {
     "tensorrt_rtx": _Library(
-        install="pip install tensorrt-rtx",
+        install="on a PC with an RTX GPU, pip install tensorrt-rtx",
         gpu=RTX,
         precisions=("fp16", "fp32"),
     ),

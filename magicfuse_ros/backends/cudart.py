@@ -197,7 +197,7 @@ def load() -> tuple[CudaRuntime | None, str]:
         "the CUDA runtime is not installed: no libcudart.so.12 or .13 in the library path, in "
         "/usr/local/cuda or in this Python's packages; on a PC, pip install "
         "nvidia-cuda-runtime-cu12; on a Jetson, sudo apt install cuda-cudart-12-6 "
-        "(JetPack 7: cuda-cudart-13-0)"
+        "(JetPack 7.0 and 7.1: cuda-cudart-13-0; 7.2: cuda-cudart-13-2)"
     )
     found = False
     for path in _candidates():

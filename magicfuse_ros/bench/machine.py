@@ -16,9 +16,13 @@ import platform
 import subprocess
 from pathlib import Path
 
+from magicfuse_ros.backends.tensorrt_library import module_name
+
 
 def cpu_name() -> str:
-    """Return the CPU's name as the system reports it."""
+    """Return the CPU's name as the system reports it; on ARM the board's, as its CPUs have none."""
+    if board := module_name():
+        return board
     info = Path("/proc/cpuinfo")
     for line in info.read_text(encoding="utf-8").splitlines() if info.is_file() else ():
         key, _, value = line.partition(":")

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from magicfuse_ros import backends
+from magicfuse_ros.backends.cpu import computes_int8_faster
 from magicfuse_ros.backends.engine_cache import AskedPrecision, Precision
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BackendError
@@ -38,7 +39,7 @@ def fill_cache(
     Args:
         bundle: the verified bundle.
         name: name of a backend that keeps compiled networks.
-        asked: the precision; auto: every precision that the bundle has.
+        asked: the precision; auto: those that `auto` may choose on this CPU, and fp32.
         compute_capabilities: capabilities of GPUs; must be empty.
         output: where to print.
 
@@ -50,7 +51,8 @@ def fill_cache(
             f"compute capability is {compute_capabilities[0]}; {name} builds for the CPU of this "
             "machine, which has none"
         )
-    both: tuple[Precision, ...] = ("fp32", "int8") if bundle.has_int8 else ("fp32",)
+    int8 = bundle.has_int8 and computes_int8_faster()
+    both: tuple[Precision, ...] = ("fp32", "int8") if int8 else ("fp32",)
     for precision in both if asked == "auto" else (asked,):
         start = monotonic()
         backend: Any = backends.select(name, precision=precision)

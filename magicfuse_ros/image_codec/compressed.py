@@ -35,11 +35,14 @@ class Format(NamedTuple):
         encoding: encoding of the raw image before compression; empty if not given.
         codec: the codec as written, in lower case; empty if not given.
         swapped: red and blue are swapped in the file.
+        gray: the file is a gray picture, whatever the encoding was: image_transport has made it one
+            (of YUV until Iron, of mosaics in all distributions).
     """
 
     encoding: str
     codec: str
     swapped: bool
+    gray: bool
 
 
 def parse_format(text: str) -> Format:
@@ -49,7 +52,7 @@ def parse_format(text: str) -> Format:
     order = words[2] if words[1:2] == ["compressed"] and len(words) > 2 else ""
     codec = words[0].removeprefix("image/").removeprefix(".")
     # Encoders expect BGR, as OpenCV does: if they get RGB, red and blue are swapped in the file.
-    return Format(encoding.strip(), codec, order.startswith("rgb"))
+    return Format(encoding.strip(), codec, order.startswith("rgb"), order == "mono8")
 
 
 def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> Pixels:
@@ -82,16 +85,18 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
     if content.startswith(jpeg.MAGIC):
         header = jpeg.read_header(content)
         _check_size(header.height, header.width)
-        _check_channels(format, told.encoding, header.channels, lossless=False)
+        _check_channels(format, told, header.channels, lossless=False)
         rgb, _ = jpeg.decode(content)
     elif content.startswith(png.MAGIC):
         _check_size(*png.size(content))
         pixels = png.decode(content)
         channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-        _check_channels(format, told.encoding, channels, lossless=True)
-        rgb = _png_to_rgb(pixels, told.encoding, depth)
+        _check_channels(format, told, channels, lossless=True)
+        rgb = _png_to_rgb(pixels, "" if told.gray else told.encoding, depth)
     elif not content:
-        raise FrameError("image data is empty")
+        raise FrameError(
+            "image data is empty: the publisher could not compress its image; use the raw topic"
+        )
     else:
         raise FrameError(f"{len(content)} bytes of image data are damaged: neither JPEG nor PNG")
     return rgb_of_bgr(rgb) if told.swapped else rgb
@@ -116,9 +121,10 @@ def _check_size(height: int, width: int) -> None:
         raise FrameError(f"image is {width}x{height}; at most {MAX_PIXELS} pixels are decoded")
 
 
-def _check_channels(format: str, encoding: str, channels: int, lossless: bool) -> None:
+def _check_channels(format: str, told: Format, channels: int, lossless: bool) -> None:
     """Reject other data that was squeezed into a gray picture."""
-    if not encoding or channels > 1:
+    encoding = told.encoding
+    if not encoding or channels > 1 or (told.gray and encoding in ENCODINGS):
         return
     if is_mosaic(encoding) and not lossless:
         raise FrameError(

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec import jpeg
 from magicfuse_ros.image_codec.bit_depth import BitDepth
 from magicfuse_ros.image_codec.pixels import Pixels, converted
 
@@ -69,6 +70,7 @@ _YUV_TO_RGB = np.array(
         [1.164, 2.018, 0.0, -16 * 1.164 - 128 * 2.018],
     ]
 )
+_HEADER = 4096  # bytes that hold the header of a camera's JPEG
 ENCODINGS: tuple[str, ...] = (*_LAYOUTS, *_PLANES)
 
 
@@ -117,12 +119,16 @@ def decode(
         raise FrameError(
             f"encoding is {encoding!r}; supported are {', '.join(ENCODINGS)}{_hint(encoding)}"
         )
+    if layout.channels == 2 and step in (width, 3 * width):
+        # image_transport's republisher keeps the encoding of before compression.
+        layout = _LAYOUTS["mono8" if step == width else "bgr8"]
     row = width * layout.channels * layout.bytes
     rows = _rows(encoding, height, width, step, data, row)
     if layout.channels == 2 and width % 2:
         raise FrameError(f"image is {width}x{height}; {encoding} has an even width")
     if is_mosaic(encoding) and min(height, width) < 2:
         raise FrameError(f"image is {width}x{height}; {encoding} has at least 2x2 pixels")
+    _check_no_file(encoding, height, width, data)
     if layout.bytes == 2:
         words = np.ascontiguousarray(rows).view(">u2" if is_bigendian else "<u2")
         if layout.channels == 4:
@@ -184,8 +190,25 @@ def _rows(encoding: str, height: int, width: int, step: int, data: Any, row: int
     return flat.reshape(height, step)[:, :row]
 
 
+def _check_no_file(encoding: str, height: int, width: int, data: Any) -> None:
+    """Refuse a JPEG that a driver (usb_cam with raw_mjpeg) sends as raw pixels."""
+    if not (content := np.frombuffer(data, np.uint8)[:_HEADER].tobytes()).startswith(jpeg.MAGIC):
+        return
+    try:
+        header = jpeg.read_header(content)
+    except FrameError:
+        return  # pixels that look like a beginning
+    if (header.height, header.width) == (height, width):
+        raise FrameError(
+            f"encoding is {encoding!r}, but the data is a JPEG: let the camera driver decode it "
+            "(usb_cam: pixel_format mjpeg2rgb)"
+        )
+
+
 def _hint(encoding: str) -> str:
-    if encoding in ("16UC1", "32FC1"):
+    if encoding == "16UC1":
+        return "; this one is usually for depth: let a gray camera publish mono16"
+    if encoding == "32FC1":
         return "; this one is for depth: subscribe to the visible camera"
     if is_yuv(encoding) or encoding.lower().startswith(("bayer", "i420")):
         return "; let the camera driver or image_proc convert it to rgb8 first"

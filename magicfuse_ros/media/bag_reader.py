@@ -102,7 +102,10 @@ class Bag:
         begin, end = start_ns or 0, _EVER if stop_ns is None else stop_ns
         for group in _in_time_order(self._files):
             readers = (_messages(file, channels, begin, end) for file in group)
-            yield from merge(*readers, key=lambda message: message.recorded_ns)
+            try:
+                yield from merge(*readers, key=lambda message: message.recorded_ns)
+            except OSError as error:  # the disk or the network share has gone
+                raise MediaError(f"the bag cannot be read to its end: {error}") from error
 
     def deserialize(self, message: RawMessage) -> Any:
         """Decode a message of a known type, see `message_types`.

@@ -29,7 +29,7 @@ Array = npt.NDArray[np.float64]
 
 # Numbers of coefficients that OpenCV accepts, rising. Drivers write fewer, or append zeros.
 _COEFFICIENTS: dict[str, tuple[int, ...]] = {
-    "plumb_bob": (4, 5),
+    "plumb_bob": (4, 5, 8, 12, 14),  # some drivers (Orbbec) have no other name for more than 5
     "rational_polynomial": (8, 12, 14),
     "equidistant": (4,),
 }
@@ -233,6 +233,8 @@ def _lens(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, ..
         )
     if not coefficients and model != "equidistant":  # without coefficients it is r = f theta
         return "", ()
+    if model == "equidistant" and len(coefficients) in (5, 6) and not any(coefficients[2:4]):
+        coefficients = coefficients[:2] + coefficients[4:]  # Orbbec leaves room for p1 and p2
     allowed = _COEFFICIENTS[model]
     if len(coefficients) > allowed[-1] or not np.isfinite(coefficients).all():
         raise CalibrationError(

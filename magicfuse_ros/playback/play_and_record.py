@@ -133,17 +133,20 @@ def play_and_record(play: Play, frames: int, out: Path, console: Console) -> dic
                 console.print("stopping ...")
                 end(player)
             if _alive(node) and player.returncode == 0:
-                quiet = max(QUIET_S, QUIET_GAPS * gap)
-                _wait_for_quiet(session, lambda: recorder.counts[mag_image], quiet)
+                before, quiet = interrupt.asked, max(QUIET_S, QUIET_GAPS * gap)
+                enough = partial(_newly, interrupt, before)
+                _wait_for_quiet(session, lambda: recorder.counts[mag_image], quiet, enough)
                 show(recorder.counts[mag_image])
         if not _alive(node):
             raise MagicFuseError(f"fuse_node ended while it was in use:\n{_node_log(log)}")
         if player.returncode != 0:
-            if interrupt.asked and player.returncode == -SIGTERM:  # it had not begun to play
+            if interrupt.asked and player.returncode == -SIGTERM:  # before it noted signals
                 raise KeyboardInterrupt
             raise MagicFuseError(f"{name} failed:\n{tail(player_log)}")
         if node is not None and (code := end(node)) != 0:
             raise MagicFuseError(f"fuse_node ended with code {code}:\n{_node_log(log)}")
+    if interrupt.asked and '"sent"' not in player_log.read_text(errors="replace"):
+        raise KeyboardInterrupt  # it was still opening its input
     return {**last_object(player_log), "interrupted": interrupt.asked}
 
 
@@ -164,6 +167,10 @@ def _alive(node: Process | None) -> bool:
     return node is None or node.poll() is None
 
 
+def _newly(interrupt: Interrupt, before: bool) -> bool:
+    return interrupt.asked and not before
+
+
 def _hopeful(node: Process | None, interrupt: Interrupt) -> bool:
     return _alive(node) and not interrupt.asked
 
@@ -181,13 +188,18 @@ def _bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.update(task, completed=done)
 
 
-def _wait_for_quiet(session: Session, count: Callable[[], int], quiet_s: float) -> None:
-    """Spin the session until `count` has not changed for `quiet_s`."""
+def _wait_for_quiet(
+    session: Session, count: Callable[[], int], quiet_s: float, enough: Callable[[], bool]
+) -> None:
+    """Spin the session until `count` has not changed for `quiet_s`, or until `enough()`.
+
+    Another camera may feed the node for ever, so it waits ten times as long at most.
+    """
+    end = monotonic() + 10 * quiet_s
     grown = True
-    while grown:
-        seen = count()
-        grown = session.spin_until(partial(_above, count, seen), quiet_s)
+    while grown and not enough() and monotonic() < end:
+        grown = session.spin_until(partial(_above, count, count(), enough), quiet_s)
 
 
-def _above(count: Callable[[], int], limit: int) -> bool:
-    return count() > limit
+def _above(count: Callable[[], int], limit: int, enough: Callable[[], bool]) -> bool:
+    return enough() or count() > limit

@@ -87,7 +87,7 @@ def replay_offline(
         bag: the folder of the new bag.
         show: called after each image with the number of finished images.
         node: full name of the node whose topics the new bag has.
-        stop: called after each image; if it returns True, fusing stops and the bag is finished.
+        stop: called before each image; if it returns True, fusing stops and the bag is finished.
 
     Raises:
         MediaError: if the new bag cannot be written.
@@ -100,6 +100,8 @@ def replay_offline(
         images = topics.image_topics(fuser.outputs)
         recording = _Recording(writer, node, images, classes, source.calibrations(refused))
         for frame in source:
+            if stop():
+                break
             try:
                 fused = fuser(frame.image)
             except FrameError as error:
@@ -108,8 +110,6 @@ def replay_offline(
             recording.write(frame, fused)
             result.total_ms.append(fused.stages_ms["total"])
             show(len(result.total_ms) + len(refused) + len(source.refused))
-            if stop():
-                break
     result.seconds = perf_counter() - begin
     result.missing = source.missing
     result.refused = sorted([*source.refused, *refused], key=lambda refusal: refusal.name)

@@ -81,10 +81,18 @@ class Camera:
         info_topic = camera_info_topic(node, values)
         self._infos = node.subscribe(CameraInfo, info_topic, worker.infos.add, qos.camera)
 
-    def image_complaint(self) -> str:
-        """Return why no images arrive and what to do about it; empty if nothing is wrong."""
-        complaint = self._images.complaint()
-        return f"{complaint}{self._advice()}" if complaint else ""
+    def image_complaint(self, silent: bool) -> str:
+        """Return why no images arrive and what to do about it; empty if nothing is wrong.
+
+        `silent`: no image has arrived so far. Some drivers advertise what they never publish.
+        """
+        if complaint := self._images.complaint():
+            return f"{complaint}{self._advice()}"
+        if several := self._images.several():
+            return several
+        if silent and self._images.settled() and (advice := self._advice()):
+            return f"nothing arrives on {self._images.topic}{advice}"
+        return ""
 
     def info_complaint(self, wanted: bool) -> str:
         """Return why no camera_info arrives; empty if nothing is wrong.

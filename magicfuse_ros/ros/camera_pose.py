@@ -119,6 +119,9 @@ class TfPose:
         """Unsubscribe."""
         self._jumps.unregister()
         self._listener.unregister()
+        # Both are parts of reference cycles; the transforms must not wait for their end.
+        self._listener.buffer = None
+        del self._buffer
 
     def _forget(self) -> None:
         self._logger.info("time jumped: the transforms from before are forgotten")

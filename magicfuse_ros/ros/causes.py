@@ -27,6 +27,11 @@ _NUMBER = re.compile(
 )
 
 
+def printable(text: str) -> str:
+    """Escape bytes that are no UTF-8, as paths may have: ROS cannot log or send them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(text: str) -> str:
     """Return a text in one line, with its quoted parts cut, because they come from messages."""
     if len(text) > 2 * _END:

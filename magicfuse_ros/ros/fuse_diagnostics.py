@@ -21,6 +21,8 @@ from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, refusal_values
 from magicfuse_ros.ros.statistics import SILENCE_S, SILENT_PERIODS, Snapshot
 
 STUCK_S = 5.0
+AHEAD_S = 0.1  # TF refuses to look into the future
+BEHIND_S = 2.0  # most cameras need a tenth of it
 _STUCK_COSTS = 3  # a slow machine may take this many times the cost of a frame
 
 
@@ -41,7 +43,12 @@ class FuseDiagnostics:
         self._losses = Losses()
 
     def diagnosis(
-        self, failure: str, settings: Mapping[str, str], problems: Sequence[str], activity: Activity
+        self,
+        failure: str,
+        settings: Mapping[str, str],
+        problems: Sequence[str],
+        activity: Activity,
+        simulated: bool = False,
     ) -> Diagnosis:
         """Return what to report.
 
@@ -50,6 +57,7 @@ class FuseDiagnostics:
             settings: settings in use: bundle, backend, mode, tau, image_topic and more.
             problems: reasons why no input arrives or why results are not published.
             activity: since activation.
+            simulated: the node's clock is /clock, which moves in steps.
         """
         snapshot = activity.snapshot
         lost = snapshot.lost + snapshot.failed + sum(snapshot.refused.values())
@@ -60,6 +68,7 @@ class FuseDiagnostics:
             found.insert(0, f"no image on {settings['image_topic']}")
         else:
             found += [*_late(snapshot, activity.control), *activity.warnings]
+            found += [] if simulated else _other_clock(snapshot)
             stuck = _stuck(snapshot)
         values = {**settings, **_values(activity)}
         return Diagnosis(failure, values, stuck, found, f"{snapshot.fps:.1f} images a second")
@@ -79,6 +88,18 @@ def _late(snapshot: Snapshot, control: Status) -> list[str]:
         return []
     deadline_ms = 1e3 * control.deadline_s
     return [f"delay p95 {delay_ms:.0f} ms is over the deadline of {deadline_ms:.0f} ms"]
+
+
+def _other_clock(snapshot: Snapshot) -> list[str]:
+    """Return what is wrong with stamps that TF and Nav2 cannot use."""
+    if snapshot.ahead_s > AHEAD_S:
+        where = f"{snapshot.ahead_s:.1f} s ahead of this node's clock"
+    elif snapshot.age_ms.get("p50", 0.0) - snapshot.delay_ms.get("p50", 0.0) > 1e3 * BEHIND_S:
+        where = f"{snapshot.age_ms['p50'] / 1e3:.1f} s behind this node's clock"
+    else:
+        return []
+    advice = "set the camera's clock, or for a bag use_sim_time"
+    return [f"stamps are {where}: TF and Nav2 cannot use them; {advice}"]
 
 
 def _values(activity: Activity) -> dict[str, str]:

@@ -118,25 +118,27 @@ class FuseNode(ManagedNode[FuseParameters]):
             return Diagnosis(values=settings)
         settings["image_bits"] = str(worker.depth)
         now = monotonic()
+        simulated = self.get_clock().ros_time_is_active
+        snapshot = worker.statistics.snapshot(now)
         activity = Activity(
-            worker.statistics.snapshot(now),
+            snapshot,
             pipeline.control.status(),
             worker.checks.latest(now),
             # A simulated camera has no noise: its image repeats while the robot stands.
-            worker.checks.warnings(now, frozen=not self.get_clock().ros_time_is_active),
+            worker.checks.warnings(now, frozen=not simulated),
         )
-        problems = self._problems(pipeline, worker)
+        problems = self._problems(pipeline, worker, snapshot.received == 0)
         self.log_problems(problems)
         failure = "" if self._camera is None else worker.failure
-        return self._diagnostics.diagnosis(failure, settings, problems, activity)
+        return self._diagnostics.diagnosis(failure, settings, problems, activity, simulated)
 
-    def _problems(self, pipeline: Pipeline, worker: Worker) -> list[str]:
+    def _problems(self, pipeline: Pipeline, worker: Worker, silent: bool) -> list[str]:
         if self._camera is None:
             return []
         info_wanted = pipeline.publishers.camera_info_wanted()
         found = (
             self.clock_complaint(),
-            self._camera.image_complaint(),
+            self._camera.image_complaint(silent),
             self._camera.info_complaint(info_wanted),
             worker.infos.misfit if info_wanted else "",
             pipeline.unserved(),

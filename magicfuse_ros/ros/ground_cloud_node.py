@@ -82,7 +82,8 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         """Forget the camera and the classes."""
         self._camera: CameraModel | None = None
         self._size = ""
-        self._no_camera = f"no camera_info has arrived on {self.resolve_topic_name('camera_info')}"
+        topic = self.resolve_topic_name("camera_info")
+        self._no_camera = f"no camera_info has arrived on {topic} (fuse_node's diagnostics say why)"
         self._rays: Array | None = None
         self._table: Roles | None = None
         self._label_problem = ""

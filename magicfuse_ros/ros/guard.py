@@ -21,16 +21,16 @@ from typing import Any
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from magicfuse_ros.errors import DeviceLostError, MagicFuseError
-from magicfuse_ros.ros.causes import MAX_TOLD, cause, one_line
+from magicfuse_ros.ros.causes import MAX_TOLD, cause, one_line, printable
 
 
 def describe(error: BaseException) -> str:
     """Return the text of an error; if it is a bug, with its type, file and line."""
     if isinstance(error, MagicFuseError):
-        return one_line(str(error))
+        return one_line(printable(str(error)))
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return one_line(f"{type(error).__name__}: {error}") + place
+    return one_line(printable(f"{type(error).__name__}: {error}")) + place
 
 
 class Guard:
@@ -64,7 +64,7 @@ class Guard:
             logger = self._get_logger()
             logger.error(f"{what} failed: {text}")
             if not isinstance(error, MagicFuseError):
-                logger.error("".join(traceback.format_exception(error)))
+                logger.error(printable("".join(traceback.format_exception(error))))
         return text
 
     def run(self, what: str, work: Callable[..., object], *arguments: object) -> bool:

@@ -59,8 +59,10 @@ class Mailbox(Generic[T]):
         if due is not None:
             wait(due)
         with self._changed:
+            if self.closed:
+                return None
             item, self._item = self._item, None
-            return None if self.closed else item
+            return item
 
     def _wait(self) -> float | None:
         with self._changed:
@@ -71,8 +73,9 @@ class Mailbox(Generic[T]):
                 self._changed.wait(left)
             return None
 
-    def close(self) -> None:
-        """Wake the reader and let every further `get` return None."""
+    def close(self) -> bool:
+        """Wake the reader and let every further `get` return None; return whether one is unread."""
         with self._changed:
             self.closed = True
             self._changed.notify()
+            return self._item is not None

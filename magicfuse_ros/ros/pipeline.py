@@ -22,6 +22,7 @@ from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.parameters import FuseParameters
+from magicfuse_ros.ros.causes import printable
 from magicfuse_ros.ros.debug_topics import DebugTopics
 from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.shared_networks import Lease, SharedNetworks
@@ -55,8 +56,8 @@ class Pipeline:
         control.configure(values.mode, values.steps, values.target_period)
         logger = node.get_logger()
         logger.info(
-            f"loading '{bundle.root}'; backend '{choice.asked}' was asked for, {choice} "
-            f"({choice.precision})"
+            f"loading '{printable(str(bundle.root))}'; backend '{choice.asked}' was asked for, "
+            f"{choice} ({choice.precision})"
         )
         networks = shared.lease(node.get_fully_qualified_name(), bundle, choice, values.threads)
         try:
@@ -103,7 +104,7 @@ class Pipeline:
         """Return what is in use, for the diagnostics."""
         backend = self.networks.backend
         return {
-            "bundle": str(self.bundle.root),
+            "bundle": printable(str(self.bundle.root)),
             "backend": f"{backend.name} {backend.version} {backend.device}",
             "backend_asked": self.choice.asked,
             "backend_why": self.choice.why,

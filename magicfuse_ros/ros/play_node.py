@@ -76,7 +76,7 @@ class PlayNode(Node):
         images: Iterable[Pixels] = (frame.image for frame in frames)
         if self._value("night"):
             # In advance: during the play this would take CPU time from the fuser.
-            images = ahead(by_night(images))
+            images = ahead(by_night(images), stop)
         if self._value("wait_for"):
             self._wait(self._value("wait_for"), stop)
         sent = 0
@@ -103,11 +103,11 @@ class PlayNode(Node):
         return self.get_parameter(name).value
 
 
-def ahead(images: Iterator[Pixels]) -> Iterator[Pixels]:
-    """Make as many images now as fit into `_AHEAD_BYTES`, and yield all."""
+def ahead(images: Iterator[Pixels], stop: Stop) -> Iterator[Pixels]:
+    """Make as many images now as fit into `_AHEAD_BYTES`, unless `stop` comes, and yield all."""
     made: list[Pixels] = []
     left = _AHEAD_BYTES
-    while left > 0 and (image := next(images, None)) is not None:
+    while left > 0 and not stop and (image := next(images, None)) is not None:
         made.append(image)
         left -= image.nbytes
     return itertools.chain(made, images)

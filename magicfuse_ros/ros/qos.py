@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rclpy.exceptions import ParameterException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.publisher import PublisherEventCallbacks  # its own module depends on the distribution
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -83,5 +84,7 @@ def checked_overrides(topic: str) -> Iterator[None]:
     """
     try:
         yield
+    except rclpy_implementation.RCLError:  # DDS could not do it, whatever the overrides
+        raise
     except (ParameterException, RuntimeError, ValueError, AssertionError, AttributeError) as error:
         raise MagicFuseError(f"the qos_overrides of {topic} cannot be used: {error}") from error

@@ -18,12 +18,13 @@ from typing import Any
 
 import rclpy
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 _WAKE_S = 0.1
+_ASK_AGAIN_S = 1.0
 
 
 class Session:
@@ -76,9 +77,27 @@ class Session:
         try:
             if not self.spin_until(lambda: client.service_is_ready() or not alive(), timeout_s):
                 return False
+            self._make_known(node, alive, timeout_s)
             answer = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
             self.spin_until(lambda: answer.done() or not alive(), timeout_s)
             return bool(answer.done() and answer.result().success)
+        finally:
+            self.node.destroy_client(client)
+
+    def _make_known(self, node: str, alive: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until a node knows the clients that this one has.
+
+        DDS drops the answer to a client that the node has not discovered yet. The node discovers
+        the one that is made here last.
+        """
+        client = self.node.create_client(GetState, f"{node}/get_state")
+        end = monotonic() + timeout_s
+        try:
+            while alive() and monotonic() < end:
+                answer = client.call_async(GetState.Request())
+                if self.spin_until(lambda: answer.done() or not alive(), _ASK_AGAIN_S):  # noqa: B023
+                    return
+                client.remove_pending_request(answer)
         finally:
             self.node.destroy_client(client)
 

@@ -49,6 +49,7 @@ class Snapshot:
             if no image was fused.
         age_ms: the same from the camera's stamp, over images stamped with the node's clock; empty
             if there are none.
+        ahead_s: median of how far stamps are ahead of the node's clock; 0 if most are not.
         stages_ms: mean time of each stage.
         last_received_s: seconds since the latest image; None before the first.
         unanswered_s: seconds for which images have arrived without a wanted result coming out; 0
@@ -69,6 +70,7 @@ class Snapshot:
     steps: int
     delay_ms: Mapping[str, float]
     age_ms: Mapping[str, float]
+    ahead_s: float
     stages_ms: Mapping[str, float]
     last_received_s: float | None
     unanswered_s: float
@@ -139,7 +141,8 @@ class Statistics:
         Args:
             now: the time of publication.
             delay_s: since the image's arrival.
-            age_s: since its stamp; None if it has none of this node's clock.
+            age_s: since its stamp, below 0 if that is ahead of this node's clock; None if it has
+                no stamp of this clock.
             steps: K.
             stages_ms: time of each stage.
         """
@@ -156,7 +159,8 @@ class Statistics:
             self._forget(now)
             frames = list(self._frames)
             delays = [1000.0 * delay for _, delay, _, _ in frames]
-            ages = [1000.0 * age for _, _, age, _ in frames if age is not None]
+            known = [age for _, _, age, _ in frames if age is not None]
+            ages = [1000.0 * age for age in known if age >= 0]
             stages = [times for *_, times in frames]
             last, since = self._last_received, self._unanswered_since
             return Snapshot(
@@ -174,6 +178,7 @@ class Statistics:
                 steps=self._steps,
                 delay_ms=percentiles(delays),
                 age_ms=percentiles(ages),
+                ahead_s=max(0.0, -float(np.median(known))) if known else 0.0,
                 stages_ms={
                     name: float(np.mean([times[name] for times in stages if name in times]))
                     for name in (stages[-1] if stages else ())

@@ -94,8 +94,7 @@ class MatchedSubscription:
         """Return why no messages arrive; empty if nothing is wrong."""
         found = self._node.get_publishers_info_by_topic(self.topic)
         if not found:
-            new = monotonic() - self._since < _DISCOVERY_S
-            return "" if new else f"nobody publishes {self.topic}"
+            return f"nobody publishes {self.topic}" if self.settled() else ""
         expected = type_name(self._type)
         problems = []
         for publisher in found:
@@ -114,6 +113,18 @@ class MatchedSubscription:
             if problem not in problems:
                 problems.append(problem)
         return "; ".join(problems)
+
+    def settled(self) -> bool:
+        """Return whether it is old enough for a publisher to have been discovered."""
+        return monotonic() - self._since >= _DISCOVERY_S
+
+    def several(self) -> str:
+        """Return who publishes the topic, if more than one does; empty otherwise."""
+        found = self._node.get_publishers_info_by_topic(self.topic)
+        if len(found) < 2:
+            return ""
+        names = sorted(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in found)
+        return f"several publishers of {self.topic}: {', '.join(names)}; expected one camera"
 
     def destroy(self) -> None:
         """Unsubscribe."""

@@ -17,7 +17,7 @@ from math import inf
 from time import monotonic, sleep, thread_time
 
 from builtin_interfaces.msg import Time
-from rclpy.clock import Clock
+from rclpy.clock import Clock, ClockType
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -96,6 +96,7 @@ class Worker:
         self._logger = logger
         self._guard = guard or Guard(lambda: logger)
         self._seat = seat or Turns().seat()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._cpu: float | None = None  # seconds of the thread that calls `offer`
         self._arrivals = Sequence()
         self._sequence = 0
@@ -129,8 +130,9 @@ class Worker:
                 sleep(min(receiving * (2 * others + 1), _LONGEST_REST_S))
 
     def stop(self) -> None:
-        """Finish the current frame and leave the thread."""
-        self._mailbox.close()
+        """Finish the current frame and leave the thread. No further call has an effect."""
+        if not self._mailbox.closed and self._mailbox.close():
+            self.statistics.dropped("the node was deactivated")
         self._seat.wake()
         self._end.result()
 
@@ -162,7 +164,11 @@ class Worker:
         if stays:
             self.failure = f"{self._lost_in_a_row} images in a row were lost: {reason}"
         self.statistics.count("failed")
-        self._logger.error(f"image lost: {reason}", throttle_duration_sec=_WARN_EVERY_S)
+        self._logger.error(
+            f"image lost: {reason}",
+            throttle_duration_sec=_WARN_EVERY_S,
+            throttle_time_source_type=self._steady,  # the wall clock may be set back
+        )
         if stays and not self._guard.lost and monotonic() >= self._next_reload:
             self._next_reload = monotonic() + self._reload_again_s
             self._reload_again_s = min(2 * self._reload_again_s, _RELOAD_AGAIN_S[1])
@@ -193,7 +199,8 @@ class Worker:
         try:
             self._fuse(image, message.header, stamp_ns, start, arrival)
         finally:
-            self.checks.add(image, start)  # last, so that no result waits for the checks
+            # Last, so that no result waits for the checks. A bug in them costs no frame.
+            self._guard.run("the check of the input", self.checks.add, image, start)
 
     def _fuse(
         self, image: Pixels, header: Header, stamp_ns: int, start: float, arrival: float
@@ -224,18 +231,19 @@ class Worker:
         self._reload_again_s = _RELOAD_AGAIN_S[0]
         self._next_reload = min(self._next_reload, now + self._reload_again_s)
         self._control.done(plan, cost_s, frame.stages_ms)
+        known_s = None if age_s is None or age_s < 0 else age_s
+        self._debug.publish(known_s, cost_s, frame.steps, frame.stages_ms)
         self.statistics.fused(now, now - arrival, age_s, frame.steps, frame.stages_ms)
-        self._debug.publish(age_s, cost_s, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
-        """Return seconds since the stamp; None if it is invalid or from another clock.
+        """Return seconds since the stamp, below 0 if it is ahead of this node's clock.
 
-        A stamp in the future is from another clock, or this node's clock lacks /clock.
+        None if it is invalid or from a clock that has nothing to do with this node's.
         """
         if stamp_ns <= 0:
             return None
         age_s = (self._clock.now().nanoseconds - stamp_ns) * 1e-9
-        return age_s if 0 <= age_s < _OTHER_CLOCK_S else None
+        return age_s if abs(age_s) < _OTHER_CLOCK_S else None
 
 
 def _nanoseconds(stamp: Time) -> int:
