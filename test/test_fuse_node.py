@@ -359,6 +359,12 @@ def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> 
         rig.node.destroy_publisher(jpeg)
 
         camera = rig.node.create_publisher(Image, CAMERA, BEST_EFFORT)
+        compressed = rig.node.create_publisher(CompressedImage, f"{CAMERA}/compressed", 1)
+        assert rig.says(f"nothing arrives on {CAMERA}; {compressed.topic_name} is there: set")
+        rig.node.destroy_publisher(compressed)
+        second = rig.node.create_publisher(Image, CAMERA, BEST_EFFORT)
+        assert rig.says(f"several publishers of {CAMERA}: /test_client, /test_client; expected one")
+        rig.node.destroy_publisher(second)
 
         def fuses() -> bool:
             camera.publish(image())
