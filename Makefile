@@ -18,7 +18,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The venv stands alone, also in a shell where a ROS is sourced.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
-unexport LD_LIBRARY_PATH ROS_DISTRO
+unexport LD_LIBRARY_PATH ROS_DISTRO ROS_SECURITY_ENABLE
+export PIP_USER = 0
+
+# A copy of this folder needs a venv of its own, and so does another Python.
+WHERE_AND_WHAT = echo "$(CURDIR) $$($(VENV)/bin/python -c 'import pip, sys; print(*sys.version_info)' 2>/dev/null)"
+MADE := $(shell cat $(VENV)/made.txt 2>/dev/null)
+ifneq ($(MADE),$(shell $(WHERE_AND_WHAT)))
+MADE :=
+$(shell rm -f $(VENV)/*.stamp)
+endif
 
 .PHONY: setup demo test lint faults soak
 
@@ -27,8 +36,9 @@ setup: $(VENV)/setup.stamp
 $(VENV)/setup.stamp: setup.py requirements/ros-$(ROS).txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "$(PYTHON) is not Python 3.10 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	@# A venv of another Python would keep it.
-	@[ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V)" ] || $(PYTHON) -m venv --clear $(VENV)
+	@# A venv of another Python or place would keep it.
+	@[ "$(MADE)" ] && [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V)" ] || $(PYTHON) -m venv --clear $(VENV)
+	@$(WHERE_AND_WHAT) > $(VENV)/made.txt
 	$(PIP) -r requirements/ros-$(ROS).txt -e .
 	touch $@
 

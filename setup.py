@@ -36,13 +36,13 @@ setup(
     install_requires=[
         "numpy",
         "opencv-python-headless",
-        "pydantic>=2",
+        "pydantic>=2.5",  # older ones lack JsonValue
         "typer>=0.12.4",  # older ones do not know "Path | None"
         "rich>=12.3",  # Ubuntu 22.04 has 11.2
         'openvino; platform_machine != "aarch64"',
         # Older ones end the process on ARM CPUs without SVE (openvino PR 36931).
         'openvino>=2026.4; platform_machine == "aarch64"',
-        "av>=14.4",  # older ones lack names of colour spaces
+        "av>=17",  # older ones decode every video as BT.601 in limited range
         "pillow>=10.1",
         "rosbags>=0.11.7",  # older ones bring another Zstandard
     ],

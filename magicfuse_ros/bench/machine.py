@@ -31,11 +31,18 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _work_tree(folder: Path) -> list[Path]:
+    """Return the root of the git checkout around `folder`, which may have other content, too."""
+    return [place for place in (folder, *folder.parents) if (place / ".git").exists()][:1]
+
+
 def current_commit(folder: Path) -> str:
     """Return the commit of the working tree around `folder`, with "-dirty" if it has changes.
 
-    Return "unknown" if there is no commit or no git.
+    Return "unknown" if there is no commit or no git, or if the tree is not this project's.
     """
+    if not any((place / "package.xml").is_file() for place in _work_tree(folder)):
+        return "unknown"
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -29,12 +29,14 @@ def share_folders() -> list[Path]:
     """Return the folders that may hold files of the package, for example config/.
 
     These are the source tree, then every prefix of AMENT_PREFIX_PATH, then those of Python: its
-    own, the one that pip installs to, and the user's.
+    own, the one that pip installs to, and the user's; then the folders around the package, for
+    another prefix or target of pip.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     source = Path(__file__).resolve().parents[2]
     ours = dict.fromkeys((sys.prefix, sysconfig.get_path("data"), site.getuserbase()))
-    return [source, *(Path(prefix) / _SHARE for prefix in (*prefixes, *ours))]
+    around = list(Path(__file__).resolve().parents)[1:-1]
+    return [source, *(Path(p) / _SHARE for p in (*prefixes, *ours)), *(p / _SHARE for p in around)]
 
 
 def default_bundle() -> Path:

@@ -116,7 +116,8 @@ def run(
     frames = min(len(source), max(1, round(seconds * rate)))
     console.print(f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second")
     isolate(out / "log")
-    places = [folder / "config" / "fuse.yaml" for folder in share_folders()]
+    places = (folder / "config" / "fuse.yaml" for folder in share_folders())
+    parameters = next((path for path in places if path.is_file()), None)
     play = Play(
         player="play_node",
         player_parameters=camera,
@@ -124,7 +125,7 @@ def run(
         node=NODE,
         node_parameters={"bundle": str(bundle.root)},
         image=CAMERA,
-        parameter_files=tuple(path for path in places if path.is_file())[:1],
+        parameter_files=() if parameters is None else (parameters,),
         record={CAMERA: Image},
     )
     sent = int(play_and_record(play, frames, out, console)["sent"])

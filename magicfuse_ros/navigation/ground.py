@@ -41,6 +41,9 @@ _FOOT = 1.05
 _LOWEST = 0.01  # metres; a camera closer to the ground counts as one of unknown height
 # Poses that differ by less count as equal: 15 m from a camera 1.5 m up, it is 2 mm on the ground.
 _SAME_TURN, _SAME_PLACE = 1e-5, 1e-4  # elements of the rotation; metres
+# A beam can be free if the image shows its ground as far as this share of the median of all beams,
+# and as near as this many times theirs. At the edges of a tilted camera's view, less is shown.
+_FAR, _NEAR = 0.8, 2.0
 _STEPS = 2**16 - 1
 _BAND = 2**17  # pixels that are projected at once: limits the memory for intermediate results
 _LINK_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -163,7 +166,8 @@ class Scan:
         angle_increment: angle between two beams, in radians.
         range_max: the largest range that can occur, in metres.
         ranges: [N] float32, N at least 1, metres from the origin of the ground frame; inf: ground
-            is seen and nothing blocks; NaN: neither ground nor an object is seen.
+            is seen, nothing blocks, and the image covers the beam's ground (see `ground_range`);
+            NaN: not known.
     """
 
     angle_min: float
@@ -228,15 +232,26 @@ class GroundProjection:
         )
         self._range = np.hypot(places[:, 0], places[:, 1])
         self._range_max = max_range + hypot(x, y)
+        # The points are sorted, so the last to be written is the nearest, or else the farthest.
+        nearest = np.full(_count(self._beam), np.inf, np.float32)
+        nearest[self._beam] = self._range
+        farthest = np.zeros_like(nearest)
+        farthest[self._beam[::-1]] = self._range[::-1]
+        # In a small image a beam may have few pixels, or none, between others that have more.
+        self._nearest = _beside(_beside(nearest).min(1)).max(1)
+        self._farthest = _beside(_beside(farthest).max(1)).min(1)
+        self._covered = self._farthest >= _FAR * np.median(self._farthest)
+        self._covered &= self._nearest <= _NEAR * np.median(self._nearest)
 
     def ground_range(self) -> tuple[float, float] | None:
-        """Return the distances of the nearest and farthest ground that the camera can see.
+        """Return between which distances the image shows the ground of every covered beam.
 
-        In metres from the origin of the ground frame; None if it sees none.
+        In metres from the origin of the ground frame; None if it shows none.
         """
         if not self._range.size:
             return None
-        return float(self._range.min()), float(self._range.max())
+        nearest, farthest = self._nearest[self._covered], self._farthest[self._covered]
+        return float(nearest.max()), float(farthest.min())
 
     def blindness(self) -> str:
         """Return why no pixel meets the ground; empty if one does."""
@@ -300,7 +315,7 @@ class GroundProjection:
         nearest = np.full(_count(self._beam), np.inf, np.float32)
         np.minimum.at(nearest, self._beam[seen.feet], self._range[seen.feet])
         known = np.isfinite(nearest)
-        known[self._beam[seen.ground]] = True
+        known[self._beam[seen.ground]] |= self._covered[self._beam[seen.ground]]
         start = self._heading + (self._first_beam + 0.5) * self._increment
         return Scan(
             angle_min=(start + pi) % (2 * pi) - pi,
@@ -338,6 +353,12 @@ def _project(
     for axis, along in zip("xyz", some.T, strict=True):
         points[axis] = length * along
     return found + first, np.hypot(offset[:, 0], offset[:, 1]), points, offset
+
+
+def _beside(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return [N, 5]: each value and the two on each side."""
+    padded = np.pad(values, 2, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, 5)
 
 
 def _count(bins: Indices) -> int:

@@ -179,7 +179,7 @@ def _init() -> None:
             )
         if type(error).__name__ == "UnknownROSArgsError":  # of a private module
             reason = f"unknown ROS arguments: {reason}"
-        if "logging directory" in reason:
+        if "log directory" in reason or "logging directory" in reason:
             reason += "; set HOME or ROS_LOG_DIR"
         raise MagicFuseError(reason) from error
 

@@ -76,7 +76,7 @@ def entropy(gray: U8) -> float:
 
 
 def spatial_frequency(gray: U8) -> float:
-    """Return the root mean square of horizontal and vertical differences, 0 to 255.
+    """Return the root mean square of horizontal and vertical differences, 0 to 255 * sqrt(2).
 
     Eskicioglu and Fisher, 10.1109/26.477498.
     """

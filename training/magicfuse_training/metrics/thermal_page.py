@@ -47,7 +47,7 @@ def page(bundles: Parts, names: Sequence[str], pictures: Mapping[str, str]) -> s
     own = next(iter(bundles.values()))
     parts = [
         "In brackets: the 95 % bootstrap interval over frames. Levels are gray levels of 255; the "
-        "real images were brought to one mean (27) and one spread (20).",
+        "images of cameras with automatic gain were brought to MSRS's mean (27) and spread (20).",
         "### By set",
         _picture("Correlation and error by set", pictures["sets"]),
     ]
