@@ -122,7 +122,12 @@ BASELINES = {
     "three-heads": Baseline(
         "U-Net with three heads; MagImg by a formula",
         model=ThreeHeads,
-        autoencoder={"encoder_blocks": 2, "context_channels": [80, 160]},
+        autoencoder={
+            "encoder_blocks": 2,
+            "condition_channels": 44,
+            "context_channels": [80, 160],
+            "context_blocks": [1, 2],
+        },
         calls={"decoder": 2},  # the formula needs the restored image and the thermal estimate
         without=("fusion",),
         fuses=False,
@@ -130,7 +135,12 @@ BASELINES = {
     "segmentation-only": Baseline(
         "U-Net, masks only",
         model=ThreeHeads,
-        autoencoder={"encoder_blocks": 4, "context_channels": [80, 160], "condition_channels": 52},
+        autoencoder={
+            "encoder_blocks": 3,
+            "condition_channels": 56,
+            "context_channels": [88, 176],
+            "context_blocks": [2, 1],
+        },
         calls={"ikr": 0, "ckg": 0, "decoder": 0},
         without=("restored", "fusion", "thermal", "people", "unseen"),
         fuses=False,
