@@ -306,7 +306,7 @@ def test_fuzzed_messages(rig: Rig) -> None:
 
 
 @pytest.mark.fault(
-    "configure, activate, deactivate, cleanup, 100 times",
+    "configure, activate, deactivate, cleanup, 50 times",
     "no growth: the same threads and open files; memory within 10 MB after the first 20",
 )
 def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None:
@@ -314,7 +314,7 @@ def test_lifecycle_cycles_do_not_grow(tmp_path: Path, tiny_bundle: Path) -> None
         assert rig.state() == "unconfigured"
         assert "configure and activate it, or set autostart" in rig.output()
         used = []
-        for _ in range(100):
+        for _ in range(50):
             for transition in ("configure", "activate", "deactivate", "cleanup"):
                 assert rig.transition(transition), rig.output()
             used.append(rig.resources())

@@ -250,6 +250,7 @@ def test_camera_info_gets_the_header_of_the_frame(rig: Rig) -> None:
     masks = rig.subscribe("segmentation/mask")
     publisher = rig.node.create_publisher(CameraInfo, "/camera/camera_info", 1)
     assert rig.spin_until(lambda: publisher.get_subscription_count() > 0)
+    rig.sync()  # the node knows the publisher, too
     publisher.publish(CameraInfo(width=96, height=64, k=np.arange(9, dtype=np.float64)))
     rig.sync()
     sent = image(stamp=31)

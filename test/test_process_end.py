@@ -159,7 +159,8 @@ def test_what_ros_cannot_read_is_one_line(tmp_path: Path, arguments: list[str], 
 
 
 def test_a_missing_home_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HOME")
+    for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR"):
+        monkeypatch.delenv(name, raising=False)
     code, output = ended(tmp_path, "nothing", "clean", logs=False)
     assert code == process.REFUSED and "set HOME or ROS_LOG_DIR" in output
 
