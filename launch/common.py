@@ -14,6 +14,7 @@ Every launch file takes these arguments, lists them, and passes them on to every
 Launch files run in the Python of `ros2`, so they import only ROS and the standard library.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, List  # noqa: UP035 (launch only knows typing's types)
@@ -29,8 +30,11 @@ from launch_ros.parameter_descriptions import ParameterValue
 PACKAGE = "magicfuse_ros"
 SHARE = Path(__file__).parents[1]
 PROFILE = SHARE / "config" / "fastdds.xml"
-# The first one until Jazzy, the second one from Kilted on.
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+PROFILE_VARIABLE = (
+    "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
+    else "FASTDDS_DEFAULT_PROFILES_FILE"
+)
 SHARED_MEMORY = Path("/dev/shm")
 SEGMENTS = 3 * 64 * 2**20  # bytes: the profile takes 64 MB each for camera, node and viewer
 RESPAWN_DELAY_S = 2.0
@@ -179,7 +183,7 @@ def environment(context: LaunchContext) -> dict[str, str]:
     path = PROFILE if given.lower() == "true" else Path(given).expanduser()
     if not path.is_file():
         raise RuntimeError(f"fastdds_profile is '{given}'; expected true, false or a file's path")
-    return dict.fromkeys(PROFILE_VARIABLES, str(path))
+    return {PROFILE_VARIABLE: str(path)}
 
 
 def _check_shared_memory() -> None:

@@ -199,16 +199,15 @@ def test_the_fast_dds_profile_is_used_only_where_its_segments_fit(
     distribution: str,
     profile: str,
 ) -> None:
-    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    for name in (*variables, *SET, "ROS_LOCALHOST_ONLY"):
+    variable = children.profile_variable()
+    for name in (variable, *SET, "ROS_LOCALHOST_ONLY"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("ROS_DISTRO", distribution)
     monkeypatch.setattr(children, "_SEGMENTS", 1)
     monkeypatch.setattr(children, "_SHARED_MEMORY", tmp_path if there else tmp_path / "none")
     monkeypatch.setenv("ROS_DISCOVERY_SERVER", "127.0.0.1:11811")
     isolate(tmp_path)
-    for variable in variables:
-        assert os.environ[variable].endswith(profile) == there
+    assert os.environ[variable].endswith(profile) == there
     assert "ROS_DISCOVERY_SERVER" not in os.environ, "it would connect to the robot's nodes"
 
 
@@ -225,7 +224,7 @@ def test_the_private_domain_is_nobody_elses(
         isolate(tmp_path)
         return int(os.environ["ROS_DOMAIN_ID"])
 
-    for name in (*SET, *children._PROFILE_VARIABLES):
+    for name in (*SET, children.profile_variable()):
         monkeypatch.setenv(name, "")
     first = chosen("0")
     assert 1 <= first <= 100

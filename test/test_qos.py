@@ -22,13 +22,10 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from magicfuse_ros.playback import children
 from ros_rig import CAMERA, ROOT, Rig, image
 
-# What fuse.launch.py sets with fastdds_profile:=true
-PROFILE = {
-    variable: str(ROOT / "config" / "fastdds.xml")
-    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-}
+PROFILE = {children.profile_variable(): str(ROOT / "config" / "fastdds.xml")}
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 

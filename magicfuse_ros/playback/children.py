@@ -19,6 +19,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ from magicfuse_ros.errors import MagicFuseError
 END_S = 10.0
 _LOG_LINES = 15
 _DOMAINS = 100  # outgoing connections may occupy the ports of higher domains
-# The first one until Jazzy, the second one from Kilted on.
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _SHARED_MEMORY = Path("/dev/shm")
 # If one of these is set, Fast DDS also talks to what it names, whatever the domain.
 _DISCOVERY = ("ROS_DISCOVERY_SERVER", "ROS_SUPER_CLIENT", "ROS_STATIC_PEERS", "ROS2_EASY_MODE")
@@ -60,8 +59,17 @@ def isolate(log: Path) -> None:
         return  # without its segments, the profile would leave only UDP, which loses images
     for path in (folder / "config" / profile for folder in share_folders()):
         if path.is_file():
-            os.environ.update(dict.fromkeys(_PROFILE_VARIABLES, str(path)))
+            os.environ[profile_variable()] = str(path)
             return
+
+
+def profile_variable() -> str:
+    """Return the variable that names the profile; from Kilted on, the older one brings a warning.
+
+    `ROS_DISTRO` is not set where ROS comes as wheels, so a module that came with Kilted tells.
+    """
+    kilted = find_spec("rclpy.subscription_content_filter_options") is not None
+    return f"{'FASTDDS' if kilted else 'FASTRTPS'}_DEFAULT_PROFILES_FILE"
 
 
 def _has_shared_memory() -> bool:
