@@ -93,6 +93,7 @@ class Session:
         client = self.node.create_client(GetState, f"{node}/get_state")
         end = monotonic() + timeout_s
         try:
+            self.spin_until(lambda: client.service_is_ready() or not alive(), timeout_s)
             while alive() and monotonic() < end:
                 answer = client.call_async(GetState.Request())
                 if self.spin_until(lambda: answer.done() or not alive(), _ASK_AGAIN_S):  # noqa: B023
