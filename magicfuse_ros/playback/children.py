@@ -68,7 +68,10 @@ def profile_variable() -> str:
 
     `ROS_DISTRO` is not set where ROS comes as wheels, so a module that came with Kilted tells.
     """
-    kilted = find_spec("rclpy.subscription_content_filter_options") is not None
+    rclpy = find_spec("rclpy")  # not of the module itself: that would import rclpy, if it can
+    folders = (rclpy.submodule_search_locations if rclpy else None) or []
+    name = "subscription_content_filter_options.py"
+    kilted = any((Path(folder) / name).is_file() for folder in folders)
     return f"{'FASTDDS' if kilted else 'FASTRTPS'}_DEFAULT_PROFILES_FILE"
 
 
