@@ -91,7 +91,7 @@ def test_a_new_block_adds_nothing_at_first_and_learns_from_the_first_step(
         torch.testing.assert_close(small_model.encoder(image)[0], before)
     block = small_model.encoder.context.last[0]
     assert not block.conv2.weight.any() and (block.norm2.weight == 1).all()
-    optimizer = MuonConfig(kind="muon", learning_rate=0.01).build(list(block.parameters()))
+    optimizer = MuonConfig(kind="muon", learning_rate=0.01).build(dict(block.named_parameters()))
     module(batch)[0].backward()
     assert block.conv2.weight.grad.any()
     optimizer.step()

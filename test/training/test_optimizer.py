@@ -17,7 +17,7 @@ import pytest
 import torch
 from training_process import small_crops
 
-from magicfuse_training.errors import PresetError
+from magicfuse_training.errors import PresetError, TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.muon import orthogonal
 from magicfuse_training.optimizer import (
@@ -50,14 +50,45 @@ def test_a_step_schedule_halves_by_epochs_whatever_the_budget() -> None:
 def test_optimizers_are_built_as_configured() -> None:
     weight = torch.nn.Parameter(torch.ones(1))
     sgd = SGDConfig(kind="sgd", learning_rate=1e-3, momentum=0.9, weight_decay=1e-4)
-    (group,) = sgd.build([weight]).param_groups
+    (group,) = sgd.build({"w": weight}).param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 1e-4)
-    (group,) = AdamWConfig(weight_decay=0.3).build([weight]).param_groups
+    (group,) = AdamWConfig(weight_decay=0.3).build({"w": weight}).param_groups
     assert (group["lr"], group["weight_decay"]) == (2e-3, 0.3)
-    assert isinstance(_MUON.build([weight]), torch.optim.AdamW)
+    assert isinstance(_MUON.build({"w": weight}), torch.optim.AdamW)
 
 
 _MUON = MuonConfig(kind="muon", learning_rate=1e-3, weight_decay=0)
+
+
+def _named(parameters: list[torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:
+    return {str(i): p for i, p in enumerate(parameters)}
+
+
+def test_weights_that_a_factor_names_take_larger_steps(
+    small_preset: Preset, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config = AdamWConfig(weight_decay=0, factors={"mkf.layers.": 8.0})
+    training = {"mkf": StageOverrides(optimizer=config, schedule=CosineSchedule(warmup_steps=0))}
+    model = MagicFuse(small_preset.model_copy(update={"training": training}))
+    before = {name: p.detach().clone() for name, p in model.mkf.named_parameters()}
+    Trainer(STAGES["mkf"], model, tmp_path / "mkf", steps=1).run(small_crops(), 0)
+    moved = {
+        name: float((p.detach() - before[name]).abs().max())
+        for name, p in model.mkf.named_parameters()
+    }
+    faster = [size for name, size in moved.items() if size and name.startswith("layers.")]
+    others = [size for name, size in moved.items() if size and not name.startswith("layers.")]
+    assert faster == pytest.approx([8 * 2e-3] * len(faster), rel=0.3)  # AdamW's first step
+    assert others == pytest.approx([2e-3] * len(others), rel=0.3)
+    assert faster and others
+
+
+def test_a_factor_that_fits_no_weight_is_named() -> None:
+    config = AdamWConfig(factors={"encodr.": 10})
+    message = "factors has 'encodr.'; no trained weight's name starts so"
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        config.build({"encoder.down.weight": torch.nn.Parameter(torch.ones(1))})
 
 
 def test_an_orthogonal_matrix_has_the_gradients_directions_and_equal_lengths() -> None:
@@ -76,7 +107,7 @@ def test_muon_moves_a_kernel_along_all_its_directions_by_the_size_of_adamw() -> 
     kernel = torch.nn.Parameter(
         torch.zeros(16, 8, 3, 3).contiguous(memory_format=torch.channels_last)
     )
-    optimizer = _MUON.build([kernel])
+    optimizer = _MUON.build({"w": kernel})
     kernel.grad = torch.randn_like(kernel) * torch.logspace(0, -2, 16)[:, None, None, None]
     down = (kernel.grad < 0).float().mean()
     optimizer.step()
@@ -94,7 +125,7 @@ def test_muon_leaves_vectors_and_thin_matrices_to_adamw() -> None:
     ended = []
     for config in (_MUON, AdamWConfig(learning_rate=1e-3, weight_decay=0)):
         parameters = [torch.nn.Parameter(p.clone()) for p in start]
-        optimizer = config.build(parameters)
+        optimizer = config.build(_named(parameters))
         for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = gradient.clone()
         optimizer.step()
@@ -109,11 +140,11 @@ def test_muon_goes_on_from_its_saved_state_as_if_it_had_not_stopped() -> None:
 
     def run(stop: int | None) -> list[torch.Tensor]:
         parameters = [torch.nn.Parameter(torch.ones(8, 9)), torch.nn.Parameter(torch.ones(5))]
-        optimizer = _MUON.build(parameters)
+        optimizer = _MUON.build(_named(parameters))
         for i, drawn in enumerate(gradients):
             if i == stop:
                 state = optimizer.state_dict()
-                optimizer = _MUON.build(parameters)
+                optimizer = _MUON.build(_named(parameters))
                 optimizer.load_state_dict(state)
             for p, gradient in zip(parameters, drawn, strict=True):
                 p.grad = gradient.clone()

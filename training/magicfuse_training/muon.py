@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MOMENTUM = 0.95
 # Coefficients of the quintic iteration, and how often it is applied: singular values end between
@@ -52,8 +52,8 @@ class Muon(torch.optim.AdamW):
     of AdamW (arXiv 2502.16982, section 2.2), and one learning rate serves both.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float) -> None:
+        super().__init__(groups, lr=lr, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

@@ -13,77 +13,96 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
+from magicfuse_training.errors import TrainingError
 from magicfuse_training.muon import Muon
 from magicfuse_training.strict_yaml import Strict
 
 
-class AdamWConfig(Strict):
+class _Config(Strict):
+    """What all optimizers share."""
+
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
+    )
+    factors: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        description="factors on the rate, by the start of weights' names; the first that fits. A "
+        "rate for trained layers moves new ones too slowly",
+    )
+
+    def groups(self, weights: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
+        """Return weights by name as groups for an optimizer; `factor` is that on their rate.
+
+        Raises:
+            TrainingError: if a name of `factors` fits no weight.
+        """
+        groups: dict[float, list[nn.Parameter]] = {1.0: []}
+        for start in self.factors:
+            if not any(name.startswith(start) for name in weights):
+                raise TrainingError(f"factors has '{start}'; no trained weight's name starts so")
+        for name, weight in weights.items():
+            found = (f for start, f in self.factors.items() if name.startswith(start))
+            groups.setdefault(next(found, 1.0), []).append(weight)
+        return [{"params": some, "factor": f} for f, some in groups.items() if some]
+
+
+class AdamWConfig(_Config):
     """AdamW (arXiv 1711.05101): the default, because it needs no tuning for each network."""
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)  # small networks, few minutes: high, then annealed
     weight_decay: float = Field(1e-2, ge=0)
-    clip_norm: float = Field(
-        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
-    )
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer."""
-        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of weights by name."""
+        groups = self.groups(weights)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
-class MuonConfig(Strict):
+class MuonConfig(_Config):
     """Muon (arXiv 2502.16982) for matrices and kernels, AdamW for the rest."""
 
     kind: Literal["muon"]
     learning_rate: float = Field(gt=0, description="like AdamW's")
     weight_decay: float = Field(1e-2, ge=0)
-    clip_norm: float = Field(
-        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
-    )
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer."""
-        return Muon(parameters, self.learning_rate, self.weight_decay)
+    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of weights by name."""
+        return Muon(self.groups(weights), self.learning_rate, self.weight_decay)
 
 
-class AdamConfig(Strict):
+class AdamConfig(_Config):
     """Adam (arXiv 1412.6980), as in the paper's first phase."""
 
     kind: Literal["adam"]
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(0.0, ge=0, description="added to the gradient, unlike AdamW's")
-    clip_norm: float = Field(
-        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
-    )
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer."""
-        return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of weights by name."""
+        groups = self.groups(weights)
+        return torch.optim.Adam(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
-class SGDConfig(Strict):
+class SGDConfig(_Config):
     """Stochastic gradient descent with momentum, as in the paper's second phase."""
 
     kind: Literal["sgd"]
     learning_rate: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    clip_norm: float = Field(
-        1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
-    )
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer."""
+    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of weights by name."""
         return torch.optim.SGD(
-            parameters,
+            self.groups(weights),
             lr=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,

@@ -84,7 +84,11 @@ class StageModule(nn.Module):
                 for module in child.modules():
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
-        self.trained_parameters = [p for child in trained for p in child.parameters()]
+        self.trained_weights = {
+            f"{name}.{inner}": weight
+            for name, child in zip(stage.trained, trained, strict=True)
+            for inner, weight in child.named_parameters()
+        }
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its named terms, scalars; `batch` comes from `to_device`."""

@@ -132,8 +132,8 @@ class Trainer:
             # has its own, and DDP distributes the first process's running statistics to all.
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         module = StageModule(model, self.stage)
-        self.parameters = module.trained_parameters
-        optimizer = self.stage.optimizer.build(self.parameters)
+        self.parameters = list(module.trained_weights.values())
+        optimizer = self.stage.optimizer.build(module.trained_weights)
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.ema.to(self.accelerator.device)
         self.at = Progress()
@@ -283,7 +283,7 @@ class Trainer:
         factor = self.stage.schedule.factor(at.step, self.progress, epoch)
         self.rate = config.learning_rate * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group["factor"]
         buffers = [b.clone() for b in self.model.buffers()]
         losses: dict[str, list[float]] = {}
         for i, part in enumerate(parts):
