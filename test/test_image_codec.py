@@ -14,20 +14,18 @@ from array import array
 from time import perf_counter
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from image_messages import MOSAICS, compress, mosaic, patches
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec import (
     ENCODINGS,
     BitDepth,
     Pixels,
     decode,
-    decode_compressed,
-    decode_file,
     decode_mask,
     encode_bgr8,
     encode_mono8,
@@ -38,7 +36,6 @@ from media_files import picture
 LAYOUTS = {"rgb": "RGB", "bgr": "BGR", "rgba": "RGBA", "bgra": "BGRA", "mono": "R"}
 PLAIN = [f"{name}{bits}" for name in LAYOUTS for bits in (8, 16)]
 YUV = ["yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21", "nv24"]
-MOSAICS = [f"bayer_{p}{bits}" for p in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)]
 
 
 def message(encoding: str, rgb: Pixels, padding: int, big: bool, rng: np.random.Generator) -> bytes:
@@ -89,12 +86,6 @@ def test_opencvs_names_are_in_its_order(name: str, same: str) -> None:
 
 def test_encodings_are_those_that_are_tested_here() -> None:
     assert set(ENCODINGS) == {*PLAIN, *YUV, *MOSAICS, "8UC1", "8UC3", "8UC4"}
-
-
-def patches() -> Pixels:
-    """Return an 8x12 RGB image with one red, one green, one blue and one gray patch."""
-    colors = np.array([[(200, 40, 40), (40, 180, 60)], [(30, 60, 210), (128, 128, 128)]], np.uint8)
-    return colors.repeat(4, 0).repeat(6, 1)
 
 
 def yuv_message(encoding: str, rgb: Pixels, padding: int) -> tuple[bytes, int]:
@@ -149,15 +140,6 @@ def test_the_rows_of_a_plane_may_be_counted_into_those_of_the_image() -> None:
     data, _ = yuv_message("nv12", patches(), 0)
     decoded = decode("nv12", 8, 12, 18, 0, data)
     assert np.abs(decoded.astype(int) - patches()).max() <= 3
-
-
-def mosaic(encoding: str, rgb: Pixels) -> Pixels:
-    """Return what a sensor behind such a filter sees, (H, W)."""
-    found = np.empty(rgb.shape[:2], np.uint8)
-    for place, color in enumerate(encoding.removeprefix("bayer_")[:4]):
-        at = np.s_[place // 2 :: 2, place % 2 :: 2]
-        found[at] = rgb[..., "rgb".index(color)][at]
-    return found
 
 
 @pytest.mark.parametrize("encoding", MOSAICS)
@@ -304,148 +286,6 @@ def test_sizes_that_do_not_fit_are_refused(
         decode("bgr8", height, width, step, 0, bytes(length))
     for word in words:
         assert word in str(caught.value)
-
-
-def compress(suffix: str, rgb: Pixels) -> bytes:
-    return bytes(cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
-
-
-@pytest.mark.parametrize("name", ["png", "bgr8; png compressed bgr8", "PNG"])
-def test_png_messages(name: str) -> None:
-    rgb = picture()
-    np.testing.assert_array_equal(decode_compressed(name, compress(".png", rgb)), rgb)
-
-
-@pytest.mark.parametrize("name", ["jpeg", "jpg", "rgb8; jpeg compressed bgr8"])
-def test_jpeg_messages(name: str) -> None:
-    rgb = picture()
-    decoded = decode_compressed(name, np.frombuffer(compress(".jpg", rgb), np.uint8))
-    assert np.abs(decoded.astype(int) - rgb).mean() < 3
-
-
-@pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xd8\xff\xe0 no jpeg"])
-def test_garbage_is_refused(data: bytes) -> None:
-    with pytest.raises(FrameError, match=r"empty|damaged"):
-        decode_compressed("jpeg", data)
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize(
-    ("name", "red"),
-    [
-        ("", True),
-        ("jpeg", True),
-        ("image/jpeg", True),
-        ("rgb8; jpeg compressed bgr8", True),
-        ("rgb8; jpeg compressed ", True),
-        ("bayer_rggb8; jpeg compressed bgr8", True),
-        ("yuv422; jpeg compressed bgr8", True),
-        ("rgb8; jpeg compressed rgb8", False),
-        ("bgr8;jpeg compressed rgb8", False),
-    ],
-)
-def test_channels_are_in_the_order_that_the_format_tells(suffix: str, name: str, red: bool) -> None:
-    """Like image_transport's own subscriber: only "bgr" is the channel order of files."""
-    rgb = np.full((16, 16, 3), (190, 40, 60), np.uint8)
-    decoded = decode_compressed(name, compress(suffix, rgb))
-    assert np.abs(decoded.astype(int) - (rgb if red else rgb[..., ::-1])).max() <= 3
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["bgr8", "rgb8", "jpeg; bgr8", "jpeg/bgr8", "image/jpeg; quality=80", "camera 3", "h264"],
-)
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_the_data_decides_where_a_driver_writes_something_else(suffix: str, name: str) -> None:
-    rgb = np.full((16, 16, 3), (190, 40, 60), np.uint8)
-    decoded = decode_compressed(name, compress(suffix, rgb))
-    assert np.abs(decoded.astype(int) - rgb).max() <= 3
-    gray = np.full((16, 16), 90, np.uint8)
-    decoded = decode_compressed(name, cv2.imencode(suffix, gray)[1].tobytes())
-    assert np.abs(decoded.astype(int) - 90).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("name", "suffix", "words"),
-    [
-        ("bayer_rggb8", ".jpg", "mosaic"),
-        ("jpeg; nv12", ".jpg", "not a picture"),
-        ("h264", ".tiff", "jpeg, png"),
-        ("bayer_rggb8; jpeg compressed bayer_rggb8", ".jpg", "mosaic"),
-        ("bayer_gbrg8; jpeg compressed ", ".jpg", "mosaic"),
-        ("yuv422_yuy2; jpeg compressed ", ".jpg", "not a picture"),
-        ("nv12; png compressed ", ".png", "not a picture"),
-        ("16UC1; jpeg compressed mono8", ".jpg", "'16UC1' is not a camera image"),
-        ("16UC1; png compressed ", ".png", "'16UC1' is not a camera image"),
-        ("32FC1; compressedDepth png", ".png", "jpeg, png"),
-        ("rgb8; tiff compressed bgr8", ".tiff", "jpeg, png"),
-        ("jpeg", ".bmp", "neither JPEG nor PNG"),
-        ("", ".tiff", "neither JPEG nor PNG"),
-        ("png", ".webp", "neither JPEG nor PNG"),
-    ],
-)
-def test_what_is_no_picture_of_a_camera_is_refused(name: str, suffix: str, words: str) -> None:
-    gray = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
-    with pytest.raises(FrameError, match=words):
-        decode_compressed(name, cv2.imencode(suffix, gray)[1].tobytes())
-
-
-@pytest.mark.parametrize("encoding", ["yuv422_yuy2", "bayer_rggb8", "mono16"])
-@pytest.mark.parametrize("codec", ["jpeg", "png"])
-def test_what_image_transport_has_made_gray_is_a_gray_picture(encoding: str, codec: str) -> None:
-    """Until Iron it does so with YUV, and in all distributions with a mosaic."""
-    gray = np.tile(np.arange(0, 240, 15, dtype=np.uint8), (16, 1))
-    data = cv2.imencode(f".{codec}", gray)[1].tobytes()
-    decoded = decode_compressed(f"{encoding}; {codec} compressed mono8", data)
-    assert np.abs(decoded.astype(int) - gray[..., None]).max() <= 3
-
-
-def test_a_mosaic_in_a_png_is_lossless_and_decoded() -> None:
-    for encoding in MOSAICS:
-        seen = mosaic(encoding, patches())
-        raw = seen.astype(np.uint16) * 257 if encoding.endswith("16") else seen
-        png = cv2.imencode(".png", raw)[1].tobytes()
-        decoded = decode_compressed(f"{encoding}; png compressed ", png)
-        np.testing.assert_array_equal(decoded, decode(encoding, 8, 12, raw.nbytes // 8, 0, raw))
-
-
-def test_a_16_bit_png_is_on_the_scale_of_its_camera() -> None:
-    depth = BitDepth()
-    for highest, brightest in ((4000, 250), (400, 25)):
-        deep = np.full((8, 8), highest, np.uint16)
-        png = cv2.imencode(".png", deep)[1].tobytes()
-        assert decode_compressed("mono16; png compressed mono16", png, depth).max() == brightest
-
-
-def test_a_header_that_tells_a_huge_size_is_refused_before_memory_is_taken() -> None:
-    jpeg, png = bytearray(compress(".jpg", picture())), bytearray(compress(".png", picture()))
-    frame = jpeg.index(b"\xff\xc0")
-    jpeg[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
-    png[16:24] = b"\0\1\0\0" * 2
-    for data in (jpeg, png):
-        with pytest.raises(FrameError, match="at most 67108864 pixels"):
-            decode_compressed("", data)
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [("h264", b"\0\0\0\1\x67"), ("16UC1; compressedDepth png", compress(".png", picture()))],
-)
-def test_other_formats_are_refused(name: str, data: bytes) -> None:
-    with pytest.raises(FrameError, match=r"jpeg, png") as caught:
-        decode_compressed(name, data)
-    assert repr(name) in str(caught.value)
-
-
-def test_exif_orientation_turns_files_but_not_messages() -> None:
-    rgb = picture(48, 64)
-    jpeg = compress(".jpg", rgb)
-    tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + bytes(4)
-    exif = b"Exif\0\0" + tiff
-    turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
-    assert decode_compressed("jpeg", turned).shape == (48, 64, 3)
-    upright = decode_file(turned)
-    assert np.abs(upright.astype(int) - np.rot90(rgb, -1)).mean() < 3
 
 
 @pytest.mark.parametrize(
