@@ -44,6 +44,18 @@ def test_scenes_are_grouped_alike_in_memory_and_when_drawn(
     assert [s.name for s in lazy[0].scenes[:1]] == ["1D"]
 
 
+def test_a_set_that_is_given_again_is_read_once_and_drawn_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camvid, msrs = sources(tmp_path)
+    monkeypatch.setattr(mix, "IN_MEMORY", 4)
+    once = load_groups([camvid, msrs], 64, 96)
+    more = load_groups([camvid, camvid, msrs, camvid], 64, 96)
+    assert names(more) == [names(once)[i] for i in (0, 0, 1, 2, 0)]
+    assert more[0].scenes is more[1].scenes is more[-1].scenes
+    assert isinstance(more[0].scenes, list), "decoded already"
+
+
 @pytest.mark.parametrize(
     ("splits", "trained"),
     [

@@ -171,33 +171,33 @@ def load_groups(
 ) -> Groups:
     """Load the training splits of some sets: one group for each set and condition in it.
 
-    Up to IN_MEMORY scenes are decoded now; if there are more, each is decoded when it is drawn.
-    `names`: see `Scenes`.
+    A set that is given several times is loaded once. Up to IN_MEMORY scenes are decoded now; if
+    there are more, each is decoded when it is drawn. `names`: see `Scenes`.
 
     Raises:
         DataError: for an incomplete or damaged set.
     """
-    sets = [
-        Scenes(dataset(s.kind), s.root, s.training_split, height, width, names) for s in sources
-    ]
-    groups: Groups = []
-    in_memory = sum(map(len, sets)) <= IN_MEMORY
-    for scenes in sets:
-        members: list[list[Scene]] = [[] for _ in CONDITIONS]
-        places: list[list[tuple[Scenes, int]]] = [[] for _ in CONDITIONS]
-        if in_memory:
-            with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-                for scene in pool.map(scenes.__getitem__, range(len(scenes))):
-                    members[_condition(scene.thermal is not None, scene.clean)].append(scene)
-        else:
-            for i, record in enumerate(scenes.records):
-                condition = _condition(record.thermal is not None, scenes.is_clean(i))
-                places[condition].append((scenes, i))
-        for condition in range(len(CONDITIONS)):
-            some = members[condition] if in_memory else _Lazy(places[condition])
-            if len(some):
-                groups.append(Group(condition, some))
-    return groups
+    sets = {
+        s: Scenes(dataset(s.kind), s.root, s.training_split, height, width, names) for s in sources
+    }
+    in_memory = sum(map(len, sets.values())) <= IN_MEMORY
+    made = {source: _groups(scenes, in_memory) for source, scenes in sets.items()}
+    return [group for source in sources for group in made[source]]
+
+
+def _groups(scenes: Scenes, in_memory: bool) -> Groups:
+    members: list[list[Scene]] = [[] for _ in CONDITIONS]
+    places: list[list[tuple[Scenes, int]]] = [[] for _ in CONDITIONS]
+    if in_memory:
+        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+            for scene in pool.map(scenes.__getitem__, range(len(scenes))):
+                members[_condition(scene.thermal is not None, scene.clean)].append(scene)
+    else:
+        for i, record in enumerate(scenes.records):
+            condition = _condition(record.thermal is not None, scenes.is_clean(i))
+            places[condition].append((scenes, i))
+    lists: list[Sequence[Scene]] = [*members] if in_memory else [_Lazy(some) for some in places]
+    return [Group(condition, some) for condition, some in enumerate(lists) if len(some)]
 
 
 def _condition(paired: bool, clean: bool) -> int:
