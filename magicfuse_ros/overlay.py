@@ -78,20 +78,27 @@ def with_legend(
         The image.
     """
     height, width = image.shape[:2]
-    strip = _scaled_legend(tuple(classes), width)
-    rows = strip.shape[0]
-    if rows * _LARGEST_SHARE <= height:
+    strip = _scaled_legend(tuple(classes), width, height // _LARGEST_SHARE)
+    if strip is not None:
+        rows = strip.shape[0]
         image[:rows] = cv2.addWeighted(strip, _OPACITY, image[:rows], 1 - _OPACITY, 0)
     return image
 
 
 @lru_cache(maxsize=4)
-def _scaled_legend(classes: tuple[SemanticClass, ...], width: int) -> npt.NDArray[np.uint8]:
-    """Return the legend for an image of this width, with letters scaled from a width of 640."""
+def _scaled_legend(
+    classes: tuple[SemanticClass, ...], width: int, most_rows: int
+) -> npt.NDArray[np.uint8] | None:
+    """Return the legend for an image of this width, with letters scaled from a width of 640.
+
+    None if it would have more rows than `most_rows`: for an image of 200000x1, it would take 8 GB.
+    """
     scale = max(1.0, width / _WIDTH)
     strip = legend(classes, round(width / scale))
-    size = (width, round(strip.shape[0] * scale))
-    return np.asarray(cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    rows = round(strip.shape[0] * scale)
+    if rows > most_rows:
+        return None
+    return np.asarray(cv2.resize(strip, (width, rows), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def legend(classes: Sequence[SemanticClass], width: int = 640) -> npt.NDArray[np.uint8]:

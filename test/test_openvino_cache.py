@@ -209,14 +209,30 @@ def test_a_full_disk_is_one_warning(tiny_bundle: Path, caplog: pytest.LogCapture
 def test_what_a_killed_process_left_is_removed(tiny_bundle: Path) -> None:
     _, backend = mkf(tiny_bundle)
     assert backend.cache.folder
-    for name, age in ((".old", 1e4), (".new", 1)):
+    old, new = (f".mkf-0.{digit * 32}" for digit in "ab")
+    for name, age in ((old, 1e4), (new, 1)):
         (backend.cache.folder / name).mkdir()
         then = (backend.cache.folder / name).stat().st_mtime - age
         os.utime(backend.cache.folder / name, (then, then))
     shutil.rmtree(next(backend.cache.folder.glob("mkf-*")))
     mkf(tiny_bundle)
-    assert not (backend.cache.folder / ".old").exists()
-    assert (backend.cache.folder / ".new").exists()
+    assert not (backend.cache.folder / old).exists()
+    assert (backend.cache.folder / new).exists()
+
+
+def test_folders_that_others_made_stay(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MAGICFUSE_CACHE may be a disk's root, with an `openvino` of the user's own."""
+    monkeypatch.setenv("MAGICFUSE_CACHE", str(tmp_path))
+    others = [tmp_path / "openvino" / name for name in ("models/yolo", "src/.git")]
+    for folder in others:
+        folder.mkdir(parents=True)
+        then = folder.stat().st_mtime - 100 * 24 * 3600
+        os.utime(folder, (then, then))
+    mkf(tiny_bundle)
+    assert list(tmp_path.glob("openvino/*/mkf-*")), "a network was kept"
+    assert all(folder.exists() for folder in others)
 
 
 def test_what_nobody_has_used_for_months_goes_when_a_network_is_kept(tiny_bundle: Path) -> None:
@@ -227,6 +243,7 @@ def test_what_nobody_has_used_for_months_goes_when_a_network_is_kept(tiny_bundle
     of_other_bundle, recent = backend.cache.folder / "mkf-1", backend.cache.folder / "mkf-2"
     for folder, days in ((used, 100), (of_old_version, 100), (of_other_bundle, 100), (recent, 80)):
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "SHA256SUMS").touch()
         then = folder.stat().st_mtime - days * 24 * 3600
         os.utime(folder, (then, then))
     mkf(tiny_bundle)  # found, so it is in use

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -87,3 +89,12 @@ def test_the_legend_lies_over_the_upper_border(height: int, width: int) -> None:
 
 def test_a_small_image_has_no_legend() -> None:
     np.testing.assert_array_equal(with_legend(IMAGE.copy(), CLASSES), IMAGE)
+
+
+def test_an_extremely_wide_image_has_no_legend_and_takes_no_memory() -> None:
+    image = np.zeros((1, 200_000, 3), np.uint8)
+    tracemalloc.start()
+    drawn = with_legend(image, eleven())
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not drawn.any() and used < 1_000_000  # a legend of this width has 8 GB

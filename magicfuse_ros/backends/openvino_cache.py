@@ -31,7 +31,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from magicfuse_ros.backends.engine_cache import cache_folder, unfinished
+from magicfuse_ros.backends.engine_cache import UNFINISHED, cache_folder, unfinished
 from magicfuse_ros.errors import EngineError
 
 _log = logging.getLogger(__name__)
@@ -168,11 +168,15 @@ def _note_use(entry: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left, and models of any version unused for a long time."""
+    """Remove what killed processes left, and models of any version unused for a long time.
+
+    A folder that this module did not make stays: the user may name any folder for the cache.
+    """
     for entry in folder.parent.glob("*/*"):
         try:
             unused_s = time() - entry.stat().st_mtime
-            if unused_s > (_LEFT_S if entry.name.startswith(".") else _UNUSED_S):
+            left = UNFINISHED.fullmatch(entry.name) and unused_s > _LEFT_S
+            if left or (unused_s > _UNUSED_S and (entry / _SUMS).is_file()):
                 shutil.rmtree(entry, ignore_errors=True)
         except FileNotFoundError:  # renamed just now
             continue

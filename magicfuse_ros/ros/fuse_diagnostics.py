@@ -69,13 +69,15 @@ class FuseDiagnostics:
         else:
             found += [*_late(snapshot, activity.control), *activity.warnings]
             found += [] if simulated else _other_clock(snapshot)
-            stuck = _stuck(snapshot)
+            stuck = _stuck(snapshot, patience_s)
         values = {**settings, **_values(activity)}
         return Diagnosis(failure, values, stuck, found, f"{snapshot.fps:.1f} images a second")
 
 
-def _stuck(snapshot: Snapshot) -> str:
-    patience_s = max(STUCK_S, _STUCK_COSTS * snapshot.stages_ms.get("total", 0.0) / 1e3)
+def _stuck(snapshot: Snapshot, silence_s: float) -> str:
+    """Return that no result follows the images, unless one refused image of a slow camera did."""
+    costs_s = _STUCK_COSTS * snapshot.stages_ms.get("total", 0.0) / 1e3
+    patience_s = max(STUCK_S, silence_s, costs_s)
     if snapshot.unanswered_s <= patience_s:
         return ""
     return f"images arrive, but none came out for {snapshot.unanswered_s:.0f} s"

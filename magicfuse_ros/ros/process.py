@@ -41,6 +41,8 @@ DEVICE_LOST = os.EX_UNAVAILABLE
 END_S = 7.0  # time for a process to end; launch kills it after 10 s
 _FAILURE_S = 10.0  # how long the diagnostics show a failure of rclpy
 _WAKE_S = 0.2  # Python runs signal handlers between two waits
+# Parts of the errors of an rclpy that cannot open its log file.
+_NO_LOG = ("initialize logging", "logging directory", "log directory", "Failed opening file")
 
 
 class Endable(Protocol):
@@ -162,16 +164,21 @@ def _attended(work: Callable[[], None], stop: Stop) -> None:
 
 
 def _init() -> None:
-    """Initialise ROS.
+    """Initialise ROS; without its log file if that cannot be written, as on a full disk.
 
     Raises:
         MagicFuseError: if a remapping, a parameter or a parameter file cannot be read.
     """
     try:
-        # rclpy's own handlers would raise KeyboardInterrupt anywhere, even during shutdown.
-        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+        _init_rclpy(sys.argv)
     except RuntimeError as error:
         reason = re.sub(r"[, ]*\bat [^ ]+:\d+", "", str(error))  # the place in the source of ROS
+        if any(words in reason for words in _NO_LOG):
+            line = f"warning: no log file: {reason}; set HOME or ROS_LOG_DIR to a writable folder"
+            print(" ".join(line.split()), file=sys.stderr)
+            rclpy.shutdown()
+            _init_rclpy([*sys.argv, "--ros-args", "--disable-external-lib-logs"])
+            return
         if "remap rule" in reason:
             reason += (
                 "; in a name, ROS 2 allows letters, digits, '_' and '/' between words, none of "
@@ -179,9 +186,12 @@ def _init() -> None:
             )
         if type(error).__name__ == "UnknownROSArgsError":  # of a private module
             reason = f"unknown ROS arguments: {reason}"
-        if "log directory" in reason or "logging directory" in reason:
-            reason += "; set HOME or ROS_LOG_DIR"
         raise MagicFuseError(reason) from error
+
+
+def _init_rclpy(arguments: list[str]) -> None:
+    # rclpy's own handlers would raise KeyboardInterrupt anywhere, even during shutdown.
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
 
 
 def _exit_code(work: Callable[[], None]) -> int:
