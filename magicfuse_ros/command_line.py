@@ -18,17 +18,19 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.printable import printable
 
 INTERRUPTED = 130  # exit code, as in a shell
 _UNLIMITED = 10_000  # columns if the output is not a terminal
@@ -80,7 +82,8 @@ def escape_output() -> None:
 
 def _print_error(message: str) -> None:
     line = message if message.startswith("interrupted") else f"error: {message}"
-    Console(stderr=True).print(Text(" ".join(line.split()), style="red"), soft_wrap=True)
+    text = Text(printable(" ".join(line.split())), style="red")
+    Console(stderr=True).print(text, soft_wrap=True)
 
 
 def _with_home(function: Callable[..., None]) -> Callable[..., None]:
@@ -106,10 +109,25 @@ def _with_home(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+class _SafeConsole(Console):
+    """Shows escape sequences in names, such as those of topics in a bag, as text."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Return the segments of anything that can be printed."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+
 def output_console() -> Console:
     """Return the console for results on stdout: as wide as needed if that is not a terminal."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_UNLIMITED)
+    console = _SafeConsole()
+    wide = not console.is_terminal and "COLUMNS" not in os.environ
+    return _SafeConsole(width=_UNLIMITED) if wide else console
 
 
 def unclipped(table: Table) -> Table:

@@ -28,8 +28,7 @@ from magicfuse_ros.geometry import Fit
 Value = bool | int | float | str | list[str]
 _LIVE: dict[str, JsonValue] = {"live": True}
 _AUTOSTART = (
-    "configure and activate at start, and retry every 5 s until both succeed; the launch "
-    "files set it"
+    "configure and activate at start, and retry until both succeed; the launch files set it"
 )
 TABLE_BEGIN = "<!-- parameters of {node}: written by python -m magicfuse_ros.parameters -->"
 TABLE_END = "<!-- /parameters of {node} -->"

@@ -25,7 +25,7 @@ from ros_rig import Rig
 # A node with a short delay before its next attempt.
 IMPATIENT = """
 from magicfuse_ros.ros import autostart, {node}
-autostart.RETRY_S = 0.3
+autostart.RETRY_S, autostart.LONGEST_RETRY_S = 0.1, 0.4
 {node}.main()
 """
 
@@ -42,7 +42,7 @@ def impatient(node: str) -> tuple[str, ...]:
 
 @pytest.mark.fault(
     "autostart fails because the bundle or the GPU's driver is not there yet",
-    "ERROR with the reason; retried every 5 s until the node is active",
+    "ERROR with the reason; retried after 5, 10, 20, ... at most 60 s until the node is active",
 )
 def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) -> None:
     late = tmp_path / "late"
@@ -57,6 +57,7 @@ def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) ->
         assert rig.spin_until(lambda: active in rig.output()), rig.output()
         assert rig.state() == "active"
         assert rig.output().count("configuration failed") == 1  # only once
+        assert rig.output().count("networks are ready") == 1
 
         assert rig.transition("deactivate")
         rig.wait(1.0)

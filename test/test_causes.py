@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from magicfuse_ros.printable import printable
 from magicfuse_ros.ros.causes import MAX_CAUSES, Causes, cause, one_line
 
 
@@ -42,6 +43,12 @@ def test_texts_of_messages_are_cut() -> None:
     text = one_line(f"frame '{'y' * 1000}' is not known\n to TF")
     assert text.endswith("…' is not known to TF") and len(text) < 180
     assert len(one_line("word " * 1000)) <= 300
+
+
+def test_control_characters_of_messages_are_escaped() -> None:
+    assert one_line("frame '\x1b[2Jcam\x07'") == r"frame '\x1b[2Jcam\x07'"
+    assert printable("one\ntwo\tthree") == "one\ntwo\tthree"
+    assert printable("stra\xdfe \udcff \x9b1m") == r"straße \udcff \x9b1m"
 
 
 def test_one_kind_is_one_cause_and_told_once() -> None:

@@ -145,6 +145,15 @@ def test_a_name_that_the_output_cannot_show_is_escaped(tiny_bundle: Path, tmp_pa
     assert result.exit_code == 0 and "\\u591c" in result.stdout
 
 
+def test_escape_sequences_in_names_reach_no_terminal(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "\x1b[2J"
+    assert r"'\x1b[2J'" in magicfuse("info", bundle.name).stderr
+    bundle.symlink_to(tiny_bundle)
+    result = magicfuse("info", str(bundle))
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout and r"\x1b[2J" in result.stdout
+
+
 def test_info_as_json(tiny_bundle: Path) -> None:
     result = magicfuse("info", str(tiny_bundle), "--json")
     info, bundle = json.loads(result.stdout), Bundle.load(tiny_bundle)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.errors import BackendError, DeviceLostError, MagicFuseError
 from magicfuse_ros.ros import process
 from magicfuse_ros.ros.guard import Guard
-from magicfuse_ros.ros.worker import RELOAD_AFTER, Worker
+from magicfuse_ros.ros.worker import HANG_S, RELOAD_AFTER, Worker
 from magicfuse_ros.topics import ImageTopic
 from ros_rig import image
 
@@ -55,16 +56,20 @@ class Fuser:
             raise self.on_reload
 
 
-def work(fuser: Fuser, guard: Guard, images: int) -> Worker:
-    """Give a worker some images, each after the previous one is done; return the worker."""
+def make_worker(fuser: Fuser, guard: Guard, thread: ThreadPoolExecutor) -> Worker:
     publishers = SimpleNamespace(wanted=lambda: [TOPIC], camera_info_wanted=lambda: False)
     control = DeadlineControl([2], default_steps=2)
+    clock = Clock(clock_type=ClockType.SYSTEM_TIME)
+    debug = SimpleNamespace(wanted=lambda: False)
+    logger = get_logger("test")
+    parts: Any = (fuser, publishers, debug, control, clock, logger, thread, None, guard)
+    return Worker(*parts)
+
+
+def work(fuser: Fuser, guard: Guard, images: int) -> Worker:
+    """Give a worker some images, each after the previous one is done; return the worker."""
     with ThreadPoolExecutor(1) as thread:
-        clock = Clock(clock_type=ClockType.SYSTEM_TIME)
-        debug = SimpleNamespace(wanted=lambda: False)
-        logger = get_logger("test")
-        parts: Any = (fuser, publishers, debug, control, clock, logger, thread, None, guard)
-        worker = Worker(*parts)
+        worker = make_worker(fuser, guard, thread)
         for stamp in range(1, images + 1):
             worker.offer(image(stamp))
             end = monotonic() + 30
@@ -132,3 +137,54 @@ def test_spinning_ends_and_the_process_has_a_code_that_launch_starts_again(
 
 def _lose() -> None:
     raise LOST
+
+
+class Hanging(Fuser):
+    """Hangs in every image until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__(BackendError("released"))
+        self.begun, self.release = Event(), Event()
+
+    def __call__(self, pixels: Any, outputs: frozenset[str]) -> Any:
+        self.begun.set()
+        self.release.wait(30)
+        return super().__call__(pixels, outputs)
+
+
+hangs = pytest.mark.fault(
+    "a library or the GPU hangs in an image",
+    "after 120 s, or at deactivation, the process exits with code 69, and launch restarts it",
+)
+
+
+@hangs
+def test_an_image_that_never_ends_loses_the_device(guard: Guard) -> None:
+    fuser = Hanging()
+    with ThreadPoolExecutor(1) as thread:
+        worker = make_worker(fuser, guard, thread)
+        for _ in range(2 * HANG_S):
+            worker.watch()
+        assert guard.lost is None, "it waits for images"
+        worker.offer(image(1))
+        assert fuser.begun.wait(30)
+        for _ in range(HANG_S):
+            worker.watch()
+        assert guard.lost is None
+        worker.watch()
+        assert "an image has taken more than 120 s" in str(guard.lost)
+        fuser.release.set()
+        worker.stop()
+
+
+@hangs
+def test_a_worker_that_hangs_ends_in_time(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magicfuse_ros.ros.worker.HANG_S", 0.2)
+    fuser = Hanging()
+    with ThreadPoolExecutor(1) as thread:
+        worker = make_worker(fuser, guard, thread)
+        worker.offer(image(1))
+        assert fuser.begun.wait(30)
+        worker.stop()
+        assert isinstance(guard.lost, DeviceLostError)
+        fuser.release.set()

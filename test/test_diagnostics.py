@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -88,3 +89,15 @@ def test_stamps_that_tf_cannot_use_are_a_problem() -> None:
 def test_a_slow_camera_is_silent_after_three_of_its_periods() -> None:
     assert problems(2.1, 0.1, 0.05) == problems(16.0, 5.0, 0.05) == ["no image on /cam"]
     assert problems(1.9, 0.1, 0.05) == problems(14.0, 5.0, 0.05) == []
+
+
+@pytest.mark.parametrize(("period_s", "stuck"), [(10.0, False), (0.5, True)])
+def test_one_refused_image_of_a_slow_camera_is_no_error(period_s: float, stuck: bool) -> None:
+    statistics = Statistics(0.0)
+    for arrival in np.arange(0.0, 8.0, period_s):
+        statistics.received(float(arrival))
+        statistics.refused("100 bytes are damaged")
+    status = Status(Plan("fuse", 1, 1), "", period_s, deadline_s=period_s)
+    activity = Activity(statistics.snapshot(8.0), status, None, [])
+    found = FuseDiagnostics().diagnosis("", {"image_topic": "/cam"}, [], activity)
+    assert bool(found.stuck) == stuck

@@ -15,11 +15,12 @@ from __future__ import annotations
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.timer import Timer
 
 from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.process import Stopping, spin
 
-RETRY_S = 5.0
+RETRY_S, LONGEST_RETRY_S = 5.0, 60.0  # pause before the second attempt; doubled up to the last
 
 
 def serve(node: ManagedNode[Any], stop: Stopping) -> None:
@@ -42,17 +43,16 @@ class Autostart:
     def __init__(self, node: ManagedNode[Any]) -> None:
         self._node = node
         self._state = node.state
-        # Steady: with use_sim_time, ROS time may stand still.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        again = node.guard.wrapped("autostart", self.attempt)
-        self._timer = node.create_timer(RETRY_S, again, clock=steady)
+        self._pause_s = RETRY_S
+        self._timer: Timer | None = None
 
     def attempt(self) -> None:
         """Make the missing transitions; a failed one is retried later."""
         node = self._node
+        if self._timer is not None:
+            node.destroy_timer(self._timer)
         if node.state != self._state:
             node.retrying = False
-            node.destroy_timer(self._timer)
             return
         if node.state == "unconfigured":
             node.trigger_configure()
@@ -60,5 +60,9 @@ class Autostart:
             node.trigger_activate()
         self._state = node.state
         node.retrying = self._state != "active"
-        if not node.retrying:
-            node.destroy_timer(self._timer)
+        if node.retrying:
+            # Steady: with use_sim_time, ROS time may stand still.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            again = node.guard.wrapped("autostart", self.attempt)
+            self._timer = node.create_timer(self._pause_s, again, clock=steady)
+            self._pause_s = min(2 * self._pause_s, LONGEST_RETRY_S)

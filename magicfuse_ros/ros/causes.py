@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import re
 
+from magicfuse_ros.printable import printable
+
 MAX_CAUSES = 8
 MAX_TOLD = 50
 _MAX_QUOTED = 120
 _MAX_TEXT = 300
+MAX_REPORTED = 2000  # of a whole report
 _END = 5000  # characters inspected at either end: a message's text may be megabytes long
 # A quote after a letter is an apostrophe.
 _QUOTED = re.compile(rf"""((?<!\w)['"]|\[)([^'"\[\]]{{{_MAX_QUOTED}}})[^'"\[\]]+""")
@@ -27,17 +30,12 @@ _NUMBER = re.compile(
 )
 
 
-def printable(text: str) -> str:
-    """Escape bytes that are no UTF-8, as paths may have: ROS cannot log or send them."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def one_line(text: str) -> str:
+def one_line(text: str, most: int = _MAX_TEXT) -> str:
     """Return a text in one line, with its quoted parts cut, because they come from messages."""
     if len(text) > 2 * _END:
         text = text[:_END] + text[-_END:]
-    text = _QUOTED.sub(r"\1\2…", " ".join(text.split()))
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    text = _QUOTED.sub(r"\1\2…", printable(" ".join(text.split())))
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def cause(text: str) -> str:

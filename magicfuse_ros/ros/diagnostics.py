@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from magicfuse_ros.printable import printable
+from magicfuse_ros.ros.causes import MAX_REPORTED, one_line
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -76,9 +79,9 @@ def diagnostics(
     status = DiagnosticStatus(
         level=level,
         name=f"{node.lstrip('/')}: {task}",
-        message=text,
+        message=one_line(text, MAX_REPORTED),
         hardware_id=node,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        values=[KeyValue(key=key, value=printable(value)) for key, value in values.items()],
     )
     array = DiagnosticArray(status=[status])
     array.header.stamp = stamp

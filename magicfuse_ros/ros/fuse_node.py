@@ -116,6 +116,7 @@ class FuseNode(ManagedNode[FuseParameters]):
             settings["camera_info_topic"] = camera_info_topic(self, pipeline.values)
         if pipeline is None or worker is None:
             return Diagnosis(values=settings)
+        worker.watch()  # this is called once a second
         settings["image_bits"] = str(worker.depth)
         now = monotonic()
         simulated = self.get_clock().ros_time_is_active

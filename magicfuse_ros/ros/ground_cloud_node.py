@@ -86,7 +86,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._no_camera = f"no camera_info has arrived on {topic} (fuse_node's diagnostics say why)"
         self._rays: Array | None = None
         self._table: Roles | None = None
-        self._label_problem = ""
+        self._label_problem = self._told_roles = ""
         self._blindness = ""
         self._projection: tuple[CameraPose, GroundProjection] | None = None
 
@@ -197,9 +197,10 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
             )
         self._table = roles(names, ground, passable)
         blocking = [name for name in names.values() if name not in (*ground, *passable)]
-        self.get_logger().info(
-            one_line(f"ground: {', '.join(ground)}; blocking: {', '.join(blocking)}")
-        )
+        line = one_line(f"ground: {', '.join(ground)}; blocking: {', '.join(blocking)}")
+        if line != self._told_roles:  # some nodes send label_info with every mask
+            self.get_logger().info(line)
+        self._told_roles = line
 
     def _on_mask(self, message: Image) -> None:
         assert self._values is not None

@@ -21,16 +21,17 @@ from typing import Any
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from magicfuse_ros.errors import DeviceLostError, MagicFuseError
-from magicfuse_ros.ros.causes import MAX_TOLD, cause, one_line, printable
+from magicfuse_ros.printable import printable
+from magicfuse_ros.ros.causes import MAX_TOLD, cause, one_line
 
 
 def describe(error: BaseException) -> str:
     """Return the text of an error; if it is a bug, with its type, file and line."""
     if isinstance(error, MagicFuseError):
-        return one_line(printable(str(error)))
+        return one_line(str(error))
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return one_line(printable(f"{type(error).__name__}: {error}")) + place
+    return one_line(f"{type(error).__name__}: {error}") + place
 
 
 class Guard:

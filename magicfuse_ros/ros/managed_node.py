@@ -29,7 +29,7 @@ from rclpy.time_source import CLOCK_TOPIC
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import parameters
-from magicfuse_ros.ros.causes import Causes, cause
+from magicfuse_ros.ros.causes import MAX_REPORTED, Causes, cause, one_line
 from magicfuse_ros.ros.diagnostics import Diagnosis, diagnostics
 from magicfuse_ros.ros.guard import Guard
 from magicfuse_ros.ros.node_parameters import Schema, declare, read
@@ -141,7 +141,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         told = {text: count + 1 for text, count in self._problems_told.items() if count < _GONE}
         for problem in problems:
             if (name := cause(problem)) not in told:
-                self.get_logger().warning(problem)
+                self.get_logger().warning(one_line(problem, MAX_REPORTED))
             told[name] = 0
         self._problems_told = told
 

@@ -13,8 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from rclpy.lifecycle import LifecycleNode
+from typing import Any
 
 from magicfuse_ros.backends import Choice, choose
 from magicfuse_ros.bundle import Bundle
@@ -22,8 +21,9 @@ from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.parameters import FuseParameters
-from magicfuse_ros.ros.causes import printable
+from magicfuse_ros.printable import printable
 from magicfuse_ros.ros.debug_topics import DebugTopics
+from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.shared_networks import Lease, SharedNetworks
 from magicfuse_ros.topics import image_topics
@@ -43,7 +43,9 @@ class Pipeline:
     control: DeadlineControl
 
     @classmethod
-    def build(cls, node: LifecycleNode, values: FuseParameters, shared: SharedNetworks) -> Pipeline:
+    def build(
+        cls, node: ManagedNode[Any], values: FuseParameters, shared: SharedNetworks
+    ) -> Pipeline:
         """Load and verify the bundle, load its networks unless `shared` has them; advertise.
 
         Raises:
@@ -55,21 +57,22 @@ class Pipeline:
         control = DeadlineControl(manifest.step_grids, manifest.default_steps)
         control.configure(values.mode, values.steps, values.target_period)
         logger = node.get_logger()
-        logger.info(
-            f"loading '{printable(str(bundle.root))}'; backend '{choice.asked}' was asked for, "
-            f"{choice} ({choice.precision})"
-        )
+        if not node.retrying:  # a cause that stays would fill the log
+            logger.info(
+                f"loading '{printable(str(bundle.root))}'; backend '{choice.asked}' was asked for, "
+                f"{choice} ({choice.precision})"
+            )
         networks = shared.lease(node.get_fully_qualified_name(), bundle, choice, values.threads)
         try:
             backend, others = networks.backend, ", ".join(networks.others())
-            logger.info(
-                f"networks are ready on {backend.name} {backend.version} ({backend.device})"
-                + (f", shared with {others}" if others else "")
-            )
             tau = values.chosen_tau
             fuser = Fuser(bundle, backend, fit=values.fit, tau=tau, sampler=networks)
             publishers = Publishers(node, image_topics(fuser.outputs), manifest.classes)
             debug = DebugTopics(node)
+            logger.info(
+                f"networks are ready on {backend.name} {backend.version} ({backend.device})"
+                + (f", shared with {others}" if others else "")
+            )
         except BaseException:
             networks.free()
             raise

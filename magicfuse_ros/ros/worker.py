@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from math import inf
 from time import monotonic, sleep, thread_time
 
@@ -41,6 +41,9 @@ _WARN_EVERY_S = 5.0
 _OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is from another clock
 _LONGEST_REST_S = 0.02  # the thread also serves parameters and lifecycle
 RELOAD_AFTER = 5  # images lost in a row before a defect counts as permanent
+# Seconds that one image, or a reload after it, may take. Nothing else ends a call into a library
+# that hangs, and it would keep the turn of all cameras.
+HANG_S = 120
 _RELOAD_AGAIN_S = (10.0, 320.0)  # pauses between reloads that do not help: doubled up to the last
 
 
@@ -104,6 +107,9 @@ class Worker:
         self._lost_in_a_row = 0
         self._next_reload = -inf
         self._reload_again_s = _RELOAD_AGAIN_S[0]
+        self._begun = 0  # images taken
+        self._busy = False  # with one of them
+        self._watched = (0, 0)  # an image, and how often `watch` has seen it
         self._mailbox: Mailbox[tuple[Image | CompressedImage, int, float]] = Mailbox()
         self._end = thread.submit(self._work)
 
@@ -129,15 +135,30 @@ class Worker:
             if others := self._seat.share().others:
                 sleep(min(receiving * (2 * others + 1), _LONGEST_REST_S))
 
+    def watch(self) -> None:
+        """Note, once a second, what the worker is busy with; a hang is reported as a lost device.
+
+        Calls are counted in place of time: a process that was suspended has not hung.
+        """
+        image, seen = self._watched
+        self._watched = (self._begun, seen + 1 if self._busy and image == self._begun else 0)
+        if self._watched[1] >= HANG_S:
+            self._guard.failed("fusing", _hanging())
+
     def stop(self) -> None:
         """Finish the current frame and leave the thread. No further call has an effect."""
         if not self._mailbox.closed and self._mailbox.close():
             self.statistics.dropped("the node was deactivated")
         self._seat.wake()
+        if not wait([self._end], HANG_S).done:
+            self._guard.failed("fusing", _hanging())
+            return
         self._end.result()
 
     def _work(self) -> None:
         while (item := self._mailbox.get(self._wait)) is not None:
+            self._begun += 1
+            self._busy = True
             try:
                 self._process(*item)
             except FrameError as error:
@@ -146,6 +167,7 @@ class Worker:
             except BaseException as error:  # a bug costs this frame, not the node
                 self._lose(describe(error), error)
             finally:
+                self._busy = False
                 self._seat.leave()
             if self._guard.lost:
                 self.failure = describe(self._guard.lost)
@@ -244,6 +266,10 @@ class Worker:
             return None
         age_s = (self._clock.now().nanoseconds - stamp_ns) * 1e-9
         return age_s if abs(age_s) < _OTHER_CLOCK_S else None
+
+
+def _hanging() -> DeviceLostError:
+    return DeviceLostError(f"an image has taken more than {HANG_S} s: a library or a device hangs")
 
 
 def _nanoseconds(stamp: Time) -> int:
