@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -378,3 +379,25 @@ def test_camera_topics_are_found_or_named(tmp_path: Path, tiny_bundle: Path) -> 
         assert told not in rig.output()
         rig.node.destroy_publisher(camera)  # the camera dies later: that is told, too
         assert rig.spin_until(lambda: told in rig.output()), rig.output()
+
+
+REFUSING_GPU = """
+import magicfuse_ros.backends as backends
+real = backends._obstacle
+backends._obstacle = lambda name, *rest: "" if name == "tensorrt_rtx" else real(name, *rest)
+from magicfuse_ros.ros.fuse_node import main; main()
+"""
+
+
+@pytest.mark.fault(
+    "a GPU refuses the networks although their engines are there",
+    "with `backend: auto`, a warning, and the next backend; `backend_why` has the reason",
+)
+def test_auto_goes_on_where_a_gpu_fails(tmp_path: Path, tiny_bundle: Path) -> None:
+    command = (sys.executable, "-c", REFUSING_GPU)  # opening the GPU then fails
+    with Rig(tmp_path, command=command, bundle=str(tiny_bundle), backend="auto") as rig:
+        rig.activate()
+        report = rig.next_diagnostics()
+        assert report["backend"].startswith(("openvino", "onnxruntime"))
+        assert "tensorrt_rtx failed (" in report["backend_why"]
+        assert "trying the next backend" in rig.output()

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -76,7 +77,10 @@ class Choice:
 
 
 def choose(
-    name: str = "auto", precision: AskedPrecision = "auto", bundle: Bundle | None = None
+    name: str = "auto",
+    precision: AskedPrecision = "auto",
+    bundle: Bundle | None = None,
+    failed: Mapping[str, str] | None = None,
 ) -> Choice:
     """Return the backend to use; `auto` takes the first of `BACKENDS` that can run here.
 
@@ -85,6 +89,7 @@ def choose(
         precision: arithmetic of the networks; auto: see `resolve`.
         bundle: the bundle to run: `auto` skips a GPU if the bundle's engines have not been built
             for it. None checks only the machine.
+        failed: what `auto` also skips, with the reason: backends that could not load the networks.
 
     Raises:
         BackendError: if the backend is unknown or cannot run here. A named backend is never
@@ -102,7 +107,8 @@ def choose(
     passed_over: list[str] = []
     before = ""
     for candidate in _LIBRARIES:
-        if not (obstacle := _obstacle(candidate, precision, bundle)):
+        obstacle = (failed or {}).get(candidate) or _obstacle(candidate, precision, bundle)
+        if not obstacle:
             why = "; ".join(["auto", *passed_over])
             return _chosen(name, candidate, why, precision, bundle)
         same = obstacle == before  # such as a missing GPU, which both report

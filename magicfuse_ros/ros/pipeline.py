@@ -15,13 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from magicfuse_ros.backends import Choice, choose
+from magicfuse_ros.backends import Choice, choose, on_gpu
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.deadline import DeadlineControl
+from magicfuse_ros.errors import BackendError, DeviceLostError
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.parameters import FuseParameters
 from magicfuse_ros.printable import printable
+from magicfuse_ros.ros.causes import one_line
 from magicfuse_ros.ros.debug_topics import DebugTopics
 from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.publishers import Publishers
@@ -52,24 +54,17 @@ class Pipeline:
             MagicFuseError: if the bundle or the backend cannot be used, or a value is refused.
         """
         bundle = Bundle.load(values.bundle or default_bundle())
-        choice = choose(values.backend, values.precision, bundle)
         manifest = bundle.manifest
         control = DeadlineControl(manifest.step_grids, manifest.default_steps)
         control.configure(values.mode, values.steps, values.target_period)
-        logger = node.get_logger()
-        if not node.retrying:  # a cause that stays would fill the log
-            logger.info(
-                f"loading '{printable(str(bundle.root))}'; backend '{choice.asked}' was asked for, "
-                f"{choice} ({choice.precision})"
-            )
-        networks = shared.lease(node.get_fully_qualified_name(), bundle, choice, values.threads)
+        choice, networks = _networks(node, values, bundle, shared)
         try:
             backend, others = networks.backend, ", ".join(networks.others())
             tau = values.chosen_tau
             fuser = Fuser(bundle, backend, fit=values.fit, tau=tau, sampler=networks)
             publishers = Publishers(node, image_topics(fuser.outputs), manifest.classes)
             debug = DebugTopics(node)
-            logger.info(
+            node.get_logger().info(
                 f"networks are ready on {backend.name} {backend.version} ({backend.device})"
                 + (f", shared with {others}" if others else "")
             )
@@ -116,3 +111,31 @@ class Pipeline:
             "mode": self.values.mode,
             "tau": f"{self.fuser.tau:.2f}",
         }
+
+
+def _networks(
+    node: ManagedNode[Any], values: FuseParameters, bundle: Bundle, shared: SharedNetworks
+) -> tuple[Choice, Lease]:
+    """Return the backend and its networks.
+
+    A GPU may refuse engines that were built for it, or its memory may be full. With `auto`, the
+    next backend then takes its place.
+    """
+    failed: dict[str, str] = {}
+    logger = node.get_logger()
+    while True:
+        choice = choose(values.backend, values.precision, bundle, failed)
+        if not node.retrying:  # a cause that stays would fill the log
+            logger.info(
+                f"loading '{printable(str(bundle.root))}'; backend '{choice.asked}' was asked for, "
+                f"{choice} ({choice.precision})"
+            )
+        try:
+            name = node.get_fully_qualified_name()
+            return choice, shared.lease(name, bundle, choice, values.threads)
+        except BackendError as error:
+            for_good = isinstance(error, DeviceLostError) or not on_gpu(choice.used)
+            if values.backend != "auto" or for_good:
+                raise
+            failed[choice.used] = f"failed ({one_line(str(error))})"
+            logger.warning(f"{choice.used} {failed[choice.used]}; trying the next backend")
