@@ -21,12 +21,14 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cuda_stand_in import Library
 from magicfuse_ros import backends
 from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey
+from magicfuse_ros.backends.tensorrt_library import RTX
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BackendError, EngineError
 from test_cuda import runtime  # noqa: F401  a fixture
@@ -164,6 +166,20 @@ def test_a_library_for_a_newer_cuda_than_the_driver_serves_is_refused(
     wheels.remove(f"{name}_cu12_libs")
     runtime.driver = 13000
     assert "has no engines" in backends.choose("auto", bundle=bundle).why
+
+
+def test_engines_for_one_cuda_are_not_those_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    releases = []
+    for installed in ("cu12", "cu13"):
+
+        def version(distribution: str, only: str = installed) -> str:
+            if only not in distribution:
+                raise PackageNotFoundError(distribution)
+            return "1.7.1"
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        releases.append(RTX.release(SimpleNamespace(__version__="1.7.1")))
+    assert releases == ["1.7.1 cu12", "1.7.1 cu13"]
 
 
 def test_a_library_that_cannot_start_gives_its_own_reason(install: Install, bundle: Bundle) -> None:

@@ -86,16 +86,18 @@ class Library:
         """Return the library's release, which an engine must match.
 
         TensorRT compares four parts, of which the Python module of releases up to 10 has three: the
-        library itself has the number of the build.
+        library itself has the number of the build. Wheels of one release for CUDA 12 and for 13
+        have the same number, and one refuses the engines of the other.
         """
         release = str(module.__version__)
+        cuda = "".join(f" cu{major}" for major in self._cuda_releases())
         if self.portable:
-            return release
+            return release + cuda
         try:
             library = ctypes.CDLL(f"libnvinfer.so.{release.partition('.')[0]}")  # loaded already
-            return f"{release} build {library.getInferLibBuildVersion()}"
+            return f"{release}{cuda} build {library.getInferLibBuildVersion()}"
         except (OSError, AttributeError):
-            return release
+            return release + cuda
 
     def create(self, factory: Any, log: Any) -> Any:
         """Create the library's builder or runtime.

@@ -147,13 +147,17 @@ def _build_one(
     def waiting() -> None:
         progress.console.print(f"{name}: waiting for another process that builds it", style="dim")
 
+    # First without the lock, whose file only somebody who may write the cache can make.
+    if isinstance(found := cache.lookup(key), Hit):
+        return _up_to_date(name, found)
     with cache.locked(key, waiting):
-        found = cache.lookup(key)
-        if isinstance(found, Hit):
-            return name, "up to date", "", f"{len(found.engine) / 1e6:.1f}"
+        if isinstance(found := cache.lookup(key), Hit):  # another process built it meanwhile
+            return _up_to_date(name, found)
         if found.state != "absent":
             reason = Text(f"{name}: rebuilt: {found.reason}", "yellow")
             progress.console.print(reason, soft_wrap=True)
+        if not progress.console.is_terminal:
+            progress.console.print(f"building {name}, which may take minutes")
         start = monotonic()
         monitor = _Monitor(progress, f"{name} for {device}")
         engine = _interruptible(
@@ -162,6 +166,10 @@ def _build_one(
         monitor.end()
         cache.store(key, engine)
     return name, "built", f"{monotonic() - start:.1f}", f"{len(engine) / 1e6:.1f}"
+
+
+def _up_to_date(name: str, found: Hit) -> Row:
+    return name, "up to date", "", f"{len(found.engine) / 1e6:.1f}"
 
 
 def _table(device: str, rows: list[Row]) -> Table:
