@@ -41,7 +41,7 @@ def impatient(node: str) -> tuple[str, ...]:
 
 
 @pytest.mark.fault(
-    "autostart fails because the bundle or the GPU's driver is not there yet",
+    "autostart fails because the bundle is not there yet",
     "ERROR with the reason; retried after 5, 10, 20, ... at most 60 s until the node is active",
 )
 def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) -> None:

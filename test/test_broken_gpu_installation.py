@@ -232,3 +232,20 @@ def test_engines_of_another_gpu_or_release_are_named(install: Install, bundle: B
         "for sm_89 Test GPU, 24 multiprocessors in fp16",
         "device sm_87 Orin, now sm_89 Test",
     )
+
+
+def test_engines_without_their_gpu_are_a_warning(
+    install: Install,
+    bundle: Bundle,
+    runtime: Library,  # noqa: F811
+) -> None:
+    """After a cold boot, the driver may be ready only after the node has chosen the CPU."""
+    install("tensorrt")
+    runtime.count = 0
+    assert backends.choose("auto", bundle=bundle).warning == ""
+    for spec in bundle.manifest.networks.values():
+        key = EngineKey.of(spec, "tensorrt", "10.3.0", "sm_87 Orin", "fp16")
+        EngineCache().store(key, b"an engine")
+    choice = backends.choose("auto", bundle=bundle)
+    assert choice.used in ("openvino", "onnxruntime")
+    assert "tensorrt has engines of this bundle, but finds no GPU" in choice.warning

@@ -31,9 +31,10 @@ from magicfuse_ros.errors import BackendError, DeviceLostError
 COMPILER = shutil.which("cc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 _ANSWERS = """
-#include <stddef.h>
+#include <stdlib.h>
 int cudaDriverGetVersion(int *v) { *v = DRIVER; return 0; }
 int cudaRuntimeGetVersion(int *v) { *v = RUNTIME; return 0; }
+static int once(void) { static int s = -1; return s < 0 ? s = getenv("GPU") ? 0 : 100 : s; }
 int cudaGetDeviceCount(int *n) { *n = STATUS ? -1 : COUNT; return STATUS; }
 const char *cudaGetErrorName(int s) { return "cudaErrorOfTest"; }
 const char *cudaGetErrorString(int s) { return "what it means"; }
@@ -41,7 +42,7 @@ int cudaMalloc(void **p, size_t n) { *p = (void *)0x7fff12345678; return n > 9 ?
 """
 
 
-def library(folder: Path, name: str, **answers: int) -> str:
+def library(folder: Path, name: str, **answers: int | str) -> str:
     """Compile a libcudart that gives these answers; return its path."""
     answers = {"DRIVER": 12040, "RUNTIME": 12060, "STATUS": 0, "COUNT": 1, **answers}
     others = set(cudart._SIGNATURES) - {
@@ -65,6 +66,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def set_paths(*paths: str) -> None:
         monkeypatch.setattr(cudart, "_loaded", [])
+        monkeypatch.setattr(cudart, "_asked", {})
         monkeypatch.setattr(cudart, "_candidates", lambda: iter(paths))
 
     return set_paths
@@ -113,6 +115,23 @@ def test_the_first_library_that_the_driver_serves_is_taken(tmp_path: Path, found
     assert (runtime.version(), runtime.driver_version()) == ("12.6", "12.4")
     found(new, library(tmp_path, "none/libcudart.so.12", STATUS=100))
     assert "sees no GPU" in missing_device()  # better than a message about an old driver
+
+
+@needs_compiler
+@pytest.mark.fault(
+    "the GPU's driver comes after a node has started with a GPU backend",
+    "the process exits with code 69, and launch restarts it: CUDA keeps its first answer",
+)
+def test_a_gpu_that_comes_later_needs_a_new_process(
+    tmp_path: Path, found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cudart, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.delenv("GPU", raising=False)
+    found(library(tmp_path, "libcudart.so.12", STATUS="once()"))  # as the real one does
+    assert "sees no GPU" in missing_device() and "sees no GPU" in missing_device()
+    monkeypatch.setenv("GPU", "1")
+    with pytest.raises(DeviceLostError, match="came after this process had looked for it"):
+        missing_device()
 
 
 @needs_compiler

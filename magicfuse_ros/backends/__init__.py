@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from magicfuse_ros.backends import tensorrt_engine
 from magicfuse_ros.backends.cpu import computes_int8_faster
 from magicfuse_ros.backends.cuda import missing_device
-from magicfuse_ros.backends.engine_cache import ASKED_PRECISIONS, AskedPrecision, Precision
+from magicfuse_ros.backends.engine_cache import (
+    ASKED_PRECISIONS,
+    AskedPrecision,
+    EngineCache,
+    Precision,
+)
 from magicfuse_ros.backends.interface import Backend, Builder
 from magicfuse_ros.backends.tensorrt_library import RTX, TENSORRT
 from magicfuse_ros.backends.tensorrt_library import Library as GpuLibrary
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.errors import BackendError
+from magicfuse_ros.errors import BackendError, DeviceLostError
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,28 @@ _LIBRARIES = {
     ),
     "onnxruntime": _Library(install="pip install onnxruntime", backend="OnnxRuntimeBackend"),
 }
+_NO_GPU = "finds no GPU"
 BACKENDS: tuple[str, ...] = ("auto", *_LIBRARIES)
 BUILDERS: tuple[str, ...] = tuple(n for n, entry in _LIBRARIES.items() if entry.cached or entry.gpu)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen backend and the reason."""
+    """The chosen backend and the reason.
+
+    Attributes:
+        asked: name that was asked for.
+        used: name of the backend.
+        why: the reason.
+        precision: arithmetic of the networks.
+        warning: what the user probably expected instead; empty if there is nothing to say.
+    """
 
     asked: str
     used: str
     why: str
     precision: Precision = "fp32"
+    warning: str = ""
 
     def __str__(self) -> str:
         return f"{self.used}: {self.why}"
@@ -105,12 +120,21 @@ def choose(
             )
         return _chosen(name, name, "asked for", precision, bundle)
     passed_over: list[str] = []
-    before = ""
+    before = warning = ""
     for candidate in _LIBRARIES:
-        obstacle = (failed or {}).get(candidate) or _obstacle(candidate, precision, bundle)
+        try:
+            obstacle = (failed or {}).get(candidate) or _obstacle(candidate, precision, bundle)
+        except DeviceLostError as error:  # it came too late for this process
+            obstacle = f"{_NO_GPU} ({error})"
         if not obstacle:
             why = "; ".join(["auto", *passed_over])
-            return _chosen(name, candidate, why, precision, bundle)
+            chosen = _chosen(name, candidate, why, precision, bundle)
+            return chosen if on_gpu(candidate) else replace(chosen, warning=warning)
+        if obstacle.startswith(_NO_GPU) and bundle and _has_engines(candidate, bundle):
+            warning = (
+                f"{candidate} has engines of this bundle, but {obstacle}; so the CPU computes "
+                "until the node is started again with a GPU"
+            )
         same = obstacle == before  # such as a missing GPU, which both report
         passed_over.append(f"{candidate} {'likewise' if same else obstacle}")
         before = obstacle
@@ -225,7 +249,7 @@ def _obstacle(name: str, precision: AskedPrecision, bundle: Bundle | None = None
         return obstacle
     # Check this before the import: without a device, importing TensorRT may kill the process.
     if _LIBRARIES[name].gpu and (reason := missing_device()):
-        return f"finds no GPU ({reason})"
+        return f"{_NO_GPU} ({reason})"
     if obstacle := _not_installed(name):
         return obstacle
     return _not_built(name, resolve(name, precision), bundle) if bundle else ""
@@ -244,6 +268,14 @@ def _wrong_precision(name: str, precision: AskedPrecision) -> str:
             "and TensorRT's int8 would lose 3 dB more than a CPU's"
         )
     return f"computes in {known}, not in {precision}"
+
+
+def _has_engines(name: str, bundle: Bundle) -> bool:
+    sha256 = bundle.manifest.networks["encoder"].sha256
+    try:
+        return EngineCache().has_any(name, sha256)
+    except (BackendError, OSError):  # there is no cache, or this user may not look into it
+        return False
 
 
 def _not_built(name: str, precision: Precision, bundle: Bundle) -> str:

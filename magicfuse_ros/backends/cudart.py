@@ -20,9 +20,12 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from magicfuse_ros.errors import BackendError, DeviceLostError
@@ -184,12 +187,23 @@ class CudaRuntime:
 
 
 _loaded: list[CudaRuntime] = []  # kept for the life of the process
+_asked: dict[str, float] = {}  # when a library first found no GPU, seconds of the steady clock
+_ASK_AGAIN_S = 2.0
+_COUNT = """
+import ctypes, sys
+count = ctypes.c_int()
+sys.exit(ctypes.CDLL(sys.argv[1]).cudaGetDeviceCount(ctypes.byref(count)) != 0 or count.value < 1)
+"""
 
 
 def load() -> tuple[CudaRuntime | None, str]:
     """Return the first libcudart that finds a GPU, or None and the reason.
 
     The reason comes from the oldest library found, because drivers support older ones first.
+
+    Raises:
+        DeviceLostError: if a GPU came after this process had asked for one. CUDA keeps its first
+            answer for the life of a process.
     """
     if _loaded:
         return _loaded[0], ""
@@ -212,7 +226,21 @@ def load() -> tuple[CudaRuntime | None, str]:
         if not (reason := runtime.obstacle()):
             _loaded.append(runtime)
             return runtime, ""
+        if monotonic() - _asked.setdefault(path, monotonic()) > _ASK_AGAIN_S and _came(path):
+            raise DeviceLostError(
+                "the GPU's driver came after this process had looked for it, and CUDA finds it "
+                "only in a new process"
+            )
     return None, reason
+
+
+def _came(path: str) -> bool:
+    """Return whether a library finds a GPU in a process that has not asked before."""
+    command = [sys.executable, "-c", _COUNT, path]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def device_name(index: int) -> str:

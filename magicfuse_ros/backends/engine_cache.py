@@ -241,15 +241,22 @@ class EngineCache:
             finally:
                 fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child has it open
 
-    def _nearest(self, key: EngineKey) -> Miss:
-        """Say how the most similar existing engine differs."""
+    def has_any(self, backend: str, onnx_sha256: str) -> bool:
+        """Return whether a network has an engine, whatever GPU and library it is for."""
+        return any(key.onnx_sha256 == onnx_sha256 for key in self._keys(backend))
+
+    def _keys(self, backend: str) -> list[EngineKey]:
         keys = []
-        for path in sorted((self.root / key.backend).glob("*.json")):
+        for path in sorted((self.root / backend).glob("*.json")):
             try:
                 keys.append(_read(path).key)
             except (OSError, ValueError):
                 continue
-        alike = [other for other in keys if other.network == key.network]
+        return keys
+
+    def _nearest(self, key: EngineKey) -> Miss:
+        """Say how the most similar existing engine differs."""
+        alike = [other for other in self._keys(key.backend) if other.network == key.network]
         reason = f"no engine of {key.network} was built for {key.device} in {key.precision}"
         if not alike:
             return Miss(reason, "absent")

@@ -143,6 +143,7 @@ class FuseNode(ManagedNode[FuseParameters]):
             self._camera.info_complaint(info_wanted),
             worker.infos.misfit if info_wanted else "",
             pipeline.unserved(),
+            pipeline.choice.warning,
         )
         return [problem for problem in found if problem]
 
