@@ -45,6 +45,8 @@ setup(
         "av>=17",  # older ones decode every video as BT.601 in limited range
         "pillow>=10.1",
         "rosbags>=0.11.7",  # older ones bring another Zstandard
+        "lz4",
+        "ruamel.yaml",
     ],
     extras_require={
         "onnxruntime": ["onnxruntime"],

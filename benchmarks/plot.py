@@ -10,8 +10,8 @@
 
 """Draws the newest result of every device: `python benchmarks/plot.py [FOLDER] [PICTURE]`.
 
-Without arguments it reads this folder and writes docs/benchmark.png, which the README shows. Needs
-matplotlib, which comes with the training package.
+Without arguments it reads this folder and writes docs/benchmark.png, which docs/results.md shows.
+Needs matplotlib, which comes with the training package.
 """
 
 from __future__ import annotations

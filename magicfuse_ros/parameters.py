@@ -135,7 +135,8 @@ class GroundParameters(BaseModel):
     )
     max_range: float = Field(
         15.0, ge=0.1, le=1000.0,
-        description="distance up to which ground is used, metres; see Navigation",
+        description="distance up to which ground is used, metres; the effect of a wrong pitch "
+        "grows with the square of the distance",
     )  # fmt: skip
     scan_increment: float = Field(
         0.00873,

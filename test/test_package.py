@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import py_compile
@@ -52,6 +53,34 @@ def test_every_python_file_states_copyright_and_licence() -> None:
         if text and not re.sub(r"^#!.*\n", "", text).startswith(f"{header}\n")
     ]
     assert not without
+
+
+# Imported names that differ from those of the packages that bring them.
+PACKAGES = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "ruamel": "ruamel.yaml",
+    "tf2_ros": "tf2_ros_py",
+    # Zstandard comes with rosbags, as its lower bound in setup.py says.
+    "backports": "rosbags",
+    "compression": "rosbags",
+}
+
+
+def test_everything_that_is_imported_is_declared() -> None:
+    """What another dependency brings today may be missing after its next release."""
+    declared = set(re.findall(r"[\"']([\w.-]+)[;>\"]", (ROOT / "setup.py").read_text()))
+    package = ElementTree.parse(ROOT / "package.xml")
+    declared |= {str(depend.text) for depend in package.iter("exec_depend")}
+    imported = set()
+    for file in (ROOT / "magicfuse_ros").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    others = imported - set(sys.stdlib_module_names) - {"magicfuse_ros"}
+    assert {PACKAGES.get(name, name) for name in others} <= declared
 
 
 def test_no_wheel_of_ros_is_a_dependency() -> None:

@@ -37,7 +37,7 @@ from magicfuse_ros.shared_networks import SharedNetworks
 
 
 class FuseNode(ManagedNode[FuseParameters]):
-    """See the README for its topics and parameters."""
+    """See docs/topics.md for its topics and parameters."""
 
     def __init__(self, shared: SharedNetworks | None = None, arguments: Sequence[str] = ()) -> None:
         """Start unconfigured.

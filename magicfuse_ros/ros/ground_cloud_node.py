@@ -17,7 +17,7 @@ cleanup     remove the topics
 
 The points are in the camera frame, pixel for pixel like the mask, as Nav2's semantic segmentation
 layer expects them; the scan is in `base_frame`. Rays and ground points are computed when the
-calibration or the pose changes; a mask costs a few milliseconds (see the README).
+calibration or the pose changes; a mask costs a few milliseconds (see docs/navigation.md).
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ from magicfuse_ros.ros.managed_node import ManagedNode
 from magicfuse_ros.ros.process import run
 from magicfuse_ros.ros.qos import OVERRIDABLE, checked_overrides, latched, newest
 
-# Reliable, because large clouds would get lost otherwise; few, because they are large.
 _RETRY_S = 0.02
 _MOST_WAITING = 32  # masks; one second of a fast camera
 _LONGEST_WAIT_S = 10.0  # of real time, for a mask: /clock may have stopped
@@ -66,7 +65,7 @@ _FIELDS = [
 
 
 class GroundCloudNode(ManagedNode[GroundParameters]):
-    """See the README for its topics and parameters."""
+    """See docs/navigation.md for its topics and parameters."""
 
     def __init__(self) -> None:
         self._values: GroundParameters | None = None
@@ -105,6 +104,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
     def _advertise(self, message_type: Any, name: str) -> Publisher:
         topic = self.resolve_topic_name(name)
         with checked_overrides(topic):
+            # Reliable, because large clouds would get lost otherwise; few, because they are large.
             profile = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
             return self.create_lifecycle_publisher(
                 message_type, topic, profile, qos_overriding_options=OVERRIDABLE
