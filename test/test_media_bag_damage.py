@@ -12,14 +12,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin
 
 from bag_files import mcap
+from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import Source, open_source, zstandard
 from magicfuse_ros.media.zstandard import zstd
 from media_files import SECOND, Message, image_message, picture, write_bag
@@ -43,7 +46,7 @@ def seen(source: Source) -> list[int]:
     return numbers
 
 
-def places(data: bytes, opcode: bytes) -> list[int]:
+def places(data: bytes | bytearray, opcode: bytes) -> list[int]:
     """Return where the records of a kind begin, at the top level of an MCAP file."""
     at, found = 8, []
     while at + 9 <= len(data):
@@ -136,3 +139,85 @@ def test_zstandard_is_unpacked_up_to_a_limit(tmp_path: Path, frames: int) -> Non
         tracemalloc.stop()
     assert (tmp_path / "out").read_bytes() == whole
     assert most < 4_000_000
+
+
+METADATA = """rosbag2_bagfile_information:
+  relative_file_paths: [{name}]
+  topics_with_message_count:
+    - topic_metadata: {{name: {topic}, type: sensor_msgs/msg/Image}}
+      message_count: {count}
+"""
+ALIASES = "a0: &a0 [x, y]\n" + "".join(
+    f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
+)
+
+
+def test_metadata_that_stands_for_much_more_is_refused(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", camera(1))
+    usual = {"name": "bag.mcap", "topic": TOPIC, "count": 1}
+    (bag / "metadata.yaml").write_text(METADATA.format(**usual))
+    assert seen(open_source(bag)) == [0]
+    for text in (
+        ALIASES + METADATA.format(**{**usual, "name": "*a8"}),
+        ALIASES + METADATA.format(**{**usual, "topic": "*a8"}),
+        ALIASES + METADATA.format(**usual) + "z: *a8\n" * 2 + "? *a8\n: 1\n",
+        METADATA.format(**{**usual, "count": ".inf"}),
+        METADATA.format(**{**usual, "count": -1}),
+        METADATA.format(**{**usual, "count": 1 << 63}),
+        METADATA.format(**{**usual, "name": "[" * 350 + "]" * 350}),
+    ):
+        (bag / "metadata.yaml").write_text(text)
+        with pytest.raises(MediaError, match=r"its metadata.yaml is damaged; `ros2 bag reindex"):
+            open_source(bag)
+    with (bag / "metadata.yaml").open("ab") as file:
+        file.truncate(1 << 23)
+    with pytest.raises(MediaError, match=r"metadata.yaml' is too large; at most 4194304 bytes"):
+        open_source(bag)
+
+
+def test_control_characters_in_metadata_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", camera(1))
+    text = METADATA.format(name='"\\e[2Jbag.mcap"', topic=TOPIC, count=1)
+    (bag / "metadata.yaml").write_text(text)
+    with pytest.raises(MediaError, match="is missing") as caught:
+        open_source(bag)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE messages SET timestamp = 'noon' WHERE id = 2", "messages.timestamp is 'noon'"),
+        ("UPDATE messages SET timestamp = x'00' WHERE id = 2", r"messages.timestamp is b'\\x00'"),
+        ("UPDATE messages SET timestamp = 1.5 WHERE id = 1", "messages.timestamp is 1.5"),
+        (
+            "CREATE TABLE t AS SELECT * FROM topics; DROP TABLE topics; "
+            "ALTER TABLE t RENAME TO topics; UPDATE topics SET id = 'one'",
+            "topics.id is 'one'",
+        ),
+        ("UPDATE topics SET name = x'00'", r"topics.name is b'\\x00'"),
+        ("UPDATE topics SET type = x'00'", r"topics.type is b'\\x00'"),
+    ],
+)
+def test_a_value_of_another_type_in_sqlite_is_named(
+    tmp_path: Path, change: str, words: str
+) -> None:
+    bag = write_bag(tmp_path / "bag", camera(3), StoragePlugin.SQLITE3)
+    (file,) = bag.glob("*.db3")
+    with sqlite3.connect(file) as writer:
+        writer.executescript(change)
+    writer.close()
+    with pytest.raises(MediaError, match=rf"bag\.db3' cannot be read .* {words}; expected a"):
+        open_source(file)
+
+
+@pytest.mark.parametrize("value", ["'text'", "1000000000000000"])
+def test_a_message_of_another_type_in_sqlite_costs_only_itself(tmp_path: Path, value: str) -> None:
+    bag = write_bag(tmp_path / "bag", camera(3), StoragePlugin.SQLITE3)
+    (file,) = bag.glob("*.db3")
+    with sqlite3.connect(file) as writer:
+        writer.execute(f"UPDATE messages SET data = {value} WHERE id = 2")
+    writer.close()
+    source = open_source(file)
+    assert seen(source) == [0, 2]
+    assert f"its data is {value}; expected bytes" in source.refused[0].reason
