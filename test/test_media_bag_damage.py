@@ -175,13 +175,16 @@ def test_metadata_that_stands_for_much_more_is_refused(tmp_path: Path) -> None:
         open_source(bag)
 
 
-def test_control_characters_in_metadata_do_not_reach_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_of_a_bag_do_not_reach_the_terminal(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", camera(1))
     text = METADATA.format(name='"\\e[2Jbag.mcap"', topic=TOPIC, count=1)
     (bag / "metadata.yaml").write_text(text)
-    with pytest.raises(MediaError, match="is missing") as caught:
-        open_source(bag)
-    assert str(caught.value).isprintable()
+    odd = tmp_path / "odd.mcap"
+    odd.write_bytes(mcap([(f"/{c}\x1b[2J", t, m) for c in "ab" for _, t, m in camera(1)]))
+    for path, words in ((bag, "is missing"), (odd, r"'/a\\x1b\[2J', '/b\\x1b")):
+        with pytest.raises(MediaError, match=words) as caught:
+            open_source(path)
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(

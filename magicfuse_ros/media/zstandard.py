@@ -28,7 +28,7 @@ _BLOCK = 1 << 17  # read at once
 _PIECE = 1 << 20  # unpacked at once: 1 MB may hold 30 GB
 
 
-def decompress(data: bytes, limit: int = MAX_BYTES) -> bytes:
+def decompress(data: bytes, limit: int) -> bytes:
     """Return the content; if the data is cut, return the part up to the cut.
 
     Raises:
