@@ -180,25 +180,53 @@ def test_the_bits_of_a_camera_are_found(highest: int, bits: int) -> None:
     assert (decoded.max(), depth.bits, str(depth)) == (255, bits, f"{bits} of 16")
 
 
+def shown(depth: BitDepth, *highest: int) -> list[int]:
+    """Return the brightest gray level of images whose highest values these are."""
+    return [int(decode("mono16", 4, 5, 10, 0, levels(value), depth).max()) for value in highest]
+
+
 def test_the_scale_of_16_bit_images_never_goes_down() -> None:
-    depth = BitDepth()
-    brightest = [
-        int(decode("mono16", 4, 5, 10, 0, levels(highest), depth).max())
-        for highest in (800, 4000, 800, 400, 4000)
-    ]
-    assert brightest == [200, 250, 50, 25, 250]
+    assert shown(BitDepth(), 4000, 800, 400, 4000) == [250, 50, 25, 250]
+
+
+def test_a_scale_of_16_bit_images_that_is_too_low_goes_up_after_three_images() -> None:
+    assert shown(BitDepth(), 0, 800, 4000, 4000, 4000, 800) == [0, 200, 255, 255, 250, 50]
+    alternating = [800, 4000] * 4  # two exposures
+    assert shown(BitDepth(), *alternating)[-2:] == [50, 250]
+    assert shown(BitDepth(intact=True), 800, 4000, 800) == [200, 250, 50], "kept files"
+
+
+def camera_of_12_bits() -> np.ndarray:
+    return np.linspace(0, 4095, 4000).astype("<u2").reshape(40, 100)
+
+
+def decoded_on(depth: BitDepth, values: np.ndarray) -> np.ndarray:
+    return decode("mono16", 40, 100, 200, 0, values.tobytes(), depth)
 
 
 def test_single_damaged_pixels_do_not_darken_a_camera() -> None:
-    depth = BitDepth()
-    values = np.linspace(0, 4095, 4000).astype("<u2").reshape(40, 100)
+    depth, values = BitDepth(), camera_of_12_bits()
     values[3, 5] = values[30, 70] = 65535
-    decoded = decode("mono16", 40, 100, 200, 0, values.tobytes(), depth)
+    for _ in range(12):
+        decoded = decoded_on(depth, values)
     assert depth.bits == 12 and decoded[3, 5].max() == 255
     assert decoded[39].mean() > 240
     values[:2] = 65535  # 5 % of the pixels
-    decode("mono16", 40, 100, 200, 0, values.tobytes(), depth)
+    for _ in range(3):
+        decoded_on(depth, values)
     assert depth.bits == 16
+
+
+def test_torn_images_do_not_darken_a_camera() -> None:
+    depth, whole = BitDepth(), camera_of_12_bits()
+    torn = whole.copy()
+    torn[:3] = np.random.default_rng(0).integers(0, 65536, (3, 100))
+    before = decoded_on(depth, whole)
+    for _ in range(5):
+        for image in (torn, torn, *[whole] * 8):
+            decoded_on(depth, image)
+    np.testing.assert_array_equal(decoded_on(depth, whole), before)
+    assert depth.bits == 12
 
 
 def test_the_bits_of_a_camera_can_be_told() -> None:

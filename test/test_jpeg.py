@@ -63,6 +63,7 @@ KINDS = {
     "tiny": saved(STREET[:1, :1]),
     "even": saved(np.full((240, 320, 3), 90, np.uint8), optimize=True),
 }
+COMMENT_WITH_END = b"\xff\xfe\0\4" + EOI
 PLAIN, RESTARTS = KINDS["4:2:0"], KINDS["restart markers"]
 
 
@@ -151,3 +152,20 @@ def test_a_header_that_is_cut_is_refused() -> None:
     for end in range(3, read_header(PLAIN).scan, 5):
         with pytest.raises(FrameError, match="damaged or cut"):
             decode_compressed("jpeg", PLAIN[:end])
+
+
+def test_a_progressive_one_with_very_many_scans_is_refused() -> None:
+    data = KINDS["progressive"]
+    last = data.rindex(SOS)
+    end = data.rindex(EOI)
+    many = data[:end] + data[last:end] * 100 + EOI
+    hidden = data[:end] + COMMENT_WITH_END + data[last:end] * 100 + EOI
+    for bomb in (many, hidden):
+        with pytest.raises(FrameError, match="more than 100 scans; a picture has about 10"):
+            decode_compressed("jpeg", bomb)
+
+
+def test_what_follows_the_end_are_no_scans() -> None:
+    np.testing.assert_array_equal(
+        decode_compressed("jpeg", PLAIN + SOS * 200), decode_compressed("jpeg", PLAIN)
+    )

@@ -210,6 +210,18 @@ def test_compressed_bags_and_their_files(
         check(open_source(bag), [0, 1, 2, 3])
 
 
+def test_a_message_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = camera(3)
+    messages[1] = (TOPIC, START + PERIOD, image_message(np.zeros((90, 90, 3), np.uint8), START))
+    bag = _compressed(tmp_path / "bag", CompressionMode.MESSAGE, StoragePlugin.MCAP, messages)
+    monkeypatch.setattr("magicfuse_ros.media.zstandard.MAX_BYTES", 20_000)
+    source = open_source(bag)
+    check(source, [0, 2])
+    assert "holds more than 20000 bytes" in source.refused[0].reason
+
+
 def test_a_full_folder_for_unpacked_files_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

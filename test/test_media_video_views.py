@@ -227,7 +227,7 @@ def test_recordings_that_were_joined_have_rising_stamps(tmp_path: Path) -> None:
     assert all(a < b for a, b in pairwise(stamps))
 
 
-def test_a_size_that_changes_on_the_way(tmp_path: Path) -> None:
+def with_two_sizes(tmp_path: Path) -> Path:
     path = tmp_path / "v.mjpeg"
     small = write_video(tmp_path / "a.mjpeg", [0], "mjpeg").read_bytes()
     with av.open(str(tmp_path / "b.mjpeg"), "w") as container:
@@ -236,7 +236,12 @@ def test_a_size_that_changes_on_the_way(tmp_path: Path) -> None:
         frame = av.VideoFrame.from_ndarray(picture(64, 96), format="rgb24")
         container.mux([*stream.encode(frame), *stream.encode(None)])
     path.write_bytes(small + (tmp_path / "b.mjpeg").read_bytes())
-    assert [frame.image.shape for frame in open_source(path)] == [(48, 64, 3), (64, 96, 3)]
+    return path
+
+
+def test_a_size_that_changes_on_the_way(tmp_path: Path) -> None:
+    source = open_source(with_two_sizes(tmp_path))
+    assert [frame.image.shape for frame in source] == [(48, 64, 3), (64, 96, 3)]
 
 
 def test_an_mp4_without_its_index_says_so(tmp_path: Path) -> None:
@@ -269,3 +274,26 @@ def test_a_sensor_of_12_of_16_bits_is_not_black(tmp_path: Path) -> None:
         frame = av.VideoFrame.from_ndarray(values, format="gray16le")
         container.mux([*stream.encode(frame), *stream.encode()])
     np.testing.assert_array_equal(first(path)[..., 0], values >> 4)
+
+
+def test_frames_with_too_many_pixels_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "v.mp4"
+    encoded(path, picture(48, 64), "yuv420p", "mpeg4", sample_aspect_ratio=Fraction(8))
+    monkeypatch.setattr("magicfuse_ros.media.video_frame.MAX_PIXELS", 8 * 64 * 48 - 1)
+    source = open_source(path)
+    assert not list(source)
+    assert "512x48 with square pixels; at most 24575 pixels" in source.refused[0].reason
+    monkeypatch.setattr("magicfuse_ros.media.video.MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(MediaError, match="64x48; at most 3071 pixels are decoded"):
+        open_source(path)
+
+
+def test_a_size_that_becomes_too_large_on_the_way_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magicfuse_ros.media.video.MAX_PIXELS", 64 * 48)
+    source = open_source(with_two_sizes(tmp_path))
+    assert [frame.image.shape for frame in source] == [(48, 64, 3)]
+    assert "cannot be decoded" in source.refused[0].reason

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import cv2
@@ -162,3 +163,17 @@ def test_a_flipped_bit_in_a_png_is_damage() -> None:
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(FrameError, match=r"empty|no image"):
         decode_file(data)
+
+
+def test_a_tiff_that_tells_a_huge_size_is_refused_before_memory_is_taken() -> None:
+    data = bytearray(coded(".tiff", np.zeros((4, 4, 3), np.float32)))
+    (at,) = struct.unpack_from("<I", data, 4)
+    for entry in range(at + 2, at + 26, 12):  # width and height come first
+        tag, *_ = struct.unpack_from("<H", data, entry)
+        assert tag in (256, 257)
+        struct.pack_into("<HII", data, entry + 2, 4, 1, 1 << 14)
+    with pytest.raises(FrameError, match="16384x16384; at most 134217728 pixels"):
+        decode_picture(bytes(data))
+    struct.pack_into("<H", data, at + 2, 259)  # another tag in place of the width
+    with pytest.raises(FrameError, match="damaged"):
+        decode_picture(bytes(data))

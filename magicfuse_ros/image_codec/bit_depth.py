@@ -12,28 +12,42 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 DEPTHS = (10, 12, 14, 16)
+_JUDGED = 10  # latest images
+_DOUBTED = 2  # of them
 
 
 class BitDepth:
     """Converts the 16-bit images of one camera to 8 bits, all of them on the same scale.
 
-    The depth is the smallest of `DEPTHS` that holds 99.9 % of the pixels of every image so far:
-    single damaged pixels must not darken a camera. It never decreases: a scale that followed each
-    image's own maximum would make a video flicker.
+    The first image decides at once: the depth is the smallest of `DEPTHS` that holds 99.9 % of its
+    pixels, because single damaged pixels must not darken a camera. Nor must a torn image: the depth
+    increases only if three of the latest ten images need more, and brighter pixels become white
+    until then. Three in a row would be too strict, because some cameras alternate two exposures.
+    The depth never decreases: a scale that followed each image's own maximum would make a video
+    flicker.
 
     Attributes:
         bits: the depth in use; 0 before the first 16-bit image.
     """
 
-    def __init__(self, bits: int = 0) -> None:
-        """Use a depth of 1 to 16 bits that the user knows; 0: detect it."""
+    def __init__(self, bits: int = 0, *, intact: bool = False) -> None:
+        """Start with a known depth, or find it.
+
+        Args:
+            bits: a depth of 1 to 16 bits that the user knows; 0: find it.
+            intact: no image is torn, as in files that were kept: each one counts at once.
+        """
         self.bits = bits
         self._fixed = bits > 0
+        self._doubted = 0 if intact else _DOUBTED
+        self._needed = deque([0] * _JUDGED, maxlen=_JUDGED)  # bits of the latest images
 
     def __str__(self) -> str:
         """Describe the depth in words; empty before the first 16-bit image."""
@@ -41,13 +55,21 @@ class BitDepth:
 
     def to_8_bits(self, values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
         """Return values of any shape and byte order as uint8; values above the depth become 255."""
-        if not self._fixed and values.size and values.max() >> self.bits:
-            fitting = (depth for depth in DEPTHS[:-1] if _few_above(values, 1 << depth))
-            self.bits = max(self.bits, next(fitting, DEPTHS[-1]))
+        if not self._fixed and values.size:
+            self._judge(values)
         if self.bits < 16:
             values = np.minimum(values, np.uint16((1 << self.bits) - 1))
         levels = values >> max(0, self.bits - 8) << max(0, 8 - self.bits)
         return np.asarray(levels).astype(np.uint8)
+
+    def _judge(self, values: npt.NDArray[np.uint16]) -> None:
+        needed = 0
+        if values.max() >> self.bits:
+            fitting = (depth for depth in DEPTHS[:-1] if _few_above(values, 1 << depth))
+            needed = next(fitting, DEPTHS[-1])
+        self._needed.append(needed)
+        agreed = sorted(self._needed, reverse=True)[self._doubted]
+        self.bits = max(self.bits, agreed) if self.bits else needed
 
 
 def _few_above(values: npt.NDArray[np.uint16], limit: int) -> bool:

@@ -38,6 +38,8 @@ _TIFF = (b"II*\0", b"MM\0*")
 _FORMATS = ("BMP", "PPM", "TIFF", "WEBP")
 _MAX_PIXELS = 2**27  # 400 MB as RGB; phone cameras have up to 108 million pixels
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of Exif and TIFF
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+_TIFF_NUMBERS = {3: "H2x", 4: "I"}  # types of a width or height
 _PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, struct.error, PIL.Image.DecompressionBombError,
 )  # fmt: skip
@@ -134,6 +136,7 @@ def _upright(pixels: RawPixels, orientation: int) -> RawPixels:
 def _decode_other(data: bytes) -> RawPixels:
     try:
         with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+            _check_size(file.height, file.width)
             if isinstance(file, PIL.TiffImagePlugin.TiffImageFile):
                 bits = file.tag_v2.get(_BITS_PER_SAMPLE, (1,))
                 if len(bits) > 1 and max(bits) > 8:  # Pillow would keep only 8 of them
@@ -177,10 +180,30 @@ def _pnm_maxval(data: bytes) -> int:
 
 
 def _decode_tiff(data: bytes) -> RawPixels:
+    _check_size(*_tiff_size(data))
     pixels = decoded_by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise FrameError(f"picture is {pixels.dtype}; expected 8 or 16 bits, or 32-bit float")
     return _to_rgb_order(pixels)
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """Return the height and width of the first picture in a TIFF.
+
+    Raises:
+        FrameError: if it does not tell them.
+    """
+    order, found = "<" if data.startswith(b"II") else ">", {}
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind, _ = struct.unpack_from(f"{order}HHI", data, entry)
+            if tag in (_TIFF_WIDTH, _TIFF_HEIGHT) and tag not in found:  # libtiff takes the first
+                (found[tag],) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, entry + 8)
+        return found[_TIFF_HEIGHT], found[_TIFF_WIDTH]
+    except (struct.error, KeyError) as error:
+        raise FrameError(f"{len(data)} bytes of TIFF are damaged: it tells no size") from error
 
 
 def _to_rgb_order(pixels: RawPixels) -> RawPixels:

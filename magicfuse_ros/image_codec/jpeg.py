@@ -19,6 +19,7 @@ judge (progressive ones and those with restart markers), FFmpeg's stricter decod
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 
 import av
@@ -41,6 +42,8 @@ _HOLE = bytes(64)
 _LEAST_WIDTH = 64
 _SLACK = 32  # extra bytes that a camera may put between the coded data and the end marker
 _LOOKAHEAD = b"\xff\0" * 8
+_MOST_SCANS = 100  # a progressive one has about 10; each costs time for the whole picture
+_MARKER = re.compile(rb"\xff([^\0\xd0-\xd7\xff])")  # without restarts
 _PADDING = bytes(64)  # FFmpeg reads ahead
 
 
@@ -138,9 +141,13 @@ def decode(data: bytes) -> tuple[Pixels, int]:
         of channels of the file.
 
     Raises:
-        FrameError: if it is cut or damaged.
+        FrameError: if it is cut or damaged, or has too many scans.
     """
     header = read_header(data)
+    if _has_more_scans(data, header.scan, _MOST_SCANS):
+        raise FrameError(
+            f"{len(data)} bytes of JPEG hold more than {_MOST_SCANS} scans; a picture has about 10"
+        )
     end = data.find(_END, header.scan)
     if end < 0:  # some cameras omit the marker, and some of them append zeros
         end = min(len(data), len(data.rstrip(b"\0")) + 2)
@@ -157,6 +164,19 @@ def decode(data: bytes) -> tuple[Pixels, int]:
         raise _damaged(data, "a part of the picture is missing")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     return rgb_of_bgr(np.asarray(decoded_by_opencv(data, flags), np.uint8)), header.channels
+
+
+def _has_more_scans(data: bytes, first: int, limit: int) -> bool:
+    """Return whether there are more scans than `limit`; the data of the first begins at `first`."""
+    scans, at = 1, first
+    while scans <= limit and (found := _MARKER.search(data, at)):
+        marker, at = found[1][0], found.end()
+        if marker == _END[1]:
+            break
+        scans += marker == _SCAN
+        if marker not in _ALONE:
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans > limit
 
 
 def _restart_markers(data: bytes, begin: int, end: int) -> int:

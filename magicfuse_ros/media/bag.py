@@ -115,7 +115,7 @@ class BagSource:
             if not self._length:
                 raise MediaError(
                     f"rosbag2 '{path}' is {(last_ns - first_ns) / _SECOND:.1f} s long; it holds no "
-                    f"image on {self.topic} from second {start_s:g} on"
+                    f"image on {_listed([self.topic])} from second {start_s:g} on"
                     + ("" if duration_s is None else f" for {duration_s:g} s")
                 )
             self.frame_rate = self._rate(bag)
@@ -145,7 +145,7 @@ class BagSource:
         candidates = list(image_topics(bag))
         if not candidates:
             raise MediaError("; ".join([self._without_images(bag), *bag.damage]))
-        listed = ", ".join(candidates)
+        listed = _listed(candidates)
         if topic is None and len(candidates) > 1:
             raise MediaError(
                 f"rosbag2 '{self.name}' has several image topics; give topic as one of {listed}"
@@ -161,12 +161,12 @@ class BagSource:
         silent = [channel.topic for channel in image_channels(bag)]
         others = [f"{c.topic} ({c.msgtype})" for c in sorted(bag.counts) if bag.counts[c]]
         if silent:
-            return f"{message}: nothing was recorded on {', '.join(silent)}"
+            return f"{message}: nothing was recorded on {_listed(silent)}"
         others += sorted(bag.foreign)
         if not others:
             return f"{message}: it is empty"
         more = ", ..." if len(others) > _SHOWN_TOPICS else ""
-        message = f"{message}; it holds {', '.join(others[:_SHOWN_TOPICS])}{more}"
+        message = f"{message}; it holds {_listed(others[:_SHOWN_TOPICS])}{more}"
         if bag.foreign:
             message += "; ROS 2 serializes as cdr (rosbags-convert makes a rosbag2 of a ROS 1 bag)"
         return message
@@ -258,7 +258,7 @@ class BagSource:
                 try:
                     stamps.append(header_stamp_ns(message.cdr))
                 except FrameError as error:
-                    where = f"{self.topic} in '{self.name}', message {len(stamps)}"
+                    where = f"{_listed([self.topic])} in '{self.name}', message {len(stamps)}"
                     raise MediaError(f"{where}: {error}") from error
             if bag.damage:
                 raise MediaError("; ".join(bag.damage))
@@ -285,6 +285,11 @@ class BagSource:
                     found.append((raw.recorded_ns, message))
                     content = fields
         return found
+
+
+def _listed(names: list[str]) -> str:
+    """Return names that a terminal can show: those in a bag may hold control characters."""
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)
 
 
 def _damage(sentence: str) -> str:

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path, PurePath
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import bag_files_in
-from magicfuse_ros.media.mcap_file import Channel
+from magicfuse_ros.media.mcap_file import MAX_MESSAGES, Channel
 
 METADATA = "metadata.yaml"
+_MAX_BYTES = 1 << 22  # enough for 10,000 files; reading them takes half a minute
 
 
 def files_of(path: Path) -> tuple[list[Path], Counter[Channel] | None]:
@@ -31,7 +33,7 @@ def files_of(path: Path) -> tuple[list[Path], Counter[Channel] | None]:
     A recorder writes metadata.yaml at its end: a killed recorder leaves a folder without it.
 
     Raises:
-        MediaError: if metadata.yaml is damaged, or names a file that is missing.
+        MediaError: if metadata.yaml is damaged or too large, or names a file that is missing.
     """
     if path.is_file():
         return [path], None
@@ -40,24 +42,56 @@ def files_of(path: Path) -> tuple[list[Path], Counter[Channel] | None]:
         return bag_files_in(path), None
     mend = f"`ros2 bag reindex {path}` rebuilds it"
     try:
-        found = YAML(typ="safe").load(metadata.read_text(encoding="utf-8"))
-        information = found["rosbag2_bagfile_information"]
+        information = _load(metadata)["rosbag2_bagfile_information"]
         # The suffixes give the storage type, because Humble's reindex leaves its name empty.
-        files = [path / PurePath(str(name)).name for name in information["relative_file_paths"]]
+        names = dict.fromkeys(map(_text, information["relative_file_paths"]))
+        files = [path / PurePath(name).name for name in names]
         announced: Counter[Channel] = Counter()
         for topic in information["topics_with_message_count"]:
             channel = topic["topic_metadata"]
-            announced[Channel(channel["name"], channel["type"])] += int(topic["message_count"])
+            kind = Channel(_text(channel["name"]), _text(channel["type"]))
+            announced[kind] += _count(topic["message_count"])
     except OSError as error:
         reason = error.strerror or str(error)
         raise MediaError(f"'{metadata}' cannot be read: {reason}") from error
-    except (YAMLError, KeyError, TypeError, ValueError) as error:
+    except (YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise MediaError(
             f"'{path}' cannot be read as a rosbag2: its {METADATA} is damaged; {mend}, or give its "
             ".mcap or .db3 file itself"
         ) from error
     missing = [file for file in files if not file.is_file()]
     if missing or not files:
-        what = f"names '{missing[0].name}', which is missing" if missing else "names no file"
+        what = f"names {missing[0].name!r}, which is missing" if missing else "names no file"
         raise MediaError(f"'{path}' cannot be read as a rosbag2: its {METADATA} {what}; {mend}")
     return files, announced
+
+
+def _load(metadata: Path) -> Any:
+    """Read a YAML file as texts, lists and dicts.
+
+    With other types, a small file could stand for a huge content or number.
+    """
+    with metadata.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise MediaError(
+            f"'{metadata}' is too large; at most {_MAX_BYTES} bytes are read; give the bag's "
+            ".mcap or .db3 file itself"
+        )
+    yaml = YAML(typ="base")
+    yaml.allow_duplicate_keys = True  # the error about them would print values of any length
+    return yaml.load(content.decode())
+
+
+def _text(value: Any) -> str:
+    """Check that a value is a text: as a text, a list of aliases could be of any length."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _count(value: Any) -> int:
+    count = int(_text(value))
+    if not 0 <= count <= MAX_MESSAGES:
+        raise ValueError
+    return count

@@ -111,8 +111,13 @@ class Bag:
         """Decode a message of a known type, see `message_types`.
 
         Raises:
-            FrameError: if it is damaged.
+            FrameError: if it is damaged or too large.
         """
+        if message.cdr.startswith(zstandard.MAGIC):  # see `_unpacked`
+            raise FrameError(
+                "the message is damaged: its Zstandard data cannot be unpacked, or holds more than "
+                f"{zstandard.MAX_BYTES} bytes"
+            )
         try:
             return message_types().deserialize_cdr(message.cdr, message.channel.msgtype)
         except Exception as error:  # a short message fails in struct, numpy or rosbags itself
@@ -196,9 +201,9 @@ def _unpacked(content: bytes) -> bytes:
     if not content.startswith(zstandard.MAGIC):
         return content
     try:
-        return zstandard.decompress(content)
+        return zstandard.decompress(content, zstandard.MAX_BYTES)
     except ValueError:
-        return content  # the decoder will reject it
+        return content  # `Bag.deserialize` will reject it
 
 
 def image_channels(bag: Bag) -> list[Channel]:

@@ -32,6 +32,7 @@ from zlib import crc32
 import lz4.frame
 
 from magicfuse_ros.errors import MediaError
+from magicfuse_ros.media.zstandard import MAX_BYTES
 from magicfuse_ros.media.zstandard import decompress as decompress_zstd
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -41,6 +42,7 @@ _RECORD = struct.Struct("<BQ")  # opcode, length of the content
 _MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 _CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, size, CRC, length of the next text
 _FOOTER_SIZE = 29  # including its opcode and length
+MAX_MESSAGES = 1 << 40  # of a topic; a recorder at 1 kHz would need 35 years
 
 
 class Channel(NamedTuple):
@@ -162,35 +164,43 @@ class McapFile:
             self.damage.append(f"the chunk at byte {record.begin} of '{self._name}' {error}")
             return
         for inner in _records(BytesIO(chunk), 0, len(chunk)):
-            if inner.opcode == _MESSAGE and inner.end <= len(chunk):
+            whole = inner.begin + _MESSAGE_HEAD.size <= inner.end <= len(chunk)
+            if inner.opcode == _MESSAGE and whole:
                 yield _message(chunk[inner.begin : inner.end])
 
     def _content(self, record: _Record) -> bytes:
+        """Return the content of a record, as far as the file holds it, but at most `MAX_BYTES`."""
         self._stream.seek(record.begin)
-        return self._stream.read(record.end - record.begin)
+        end = min(record.end, self._size, record.begin + MAX_BYTES)  # a length may be damaged
+        return self._stream.read(max(0, end - record.begin))
 
     def _decompressed(self, record: _Record) -> bytes:
         """Return the records of a chunk, as far as the file holds them.
 
         Raises:
-            ValueError: if the chunk is damaged.
+            ValueError: if the chunk is damaged or too large.
         """
+        length = min(record.end, self._size) - record.begin
+        if length > MAX_BYTES:
+            raise ValueError(f"is {length} bytes long; at most {MAX_BYTES} are read")
         content = self._content(record)
         try:
             _, _, size, crc, length = _CHUNK_HEAD.unpack_from(content)
             compression = content[_CHUNK_HEAD.size :][:length].decode(errors="replace")
             data = content[_CHUNK_HEAD.size + length + 8 :]
+            if size > MAX_BYTES:
+                raise ValueError(f"claims to hold {size} bytes; at most {MAX_BYTES} are read")
             if compression == "zstd":
-                data = decompress_zstd(data)
+                data = decompress_zstd(data, size)
             elif compression == "lz4":
-                data = lz4.frame.LZ4FrameDecompressor().decompress(data)
+                data = lz4.frame.LZ4FrameDecompressor().decompress(data, size + 1)
             elif compression:
                 raise ValueError(f"is compressed by {compression!r}; expected zstd or lz4")
         except (struct.error, RuntimeError, EOFError) as error:
             raise ValueError(f"is damaged: {error}") from error
         whole = record.end <= self._size
         if whole and (len(data) != size or (crc and crc32(data) != crc)):
-            raise ValueError("is damaged: its checksum is wrong")
+            raise ValueError("is damaged: its size or checksum is wrong")
         return data
 
     def _read_summary(self) -> None:
@@ -208,7 +218,9 @@ class McapFile:
                 if record.opcode == _CHUNK_INDEX:
                     self._indexed.append(int(struct.unpack_from("<Q", content, 16)[0]))
                 elif record.opcode == _STATISTICS:
-                    self._stated = Counter(dict(struct.iter_unpack("<HQ", content[46:])))
+                    stated = Counter(dict(struct.iter_unpack("<HQ", content[46:])))
+                    if max(stated.values(), default=0) <= MAX_MESSAGES:
+                        self._stated = stated
                 else:
                     self._announce(record.opcode, content)
             except struct.error:
@@ -240,7 +252,8 @@ class McapFile:
             at, finished = self._scan_from(begin)
             if finished:
                 break
-            begin = min((place for place in self._indexed if place > at), default=None)
+            known = (place for place in self._indexed if at < place < self._size)
+            begin = min(known, default=None)
             self._lost += (self._size if begin is None else begin) - at
             if at == self._size:
                 found = f"was not finished: it ends at byte {at} without a footer"
@@ -262,7 +275,8 @@ class McapFile:
         at = begin
         for record in _records(self._stream, begin, self._size):
             if record.end > self._size:
-                if record.opcode != _CHUNK:
+                later = any(record.begin < place < self._size for place in self._indexed)
+                if record.opcode != _CHUNK or later:
                     break
                 if chunk is not None:
                     self._add_chunk(chunk, index)

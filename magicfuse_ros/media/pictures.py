@@ -82,7 +82,7 @@ class PictureSource:
     def __iter__(self) -> Iterator[Frame]:
         """Read the pictures in order."""
         self.refused.clear()
-        depth = BitDepth()
+        depth = BitDepth(intact=True)
         for name, path in self._pictures.items():
             try:
                 image = decode_file(path.read_bytes(), depth)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -44,15 +45,22 @@ class SqliteFile:
             for number, topic, msgtype, encoding in self._connection.execute(
                 "SELECT id, name, type, serialization_format FROM topics"
             ):
+                self._check("topics.id", number, int)
+                self._check("topics.name", topic, str)
+                self._check("topics.type", msgtype, str)
                 if encoding == "cdr":
-                    self.channels[int(number)] = Channel(str(topic), str(msgtype))
+                    self.channels[number] = Channel(topic, msgtype)
                 else:
                     self.foreign.add(f"{topic} ({msgtype} as {encoding})")
             counts = "SELECT topic_id, count(*) FROM messages GROUP BY topic_id"
             self.counts = Counter(dict(self._connection.execute(counts)))
             self.announced = self.counts
+            # SQLite sorts texts and bytes after all numbers.
             limits = "SELECT min(timestamp), max(timestamp) FROM messages"
             self.start_ns, self.end_ns = self._connection.execute(limits).fetchone()
+            for limit in (self.start_ns, self.end_ns):
+                if limit is not None:  # there is no message
+                    self._check("messages.timestamp", limit, int)
         except sqlite3.Error as error:
             message = f"'{name}' cannot be read as a rosbag2: {error}"
             if pending:
@@ -65,6 +73,15 @@ class SqliteFile:
                     f"; it is cut or damaged: sqlite3 {path.name} .recover | sqlite3 repaired.db3"
                 )
             raise MediaError(message) from error
+
+    def _check(self, column: str, value: object, kind: type[int] | type[str]) -> None:
+        """Check the type of a value: SQLite stores any type in any column."""
+        if not isinstance(value, kind):
+            expected = "an integer" if kind is int else "a text"
+            raise MediaError(
+                f"'{self._name}' cannot be read as a rosbag2: its {column} is "
+                f"{reprlib.repr(value)}; expected {expected}"
+            )
 
     def close(self) -> None:
         """Close the file."""
@@ -86,12 +103,14 @@ class SqliteFile:
         ).fetchall():
             try:
                 (content,) = self._connection.execute(fetch, (number,)).fetchone()
+                if not isinstance(content, bytes | None):
+                    raise TypeError(f"its data is {reprlib.repr(content)}; expected bytes")
             except (sqlite3.Error, TypeError) as error:
                 if not self.damage:
                     where = f"message {number} of '{self._name}'"
                     self.damage.append(f"{where} and maybe others cannot be read: {error}")
             else:
-                yield channel, time_ns, bytes(content or b"")
+                yield channel, int(time_ns), content or b""
 
 
 def _holds_data(path: Path) -> bool:

@@ -24,8 +24,8 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from magicfuse_ros.errors import MediaError
-from magicfuse_ros.image_codec import BitDepth
+from magicfuse_ros.errors import FrameError, MediaError
+from magicfuse_ros.image_codec import MAX_PIXELS, BitDepth
 from magicfuse_ros.media.hdr import Transfer
 from magicfuse_ros.media.source import Frame, Refusal
 from magicfuse_ros.media.video_file import lacks_index, stated_size
@@ -85,6 +85,13 @@ class VideoSource:
             raise MediaError(f"'{self.name}' has no video stream")
         stream = cast(VideoStream, found)
         stream.thread_type = "SLICE"  # frame threads lose the last frames of a cut file
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            container.close()
+            raise MediaError(
+                f"video '{self.name}' is {width}x{height}; at most {MAX_PIXELS} pixels are decoded"
+            )
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a later size, too
         return container, stream
 
     @property
@@ -128,8 +135,12 @@ class VideoSource:
                 if piece.is_corrupt:
                     reason = "is damaged: the decoder had to make up a part of it"
                     self.refused.append(Refusal(name, reason))
-                else:
+                    continue
+                try:
                     image = to_rgb(piece, shape, _transfer(stream), depth)
+                except FrameError as error:
+                    self.refused.append(Refusal(name, str(error)))
+                else:
                     yield Frame(image, name, stamp_ns)
             self._tell_cut(index, self._length - packets.whole)
 

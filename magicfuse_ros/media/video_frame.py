@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from av.video.frame import VideoFrame
 
-from magicfuse_ros.image_codec import BitDepth, Pixels
+from magicfuse_ros.errors import FrameError
+from magicfuse_ros.image_codec import MAX_PIXELS, BitDepth, Pixels
 from magicfuse_ros.media.hdr import Transfer, tone_mapped
 
 _SHAPES = Fraction(1, 8), Fraction(8)  # of pixels; beyond them the file must be wrong
@@ -37,10 +38,18 @@ def to_rgb(
 
     Returns:
         HxWx3 uint8, RGB, C-contiguous.
+
+    Raises:
+        FrameError: if it would have more than `MAX_PIXELS`.
     """
     width = frame.width
     if pixel_shape and _SHAPES[0] <= pixel_shape <= _SHAPES[1]:
         width = max(1, int(width * pixel_shape))  # rounded as FFmpeg does
+    if width * frame.height > MAX_PIXELS:
+        raise FrameError(
+            f"frame is {width}x{frame.height} with square pixels; at most {MAX_PIXELS} pixels are "
+            "converted"
+        )
     # Sensors of 10 to 14 bits are stored as they are: a conversion to 8 bits would be black.
     gray = frame.format.name.startswith("gray16")
     form = "gray16le" if gray else "rgb24" if transfer is None else "rgb48le"

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # The package comes with rosbags.
@@ -22,35 +23,47 @@ else:
     from backports import zstd as zstd
 
 MAGIC = b"\x28\xb5\x2f\xfd"
-_BLOCK = 1 << 20
+MAX_BYTES = 1 << 30  # of a chunk or message; recorders write chunks of about 1 MB
+_BLOCK = 1 << 17  # read at once
+_PIECE = 1 << 20  # unpacked at once: 1 MB may hold 30 GB
 
 
-def decompress(data: bytes) -> bytes:
+def decompress(data: bytes, limit: int) -> bytes:
     """Return the content; if the data is cut, return the part up to the cut.
 
     Raises:
-        ValueError: if the data is damaged.
+        ValueError: if the data is damaged, or holds more than `limit` bytes.
     """
+    blocks = (data[begin : begin + _BLOCK] for begin in range(0, len(data), _BLOCK))
+    pieces, size = [], 0
     try:
-        content = (decompressor := zstd.ZstdDecompressor()).decompress(data)
-        while decompressor.unused_data:  # another frame
-            data = decompressor.unused_data
-            content += (decompressor := zstd.ZstdDecompressor()).decompress(data)
+        for piece in _unpacked(blocks):
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise ValueError(f"holds more than {limit} bytes")
     except zstd.ZstdError as error:
         raise ValueError(f"is damaged: {error}") from error
-    return bytes(content)
+    return b"".join(pieces)
 
 
 def unpack(path: Path, out: Path) -> None:
     """Decompress a file; if it is cut or damaged, write the part up to there."""
     with path.open("rb") as packed, out.open("wb") as unpacked:
-        decompressor = zstd.ZstdDecompressor()
-        while block := packed.read(_BLOCK):
-            while block:
-                if decompressor.eof:
-                    decompressor = zstd.ZstdDecompressor()
-                try:
-                    unpacked.write(decompressor.decompress(block))
-                except zstd.ZstdError:
-                    return
-                block = decompressor.unused_data if decompressor.eof else b""
+        try:
+            unpacked.writelines(_unpacked(iter(lambda: packed.read(_BLOCK), b"")))
+        except zstd.ZstdError:
+            return
+
+
+def _unpacked(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the content of one or several frames in pieces."""
+    decompressor = zstd.ZstdDecompressor()
+    for block in blocks:
+        more = True
+        while more:
+            if decompressor.eof:
+                decompressor = zstd.ZstdDecompressor()
+            yield decompressor.decompress(block, _PIECE)
+            block = decompressor.unused_data if decompressor.eof else b""
+            more = bool(block) if decompressor.eof else not decompressor.needs_input
