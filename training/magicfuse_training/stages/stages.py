@@ -51,6 +51,7 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.stages import masks
 from magicfuse_training.stages.head import HeadLoss, head_loss, scores
+from magicfuse_training.stages.randomness import of_step
 from magicfuse_training.stages.stage import Stage
 
 
@@ -180,8 +181,8 @@ def mkf_loss(
     Eq. 16 nor the mask of Eq. 11, and the fused image's target does not depend on the head either.
     """
     preset = model.preset
-    steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
-    stop = len(steps) - 1 if at_the_end else random.randrange(len(steps))
+    steps = ddim_steps(preset.schedule, preset.timesteps(of_step.choice(preset.steps)))
+    stop = len(steps) - 1 if at_the_end else of_step.randrange(len(steps))
     count = len(batch["degraded"])
     tau = _draw_tau(model, count) if semantics else torch.ones(count)
     with torch.no_grad():
