@@ -283,7 +283,8 @@ class Trainer:
         factor = self.stage.schedule.factor(at.step, self.progress, epoch)
         self.rate = config.learning_rate * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * group["factor"]
+            # Loading a checkpoint of before there were factors leaves groups without one.
+            group["lr"] = self.rate * group.get("factor", 1.0)
         buffers = [b.clone() for b in self.model.buffers()]
         losses: dict[str, list[float]] = {}
         for i, part in enumerate(parts):
