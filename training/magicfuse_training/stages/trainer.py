@@ -199,7 +199,8 @@ class Trainer:
         batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
         if not self.at.step and self.stage.frozen_statistics:
             module = self.accelerator.unwrap_model(self.module)
-            if done := prepare(module, crops, self.accelerator.device):
+            part = crops.config.batch // self.parts
+            if done := prepare(module, crops, part, self.accelerator.device):
                 self.ema.load_state_dict(self.model.state_dict())
             if self.accelerator.is_main_process:
                 for sentence in done:
