@@ -49,7 +49,7 @@ from media_files import picture, write_picture
 # Untrained networks are hardly confident and never agree with the mirrored image.
 CONFIG = AdaptConfig(least=12, least_held_out=3, confident=0.116, labelled=0.0)
 BUDGET = Budget(steps=3, batch=2, workers=0)
-GOOD = Figures(10, 99.0, 90.0, 91.0, 50.0, 52.0, 60.0, 65.0, 20.0, 20.1, 60.0)
+GOOD = Figures(10, 4, 99.0, 90.0, 91.0, 50.0, 52.0, 60.0, 65.0, 20.0, 20.1, 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def adapted(
         patch.setattr(running, "train_stage", die)
         with pytest.raises(Killed):
             start(folder=folder)
-    assert len(list(label.glob("*.png"))) == 11
+    assert len(list(label.glob("*.png"))) == 10
     assert first.items() <= {p: p.stat().st_mtime_ns for p in label.glob("*.png")}.items()
     return folder, start(folder=folder)
 
@@ -116,20 +116,21 @@ def test_a_run_that_was_killed_twice_ends_with_a_bundle_and_a_record(
     adapted: tuple[Path, Adaptation], bundle: Bundle
 ) -> None:
     folder, result = adapted
-    assert (result.selection.train, result.selection.held_out) == (11, 3)
+    assert (result.selection.train, result.selection.held_out) == (10, 3)
     manifest = Bundle.load(folder / "bundle").manifest
     assert (manifest.name, manifest.preset) == ("small-adapted", "small")
     assert manifest.step_grids == bundle.manifest.step_grids
     made = manifest.provenance
     assert re.fullmatch(
         rf"adapted from small \(fingerprint {bundle.fingerprint[:12]}\) for \d\.\d minutes "
-        r"with 11 unlabelled frames of 'drive\d+'",
+        r"with 10 unlabelled frames of 'drive\d+'",
         made.data[-1],
     )
     assert made.data[:-1] == ["three scenes"]
     assert set(made.training_minutes) == {"ikr", "adapt"}
     record = json.loads((folder / "adapt.json").read_text())
-    assert record["figures"]["frames"] == 3 and record["frames"]["train"] == 11
+    assert (record["figures"]["frames"], record["figures"]["night"]) == (3, 0)
+    assert record["frames"]["train"] == 10
     assert record["bundle"]["fingerprint"] == bundle.fingerprint
     assert record["misses"] == result.misses
     config = yaml.safe_load((folder / "adapt" / "config.yaml").read_text())["stage"]
@@ -276,6 +277,7 @@ def test_a_good_bundle_is_written_whole_and_the_table_shows_both(
     result = replace(adapted[1], figures=GOOD, misses=GOOD.misses())
     monkeypatch.setattr(command, "adapt", lambda *_, **__: result)
     code, output = shell()
+    assert "held-out frames: 6 by day, 4 at night" in output
     assert code == 0 and "degraded frame, agreement % 90.00 91.00 at least 90.00" in output.replace(
         "│ ", ""
     )
@@ -340,7 +342,8 @@ def test_night_frames_are_judged_without_a_clean_image_of_them(
     for i in range(2):
         write_picture(night / f"{i}.png", picture(64, 96, seed=i) // 12)
     fuser = Fuser(bundle, select("onnxruntime"))
-    assert compare(fuser, fuser, tmp_path, (64, 96), 0.116).restored_new is None
+    figures = compare(fuser, fuser, tmp_path, (64, 96), 0.116)
+    assert figures.restored_new is None and (figures.frames, figures.night) == (2, 2)
 
 
 def test_an_older_bundle_keeps_its_own_steps_and_its_way_to_code_the_thermal_estimate(
