@@ -357,6 +357,18 @@ def test_an_older_bundle_keeps_its_own_steps_and_its_way_to_code_the_thermal_est
     assert found.thermal_uncertainty == bundle.manifest.thermal_uncertainty
 
 
+def test_an_older_bundle_gets_no_layers_that_compute_nothing(
+    bundle: Bundle, small_preset: Preset
+) -> None:
+    for context, condition in (([2, 3], 2), ([1, 1], 0)):  # deeper than the bundle, and less deep
+        depth = {"context_blocks": context, "condition_blocks": condition}
+        autoencoder = small_preset.autoencoder.model_copy(update=depth)
+        other = small_preset.model_copy(update={"autoencoder": autoencoder})
+        found = preset_of(bundle, other)
+        assert found.autoencoder == small_preset.autoencoder
+        model_of(bundle, found)
+
+
 def test_a_bundle_that_cannot_be_trained_on_is_refused(
     bundle: Bundle, small_preset: Preset
 ) -> None:

@@ -29,7 +29,7 @@ from magicfuse_training.adaptation.config import AdaptConfig
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.weights import check_float32, load_weights
+from magicfuse_training.export.weights import check_float32, exported_weights, load_weights
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.preset import Preset
@@ -91,9 +91,11 @@ def probabilities(model: MagicFuse, image: Tensor) -> Tensor:
 
 
 def preset_of(bundle: Bundle, preset: Preset) -> Preset:
-    """Return a preset with the bundle's own K, size and coding of uncertainty.
+    """Return a preset with the bundle's own K, size, depth of the context and uncertainty coding.
 
-    An older version's preset of the same name may differ in these. The networks must be the same.
+    An older version's preset of the same name may differ in these. All other networks must be the
+    same. Residual blocks that the bundle lacks would not be trained here: they would cost time on
+    the vehicle and compute nothing.
 
     Raises:
         TrainingError: if the bundle cannot be trained further: its classes are not the project's,
@@ -111,6 +113,18 @@ def preset_of(bundle: Bundle, preset: Preset) -> Preset:
         "z_seg_start", "classes",
     )  # fmt: skip
     update = {name: getattr(manifest, name) for name in same}
+    weights = exported_weights(bundle)
+
+    def blocks(of: str) -> int:
+        return len({n.removeprefix(of).split(".")[0] for n in weights if n.startswith(of)})
+
+    widths = preset.autoencoder.context_channels
+    deeper = [blocks(f"encoder.context.deeper.{i}.") for i in range(len(widths))]
+    depth = {
+        "context_blocks": [1 + count for count in deeper],
+        "condition_blocks": blocks("encoder.context.last."),
+    }
+    update["autoencoder"] = preset.autoencoder.model_copy(update=depth)
     found = preset.model_copy(update={**update, "steps": sorted(manifest.step_grids)})
     for count, grid in manifest.step_grids.items():
         if found.timesteps(count) != grid:
