@@ -300,7 +300,7 @@ STAGES: dict[str, Stage] = {
         Stage("autoencoder", ("encoder", "decoder"), autoencoder_loss, (0.4, 0.3, 0.3)),
         # The context is trained here, not with the autoencoder: latents are local.
         Stage("ikr", ("encoder.context", "ikr"), ikr_loss, (0.6, 0.4, 0.0)),
-        Stage("ckg", ("ckg",), ckg_loss, (0.0, 0.45, 0.55)),
+        Stage("ckg", ("ckg",), ckg_loss, (0.0, 0.45, 0.55), paired_only=True),
         Stage("mkf", ("mkf", "segmentation"), mkf_loss, (0.55, 0.2, 0.25)),
         Stage(
             "one_step",
