@@ -51,6 +51,7 @@ def adaptation_stage(config: AdaptConfig) -> Stage:
         loss=None,
         loss_from=adaptation_loss,
         optimizer=AdamWConfig(learning_rate=config.learning_rate),
+        undegraded=True,
     )
 
 
@@ -59,14 +60,13 @@ def adaptation_loss(start: MagicFuse) -> Loss:
 
     The masks' target at every pixel is the mean of the probabilities that `start` (copied) gives
     for the frame as the camera saw it and for the mirrored frame: the mean is right more often than
-    either. The model sees the same frame dark, hazy or noisy. Labels of only the surest pixels
-    would teach the model what it already knows and let the other pixels drift.
+    either. The model sees the same frame dark, hazy, noisy or made night. Labels of only the surest
+    pixels would teach the model what it already knows and let the other pixels drift.
     """
     before = copy.deepcopy(start).eval().requires_grad_(False)
 
     def of_head(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-        by_day = (batch["has_clean"] == 1)[:, None, None, None]
-        seen = torch.where(by_day, batch["clean"], batch["degraded"])
+        seen = batch["seen"]
         before.to(seen.device)
         with torch.no_grad():
             wanted = probabilities(before, seen) + probabilities(before, seen.flip(3)).flip(3)
