@@ -10,7 +10,6 @@
 
 """Every ablated model lacks exactly the part that its name says."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +25,9 @@ from magicfuse_training.model import MagicFuse, Streams
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build, degraded_loss
 from magicfuse_training.stages.distillation import distillation_loss, student_of
-from magicfuse_training.stages.stage import to_device
+from magicfuse_training.stages.randomness import seed_step
+from magicfuse_training.stages.stage import Loss, to_device
+from magicfuse_training.stages.stages import mkf_loss
 
 
 def _alive(network: torch.nn.Module) -> torch.nn.Module:
@@ -165,8 +166,7 @@ def test_without_segmentation_neither_mkf_nor_its_target_depends_on_the_head(
     def loss(name: str, bias: float) -> float:
         with torch.no_grad():
             small_model.segmentation.conv2.bias[list(small_model.thermal_ids)] = bias
-        torch.manual_seed(0)
-        random.seed(0)
+        seed_step(0, 0, 0)
         return float(ABLATIONS[name].mkf(small_model, batch)["fusion"])
 
     assert loss("full", -9.0) != loss("full", 9.0)
@@ -180,14 +180,38 @@ def test_without_restoration_the_degraded_image_is_taught(small_model: MagicFuse
     batch = to_device(next(iter(small_crops())), torch.device("cpu"))
 
     def term(clean: torch.Tensor) -> torch.Tensor:
-        torch.manual_seed(0)
-        random.seed(0)
+        seed_step(0, 0, 0)
         return degraded_loss(small_model, batch | {"clean": clean})["ikr"]
 
     loss = term(batch["clean"])
     loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None for p in small_model.ikr.parameters())
     assert torch.equal(loss, term(1 - batch["clean"])), "it must not see the clean one"
+
+
+@pytest.mark.parametrize("loss", [mkf_loss, degraded_loss])
+def test_processes_run_the_networks_equally_often(small_preset: Preset, loss: Loss) -> None:
+    """Batch norms that share statistics wait in each run for all other processes."""
+    model = MagicFuse(small_preset.model_copy(update={"steps": [1, 2, 3]}))
+    batch = to_device(small_crops()[range(2)], torch.device("cpu"))
+    runs = 0
+
+    def count(*_: object) -> None:
+        nonlocal runs
+        runs += 1
+
+    model.ikr.register_forward_hook(count)
+
+    def runs_of(step: int, part: int) -> int:
+        nonlocal runs
+        runs = 0
+        seed_step(0, step, part)
+        with torch.no_grad():
+            loss(model, batch)
+        return runs
+
+    first = [runs_of(step, 0) for step in range(5)]
+    assert first == [runs_of(step, 1) for step in range(5)] and len(set(first)) > 1
 
 
 def test_variants_differ_in_what_they_lack_and_in_nothing_else(small_preset: Preset) -> None:

@@ -49,7 +49,7 @@ from media_files import picture, write_picture
 # Untrained networks are hardly confident and never agree with the mirrored image.
 CONFIG = AdaptConfig(least=12, least_held_out=3, confident=0.116, labelled=0.0)
 BUDGET = Budget(steps=3, batch=2, workers=0)
-GOOD = Figures(10, 99.0, 90.0, 91.0, 50.0, 52.0, 60.0, 65.0, 20.0, 20.1, 60.0)
+GOOD = Figures(10, 4, 99.0, 90.0, 91.0, 50.0, 52.0, 60.0, 65.0, 20.0, 20.1, 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def adapted(
         patch.setattr(running, "train_stage", die)
         with pytest.raises(Killed):
             start(folder=folder)
-    assert len(list(label.glob("*.png"))) == 11
+    assert len(list(label.glob("*.png"))) == 10
     assert first.items() <= {p: p.stat().st_mtime_ns for p in label.glob("*.png")}.items()
     return folder, start(folder=folder)
 
@@ -116,20 +116,21 @@ def test_a_run_that_was_killed_twice_ends_with_a_bundle_and_a_record(
     adapted: tuple[Path, Adaptation], bundle: Bundle
 ) -> None:
     folder, result = adapted
-    assert (result.selection.train, result.selection.held_out) == (11, 3)
+    assert (result.selection.train, result.selection.held_out) == (10, 3)
     manifest = Bundle.load(folder / "bundle").manifest
     assert (manifest.name, manifest.preset) == ("small-adapted", "small")
     assert manifest.step_grids == bundle.manifest.step_grids
     made = manifest.provenance
     assert re.fullmatch(
         rf"adapted from small \(fingerprint {bundle.fingerprint[:12]}\) for \d\.\d minutes "
-        r"with 11 unlabelled frames of 'drive\d+'",
+        r"with 10 unlabelled frames of 'drive\d+'",
         made.data[-1],
     )
     assert made.data[:-1] == ["three scenes"]
     assert set(made.training_minutes) == {"ikr", "adapt"}
     record = json.loads((folder / "adapt.json").read_text())
-    assert record["figures"]["frames"] == 3 and record["frames"]["train"] == 11
+    assert (record["figures"]["frames"], record["figures"]["night"]) == (3, 0)
+    assert record["frames"]["train"] == 10
     assert record["bundle"]["fingerprint"] == bundle.fingerprint
     assert record["misses"] == result.misses
     config = yaml.safe_load((folder / "adapt" / "config.yaml").read_text())["stage"]
@@ -193,22 +194,22 @@ def test_folders_of_something_else_are_left_alone(
 def test_the_target_of_masks_is_what_the_start_sees_in_the_frames_as_they_were(
     small_model: MagicFuse,
 ) -> None:
-    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
+    batch = to_device(next(iter(small_crops(undegraded=True))), torch.device("cpu"))
     loss = adaptation_loss(small_model)
-    by_day = batch | {"has_clean": torch.ones(len(batch["clean"]))}
 
     def masks(batch: Batch) -> torch.Tensor:
         torch.manual_seed(0)
         return loss(small_model, batch)["segmentation"]
 
-    other = {"clean": 1 - batch["clean"]}
-    assert masks(by_day | other).item() != masks(by_day).item()
-    by_night = batch | {"has_clean": torch.zeros(len(batch["clean"]))}
-    assert masks(by_night | other).item() == masks(by_night).item(), "nights have no clean frame"
-    before = masks(by_day)
+    before = masks(batch)
+    for i in range(len(batch["seen"])):
+        other = batch["seen"].clone()
+        other[i] = 1 - other[i]
+        assert masks(batch | {"seen": other}).item() != before.item()
+    assert masks(batch | {"clean": 1 - batch["clean"]}).item() == before.item()
     with torch.no_grad():
         small_model.segmentation.conv2.bias[0] += 1
-    assert masks(by_day) > before + 0.1, "the target stays that of the start"
+    assert masks(batch) > before + 0.1, "the target stays that of the start"
 
 
 @pytest.fixture
@@ -276,6 +277,7 @@ def test_a_good_bundle_is_written_whole_and_the_table_shows_both(
     result = replace(adapted[1], figures=GOOD, misses=GOOD.misses())
     monkeypatch.setattr(command, "adapt", lambda *_, **__: result)
     code, output = shell()
+    assert "held-out frames: 6 by day, 4 at night" in output
     assert code == 0 and "degraded frame, agreement % 90.00 91.00 at least 90.00" in output.replace(
         "│ ", ""
     )
@@ -340,7 +342,8 @@ def test_night_frames_are_judged_without_a_clean_image_of_them(
     for i in range(2):
         write_picture(night / f"{i}.png", picture(64, 96, seed=i) // 12)
     fuser = Fuser(bundle, select("onnxruntime"))
-    assert compare(fuser, fuser, tmp_path, (64, 96), 0.116).restored_new is None
+    figures = compare(fuser, fuser, tmp_path, (64, 96), 0.116)
+    assert figures.restored_new is None and (figures.frames, figures.night) == (2, 2)
 
 
 def test_an_older_bundle_keeps_its_own_steps_and_its_way_to_code_the_thermal_estimate(
@@ -352,6 +355,18 @@ def test_an_older_bundle_keeps_its_own_steps_and_its_way_to_code_the_thermal_est
     found = preset_of(bundle, newer)
     assert found.steps == sorted(bundle.manifest.step_grids)
     assert found.thermal_uncertainty == bundle.manifest.thermal_uncertainty
+
+
+def test_an_older_bundle_gets_no_layers_that_compute_nothing(
+    bundle: Bundle, small_preset: Preset
+) -> None:
+    for context, condition in (([2, 3], 2), ([1, 1], 0)):  # deeper than the bundle, and less deep
+        depth = {"context_blocks": context, "condition_blocks": condition}
+        autoencoder = small_preset.autoencoder.model_copy(update=depth)
+        other = small_preset.model_copy(update={"autoencoder": autoencoder})
+        found = preset_of(bundle, other)
+        assert found.autoencoder == small_preset.autoencoder
+        model_of(bundle, found)
 
 
 def test_a_bundle_that_cannot_be_trained_on_is_refused(

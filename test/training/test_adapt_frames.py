@@ -31,6 +31,7 @@ from magicfuse_training.adaptation.frames import (
     Selection,
     alike,
     collect,
+    held_out_of,
     kept_selection,
     thumbnail,
 )
@@ -91,11 +92,27 @@ def test_the_last_frames_of_any_recording_are_held_out(kind: str, tmp_path: Path
         split: sorted(p.stem for p in (tmp_path / "data" / split / "vi").iterdir())
         for split in ("train", "dev")
     }
-    assert names["train"] == [f"{i:06d}" for i in range(17)]
+    assert names["train"] == [f"{i:06d}" for i in range(16)]
     assert names["dev"] == [f"{i:06d}" for i in range(17, 20)]
-    assert kept_selection(tmp_path / "data") == Selection(20, 17, 3, {}, 0)
+    beside = {"beside a held-out frame": 1}
+    assert kept_selection(tmp_path / "data") == Selection(20, 16, 3, beside, 0)
     stored = read_image(tmp_path / "data" / "train" / "vi" / "000012.png")
     assert np.abs(stored.astype(int) - picture(seed=12)).mean() < (4 if kind == "video" else 0.01)
+
+
+def test_a_drive_into_the_night_is_judged_by_day_and_at_night(tmp_path: Path) -> None:
+    by_day = pictures(20)
+    night = [image // 8 for image in pictures(12)]
+    collect(Images([*by_day, *night]), tmp_path / "data", SIZE, CONFIG)
+    names = {
+        split: sorted(int(p.stem) for p in (tmp_path / "data" / split / "vi").iterdir())
+        for split in ("train", "dev")
+    }
+    assert names["dev"] == [16, 17, 18, 19, 30, 31]
+    # No neighbour of a held-out frame is trained on: it may show the same place.
+    assert names["train"] == [*range(15), *range(21, 29)]
+    assert held_out_of([False, True] * 20, CONFIG) == set(range(34, 40))
+    assert held_out_of([True] + [False] * 39, CONFIG) == {0, *range(34, 40)}
 
 
 def test_a_standing_car_gives_one_frame_by_day_and_at_night() -> None:
@@ -152,7 +169,7 @@ def test_what_a_killed_run_left_of_the_frames_is_no_data_set(tmp_path: Path) -> 
     stale.parent.mkdir(parents=True)
     write_picture(stale, picture())
     collect(Images(pictures(12)), tmp_path / "data", SIZE, CONFIG)
-    assert len(list((tmp_path / "data").rglob("*.png"))) == 12
+    assert len(list((tmp_path / "data").rglob("*.png"))) == 11
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
 
 

@@ -22,6 +22,7 @@ from magicfuse_training.cli import app
 from magicfuse_training.data.check import check_split
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.scenes import load
+from magicfuse_training.preset import load_preset
 
 
 def run(*arguments: object) -> Result:
@@ -144,6 +145,16 @@ def test_the_sheet_shows_the_scenes_without_faults(tmp_path: Path) -> None:
     assert run("msrs-repacked", tmp_path, "--sheet", sheet).exit_code == 1
     rows = cv2.imread(str(sheet)).shape[0]
     assert 2 * 240 < rows < 3 * 240
+
+
+def test_the_sheet_shows_a_folders_labels_in_the_classes_of_the_preset(tmp_path: Path) -> None:
+    picture(tmp_path / "vi" / "a.png", COLOR)
+    label(tmp_path / "label" / "a.png", [2])
+    sheet = tmp_path / "sheet.png"
+    assert run("folder", tmp_path, "--preset", "paper", "--sheet", sheet).exit_code == 0
+    shown = cv2.cvtColor(cv2.imread(str(sheet)), cv2.COLOR_BGR2RGB)
+    people = (shown == load_preset("paper").classes[2].color).all(2)
+    assert people.mean() > 0.2, "a panel in the colour of 'person'"
 
 
 def test_a_wrong_kind_split_or_folder_is_one_line(tmp_path: Path) -> None:

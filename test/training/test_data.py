@@ -171,7 +171,7 @@ def test_some_people_wear_dark_clothes_by_day(by: str) -> None:
         crops = (
             Crops(scenes, weights, config, 0)
             if by == "processor"
-            else DeviceCrops(scenes, weights, config, 0, torch.device("cpu"))
+            else DeviceCrops(scenes, weights, config, 0, torch.device("cpu"), (240, 320))
         )
         batch = crops[range(200)]
         left = (batch["label"] == PEDESTRIAN)[:, None].float()
@@ -222,6 +222,30 @@ def replace_label(scene: Scene, value: int) -> Scene:
     return replace(scene, label=np.full_like(scene.label, value))
 
 
+@pytest.mark.parametrize("by", ["processor", "device"])
+def test_a_crop_can_come_with_what_the_camera_saw_before_it_was_degraded(by: str) -> None:
+    def batch(scene: Scene, **change: float) -> dict[str, torch.Tensor]:
+        config = replace(CONFIG, mixed=0.0, **change)
+        crops = (
+            Crops([[scene]], [1.0], config, 0, undegraded=True)
+            if by == "processor"
+            else DeviceCrops([[scene]], [1.0], config, 0, torch.device("cpu"), (240, 320), True)
+        )
+        return crops[range(20)]
+
+    day = batch(labelled(), clean=0.0)
+    assert torch.equal(day["seen"], day["clean"]) and not torch.equal(day["seen"], day["degraded"])
+    night = batch(replace(labelled(night=True), target=labelled().visible))
+    same = (night["seen"] == night["degraded"]).flatten(1).all(1)
+    assert not same.all() and same.any(), "few real nights are darkened further"
+    assert night["seen"].float().mean() < 0.5 * night["clean"].float().mean()
+    if by == "processor":
+        made = batch(labelled(), night=1.0)
+        assert (made["has_clean"] < 1).all()
+        assert made["seen"].float().mean() > 2 * made["degraded"].float().mean()
+    assert "seen" not in batch_of([1, 1, 1])
+
+
 def test_people_of_other_scenes_are_put_into_nights_and_get_their_light_and_label() -> None:
     night = replace(replace_label(labelled(thermal=True, night=True), ROAD), people=NOBODY)
     config = replace(CONFIG, pasted=1.0, mixed=0.0)
@@ -263,7 +287,7 @@ def test_crops_are_often_around_a_rare_class(by: str) -> None:
     crops = (
         Crops([[scene]], [1.0], config, 0)
         if by == "processor"
-        else DeviceCrops([[scene]], [1.0], config, 0, torch.device("cpu"))
+        else DeviceCrops([[scene]], [1.0], config, 0, torch.device("cpu"), (240, 320))
     )
     shown = (crops[range(300)]["label"] == SIGN).any(2).any(1).float().mean()
     assert 0.8 * AROUND_RARE < shown < 0.6

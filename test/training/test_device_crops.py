@@ -10,6 +10,11 @@
 
 """Crops made on the device have the same effects and the same batches as crops from processes."""
 
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+from weakref import ref
+
 import cv2
 import numpy as np
 import pytest
@@ -23,9 +28,11 @@ from magicfuse_training.data.scenes import Scene
 from magicfuse_training.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 from magicfuse_training.stages.accelerator import make_accelerator
 from magicfuse_training.stages.loading import load_parts
+from magicfuse_training.stages.preparation import AT_ONCE, _Batches
 
 CONFIG = CropConfig(height=64, width=96, batch=64)
 CPU = torch.device("cpu")
+SIZE = (240, 320)  # of the scenes
 
 
 def picture(height: int = 96, width: int = 128) -> np.ndarray:
@@ -111,7 +118,7 @@ def scene(clean: bool, thermal: bool, value: int) -> Scene:
 def crops_of(weights: list[float], mixed: float = 0.4, seed: int = 0) -> DeviceCrops:
     groups = [[scene(True, False, 1)], [scene(True, True, 2)], [scene(False, True, 4)]]
     config = CropConfig(height=64, width=96, batch=64, mixed=mixed)
-    return DeviceCrops(groups, weights, config, seed, CPU)
+    return DeviceCrops(groups, weights, config, seed, CPU, SIZE)
 
 
 def test_a_batch_has_the_shapes_and_types_that_the_stages_expect() -> None:
@@ -151,7 +158,7 @@ def test_some_crops_show_people_from_near() -> None:
 
 def test_a_part_of_another_scene_of_the_group_is_pasted() -> None:
     day = [scene(True, True, 2), scene(True, True, 3)]
-    crops = DeviceCrops([[], day, []], [0, 1, 0], CropConfig(64, 96, mixed=1.0), 0, CPU)
+    crops = DeviceCrops([[], day, []], [0, 1, 0], CropConfig(64, 96, mixed=1.0), 0, CPU, SIZE)
     labels = crops[range(64)]["label"]
     both = ((labels == 2).any((1, 2))) & ((labels == 3).any((1, 2)))
     assert set(labels.unique().tolist()) == {2, 3} and 0.3 < both.float().mean() < 0.7
@@ -164,6 +171,38 @@ def test_a_part_too_small_for_the_rarest_group_is_refused() -> None:
     assert crops._counts(40).tolist() == [36, 3, 1]
     with pytest.raises(DataError, match=r"12 crops .* 3\.0 % of them; expected parts of 34 or"):
         crops._counts(12)
+
+
+def test_frozen_statistics_are_measured_where_a_small_part_would_lack_a_group() -> None:
+    """Every batch shows the groups in their shares, although a part holds one after the other."""
+    crops = crops_of([0.9, 0.07, 0.03])
+    batches = islice(_Batches(crops, 64, CPU), 4)  # one part
+    labels = [batch["label"].flatten(1).amax(1) for batch in batches]
+    assert {len(some) for some in labels} == {AT_ONCE}
+    assert all((some == 1).sum() >= 14 for some in labels)
+    assert {int(value) for some in labels for value in some} == {1, 2, 4}
+
+
+def test_scenes_that_are_read_on_demand_are_not_kept_in_the_hosts_memory() -> None:
+    class Watched(Sequence[Scene]):
+        def __init__(self) -> None:
+            self.made: list[ref[Scene]] = []
+            self.most = 0  # alive at the same time
+
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: Any) -> Any:
+            if index >= len(self):
+                raise IndexError
+            made = scene(True, False, 1)
+            self.made.append(ref(made))
+            self.most = max(self.most, sum(one() is not None for one in self.made))
+            return made
+
+    group = Watched()
+    DeviceCrops([group], [1.0], CropConfig(64, 96), 0, CPU, SIZE)
+    assert group.most <= 2
 
 
 def test_the_seed_decides() -> None:

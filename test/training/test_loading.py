@@ -109,7 +109,16 @@ def test_scenes_that_a_device_cannot_hold_are_counted(monkeypatch: pytest.Monkey
     monkeypatch.setattr(device_crops, "free_memory", lambda _: 10 * 240 * 320 * 2)
     crops = small_crops()
     with pytest.raises(DataError, match=r"for 3 scenes of 240x320, .*: expected at most 2 scenes"):
-        DeviceCrops(crops.groups, [1.0, 1.0, 1.0], crops.config, 0, torch.device("cpu"))
+        DeviceCrops(crops.groups, [1.0] * 3, crops.config, 0, torch.device("cpu"), (240, 320))
+
+
+def test_what_an_earlier_stage_left_in_a_gpus_cache_counts_as_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = [1]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(9))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[-1], 9))
+    assert device_crops.free_memory(torch.device("cuda")) == 9
 
 
 def test_memory_that_runs_out_is_an_error_with_the_remedy() -> None:

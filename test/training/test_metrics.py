@@ -10,6 +10,8 @@
 
 """Metrics of masks, light, thermal estimates and confidence, on cases computed by hand."""
 
+import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +153,23 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 88 <= inside <= 99
     figure = figure_of(rng.normal(5, 2, 400))
     assert figure.high - figure.low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
+
+
+def test_memory_hardly_grows_with_the_number_of_frames() -> None:
+    rows = np.random.default_rng(1).normal(size=3000)
+    tracemalloc.start()
+    figure = figure_of(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
+    resamples = np.random.default_rng(0).integers(3000, size=(1000, 3000))  # all at once
+    expected = np.percentile(rows[resamples].mean(1), (2.5, 97.5))
+    assert [figure.low, figure.high] == pytest.approx(expected.tolist())
+    constants, sizes = Constants(), []
+    for _ in range(3):
+        constants.add(np.zeros((8, 8), np.uint8))
+        sizes.append(len(pickle.dumps(constants)))
+    assert sizes[-1] - sizes[0] < 100
 
 
 def test_a_figure_is_of_all_frames_together_and_the_same_every_time() -> None:

@@ -123,9 +123,10 @@ def test_a_stage_command_trains_on_nine_classes(small_preset: Preset, tmp_path: 
     preset.write_text(yaml.safe_dump(nine.model_dump(mode="json")))
     dataset_files.mfnet(tmp_path / "mfnet")
     options = ("--data", f"mfnet:{tmp_path / 'mfnet'}", "--preset", str(preset), "--run", str(run))
-    short = ("--steps", "1", "--batch", "2", "--workers", "0")
+    short = ("--steps", "1", "--batch", "2", "--workers", "0", "--mixed-precision", "no")
     result = CliRunner().invoke(app, ["stage", "mkf", *options, *short])
     assert result.exit_code == 0, (result.output, result.exception)
+    assert "in float32, from random weights" in " ".join(result.output.split())
     state = torch.load(run / "mkf" / "last.pt", weights_only=True)["ema"]
     assert state["segmentation.conv2.weight"].shape[0] == 9
     config = yaml.safe_load((run / "mkf" / "config.yaml").read_text())

@@ -19,7 +19,14 @@ from test_run_folder import write_data
 
 from magicfuse_training.data import mix
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.mix import Group, Groups, Source, load_groups, made_night, shares
+from magicfuse_training.data.mix import (
+    Group,
+    Groups,
+    Source,
+    load_groups,
+    shares,
+    with_made_nights,
+)
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.stages.runner import group_weights
@@ -86,11 +93,13 @@ def names(groups: Groups) -> list[tuple[int, list[str]]]:
 
 def test_sets_of_one_condition_are_drawn_by_the_square_root_of_their_size(tmp_path: Path) -> None:
     (group, *_) = load_groups(sources(tmp_path)[:1], 64, 96)
-    many, few, night = (Group(c, list(group.scenes[:1]) * n) for c, n in ((0, 9), (0, 1), (2, 4)))
+    many, few, night = (
+        Group(c, list(group.scenes[:1]) * n, False) for c, n in ((0, 9), (0, 1), (2, 4))
+    )
     assert shares([many, few, night], [0.8, 0.1, 0.2]) == pytest.approx([0.6, 0.2, 0.2])
 
 
-def test_labelled_days_are_made_night_for_a_device_and_unlabelled_ones_are_not() -> None:
+def test_labelled_days_are_made_night_for_a_device_as_often_as_elsewhere() -> None:
     image = np.full((32, 48, 3), 150, np.uint8)
     nobody = np.zeros((0, 4), np.float32)
     labelled = np.repeat([[0], [3]], 16, 0).repeat(48, 1).astype(np.uint8)  # sky, road
@@ -98,9 +107,21 @@ def test_labelled_days_are_made_night_for_a_device_and_unlabelled_ones_are_not()
         Scene("a", image, image, True, None, label, nobody)
         for label in (labelled, np.full_like(labelled, 255))
     ]
-    (night,) = made_night([Group(0, scenes[:1] * 4), Group(0, scenes[1:])], 0.5, 0)
-    assert night.condition == 2 and len(night.scenes) == 2
+    groups = [
+        Group(0, scenes[:1] * 4, False),
+        Group(0, scenes[1:], False),  # without labels: it stays day
+        Group(1, scenes[:1] * 4, True),
+        Group(2, scenes, True),
+    ]
+    weights = [0.4, 0.1, 0.2, 0.3]
+    (*same, night), found = with_made_nights(groups, weights, 0.25, 2.0, 0)
+    assert same == groups and night.condition == 2 and len(night.scenes) > 4
+    # A quarter of the day crops, and all other shares as they were.
+    assert found == pytest.approx([0.3, 0.1, 0.2, 0.3, 0.1])
+    for unchanged in ([0.0, 0.0, 0.45, 0.55], [0.0, 1.0, 0.0, 0.0]):
+        assert with_made_nights(groups, unchanged, 0.25, 2.0, 0) == (groups, unchanged)
     scene = night.scenes[0]
+    assert np.array_equal(scene.visible, night.scenes[:1][0].visible)
     assert not scene.clean and scene.visible.mean() < 100 and (scene.target != scene.visible).any()
     assert np.array_equal(scene.label, labelled)
 
@@ -111,6 +132,24 @@ def test_a_stage_that_finds_nothing_to_learn_from_says_so(tmp_path: Path) -> Non
     wanted = r"stage 'ckg' .*by day with one or at night.*holds 2 by day without"
     with pytest.raises(TrainingError, match=wanted):
         group_weights(STAGES["ckg"], groups)
+
+
+def test_nights_without_a_thermal_image_teach_ckg_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, level in (("day/train/vi", 200), ("day/train/ir", 200), ("night/train/vi", 9)):
+        (tmp_path / place).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / place / "a.png"), np.full((8, 8, 3), level, np.uint8))
+    some = [Source("folder", tmp_path / name) for name in ("day", "night")]
+    for in_memory in (10, 0):
+        monkeypatch.setattr(mix, "IN_MEMORY", in_memory)
+        day, night = load_groups(some, 64, 96)
+        assert (day.paired, night.paired) == (True, False)
+        assert group_weights(STAGES["ckg"], [day, night]) == [0.45, 0.0]
+        assert group_weights(STAGES["ikr"], [day, night]) == [0.4, 0.0]
+        wanted = r"with one or at night, if they have a thermal image; .* 1 at night"
+        with pytest.raises(TrainingError, match=wanted):
+            group_weights(STAGES["ckg"], [night])
 
 
 @pytest.mark.parametrize("text", ["pairs", "folder:", "foldr:pairs"])

@@ -84,6 +84,21 @@ def test_weights_that_a_factor_names_take_larger_steps(
     assert faster and others
 
 
+def test_a_run_of_before_there_were_factors_goes_on(small_preset: Preset, tmp_path: Path) -> None:
+    def run(steps: int) -> None:
+        torch.manual_seed(0)
+        model = MagicFuse(small_preset)
+        Trainer(STAGES["ikr"], model, tmp_path, steps=steps).run(small_crops(), 0)
+
+    run(1)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        del group["factor"]
+    torch.save(state, tmp_path / "last.pt")
+    run(2)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 2
+
+
 def test_a_factor_that_fits_no_weight_is_named() -> None:
     config = AdamWConfig(factors={"encodr.": 10})
     message = "factors has 'encodr.'; no trained weight's name starts so"

@@ -45,16 +45,18 @@ def test_the_temperature_is_the_one_that_labels_are_drawn_with(
         small_model.segmentation.conv2.weight.mul_(10)  # scores that differ
     scenes = [labelled_by(small_model, true, seed) for seed in range(15)]
     unlabelled = replace(scenes[0], label=np.full_like(scenes[0].label, IGNORE))
-    fitted = fit_temperature(small_model, [Group(NIGHT, scenes), Group(NIGHT, [unlabelled])])
+    fitted = fit_temperature(
+        small_model, [Group(NIGHT, scenes, False), Group(NIGHT, [unlabelled], False)]
+    )
     assert fitted == pytest.approx(true, rel=0.1)
     assert small_model.segmentation.temperature.item() == pytest.approx(fitted)
     with pytest.raises(TrainingError, match="needs frames with labels"):
-        fit_temperature(small_model, [Group(NIGHT, [unlabelled])])
+        fit_temperature(small_model, [Group(NIGHT, [unlabelled], False)])
 
 
 def test_a_head_that_is_not_refined_has_none(
     small_model: MagicFuse, small_paper: MagicFuse
 ) -> None:
-    groups = [Group(NIGHT, [labelled_by(small_model, 1.0, 0)])]
+    groups = [Group(NIGHT, [labelled_by(small_model, 1.0, 0)], False)]
     with pytest.raises(TrainingError, match="preset 'paper' has segmentation_width 0"):
         fit_temperature(small_paper, groups)

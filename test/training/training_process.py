@@ -75,10 +75,11 @@ class Job:
     seed: int = 0
 
 
-def small_crops(batch: int = 3, seed: int = 0) -> Crops:
+def small_crops(batch: int = 3, seed: int = 0, undegraded: bool = False) -> Crops:
     """Return crops of three scenes: plain, with thermal, at night."""
     groups = [[scene(True, False)], [scene(True, True)], [scene(False, True)]]
-    return Crops(groups, [1.0, 1.0, 1.0], CropConfig(height=64, width=96, batch=batch), seed)
+    config = CropConfig(height=64, width=96, batch=batch)
+    return Crops(groups, [1.0, 1.0, 1.0], config, seed, undegraded)
 
 
 def train(preset: Preset, jobs: list[Job], workers: int = 0) -> None:

@@ -17,8 +17,13 @@ start: null               # random weights; or a bundle of the recipe's reposito
                           # `leave_out: [NAME]`, parts that the preset lacks are dropped
 data: ["msrs:pairs"]      # KIND:FOLDER, the folder relative to the command's --data
 stages:                   # run in order, each from the previous one
-  - {stage: mkf, minutes: 9}
-  - {stage: few_step, steps: 2000, batch: 12, seed: 1, name: second}
+  - {stage: mkf, minutes: 9}  # `optimizer` replaces the stage's own; its keys: optimizer.py
+  - stage: few_step
+    steps: 2000
+    batch: 12
+    seed: 1
+    name: second
+    optimizer: {kind: muon, learning_rate: 6.0e-4, factors: {encoder.context.deeper.: 5}}
 average: {stages: [mkf, second], weights: [1, 3]}   # what is exported; if omitted, the last stage
                           # `start` may be one of them; networks: [mkf] averages only those
 temperature: true         # fit the confidence's temperature to training frames; no mask changes

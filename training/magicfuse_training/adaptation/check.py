@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Figures:
-    """Scores of both bundles on held-out frames.
+    """Scores of both bundles on held-out frames; `night` of them are at night.
 
     The masks are compared on the confident pixels of the old mask of the clean frame. `found` is
     the share of them on which the mask of the degraded frame agrees, `kept` the share on which the
@@ -67,6 +67,7 @@ class Figures:
     """
 
     frames: int
+    night: int
     kept: float
     found_old: float
     found_new: float
@@ -154,11 +155,12 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
         confident: least confidence, 0 to 1, of a confident pixel.
     """
     counts = (_Counts(), _Counts())
-    pixels = asked = 0
+    pixels = asked = night = 0
     thermal: list[float] = []
     scenes = Scenes(dataset("folder"), data, HELD_OUT, *size)
     for number, record in enumerate(track(scenes.records, description="judging")):
         image, by_day = read_image(record.visible), scenes.is_clean(number)
+        night += not by_day
         clean = [_Fused.by(fuser, image) for fuser in (old, new)]
         truth, trusted = clean[0].mask, sure(clean[0].confidence, confident)
         pixels += trusted.size
@@ -178,6 +180,7 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
     before, after = counts
     return Figures(
         frames=len(scenes),
+        night=night,
         kept=100 * after.kept / max(before.kept, 1),
         found_old=100 * before.found / max(asked, 1),
         found_new=100 * after.found / max(asked, 1),

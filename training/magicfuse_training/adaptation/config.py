@@ -22,7 +22,8 @@ class AdaptConfig:
     Attributes:
         frames: the most frames that are kept.
         least: the fewest; a recording that yields fewer is rejected.
-        held_out: share of the kept frames that are not used for training: the last ones.
+        held_out: share of the kept frames that are not used for training: the last ones by day and
+            the last ones at night.
         least_held_out: the fewest held-out frames.
         confident: least confidence of a mask pixel that serves as a label or is judged.
         labelled: least share of all training pixels that must get a label.

@@ -14,15 +14,19 @@ A recording is cut into as many equal parts as frames are wanted. The first usab
 part is kept. Black, saturated and blurred frames are skipped. So is a frame that looks like the
 previous kept one, because the car stood still. The kept frames are therefore spread over the whole
 recording, in order.
+
+The last frames by day and the last frames at night are held out, in proportion: a drive from the
+afternoon into the night is then judged in both kinds of light.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,8 @@ from magicfuse_ros.input_checks import InputChecks
 from magicfuse_ros.media import Source
 from magicfuse_ros.output_files import write_png
 from magicfuse_training.adaptation.config import AdaptConfig
+from magicfuse_training.data.datasets import dataset
+from magicfuse_training.data.scenes import is_night
 from magicfuse_training.errors import TrainingError
 
 TRAIN, HELD_OUT = "train", "dev"  # splits of the data set
@@ -45,6 +51,7 @@ ALIKE = 0.02  # mean difference of two thumbnails over their mean level; below: 
 LEAST_ALIKE = 0.3  # gray levels: at night, sensor noise alone gives 0.14
 _THUMBNAIL = (32, 24)  # columns, rows
 _ALIKE_FAULT = "alike"
+_BESIDE = "beside a held-out frame"  # it may show the same place
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,13 @@ def collect(source: Source, folder: Path, size: tuple[int, int], config: AdaptCo
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     kept: list[Path] = []
+    nights: list[bool] = []
     chosen = Chosen(source, config.frames)
     for number, image in chosen:
         kept.append(partial / TRAIN / "vi" / f"{number:06d}.png")
-        write_png(kept[-1], shrunk(image, size))
+        small = shrunk(image, size)
+        write_png(kept[-1], small)
+        nights.append(is_night(dataset("folder"), kept[-1].stem, small))
     if len(kept) < config.least:
         shutil.rmtree(partial, ignore_errors=True)
         left_out = ", ".join(f"{count} {reason}" for reason, count in chosen.left_out.items())
@@ -96,12 +106,18 @@ def collect(source: Source, folder: Path, size: tuple[int, int], config: AdaptCo
             f"'{source.name}' holds {len(kept)} usable frames of {chosen.read}; expected at least "
             f"{config.least} (left out: {left_out or 'none'}; unreadable: {len(source.refused)})"
         )
-    held_out = max(config.least_held_out, round(config.held_out * len(kept)))
+    held_out = held_out_of(nights, config)
     (partial / HELD_OUT / "vi").mkdir(parents=True)
-    for path in kept[-held_out:]:
-        os.replace(path, partial / HELD_OUT / "vi" / path.name)
-    train = len(kept) - held_out
-    selection = Selection(chosen.read, train, held_out, dict(chosen.left_out), len(source.refused))
+    for i, path in enumerate(kept):
+        if i in held_out:
+            os.replace(path, partial / HELD_OUT / "vi" / path.name)
+        elif {i - 1, i + 1} & held_out:
+            path.unlink()
+            chosen.left_out[_BESIDE] += 1
+    train = len(kept) - len(held_out) - chosen.left_out[_BESIDE]
+    selection = Selection(
+        chosen.read, train, len(held_out), dict(chosen.left_out), len(source.refused)
+    )
     text = json.dumps(asdict(selection), indent=2) + "\n"
     (partial / SELECTION).write_text(text, encoding="utf-8")
     os.replace(partial, folder)
@@ -143,6 +159,22 @@ class Chosen:
                 continue
             last, next_part = small, part + 1
             yield number, frame.image
+
+
+def held_out_of(nights: Sequence[bool], config: AdaptConfig) -> set[int]:
+    """Return which of the kept frames are held out: the last of each light, the same share of both.
+
+    `nights` tells for each frame, in order, whether it is at night. One held-out frame more than
+    the share makes sure that no light is left out.
+    """
+    total = len(nights)
+    wanted = max(config.least_held_out, round(config.held_out * total))
+    found: set[int] = set()
+    for light in (False, True):
+        frames = [i for i, night in enumerate(nights) if night == light]
+        if frames:
+            found.update(frames[-math.ceil(wanted * len(frames) / total) :])
+    return found
 
 
 def thumbnail(image: Pixels) -> npt.NDArray[np.float32]:

@@ -29,7 +29,7 @@ from magicfuse_training.adaptation.config import AdaptConfig
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.weights import check_float32, load_weights
+from magicfuse_training.export.weights import check_float32, exported_weights, load_weights
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.preset import Preset
@@ -51,6 +51,7 @@ def adaptation_stage(config: AdaptConfig) -> Stage:
         loss=None,
         loss_from=adaptation_loss,
         optimizer=AdamWConfig(learning_rate=config.learning_rate),
+        undegraded=True,
     )
 
 
@@ -59,14 +60,13 @@ def adaptation_loss(start: MagicFuse) -> Loss:
 
     The masks' target at every pixel is the mean of the probabilities that `start` (copied) gives
     for the frame as the camera saw it and for the mirrored frame: the mean is right more often than
-    either. The model sees the same frame dark, hazy or noisy. Labels of only the surest pixels
-    would teach the model what it already knows and let the other pixels drift.
+    either. The model sees the same frame dark, hazy, noisy or made night. Labels of only the surest
+    pixels would teach the model what it already knows and let the other pixels drift.
     """
     before = copy.deepcopy(start).eval().requires_grad_(False)
 
     def of_head(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-        by_day = (batch["has_clean"] == 1)[:, None, None, None]
-        seen = torch.where(by_day, batch["clean"], batch["degraded"])
+        seen = batch["seen"]
         before.to(seen.device)
         with torch.no_grad():
             wanted = probabilities(before, seen) + probabilities(before, seen.flip(3)).flip(3)
@@ -91,9 +91,11 @@ def probabilities(model: MagicFuse, image: Tensor) -> Tensor:
 
 
 def preset_of(bundle: Bundle, preset: Preset) -> Preset:
-    """Return a preset with the bundle's own K, size and coding of uncertainty.
+    """Return a preset with the bundle's own K, size, depth of the context and uncertainty coding.
 
-    An older version's preset of the same name may differ in these. The networks must be the same.
+    An older version's preset of the same name may differ in these. All other networks must be the
+    same. Residual blocks that the bundle lacks would not be trained here: they would cost time on
+    the vehicle and compute nothing.
 
     Raises:
         TrainingError: if the bundle cannot be trained further: its classes are not the project's,
@@ -111,6 +113,18 @@ def preset_of(bundle: Bundle, preset: Preset) -> Preset:
         "z_seg_start", "classes",
     )  # fmt: skip
     update = {name: getattr(manifest, name) for name in same}
+    weights = exported_weights(bundle)
+
+    def blocks(of: str) -> int:
+        return len({n.removeprefix(of).split(".")[0] for n in weights if n.startswith(of)})
+
+    widths = preset.autoencoder.context_channels
+    deeper = [blocks(f"encoder.context.deeper.{i}.") for i in range(len(widths))]
+    depth = {
+        "context_blocks": [1 + count for count in deeper],
+        "condition_blocks": blocks("encoder.context.last."),
+    }
+    update["autoencoder"] = preset.autoencoder.model_copy(update=depth)
     found = preset.model_copy(update={**update, "steps": sorted(manifest.step_grids)})
     for count, grid in manifest.step_grids.items():
         if found.timesteps(count) != grid:

@@ -106,7 +106,8 @@ def adapt_command(
 
 
 def _table(figures: Figures) -> Table:
-    table = Table(f"{figures.frames} held-out frames", title="Adapted", title_justify="left")
+    lights = f"{figures.frames - figures.night} by day, {figures.night} at night"
+    table = Table(f"held-out frames: {lights}", title="Adapted", title_justify="left")
     for column in ("old", "new", "limit"):
         table.add_column(column, justify="right")
     for row in figures.rows():

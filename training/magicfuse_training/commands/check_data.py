@@ -101,7 +101,8 @@ def check_data_command(
     for line in _remarks(reports):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if sheet:
-        _write_sheet(data, config, reports, sheet)
+        # With the set's own map: reading a scene maps a folder's ids to the preset's itself.
+        _write_sheet(dataset(kind), config, reports, sheet)
         console.print(f"{sheet} written", markup=False, soft_wrap=True)
     faults = _print_faults(console, reports)
     if faults:

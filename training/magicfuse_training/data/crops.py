@@ -53,7 +53,8 @@ class Crops(Dataset[Batch]):
     `thermal` (B, 1, H, W) uint8; `label`, `teacher` (B, H, W) int64; `has_clean` (B,) float32, 1 or
     the lower weight of a stand-in; `has_thermal` (B,) float32, 0 or 1; `sharpness` (B,) float32 in
     (0, 1], the weight of the clean image as a restoration target; `weight` (B, 1, H, W) float32 for
-    the thermal loss.
+    the thermal loss. With `undegraded`, also `seen` (B, 3, H, W) uint8: the crop as the camera saw
+    it, before it was degraded or made night.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Crops(Dataset[Batch]):
         group_weights: list[float],
         config: CropConfig,
         seed: int,
+        undegraded: bool = False,
     ) -> None:
         self.groups = groups
         self.probabilities = np.array(group_weights) / sum(group_weights)
         self.config = config
         self.seed = seed
+        self.undegraded = undegraded
         self.silhouettes: list[Silhouette] = silhouettes(groups) if config.pasted else []
 
     @property
@@ -111,7 +114,8 @@ class Crops(Dataset[Batch]):
             for effect in draw_effects(scene.clean, rng, config.clean, config.more):
                 degraded = effect.apply(degraded, rng, rows)
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
-        return {
+        seen = {"seen": crop["visible"].transpose(2, 0, 1)} if self.undegraded else {}
+        return seen | {
             "degraded": degraded.transpose(2, 0, 1),
             "clean": crop["target"].transpose(2, 0, 1),
             "thermal": crop["thermal"][None],

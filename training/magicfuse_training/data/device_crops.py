@@ -49,6 +49,7 @@ from magicfuse_training.data.crop_draws import (
 from magicfuse_training.data.crop_light import CLOTHES_EDGE
 from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.data.errors import DataError
+from magicfuse_training.data.files import Boxes
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.degradations import (
     Darkness,
@@ -70,6 +71,7 @@ POOLS = (8, 16)  # cells: pools of light of any size are resized to this grid
 def free_memory(device: torch.device) -> int:
     """Return the free bytes of a device; assume enough if nothing reports them."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what an earlier stage left there counts as used
         return torch.cuda.mem_get_info(device)[0]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -100,33 +102,37 @@ class DeviceCrops(Crops):
         config: CropConfig,
         seed: int,
         device: torch.device,
+        canvas: tuple[int, int],
+        undegraded: bool = False,
     ) -> None:
-        """Read all scenes into the device's memory.
+        """Read all scenes, one after the other, into the device's memory.
+
+        `canvas`: rows and columns that hold any scene.
 
         Raises:
-            DataError: if it cannot hold them.
+            DataError: if the device cannot hold them.
         """
-        first = next(group[0] for group in groups if len(group))
         count = sum(map(len, groups))
-        _check_room(count, first.label.shape, device)  # check before reading, which takes long
-        super().__init__(groups, group_weights, config, seed)
+        _check_room(count, canvas, device)
+        super().__init__(groups, group_weights, config, seed, undegraded)
         self.device = device
-        scenes = [scene for group in groups for scene in group]
         self.starts = np.cumsum([0, *(len(group) for group in groups)])
-        self.sizes = np.array([s.label.shape for s in scenes])  # of the scenes, (N, 2)
-        self.canvas = tuple(int(n) for n in self.sizes.max(0))  # each scene lies in a corner of it
-        self.clean = np.array([s.clean for s in scenes])
-        self.paired = np.array([s.thermal is not None for s in scenes])
-        self.boxes = [s.people for s in scenes]
-        rng = np.random.default_rng(seed)
-        drawn = ([rare_place(s.label, config.rare, rng) for _ in range(PLACES)] for s in scenes)
-        self.places = [[place for place in some if place] for some in drawn]
+        self.canvas = canvas  # each scene lies in a corner of it
+        self.sizes = np.zeros((count, 2), np.int64)  # of the scenes
+        self.clean, self.paired = np.zeros((2, count), bool)
+        self.boxes: list[Boxes] = []
+        self.places: list[list[Place]] = []
         # (N, 10, H, W): visible, target, thermal, label, teacher, people. A clean scene is its own
         # target, but a single gather for everything is worth the memory.
-        _check_room(count, self.canvas, device)
-        self.images = torch.zeros((count, PLANES, *self.canvas), dtype=torch.uint8, device=device)
-        for i, scene in enumerate(scenes):
-            height, width = scene.label.shape
+        self.images = torch.zeros((count, PLANES, *canvas), dtype=torch.uint8, device=device)
+        rng = np.random.default_rng(seed)
+        # The host's memory need not hold more than one scene of those that are read on demand.
+        for i, scene in enumerate(scene for group in groups for scene in group):
+            height, width = self.sizes[i] = scene.label.shape
+            self.clean[i], self.paired[i] = scene.clean, scene.thermal is not None
+            self.boxes.append(scene.people)
+            drawn = [rare_place(scene.label, config.rare, rng) for _ in range(PLACES)]
+            self.places.append([place for place in drawn if place])
             self.images[i, :, :height, :width] = torch.from_numpy(_planes(scene))
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
@@ -151,13 +157,14 @@ class DeviceCrops(Crops):
             images[at] = _dressed_darkly(images[at], gain, config.people)
         effects = [draw_effects(bool(by_day), rng, config.clean) for by_day in clean]
         degraded = self._degrade(images[:, :3], effects, rows, generator)
-        codes = (images[:, 3:7] * 255).round().to(torch.uint8)
+        codes = (images[:, :7] * 255).round().to(torch.uint8)
         person = images[:, 9:10] > 0
         weight = torch.where(person, config.person_weight, 1.0)
-        return {
+        seen = {"seen": codes[:, :3]} if self.undegraded else {}
+        return seen | {
             "degraded": (degraded * 255).round().to(torch.uint8),
-            "clean": codes[:, :3],
-            "thermal": codes[:, 3:],
+            "clean": codes[:, 3:6],
+            "thermal": codes[:, 6:],
             "label": (images[:, 7] * 255).round().long(),
             "teacher": (images[:, 8] * 255).round().long(),
             "weight": weight,

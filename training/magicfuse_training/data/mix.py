@@ -41,10 +41,14 @@ CONDITIONS = ("by day without a thermal image", "by day with one", "at night")
 
 @dataclass(frozen=True)
 class Group:
-    """Scenes of one data set under one condition, given as an index into CONDITIONS."""
+    """Scenes of one data set under one condition, given as an index into CONDITIONS.
+
+    `paired` tells whether any of them has a thermal image: those at night may have none.
+    """
 
     condition: int
     scenes: Sequence[Scene]
+    paired: bool
 
 
 Groups = list[Group]
@@ -146,6 +150,30 @@ def describe(sources: Sequence[Source]) -> Trained:
     return Trained(data, "; ".join(terms))
 
 
+class _MadeNights(Sequence[Scene]):
+    """Day scenes made night; each is made on demand, because all of them would fill the memory."""
+
+    def __init__(self, places: list[tuple[Sequence[Scene], int]], seed: int) -> None:
+        self.places = places
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Scene: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scene]: ...
+    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        scenes, i = self.places[index]
+        scene, rng = scenes[i], np.random.default_rng([self.seed, index])
+        known = known_classes(scene.label, scene.teacher)
+        night, target = render_night(scene.visible, known, rng)
+        return replace(scene, visible=night, target=target, clean=False)
+
+
 class _Lazy(Sequence[Scene]):
     """Scenes of several sets; each is read on demand."""
 
@@ -186,18 +214,26 @@ def load_groups(
 
 
 def _groups(scenes: Scenes, in_memory: bool) -> Groups:
+    paired = [False for _ in CONDITIONS]
     members: list[list[Scene]] = [[] for _ in CONDITIONS]
     places: list[list[tuple[Scenes, int]]] = [[] for _ in CONDITIONS]
     if in_memory:
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             for scene in pool.map(scenes.__getitem__, range(len(scenes))):
-                members[_condition(scene.thermal is not None, scene.clean)].append(scene)
+                condition = _condition(scene.thermal is not None, scene.clean)
+                members[condition].append(scene)
+                paired[condition] |= scene.thermal is not None
     else:
         for i, record in enumerate(scenes.records):
             condition = _condition(record.thermal is not None, scenes.is_clean(i))
             places[condition].append((scenes, i))
+            paired[condition] |= record.thermal is not None
     lists: list[Sequence[Scene]] = [*members] if in_memory else [_Lazy(some) for some in places]
-    return [Group(condition, some) for condition, some in enumerate(lists) if len(some)]
+    return [
+        Group(condition, some, paired[condition])
+        for condition, some in enumerate(lists)
+        if len(some)
+    ]
 
 
 def _condition(paired: bool, clean: bool) -> int:
@@ -219,27 +255,44 @@ def shares(groups: Groups, by_condition: Sequence[float]) -> list[float]:
     ]
 
 
-def made_night(groups: Groups, share: float, seed: int) -> Groups:
-    """Return a night group for each group of labelled day scenes, with a share of its size.
+def with_made_nights(
+    groups: Groups, weights: Sequence[float], night: float, count: float, seed: int
+) -> tuple[Groups, list[float]]:
+    """Add a group of day scenes made night; return all groups and how often each is drawn.
 
-    `Crops` makes night from every crop, but the device has no code for that. Scenes with too few
-    labelled pixels are skipped.
+    `Crops` makes night from crops, but the device has no code for that. Here whole scenes are made
+    night. They are drawn as often as `Crops` makes night: their weight is taken from the groups
+    that they come from. Scenes with too few labelled pixels stay day scenes.
+
+    Args:
+        groups: the groups.
+        weights: how often each is drawn.
+        night: share of the crops of labelled day scenes without a thermal image that become night.
+        count: number of scenes to make, as a share of those day scenes.
+        seed: of all draws.
     """
-    nights: Groups = []
-    for number, group in enumerate(groups):
-        if group.condition != CONDITIONS.index("by day without a thermal image"):
-            continue
-        some: list[Scene] = []
-        for i in range(round(share * len(group.scenes))):
-            rng = np.random.default_rng([seed, number, i])
-            scene = group.scenes[int(rng.integers(len(group.scenes)))]
-            known = known_classes(scene.label, scene.teacher)
-            if (known != IGNORE).mean() > LABELLED:
-                night, target = render_night(scene.visible, known, rng)
-                some.append(replace(scene, visible=night, target=target, clean=False))
-        if some:
-            nights.append(Group(CONDITIONS.index("at night"), some))
-    return nights
+    by_day = CONDITIONS.index("by day without a thermal image")
+    from_day = [w if g.condition == by_day else 0.0 for g, w in zip(groups, weights, strict=True)]
+    if not night or not sum(from_day):
+        return groups, list(weights)
+    drawn, made = np.zeros((2, len(groups)))
+    places: list[tuple[Sequence[Scene], int]] = []
+    rng = np.random.default_rng(seed)
+    probabilities = np.array(from_day) / sum(from_day)
+    scenes_by_day = sum(len(g.scenes) for g, w in zip(groups, from_day, strict=True) if w)
+    for _ in range(round(count * scenes_by_day)):
+        number = int(rng.choice(len(groups), p=probabilities))
+        scenes = groups[number].scenes
+        scene = scenes[i := int(rng.integers(len(scenes)))]
+        drawn[number] += 1
+        if (known_classes(scene.label, scene.teacher) != IGNORE).mean() > LABELLED:
+            made[number] += 1
+            places.append((scenes, i))
+    if not places:
+        return groups, list(weights)
+    moved = night * np.array(from_day) * made / np.maximum(drawn, 1)
+    nights = Group(CONDITIONS.index("at night"), _MadeNights(places, seed), paired=False)
+    return [*groups, nights], [*(np.array(weights) - moved).tolist(), float(moved.sum())]
 
 
 def load_held_out(

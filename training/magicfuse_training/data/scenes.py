@@ -129,7 +129,7 @@ class Scenes(Sequence[Scene]):
         name, path = self.records[index].name, self.records[index].visible
         if callable(self.data.night):
             return not self.data.night(name)
-        return not _is_night(self.data, name, read_image(path))
+        return not is_night(self.data, name, read_image(path))
 
     def _read(self, record: Record) -> Scene:
         return read_scene(self.data, record, self.height, self.width, self.names)
@@ -146,7 +146,7 @@ def read_scene(
     original = _squared(read_image(record.visible), data)
     size = _fitting((original.shape[0], original.shape[1]), (height, width))
     visible = _resize(original, size)
-    clean = not _is_night(data, record.name, original)
+    clean = not is_night(data, record.name, original)
     thermal = None
     if record.thermal is not None:
         stored, stretched = read_thermal(record.thermal, data.thermal_in_alpha)
@@ -209,7 +209,8 @@ def _read_classes(
     return _resize(_squared(ids, data, label=True), size, label=True)
 
 
-def _is_night(data: DataSet, name: str, image: U8) -> bool:
+def is_night(data: DataSet, name: str, image: U8) -> bool:
+    """Return whether a scene of a data set is at night, by its name or by the sky in its image."""
     if callable(data.night):
         return data.night(name)
     upper = cv2.cvtColor(image[: max(1, image.shape[0] // 3)], cv2.COLOR_RGB2GRAY)

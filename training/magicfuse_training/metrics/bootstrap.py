@@ -29,6 +29,7 @@ F64 = npt.NDArray[np.float64]
 RESAMPLES = 1000
 PERCENT = (2.5, 97.5)
 _SEED = 0
+_AT_ONCE = 50  # resamples in memory: all of them, for thousands of frames, would be gigabytes
 
 
 class Figure(NamedTuple):
@@ -54,16 +55,24 @@ def figure_of(statistics: npt.ArrayLike, score: Callable[[F64], F64] = np.asarra
     frames = len(rows)
     if not frames:
         return Figure(np.nan, np.nan, np.nan)
-    drawn = np.random.default_rng(_SEED).integers(frames, size=(RESAMPLES, frames))
-    places = drawn + frames * np.arange(RESAMPLES)[:, None]
-    counts = np.bincount(places.ravel(), minlength=RESAMPLES * frames).reshape(RESAMPLES, frames)
-    means = (counts / frames) @ rows.reshape(frames, -1)
+    flat = rows.reshape(frames, -1)
+    rng = np.random.default_rng(_SEED)
+    starts = range(0, RESAMPLES, _AT_ONCE)
+    means = np.concatenate([_resampled(flat, min(_AT_ONCE, RESAMPLES - s), rng) for s in starts])
     value = float(score(rows.mean(0)[None])[0])
     samples = score(means.reshape(RESAMPLES, *rows.shape[1:]))
     if np.isnan(value) or np.isnan(samples).all():
         return Figure(np.nan, np.nan, np.nan)
     low, high = np.nanpercentile(samples, PERCENT)
     return Figure(value, float(low), float(high))
+
+
+def _resampled(rows: F64, count: int, rng: np.random.Generator) -> F64:
+    """Return the means (count, n) of resamples of rows (frames, n)."""
+    frames = len(rows)
+    places = rng.integers(frames, size=(count, frames)) + frames * np.arange(count)[:, None]
+    counts = np.bincount(places.ravel(), minlength=count * frames).reshape(count, frames)
+    return np.asarray((counts / frames) @ rows, np.float64)
 
 
 def share(hits: F64, of: F64) -> F64:

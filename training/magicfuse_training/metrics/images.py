@@ -107,7 +107,8 @@ class Constants:
 
     def __init__(self) -> None:
         self._moments: list[tuple[float, float]] = []  # mean and variance of each image
-        self._contrasts: list[F64] = []  # SSIM's second factor, summed by local mean
+        # SSIM's second factor by local mean; the sum over images, for there may be thousands.
+        self._contrast: F64 = np.zeros(255 * self._FINE + 1)
 
     def add(self, image: U8) -> None:
         """Add one image (H, W)."""
@@ -117,7 +118,7 @@ class Constants:
         factor = _C2 / (local_mean(x * x) - mean**2 + _C2)  # a constant has no variance
         bins = np.rint(mean * self._FINE).astype(np.int64).ravel()
         sums = np.bincount(bins, factor.ravel(), minlength=255 * self._FINE + 1)
-        self._contrasts.append(sums / bins.size)
+        self._contrast += sums / bins.size
 
     def best(self) -> dict[str, dict[str, float]]:
         """Return level, PSNR (dB) and SSIM of the best constants, as means over the images."""
@@ -127,7 +128,7 @@ class Constants:
         decibels = np.minimum(10 * np.log10(WHITE**2 / squares), HIGHEST_DB).mean(1)
         local = np.arange(255 * self._FINE + 1) / self._FINE
         luminance = (2 * levels * local + _C1) / (levels**2 + local**2 + _C1)
-        similarity = luminance @ np.mean(self._contrasts, axis=0)
+        similarity = luminance @ (self._contrast / len(self._moments))
         return {
             f"constant_of_best_{name}": {
                 "level": int(values.argmax()),

@@ -24,7 +24,6 @@ equal-weights            w is 1/2 everywhere: no learnt fusion. Ours
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -38,6 +37,7 @@ from magicfuse_training.losses.image import detail_l1
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.fusion import FusionNetwork
 from magicfuse_training.preset import Preset
+from magicfuse_training.stages.randomness import of_step
 from magicfuse_training.stages.stage import Loss, Stage
 from magicfuse_training.stages.stages import STAGES, mkf_loss
 from magicfuse_training.stages.start import in_small_steps
@@ -115,8 +115,8 @@ def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     images to latents.
     """
     preset = model.preset
-    steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
-    stop = random.randrange(len(steps))
+    steps = ddim_steps(preset.schedule, preset.timesteps(of_step.choice(preset.steps)))
+    stop = of_step.randrange(len(steps))
     with torch.no_grad():
         condition, *details = model.encoder(batch["degraded"])
     ones, z = condition.new_ones(len(condition), dtype=torch.float32), model.start(condition).z_ikr

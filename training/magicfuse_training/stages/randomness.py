@@ -17,6 +17,10 @@ import random
 import numpy as np
 import torch
 
+# Draws the same in every part of a step's batch. A draw that decides how often a network runs must
+# be such a draw: with batch norms that share statistics, processes wait for each other each time.
+of_step = random.Random()
+
 
 def seed_step(seed: int, step: int, part: int) -> None:
     """Seed python, numpy and torch for one part of the batch of one step.
@@ -26,5 +30,6 @@ def seed_step(seed: int, step: int, part: int) -> None:
     """
     words = np.random.SeedSequence(seed, spawn_key=(step, part)).generate_state(3)
     random.seed(int(words[0]))
+    of_step.seed(int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1)[0]))
     np.random.seed(int(words[1]))
     torch.manual_seed(int(words[2]))

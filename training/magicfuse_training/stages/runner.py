@@ -37,8 +37,8 @@ from magicfuse_training.data.mix import (
     joined,
     load_groups,
     load_held_out,
-    made_night,
     shares,
+    with_made_nights,
 )
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
@@ -50,7 +50,7 @@ from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
 
 PICTURES = 2  # of each data set, on TensorBoard
-NIGHTS = 0.4  # share of the labelled day scenes that the device also gets as night scenes
+NIGHTS = 0.4  # night scenes that are made for the device, as a share of the day scenes
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,6 @@ def train_stage(
     )
     names = [c.name for c in model.preset.classes]
     groups = groups or load_groups(sources, *size, names)
-    if budget.device_crops and tuple(names) == CLASSES:
-        groups = [*groups, *made_night(groups, NIGHTS, budget.seed)]
     crops = replace(
         crop_config(budget.batch or trainer.stage.batch or CropConfig.batch, names),
         more=tuple(model.preset.degradations.items()),
@@ -123,20 +121,26 @@ def train_stage(
     accelerator = trainer.accelerator
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
-        line = f"{stage.name} on {processes}, from {start}"
+        precision = trainer.mixed_precision.replace("no", "float32")
+        line = f"{stage.name} on {processes} in {precision}, from {start}"
         output_console().print(Text(line), soft_wrap=True)
     weights = group_weights(stage, groups)
+    # Scenes that were made night as a whole do not tell how the camera saw them.
+    if budget.device_crops and not stage.undegraded:
+        groups, weights = with_made_nights(groups, weights, crops.night, NIGHTS, budget.seed)
     scenes = [group.scenes for group in groups]
     drawn = (
-        DeviceCrops(scenes, weights, crops, budget.seed, accelerator.device)
+        DeviceCrops(scenes, weights, crops, budget.seed, accelerator.device, size, stage.undegraded)
         if budget.device_crops
-        else Crops(scenes, weights, crops, budget.seed)
+        else Crops(scenes, weights, crops, budget.seed, stage.undegraded)
     )
     trained = trainer.run(
         drawn,
         budget.workers,
         validation=(
-            _validation(load_held_out(sources, *size, PICTURES, names), crops) if writes else None
+            _validation(load_held_out(sources, *size, PICTURES, names), crops, stage.undegraded)
+            if writes
+            else None
         ),
         data=scene_rows(
             (s.root, record)
@@ -184,20 +188,24 @@ def group_weights(stage: Stage, groups: Groups) -> list[float]:
     Raises:
         TrainingError: if the stage learns from none of them.
     """
-    weights = shares(groups, stage.condition_weights)
+    weights = [
+        weight if group.paired or not stage.paired_only else 0.0
+        for weight, group in zip(shares(groups, stage.condition_weights), groups, strict=True)
+    ]
     if not sum(weights):
         wanted = " or ".join(
             n for n, w in zip(CONDITIONS, stage.condition_weights, strict=True) if w
         )
         counts = [sum(len(g.scenes) for g in groups if g.condition == i) for i in range(3)]
         there = ", ".join(f"{n} {name}" for n, name in zip(counts, CONDITIONS, strict=True))
+        only = ", if they have a thermal image" if stage.paired_only else ""
         raise TrainingError(
-            f"stage '{stage.name}' learns from scenes {wanted}; the data holds {there}"
+            f"stage '{stage.name}' learns from scenes {wanted}{only}; the data holds {there}"
         )
     return weights
 
 
-def _validation(scenes: list[Scene], config: CropConfig) -> Batch:
+def _validation(scenes: list[Scene], config: CropConfig, undegraded: bool) -> Batch:
     """Return the same crop of every scene every time."""
-    batches = [Crops([[scene]], [1.0], config, 0)[range(1)] for scene in scenes]
+    batches = [Crops([[scene]], [1.0], config, 0, undegraded)[range(1)] for scene in scenes]
     return {k: torch.cat([b[k] for b in batches]) for k in batches[0]}

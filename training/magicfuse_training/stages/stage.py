@@ -45,6 +45,8 @@ class Stage:
     batch: int | None = None  # crops per step, unless a run sets it; None: CropConfig's
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
     loss_from: LossFromStart | None = None  # for a loss that needs the model as the stage starts
+    paired_only: bool = False  # whether scenes without a thermal image teach it nothing
+    undegraded: bool = False  # whether batches also hold `seen`: see `Crops`
 
     def started_from(self, model: MagicFuse) -> Stage:
         """Return the stage with the loss that `loss_from`, if there is one, makes of a model."""
@@ -100,7 +102,7 @@ class StageModule(nn.Module):
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move a batch of `Crops` and scale its images to float32 [0, 1], channels last."""
     moved = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-    for name in ("degraded", "clean", "thermal"):
+    for name in {"degraded", "clean", "thermal", "seen"} & moved.keys():
         image = moved[name].float() / 255
         moved[name] = image.contiguous(memory_format=torch.channels_last)
     return moved

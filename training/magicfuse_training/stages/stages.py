@@ -51,6 +51,7 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import AdamWConfig
 from magicfuse_training.stages import masks
 from magicfuse_training.stages.head import HeadLoss, head_loss, scores
+from magicfuse_training.stages.randomness import of_step
 from magicfuse_training.stages.stage import Stage
 
 
@@ -180,8 +181,8 @@ def mkf_loss(
     Eq. 16 nor the mask of Eq. 11, and the fused image's target does not depend on the head either.
     """
     preset = model.preset
-    steps = ddim_steps(preset.schedule, preset.timesteps(random.choice(preset.steps)))
-    stop = len(steps) - 1 if at_the_end else random.randrange(len(steps))
+    steps = ddim_steps(preset.schedule, preset.timesteps(of_step.choice(preset.steps)))
+    stop = len(steps) - 1 if at_the_end else of_step.randrange(len(steps))
     count = len(batch["degraded"])
     tau = _draw_tau(model, count) if semantics else torch.ones(count)
     with torch.no_grad():
@@ -299,7 +300,7 @@ STAGES: dict[str, Stage] = {
         Stage("autoencoder", ("encoder", "decoder"), autoencoder_loss, (0.4, 0.3, 0.3)),
         # The context is trained here, not with the autoencoder: latents are local.
         Stage("ikr", ("encoder.context", "ikr"), ikr_loss, (0.6, 0.4, 0.0)),
-        Stage("ckg", ("ckg",), ckg_loss, (0.0, 0.45, 0.55)),
+        Stage("ckg", ("ckg",), ckg_loss, (0.0, 0.45, 0.55), paired_only=True),
         Stage("mkf", ("mkf", "segmentation"), mkf_loss, (0.55, 0.2, 0.25)),
         Stage(
             "one_step",

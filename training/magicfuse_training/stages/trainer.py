@@ -199,7 +199,8 @@ class Trainer:
         batches = load_parts(crops, self.at.step, self.accumulate, workers, self.accelerator)
         if not self.at.step and self.stage.frozen_statistics:
             module = self.accelerator.unwrap_model(self.module)
-            if done := prepare(module, crops, self.accelerator.device):
+            part = crops.config.batch // self.parts
+            if done := prepare(module, crops, part, self.accelerator.device):
                 self.ema.load_state_dict(self.model.state_dict())
             if self.accelerator.is_main_process:
                 for sentence in done:
@@ -283,7 +284,8 @@ class Trainer:
         factor = self.stage.schedule.factor(at.step, self.progress, epoch)
         self.rate = config.learning_rate * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * group["factor"]
+            # Loading a checkpoint of before there were factors leaves groups without one.
+            group["lr"] = self.rate * group.get("factor", 1.0)
         buffers = [b.clone() for b in self.model.buffers()]
         losses: dict[str, list[float]] = {}
         for i, part in enumerate(parts):
