@@ -68,7 +68,7 @@ def prepare(module: nn.Module, crops: Crops, part: int, device: torch.device) ->
     Returns:
         What was done, a sentence each; none if `module` stays as it was.
     """
-    batches = _Batches(crops, device)
+    batches = _Batches(crops, part, device)
     seed_step(crops.seed, 0, 0)
     done = []
     if measured := measure_new(module, batches):
