@@ -71,7 +71,7 @@ def rgb_of(picture: npt.NDArray[Any], path: Path, gray: bool = False) -> U8:
     Raises:
         DataError: names the file, for a float picture outside 0 to 1.
     """
-    depth = BitDepth()
+    depth = BitDepth(intact=True)
     if picture.dtype == np.uint16:
         depth.bits = _bits_of(path.parent, path.suffix)
     try:
@@ -84,7 +84,7 @@ def rgb_of(picture: npt.NDArray[Any], path: Path, gray: bool = False) -> U8:
 @cache
 def _bits_of(folder: Path, suffix: str) -> int:
     """Return how many of 16 bits the pictures in a folder use: see `BitDepth`."""
-    depth = BitDepth()
+    depth = BitDepth(intact=True)
     paths = sorted(folder.glob(f"*{suffix}"))
     for path in paths[:: max(1, len(paths) // _JUDGED)]:
         with suppress(DataError):  # the error is reported when that picture is read
