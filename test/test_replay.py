@@ -25,11 +25,11 @@ import numpy as np
 import pytest
 import yaml
 from rosbags.rosbag2 import StoragePlugin
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from cli_run import magicfuse
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.cli import app
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.image_codec import decode
 from magicfuse_ros.media import open_source
@@ -59,8 +59,7 @@ IMAGES = {
 
 
 def replay(bag: Path, out: Path, *options: str | Path) -> Result:
-    command = ["replay", bag, "--out", out, "--offline", *options]
-    return CliRunner().invoke(app, [str(part) for part in command])
+    return magicfuse("replay", bag, "--out", out, "--offline", *options)
 
 
 def summary(out: Path) -> dict[str, Any]:

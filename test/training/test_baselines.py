@@ -21,10 +21,9 @@ import pytest
 import torch
 from test_run_folder import write_data
 from training_process import small_crops
-from typer.testing import CliRunner
 
+from cli_run import train
 from magicfuse_ros.bundle.schedule import ddim_steps
-from magicfuse_training.cli import app
 from magicfuse_training.commands import baselines as command
 from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.metrics.baseline_scores import clahe, gamma
@@ -104,10 +103,9 @@ def test_the_command_scores_all_in_one_table_and_does_not_train_twice(
     )
     write_data(tmp_path / "data")
     out = tmp_path / "out"
-    arguments = ["baselines", "--data", str(tmp_path / "data"), "--out", str(out)]
-    arguments += ["--steps", "1", "--batch", "2", "--workers", "0"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
+    short = ("--steps", "1", "--batch", "2", "--workers", "0")
+    code, output = train("baselines", "--data", tmp_path / "data", "--out", out, *short)
+    assert code == 0, output
     rows = json.loads((out / "baselines.json").read_text())["models"]
     assert list(rows) == ["input", "gamma", "CLAHE", "full", "full, formula", "three-heads"]
     assert rows["input"]["PSNR dark"] > 0 and "mIoU clean" not in rows["input"]

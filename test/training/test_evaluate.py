@@ -21,11 +21,10 @@ import numpy as np
 import pytest
 from test_metrics import HUMAN, frame, fused
 from test_score import names_of, write_sets
-from typer.testing import CliRunner
 
 import tiny_bundle
+from cli_run import train
 from magicfuse_ros.bundle import Bundle
-from magicfuse_training.cli import app
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.metrics import paper
@@ -57,11 +56,6 @@ CONDITIONS = ["clean", "dark", "haze", "rain", "noise"]
 PERSON = CLASSES.index("pedestrian")
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "250"})
-    return result.exit_code, " ".join(result.output.split())
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tiny bundle with classes of its own: road, person and sky."""
@@ -75,12 +69,14 @@ def evaluated(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     write_sets(folder)
     sets = ("--bundle", bundle, *names_of(folder, "camvid", "msrs"), "--every", "3")
     options = ("--backend", "onnxruntime", "--out", folder / "report")
-    code, output = run(*sets, *options, "--inputs", folder / "theirs")
+    code, output = train("evaluate", *sets, *options, "--inputs", folder / "theirs")
     assert code == 0 and "16 inputs in" in output, output
     assert not (folder / "report").exists()
     page = folder / "docs" / "page.md"
     page.parent.mkdir()
-    code, output = run(*sets, *options, "--fused", f"theirs={folder / 'theirs'}", "--page", page)
+    code, output = train(
+        "evaluate", *sets, *options, "--fused", f"theirs={folder / 'theirs'}", "--page", page
+    )
     assert code == 0 and "evaluation.html" in output, output
     return folder / "report", folder / "theirs"
 
@@ -131,7 +127,7 @@ def test_a_page_for_the_documentation_has_plots_and_no_frames(
     (tmp_path / "page.md").write_text("# Mine\n")
     sets = names_of(evaluated[0].parent, "camvid")
     options = ("--out", tmp_path / "out", "--page", tmp_path / "page.md")
-    code, output = run("--bundle", bundle, *sets, *options)
+    code, output = train("evaluate", "--bundle", bundle, *sets, *options)
     assert code == 2 and f"lacks the lines '{START}' and '{END}'" in output
 
 
@@ -171,13 +167,13 @@ def test_a_method_that_cannot_take_part_is_told(
         # the inputs cover every third frame, and all are scored
         (f"theirs={evaluated[1]}", "3 of the 5 frames of camvid val, clean, are missing: 1, 2, 4"),
     ):
-        code, output = run(*given, "--fused", option)
+        code, output = train("evaluate", *given, "--fused", option)
         assert code == 2 and message in output, output
     assert not (tmp_path / "out").exists()
     taken = shutil.copytree(evaluated[1], tmp_path / "small")
     for path in taken.glob("camvid*/clean/*"):
         cv2.imwrite(str(path), np.zeros((4, 6, 3), np.uint8))
-    code, output = run(*given, "--every", "3", "--fused", f"theirs={taken}")
+    code, output = train("evaluate", *given, "--every", "3", "--fused", f"theirs={taken}")
     assert code == 2 and "is 6x4; expected 60x40, the size of frame '0'" in output
 
 

@@ -20,10 +20,9 @@ import pytest
 import torch
 import yaml
 from training_process import start_two_of
-from typer.testing import CliRunner
 
+from cli_run import train
 from magicfuse_ros.bundle import Provenance
-from magicfuse_training.cli import app
 from magicfuse_training.commands import make
 from magicfuse_training.data.mix import Groups
 from magicfuse_training.errors import TrainingError
@@ -86,11 +85,8 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
 def follow(recipe: Path, *options: str) -> tuple[int, str]:
     """Run the command on a recipe beside its data; return its exit code and its output."""
     folder = recipe.parent
-    paths = ["--data", folder, "--run", folder / "run", "--out", folder / "made"]
-    arguments = ["make", recipe, *paths, "--workers", "0", *options]
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code in (0, 2), (result.output, result.exception)
-    return result.exit_code, " ".join(result.output.split())
+    paths = ("--data", folder, "--run", folder / "run", "--out", folder / "made")
+    return train("make", recipe, *paths, "--workers", "0", *options)
 
 
 def state_of(folder: Path, stage: str) -> dict[str, Any]:

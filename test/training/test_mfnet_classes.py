@@ -19,9 +19,8 @@ import pytest
 import torch
 import yaml
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
-from magicfuse_training.cli import app
+from cli_run import train
 from magicfuse_training.commands.stage import check_stage
 from magicfuse_training.data.classes import FOLDER, IGNORE, MFNET_CLASSES, to_classes
 from magicfuse_training.data.crops import Crops
@@ -122,10 +121,9 @@ def test_a_stage_command_trains_on_nine_classes(small_preset: Preset, tmp_path: 
     preset, run = tmp_path / "nine.yaml", tmp_path / "run"
     preset.write_text(yaml.safe_dump(nine.model_dump(mode="json")))
     dataset_files.mfnet(tmp_path / "mfnet")
-    options = ("--data", f"mfnet:{tmp_path / 'mfnet'}", "--preset", str(preset), "--run", str(run))
-    short = ("--steps", "1", "--batch", "2", "--workers", "0")
-    result = CliRunner().invoke(app, ["stage", "mkf", *options, *short])
-    assert result.exit_code == 0, (result.output, result.exception)
+    options = (f"--data=mfnet:{tmp_path / 'mfnet'}", "--preset", preset, "--run", run)
+    code, output = train("stage", "mkf", *options, "--steps=1", "--batch=2", "--workers=0")
+    assert code == 0, output
     state = torch.load(run / "mkf" / "last.pt", weights_only=True)["ema"]
     assert state["segmentation.conv2.weight"].shape[0] == 9
     config = yaml.safe_load((run / "mkf" / "config.yaml").read_text())
@@ -134,8 +132,8 @@ def test_a_stage_command_trains_on_nine_classes(small_preset: Preset, tmp_path: 
 
 def test_a_preset_without_one_step_or_few_step_has_no_such_stage() -> None:
     for stage in ("one_step", "few_step"):
-        result = CliRunner().invoke(app, ["stage", stage, "--data", "mfnet:x", "--preset", "paper"])
-        assert result.exit_code == 2 and "'paper' has no losses.output" in result.output
+        code, output = train("stage", stage, "--data", "mfnet:x", "--preset", "paper")
+        assert code == 2 and "'paper' has no losses.output" in output
     nano = load_preset("nano").model_copy(update={"steps": [2]})
     with pytest.raises(
         TrainingError, match=r"'one_step' trains K = 1; preset 'nano' has K = \[2\]"

@@ -18,14 +18,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner
+
+from cli_run import train
 
 pytest.importorskip("nncf", reason="quantisation needs nncf")
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import MANIFEST, NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.cli import app
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.errors import ExportError
 from magicfuse_training.quantization.guard import guarded
@@ -51,12 +51,6 @@ def write_data(root: Path) -> None:
                 cv2.imwrite(str(root / name / split / "label" / f"{stem}.png"), label)
 
 
-def quantize(*arguments: object) -> tuple[int, str]:
-    command = ["quantize", *map(str, arguments)]
-    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
-    return result.exit_code, result.output
-
-
 @pytest.fixture
 def given(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Folders of a bundle and of data, with labels in the bundle's three ids."""
@@ -78,7 +72,7 @@ def test_a_bundle_gets_int8_graphs_beside_those_it_has(
     monkeypatch.setattr("magicfuse_training.quantization.losses.MIOU_LOSS", 100.0)
     (bundle / "MODEL_CARD.md").write_text("card")
     folders = ("--bundle", bundle, "--data", data, "--out", tmp_path / "out")
-    code, output = quantize(*folders, "--minimum-db", 25)
+    code, output = train("quantize", *folders, "--minimum-db", 25)
     assert code == 0, output
     assert "restored PSNR" in output and "encoder: " in output
     made, old = Bundle.load(tmp_path / "out"), Bundle.load(bundle)
@@ -125,7 +119,7 @@ def test_limits_that_are_missed_leave_the_bundle_as_it_was(
     bundle, data = given
     before = {p.name: p.read_bytes() for p in bundle.iterdir()}
     monkeypatch.setattr("magicfuse_training.quantization.losses.AGREEMENT_PERCENT", 100.5)
-    code, output = quantize("--bundle", bundle, "--data", data, "--minimum-db", "10")
+    code, output = train("quantize", "--bundle", bundle, "--data", data, "--minimum-db", "10")
     assert code == 2
     assert "K = 1, CamVid val, clean: mask agreement is" in output
     assert "expected at least 100.5" in output and "--minimum-db is 10" in output
@@ -195,7 +189,7 @@ def test_the_guard_keeps_a_layer_in_float32_that_int8_costs_too_much(tmp_path: P
 
 
 def test_data_without_frames_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
-    code, output = quantize("--bundle", tiny_bundle, "--data", tmp_path)
+    code, output = train("quantize", "--bundle", tiny_bundle, "--data", tmp_path)
     assert code == 2 and "camvid/train/vi' holds no *.jpg" in output
 
 

@@ -24,9 +24,8 @@ import pytest
 import torch
 import yaml
 from training_process import small_crops
-from typer.testing import CliRunner
 
-from magicfuse_training.cli import app
+from cli_run import train
 from magicfuse_training.commands.options import newest_checkpoint, recorded_preset
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
@@ -194,8 +193,8 @@ def write_data(root: Path) -> None:
         "camvid": ("train", "val", {"vi": ".jpg", "label": ".png"}),
         "msrs": ("train", "dev", {"vi": ".jpg", "ir": ".jpg", "pseudo_label": ".png"}),
     }
-    for name, (train, held_out, kinds) in layouts.items():
-        for split in (train, held_out):
+    for name, (seen, held_out, kinds) in layouts.items():
+        for split in (seen, held_out):
             for kind, suffix in kinds.items():
                 (root / name / split / kind).mkdir(parents=True)
                 for stem in ("1D", "2N"):
@@ -218,11 +217,8 @@ def test_the_command_trains_a_stage_from_the_one_before(
 
     def stage(name: str, *options: str) -> tuple[int, str]:
         data = [f"--data={k}-repacked:{tmp_path / 'data' / k}" for k in ("camvid", "msrs")]
-        common = (*data, "--run", str(runs), "--preset", str(preset))
-        result = CliRunner().invoke(
-            app, ["stage", name, *common, "--workers", "0", "--batch", "2", *options]
-        )
-        return result.exit_code, " ".join(result.output.split())
+        common = (*data, "--run", runs, "--preset", preset, "--workers", "0", "--batch", "2")
+        return train("stage", name, *common, *options)
 
     assert stage("autoencoder", "--steps", "2")[0] == 0
     code, output = stage("ikr", "--steps", "1")
@@ -260,8 +256,7 @@ def test_a_stage_follows_the_run_and_not_what_lies_beside_its_data(
 
     def stage(name: str, kind: str, *options: str) -> tuple[int, str]:
         common = (f"--data={kind}-repacked:{data / kind}", f"--run={run}", "--workers=0")
-        result = CliRunner().invoke(app, ["stage", name, *common, "--batch=2", *options])
-        return result.exit_code, " ".join(result.output.split())
+        return train("stage", name, *common, "--batch=2", *options)
 
     assert stage("autoencoder", "msrs", "--steps=3", f"--preset={preset}")[0] == 0
     code, output = stage("ikr", "camvid", "--steps=2")  # with the run's preset

@@ -18,12 +18,11 @@ import cv2
 import dataset_files
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from cli_run import train
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.cli import app
 from magicfuse_training.commands import score as score_command
 from magicfuse_training.data.classes import CLASSES, MFNET_CLASSES
 from magicfuse_training.data.errors import DataError
@@ -134,11 +133,6 @@ def names_of(root: Path, *names: str) -> list[str]:
     return [f"--data={kinds.get(n, f'{n}-repacked')}:{root / n}" for n in names]
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["score", *map(str, arguments)], env={"COLUMNS": "250"})
-    return result.exit_code, " ".join(result.output.split())
-
-
 @pytest.fixture(scope="module")
 def scored(
     exported: tuple[MagicFuse, Path], tmp_path_factory: pytest.TempPathFactory
@@ -150,7 +144,7 @@ def scored(
     write_sets(folder / "data")
     sets = names_of(folder / "data", "camvid", "cityscapes", "idd", "msrs", "roadscene", "plain")
     options = ("--backend", "onnxruntime", "--json", folder / "scores.json", "--record")
-    code, output = run("--bundle", bundle, *sets, *options)
+    code, output = train("score", "--bundle", bundle, *sets, *options)
     assert code == 0, output
     return bundle, output, json.loads((folder / "scores.json").read_text())
 
@@ -280,11 +274,11 @@ def test_the_fuser_keeps_its_tau(scored: tuple[Path, str, dict], tmp_path: Path)
 def test_what_cannot_be_scored_is_told(exported: tuple[MagicFuse, Path], tmp_path: Path) -> None:
     write_sets(tmp_path)
     bundle = ("--bundle", exported[1])
-    code, output = run(*bundle, f"--data=camwid:{tmp_path}")
+    code, output = train("score", *bundle, f"--data=camwid:{tmp_path}")
     assert code == 2 and "data set is 'camwid'; expected one of folder, mfnet," in output
-    code, output = run(*bundle, f"--data=msrs-repacked:{tmp_path / 'nowhere'}")
+    code, output = train("score", *bundle, f"--data=msrs-repacked:{tmp_path / 'nowhere'}")
     assert code == 2 and "nowhere' does not exist" in output
-    code, output = run(*bundle, *names_of(tmp_path, "plain"), "--record")
+    code, output = train("score", *bundle, *names_of(tmp_path, "plain"), "--record")
     assert code == 2 and "MODEL_CARD.md" in output
     (tmp_path / "trained" / "train" / "vi").mkdir(parents=True)
     with pytest.raises(DataError, match="has the splits train; scores need one of val, dev, test"):
@@ -321,12 +315,12 @@ def test_ctrl_c_leaves_the_scores_of_the_sets_that_are_done(
     monkeypatch.setattr(score_command, "score_set", of_one)
     monkeypatch.setattr(score_command, "open_sets", lambda *_: {"first": None, "second": None})
     path = tmp_path / "scores.json"
-    arguments = ["score", "--bundle", str(tiny_bundle), "--data", "folder:x", "--json"]
-    result = CliRunner().invoke(app, [*arguments, str(path)])
-    assert result.exit_code == 130 and "1 of 2 sets are scored" in result.output, result.output
+    arguments = ("score", "--bundle", tiny_bundle, "--data", "folder:x", "--json")
+    code, output = train(*arguments, path)
+    assert code == 130 and "1 of 2 sets are scored" in output, output
     scores = json.loads(path.read_text())
     assert list(scores["sets"]) == ["first"] and scores["stopped"] == "interrupted"
 
     monkeypatch.setattr(score_command, "score_set", lambda *_: pytest.fail("it began"))
-    result = CliRunner().invoke(app, [*arguments, str(tmp_path)])
-    assert result.exit_code == 2 and "is a folder; expected a file" in result.output
+    code, output = train(*arguments, tmp_path)
+    assert code == 2 and "is a folder; expected a file" in output
