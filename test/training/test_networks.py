@@ -140,9 +140,7 @@ def test_the_fusion_network_never_holds_the_scores_of_all_pixels(small_paper: Ma
     ("change", "message"),
     [
         ({"segmentation_width": 24}, "segmentation_width is 24; expected 0"),
-        ({"schedule": {"zero_terminal_snr": True, "prediction": "epsilon"}}, "zero_terminal_snr"),
         ({"ikr": {"attention": [True]}}, "attention has 1 levels; widths have 4"),
-        ({"autoencoder": {"latent_only": False}}, "noise_channels must be 0"),
         ({"autoencoder": {"context_channels": [8]}}, "context_channels must be empty"),
         ({"autoencoder": {"condition_blocks": 1}}, "condition_blocks must be 0"),
         ({"segmentation_condition": True}, "segmentation_condition is true; expected false"),

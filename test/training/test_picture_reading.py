@@ -20,7 +20,9 @@ from PIL import Image
 
 from cli_run import train
 from magicfuse_ros.image_codec import decode_file
+from magicfuse_training.data.check import check_split
 from magicfuse_training.data.classes import PROJECT
+from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import read_image, read_label, read_thermal
 from magicfuse_training.data.scenes import Scene, load
@@ -110,6 +112,7 @@ def test_thermal_pictures_of_16_bits_are_stretched_and_that_is_said(tmp_path: Pa
     code, output = check(tmp_path)
     assert code == 0
     assert "no file says what the levels of 1 pictures in 16 bits or floats mean" in output
+    assert check_split(dataset("folder"), tmp_path, ".").depths == {"16 bit": 1}
 
 
 def test_thermal_pictures_of_floats_are_stretched(tmp_path: Path) -> None:
