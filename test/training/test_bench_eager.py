@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
+from test_make import write_preset
 
 from cli_run import train
 from magicfuse_ros.backends import select
@@ -57,8 +57,7 @@ def test_eager_fuses_what_the_runtime_fuses(
 def test_bench_eager_says_how_many_times_faster_the_runtime_is(
     folder: Path, small_preset: Preset, tmp_path: Path
 ) -> None:
-    preset, out = tmp_path / "small.yaml", tmp_path / "eager.json"
-    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+    preset, out = write_preset(small_preset, tmp_path / "small.yaml"), tmp_path / "eager.json"
     command = ("bench-eager", "--bundle", folder, "--preset", preset, "--threads", "1")
     options = ("--precision", "fp32", "fp16", "--rounds", "2", "--frames", "2", "--json", out)
     code, output = train(*command, *options)

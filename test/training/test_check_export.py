@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
+from test_make import write_preset
 
 from cli_run import train
 from magicfuse_ros.backends import select
@@ -44,8 +44,7 @@ def test_the_published_fusion_network_is_the_same_in_both_libraries(
 def test_what_differs_is_an_error_that_names_it(
     small_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preset = tmp_path / "small.yaml"
-    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+    preset = write_preset(small_preset, tmp_path / "small.yaml")
     command = ("check-export", "--preset", preset, "--network", "segmentation", "decoder")
     command += ("--backend", "onnxruntime", "tensorrt")
     code, output = train(*command)

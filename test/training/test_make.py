@@ -42,9 +42,9 @@ def write_pairs(folder: Path) -> None:
             cv2.imwrite(str(folder / "pairs" / kind / f"{i}.png"), image)
 
 
-def write_preset(preset: Preset, path: Path) -> str:
+def write_preset(preset: Preset, path: Path) -> Path:
     path.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
-    return str(path)
+    return path
 
 
 def write_recipe(folder: Path, stages: list[dict[str, Any]], **others: Any) -> Path:

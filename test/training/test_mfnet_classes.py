@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from test_make import write_preset
 from torch.nn import functional as F
 
 from cli_run import train
@@ -112,8 +113,7 @@ def test_a_stage_command_trains_on_nine_classes(small_preset: Preset, tmp_path: 
             ),
         }
     )
-    preset, run = tmp_path / "nine.yaml", tmp_path / "run"
-    preset.write_text(yaml.safe_dump(nine.model_dump(mode="json")))
+    preset, run = write_preset(nine, tmp_path / "nine.yaml"), tmp_path / "run"
     dataset_files.mfnet(tmp_path / "mfnet")
     options = (f"--data=mfnet:{tmp_path / 'mfnet'}", "--preset", preset, "--run", run)
     code, output = train("stage", "mkf", *options, "--steps=1", "--batch=2", "--workers=0")

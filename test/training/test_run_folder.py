@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from test_make import write_preset
 from training_process import small_crops
 
 from cli_run import train
@@ -201,8 +202,7 @@ def test_the_command_trains_a_stage_from_the_one_before(
     small_preset: Preset, tmp_path: Path
 ) -> None:
     write_data(tmp_path / "data")
-    preset = tmp_path / "small.yaml"
-    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+    preset = write_preset(small_preset, tmp_path / "small.yaml")
     runs = tmp_path / "runs"
 
     def stage(name: str, *options: str) -> tuple[int, str]:
@@ -241,8 +241,7 @@ def test_a_stage_follows_the_run_and_not_what_lies_beside_its_data(
 ) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
     write_data(data)
-    preset = tmp_path / "small.yaml"
-    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+    preset = write_preset(small_preset, tmp_path / "small.yaml")
 
     def stage(name: str, kind: str, *options: str) -> tuple[int, str]:
         common = (f"--data={kind}-repacked:{data / kind}", f"--run={run}", "--workers=0")
