@@ -14,19 +14,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bag_files import mcap
 from cli_run import magicfuse
 from media_files import SECOND, Message, image_message, picture, write_bag, write_video
+from replay_bags import summary
 
 COUNT = 12
-
-
-def report_of(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize(("part", "code"), [(0.85, 0), (0.6, 2)])
@@ -37,7 +33,7 @@ def test_a_video_that_is_cut(tmp_path: Path, tiny_bundle: Path, part: float, cod
     result = magicfuse("run", path, "--out", out, "--bundle", tiny_bundle)
     assert result.exit_code == code, result.output
     assert ("most of" in result.output) == (code == 2)
-    report = report_of(out / "report.json")
+    report = json.loads((out / "report.json").read_text())
     counts = report["counts"]
     assert 0 < counts["fused"] < COUNT and counts["read"] + counts["missing"] == COUNT
     assert counts["read"] == counts["fused"] + counts["refused"]
@@ -58,7 +54,7 @@ def test_a_bag_that_is_cut(tmp_path: Path, tiny_bundle: Path, part: float, code:
     result = magicfuse("replay", bag, "--offline", "--out", out, "--bundle", tiny_bundle)
     assert result.exit_code == code, result.output
     assert ("most of" in result.output) == (code == 2)
-    report = report_of(out / "summary.json")
+    report = summary(out)
     frames = report["frames"]
     assert 0 < frames["fused"] < COUNT and frames["read"] + frames["missing"] == COUNT
     assert "bag.mcap' is cut or damaged at byte" in report["refused"][-1]["reason"]
