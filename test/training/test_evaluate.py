@@ -25,6 +25,7 @@ from test_score import names_of, write_sets
 import tiny_bundle
 from cli_run import train
 from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.fuser import FusedFrame
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.metrics import paper
@@ -202,25 +203,29 @@ def test_fused_images_without_a_condition_are_of_frames_as_they_are(tmp_path: Pa
     assert read_fused(tmp_path / "a.png", half, width_factor=2).shape == (16, 32, 3)
 
 
+def sure(image: np.ndarray, **changes: np.ndarray | None) -> FusedFrame:
+    """Return a frame whose outputs show one image, cold, surely of class 0; and its changes."""
+    flat = np.zeros(image.shape[:2], np.uint8)
+    images = {"restored": image, "mag_image": image, "confidence": flat + 255}
+    others = dict.fromkeys(("thermal_estimate", "thermal_uncertainty", "mask"), flat)
+    return fused(**{**images, **others, **changes})
+
+
 def test_the_rows_beside_mag_image_by_hand() -> None:
     restored = np.full((2, 2, 3), 100, np.uint8)
     estimate = np.array([[0, 101], [60, 60]], np.uint8)
     assert mean_image(restored, estimate)[..., 0].tolist() == [[50, 101], [80, 80]]
     heat = usual_heat()
     mask = np.array([[PERSON, PERSON], [PERSON, 3]], np.uint8)
-    outputs = fused(
-        restored=restored,
-        thermal_estimate=np.array([[0, 255], [60, 255]], np.uint8),
-        mask=mask,
-        confidence=np.full((2, 2), 255, np.uint8),
-    )
+    warmth = np.array([[0, 255], [60, 255]], np.uint8)
+    outputs = sure(restored, thermal_estimate=warmth, thermal_uncertainty=None, mask=mask)
     of = partial(clipped_heat, heat=heat, thermal=[PERSON])
     gained = of(outputs, night=False, tau=heat.middle_tau)[..., 0].astype(int) - 100
     warm = heat.gain * (60 / 255 - heat.warm) * 255
     expected = [[0, heat.limit * 255], [min(warm, heat.limit * 255), 0]]
     assert np.allclose(gained, expected, atol=0.51), "cold, hottest; warm, and no person"
-    unsure = fused(
-        restored=restored,
+    unsure = sure(
+        restored,
         thermal_estimate=np.full((2, 2), 40, np.uint8),
         thermal_uncertainty=np.full((2, 2), 20, np.uint8),
         mask=mask,
@@ -235,9 +240,7 @@ def test_the_rows_beside_mag_image_by_hand() -> None:
     assert of(unsure, night=True, tau=0.0)[0, 0, 0] > 100 + lit
 
 
-def test_rows_compare_with_the_frame_before_it_was_degraded(
-    bundle: Path,
-) -> None:
+def test_rows_compare_with_the_frame_before_it_was_degraded(bundle: Path) -> None:
     rng = np.random.default_rng(0)
     clean = rng.integers(0, 256, (48, 48, 3), np.uint8)
     thermal = rng.integers(0, 100, (48, 48), np.uint8)
@@ -245,14 +248,8 @@ def test_rows_compare_with_the_frame_before_it_was_degraded(
     box = (16, 16, 32, 32)
     known = {"thermal": thermal, "usual": thermal, "people": [box], "anybody": [box]}
     rows = Rows(Bundle.load(bundle).manifest, usual_heat())
-    outputs = fused(
-        restored=clean,
-        mag_image=np.repeat(thermal[..., None], 3, 2),
-        thermal_estimate=thermal,
-        thermal_uncertainty=np.zeros_like(thermal),
-        mask=np.zeros((48, 48), np.uint8),
-        confidence=np.full((48, 48), 255, np.uint8),
-    )
+    mag_image = np.repeat(thermal[..., None], 3, 2)
+    outputs = sure(clean, mag_image=mag_image, thermal_estimate=thermal)
     rows.add(frame(visible=clean, **known), clean // 4, outputs)
     figures = rows.figures()
     assert figures[RESTORED]["PSNR to clean"].value == 60 > figures[INPUT]["PSNR to clean"].value
@@ -322,14 +319,8 @@ def test_rows_say_where_the_light_of_both_lit_images_falls(bundle: Path) -> None
     mag_image[:8, 2:6] += 30  # half of each
     mag_image[40:, 40:44] += 30  # as much elsewhere
     hot = np.full((48, 48), 200, np.uint8)
-    outputs = fused(
-        restored=restored,
-        mag_image=mag_image,
-        thermal_estimate=hot,
-        thermal_uncertainty=np.zeros_like(hot),
-        mask=label,  # the mask finds both, so the formula lights them up
-        confidence=np.full((48, 48), 255, np.uint8),
-    )
+    # The mask finds both, so the formula lights them up.
+    outputs = sure(restored, mag_image=mag_image, thermal_estimate=hot, mask=label)
     for labels, known in ((HUMAN, True), (Labels("pseudo"), False)):
         rows = Rows(manifest, usual_heat())
         rows.add(frame(label, labels, visible=restored), restored // 2, outputs)
@@ -350,14 +341,8 @@ def test_the_formula_lights_up_what_the_mask_is_less_sure_of_at_a_lower_tau(bund
     label = np.zeros((48, 48), np.uint8)
     label[:8, :4] = next(c.id for c in classes if c.name == "pedestrian")
     restored = np.full((48, 48, 3), 100, np.uint8)
-    outputs = fused(
-        restored=restored,
-        mag_image=restored,
-        thermal_estimate=np.full((48, 48), 200, np.uint8),
-        thermal_uncertainty=np.zeros((48, 48), np.uint8),
-        mask=label,
-        confidence=np.full((48, 48), 100, np.uint8),
-    )
+    hot, unsure = np.full((48, 48), 200, np.uint8), np.full((48, 48), 100, np.uint8)
+    outputs = sure(restored, thermal_estimate=hot, mask=label, confidence=unsure)
     rows = Rows(manifest, usual_heat())
     rows.add(frame(label, HUMAN, visible=restored), restored // 2, outputs)
     recall = {row: scores.get("light recall") for row, scores in rows.figures().items()}
