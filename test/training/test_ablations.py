@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from magicfuse_ros.bundle.schedule import Step, ddim_steps
+from magicfuse_ros.bundle.schedule import Step
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.commands import ablate
 from magicfuse_training.data.crops import Batch
@@ -97,10 +97,7 @@ def test_fused_afterwards_mixes_the_streams_images_and_differs_from_k_2_on(
 
     def sampled(net: MagicFuse, count: int) -> Streams:
         torch.manual_seed(2)
-        streams = net.start(condition)
-        for step in ddim_steps(small_preset.schedule, small_preset.timesteps(count)):
-            streams = net.advance(streams, condition, step, tau)
-        return streams
+        return net.sample(net.start(condition), condition, count, tau)
 
     with torch.no_grad():
         for count, same in ((1, True), (3, False)):

@@ -36,10 +36,9 @@ from magicfuse_training.stages.stages import STAGES, mkf_loss
 from magicfuse_training.stages.trainer import Trainer
 
 
-def crops_of(root: Path, kind: str, height: int = 64, width: int = 96) -> Crops:
-    groups = load_groups([Source(kind, root)], height, width, MFNET_CLASSES)
-    config = crop_config(2, MFNET_CLASSES)
-    config = replace(config, height=height, width=width)
+def crops_of(root: Path, kind: str) -> Crops:
+    groups = load_groups([Source(kind, root)], 64, 96, MFNET_CLASSES)
+    config = replace(crop_config(2, MFNET_CLASSES), height=64, width=96)
     return Crops([g.scenes for g in groups], [1.0] * len(groups), config, 0)
 
 
