@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_run_folder import write_data
+from dataset_files import write_data
 
 from cli_run import train
 from magicfuse_ros.bundle.schedule import ddim_steps

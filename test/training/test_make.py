@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 import yaml
+from dataset_files import picture
 from training_process import start_two_of
 
 from cli_run import train
@@ -35,11 +35,9 @@ def write_pairs(folder: Path) -> None:
     """Write five pairs of visible and thermal images into folder/pairs."""
     rng = np.random.default_rng(0)
     for kind in ("vi", "ir"):
-        (folder / "pairs" / kind).mkdir(parents=True)
         for i in range(5):
             image = rng.integers(90, 200, (64, 96, 3), np.uint8)
-            image = image if kind == "vi" else image[..., 0]
-            cv2.imwrite(str(folder / "pairs" / kind / f"{i}.png"), image)
+            picture(folder / "pairs" / kind / f"{i}.png", image if kind == "vi" else image[..., 0])
 
 
 def write_preset(preset: Preset, path: Path) -> Path:

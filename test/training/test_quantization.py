@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from dataset_files import picture
 from onnx import TensorProto, helper, numpy_helper
 
 from cli_run import train
@@ -37,18 +38,13 @@ from magicfuse_training.quantization.networks import quantize as quantize_networ
 def write_data(root: Path) -> None:
     """Write a few scenes of the repacked sets: smooth shapes, dark by night."""
     rng = np.random.default_rng(0)
-    folders = {"camvid": ("train", "val"), "msrs": ("train", "dev")}
-    for name, splits in folders.items():
-        for split in splits:
-            for kind in ("vi", "label"):
-                (root / name / split / kind).mkdir(parents=True)
-            for i in range(6 if split == "train" else 2):
-                scene = cv2.resize(rng.integers(0, 256, (8, 12, 3), np.uint8), (96, 64))
-                stem = f"{i}N" if name == "msrs" else f"{i}"
-                scene = scene // 6 if name == "msrs" else scene
-                cv2.imwrite(str(root / name / split / "vi" / f"{stem}.jpg"), scene)
-                label = rng.integers(0, 3, (64, 96), np.uint8)
-                cv2.imwrite(str(root / name / split / "label" / f"{stem}.png"), label)
+    for name, split in (("camvid", "train"), ("camvid", "val"), ("msrs", "train"), ("msrs", "dev")):
+        for i in range(6 if split == "train" else 2):
+            scene = cv2.resize(rng.integers(0, 256, (8, 12, 3), np.uint8), (96, 64))
+            stem, light = (f"{i}N", 6) if name == "msrs" else (f"{i}", 1)
+            picture(root / name / split / "vi" / f"{stem}.jpg", scene // light)
+            label = rng.integers(0, 3, (64, 96), np.uint8)
+            picture(root / name / split / "label" / f"{stem}.png", label)
 
 
 @pytest.fixture

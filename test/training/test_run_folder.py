@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from dataset_files import write_data
 from test_make import write_preset
 from training_process import small_crops
 
@@ -175,27 +176,6 @@ def test_log_lines_past_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     drop_lines_after(log, 2)
     assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
-
-
-def write_data(root: Path) -> None:
-    """Write two scenes of each set, in the published layout."""
-    rng = np.random.default_rng(0)
-    layouts = {
-        "camvid": ("train", "val", {"vi": ".jpg", "label": ".png"}),
-        "msrs": ("train", "dev", {"vi": ".jpg", "ir": ".jpg", "pseudo_label": ".png"}),
-    }
-    for name, (seen, held_out, kinds) in layouts.items():
-        for split in (seen, held_out):
-            for kind, suffix in kinds.items():
-                (root / name / split / kind).mkdir(parents=True)
-                for stem in ("1D", "2N"):
-                    image = rng.integers(0, 11 if kind == "label" else 9, (64, 96), np.uint8)
-                    cv2.imwrite(str(root / name / split / kind / f"{stem}{suffix}"), image)
-            if name == "msrs":
-                (root / name / split / "boxes_infrared").mkdir()
-                for stem in ("1D", "2N"):
-                    text = "0 0.5 0.5 0.2 0.4\n"
-                    (root / name / split / "boxes_infrared" / f"{stem}.txt").write_text(text)
 
 
 def test_the_command_trains_a_stage_from_the_one_before(

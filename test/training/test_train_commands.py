@@ -25,8 +25,8 @@ import pytest
 import torch
 import training_process
 import yaml
+from dataset_files import write_data
 from test_make import follow, state_of, steps, write_pairs, write_preset, write_recipe
-from test_run_folder import write_data
 
 from cli_run import train
 from magicfuse_ros.backends import select
