@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ START = 1_700_000_000 * SECOND
 PERIOD = SECOND // 10
 LATENCY = 5_000_000  # from a stamp to its recording time
 CAMERA = "/camera/image_raw"
+# What a node with the tiny bundle publishes, and in which encodings.
+OUTPUTS = {
+    "mag_image": "bgr8",
+    "restored_image": "bgr8",
+    "thermal_estimate": "mono8",
+    "segmentation/mask": "mono8",
+    "segmentation/confidence": "mono8",
+    "segmentation/overlay": "bgr8",
+}
 
 
 def stamps(count: int) -> list[int]:
@@ -124,6 +134,12 @@ def messages(bag: Path) -> dict[str, list[Any]]:
             message = reader.deserialize(raw, connection.msgtype)
             found.setdefault(connection.topic, []).append(message)
     return found
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """Return the report of a replay into the folder `out`."""
+    report: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return report
 
 
 def stamp_ns(message: Any) -> int:

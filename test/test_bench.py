@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 from pytest import MonkeyPatch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from cli_run import magicfuse
 from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bench import timed_process
 from magicfuse_ros.bench.conv_peak import ConvolutionPeak
@@ -29,15 +30,13 @@ from magicfuse_ros.bench.messages import Job, Ready, Round
 from magicfuse_ros.bench.report import make_report, summarise
 from magicfuse_ros.bench.rounds import TimedProcess, interleave
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.cli import app
 from magicfuse_ros.commands import bench as bench_module
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.fuser import FusedFrame
 
 
 def bench(folder: Path, *arguments: str) -> Result:
-    command = ["bench", "--bundle", str(folder), "--frames", "2", *arguments]
-    return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    return magicfuse("bench", "--bundle", folder, "--frames", "2", *arguments)
 
 
 def job(folder: Path, backend: str, precision: Precision = "fp32") -> Job:

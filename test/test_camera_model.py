@@ -37,9 +37,8 @@ LENSES: dict[str, tuple[str, tuple[float, ...]]] = {
 }
 
 
-def model(lens: str, k: Sequence[float] = K) -> CameraModel:
-    name, coefficients = LENSES[lens]
-    return CameraModel.from_camera_info(48, 64, name, coefficients, k, ZERO, NO_P)
+def model(lens: str) -> CameraModel:
+    return CameraModel.from_camera_info(48, 64, *LENSES[lens], K, ZERO, NO_P)
 
 
 def by_hand(lens: str, point: np.ndarray) -> np.ndarray:

@@ -35,18 +35,11 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.ros.managed_node import _GONE
+from replay_bags import OUTPUTS
 from ros_rig import CAMERA, COUNTERS, LATCHED, Rig, image
 
 BURST = 40  # images; the queues for the results have room for all of them
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-OUTPUTS = {
-    "mag_image": "bgr8",
-    "restored_image": "bgr8",
-    "thermal_estimate": "mono8",
-    "segmentation/mask": "mono8",
-    "segmentation/confidence": "mono8",
-    "segmentation/overlay": "bgr8",
-}
 
 
 @pytest.fixture(scope="module")

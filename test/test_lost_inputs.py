@@ -14,25 +14,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from bag_files import mcap
-from magicfuse_ros.cli import app
+from cli_run import magicfuse
 from media_files import SECOND, Message, image_message, picture, write_bag, write_video
+from replay_bags import summary
 
 COUNT = 12
-
-
-def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.output
-
-
-def report_of(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize(("part", "code"), [(0.85, 0), (0.6, 2)])
@@ -40,15 +30,16 @@ def test_a_video_that_is_cut(tmp_path: Path, tiny_bundle: Path, part: float, cod
     path = write_video(tmp_path / "v.avi", range(COUNT), "mjpeg")
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
     out = tmp_path / "out"
-    exit_code, output = invoke("run", path, "--out", out, "--bundle", tiny_bundle)
-    assert exit_code == code, output
-    assert ("most of" in output) == (code == 2)
-    report = report_of(out / "report.json")
+    result = magicfuse("run", path, "--out", out, "--bundle", tiny_bundle)
+    assert result.exit_code == code, result.output
+    assert ("most of" in result.output) == (code == 2)
+    report = json.loads((out / "report.json").read_text())
     counts = report["counts"]
     assert 0 < counts["fused"] < COUNT and counts["read"] + counts["missing"] == COUNT
     assert counts["read"] == counts["fused"] + counts["refused"]
     assert "the file is cut" in report["refused"][-1]["reason"]
-    assert f"of {COUNT} frames" in output and f"missing {counts['missing']} more" in output
+    assert f"of {COUNT} frames" in result.output
+    assert f"missing {counts['missing']} more" in result.output
     assert (out / "contact_sheet.png").is_file()
 
 
@@ -60,10 +51,10 @@ def test_a_bag_that_is_cut(tmp_path: Path, tiny_bundle: Path, part: float, code:
     whole = mcap(messages, footer=False)
     (bag / "bag.mcap").write_bytes(whole[: int(part * len(whole))])
     out = tmp_path / "out"
-    exit_code, output = invoke("replay", bag, "--offline", "--out", out, "--bundle", tiny_bundle)
-    assert exit_code == code, output
-    assert ("most of" in output) == (code == 2)
-    report = report_of(out / "summary.json")
+    result = magicfuse("replay", bag, "--offline", "--out", out, "--bundle", tiny_bundle)
+    assert result.exit_code == code, result.output
+    assert ("most of" in result.output) == (code == 2)
+    report = summary(out)
     frames = report["frames"]
     assert 0 < frames["fused"] < COUNT and frames["read"] + frames["missing"] == COUNT
     assert "bag.mcap' is cut or damaged at byte" in report["refused"][-1]["reason"]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import py_compile
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,10 +150,8 @@ def test_every_foxglove_panel_is_laid_out_once() -> None:
     assert scene["followTf"] == GroundParameters().base_frame
 
 
-def test_the_launch_file_connects_the_nodes(tmp_path: Path) -> None:
-    launch = ROOT / "launch" / "navigation.launch.py"
-    py_compile.compile(str(launch), cfile=str(tmp_path / "launch.pyc"), doraise=True)
-    text = launch.read_text()
+def test_the_launch_file_connects_the_nodes() -> None:
+    text = (ROOT / "launch" / "navigation.launch.py").read_text()
     node = (ROOT / "magicfuse_ros" / "ros" / "ground_cloud_node.py").read_text()
     rules = dict(re.findall(r'\("(\w+)", "(fuse_node/[a-z_/]+)"\)', text))
     assert set(rules) == {"mask", "label_info", "camera_info"}

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
-import py_compile
 import re
 import shutil
 import subprocess
@@ -87,12 +86,6 @@ def test_no_wheel_of_ros_is_a_dependency() -> None:
     # they would shadow an installed ROS
     assert not re.search(r'"ros-', (ROOT / "setup.py").read_text())
     assert "ros-" not in (ROOT / "requirements" / "vehicle.txt").read_text()
-
-
-@pytest.mark.parametrize("launch", sorted((ROOT / "launch").glob("*.py")))
-def test_the_launch_files_compile(launch: Path, tmp_path: Path) -> None:
-    compiled = py_compile.compile(str(launch), cfile=str(tmp_path / "launch.pyc"), doraise=True)
-    assert compiled and Path(compiled).stat().st_size > 0
 
 
 def test_the_dds_profile_is_xml() -> None:

@@ -25,11 +25,11 @@ import numpy as np
 import pytest
 import yaml
 from rosbags.rosbag2 import StoragePlugin
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from cli_run import magicfuse
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.cli import app
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.image_codec import decode
 from magicfuse_ros.media import open_source
@@ -38,6 +38,7 @@ from media_files import image_message, picture, write_bag
 from replay_bags import (
     CAMERA,
     LATENCY,
+    OUTPUTS,
     START,
     camera_info,
     content,
@@ -45,27 +46,13 @@ from replay_bags import (
     messages,
     stamp_ns,
     stamps,
+    summary,
 )
 from tiny_bundle import CLASSES
 
-IMAGES = {
-    "mag_image": "bgr8",
-    "restored_image": "bgr8",
-    "thermal_estimate": "mono8",
-    "segmentation/mask": "mono8",
-    "segmentation/confidence": "mono8",
-    "segmentation/overlay": "bgr8",
-}
-
 
 def replay(bag: Path, out: Path, *options: str | Path) -> Result:
-    command = ["replay", bag, "--out", out, "--offline", *options]
-    return CliRunner().invoke(app, [str(part) for part in command])
-
-
-def summary(out: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return report
+    return magicfuse("replay", bag, "--out", out, "--offline", *options)
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
@@ -80,9 +67,9 @@ def test_every_frame_comes_out_with_its_stamps(
     assert summary(out)["frames"] == {"read": 4, "fused": 4, "refused": 0}
 
     found = messages(out / "bag")
-    assert set(found) == {f"/fuse_node/{n}" for n in (*IMAGES, "segmentation/label_info")}
+    assert set(found) == {f"/fuse_node/{n}" for n in (*OUTPUTS, "segmentation/label_info")}
     recorded = [stamp + LATENCY for stamp in stamps(4)]
-    for name, encoding in IMAGES.items():
+    for name, encoding in OUTPUTS.items():
         topic = f"/fuse_node/{name}"
         assert [stamp_ns(m) for m in found[topic]] == stamps(4), name
         assert [time for time, _ in content(out / "bag")[topic]] == recorded, name

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from magicfuse_ros.cli import app
+from cli_run import magicfuse
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.replay.compare import compare
@@ -155,7 +155,7 @@ def test_an_output_that_is_gone_is_a_failure(tmp_path: Path) -> None:
 
 
 def replay(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["replay", "--offline", *map(str, arguments)])
+    return magicfuse("replay", "--offline", *arguments)
 
 
 def test_the_exit_code_is_that_of_a_regression_test(tmp_path: Path, tiny_bundle: Path) -> None:

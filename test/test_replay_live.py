@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,6 +40,7 @@ from replay_bags import (
     messages,
     stamp_ns,
     stamps,
+    summary,
 )
 from ros_rig import RELIABLE, Rig
 
@@ -63,11 +63,6 @@ def replay(bag: Path, out: Path, *options: object) -> subprocess.CompletedProces
         stdout, stderr = process.communicate()
         raise AssertionError(stdout + stderr) from None
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-def summary(out: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return report
 
 
 def test_the_node_gives_what_the_offline_replay_gives(

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from cli_run import magicfuse
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.cli import app
 from magicfuse_ros.commands import run
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.fuser import Fuser
@@ -34,8 +34,7 @@ from tiny_bundle import CLASSES
 
 
 def magicfuse_run(path: Path, out: Path, *options: str | Path) -> Result:
-    command = ["run", path, "--out", out, *options]
-    return CliRunner().invoke(app, [str(part) for part in command])
+    return magicfuse("run", path, "--out", out, *options)
 
 
 def read(path: Path) -> Pixels:

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from typer.testing import CliRunner, Result
 
+from cli_run import magicfuse
 from cuda_stand_in import Library
 from magicfuse_ros import backends, selftest
 from magicfuse_ros.backends.engine_cache import Precision
@@ -32,7 +32,6 @@ from magicfuse_ros.backends.onnx_passes import fold_constants, half_body, uint8_
 from magicfuse_ros.backends.onnxruntime import OnnxRuntimeBackend
 from magicfuse_ros.bench import gpu
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec
-from magicfuse_ros.cli import app
 from magicfuse_ros.selftest import Row, SelftestLimits, check, decibels, reference_for
 from test_cuda import runtime  # noqa: F401  a fixture
 
@@ -125,10 +124,6 @@ def test_decibels_are_of_the_references_range() -> None:
     assert decibels(codes + np.uint8(1), codes) == pytest.approx(48.13, abs=0.01)
     assert decibels(codes, codes) == float("inf")
     assert decibels(np.array([0.0, np.inf], np.float32), wanted) == float("-inf")
-
-
-def magicfuse(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def test_build_check_prints_what_an_issue_needs_and_fails_below_its_limits(

@@ -268,13 +268,6 @@ def test_without_a_gpu_its_capability_must_be_named(builder: interface.Builder) 
         builder.devices([])
 
 
-@pytest.mark.skipif(not no_gpu, reason="there is a GPU")
-@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
-def test_running_without_a_gpu_is_refused(name: str) -> None:
-    with pytest.raises(BackendError, match=rf"'{name}' finds no GPU"):
-        backends.select(name, precision="fp16")
-
-
 @pytest.mark.parametrize("name", [pytest.param(n, marks=gpu) for n in ("tensorrt_rtx", "tensorrt")])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_gpu_computes_what_onnxruntime_computes(

@@ -89,9 +89,9 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, inputs, [result], **attributes))
         return result
 
-    def const(self, value: object, dtype: type = np.float32) -> str:
+    def const(self, value: object) -> str:
         name = f"c{len(self.constants)}"
-        self.constants.append(onnx.numpy_helper.from_array(np.asarray(value, dtype), name))
+        self.constants.append(onnx.numpy_helper.from_array(np.asarray(value, np.float32), name))
         return name
 
     def pool(self, x: str, size: int, out: str = "") -> str:

@@ -29,10 +29,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch = pytest.importorskip("torch", reason="the training package needs torch")
 
 from magicfuse_ros.bundle import Bundle  # noqa: E402
+from magicfuse_training.data.crops import Batch  # noqa: E402
 from magicfuse_training.export.bundle import export_bundle, provenance  # noqa: E402
 from magicfuse_training.export.weights import load_weights  # noqa: E402
 from magicfuse_training.model import MagicFuse  # noqa: E402
 from magicfuse_training.preset import Preset, load_preset  # noqa: E402
+from magicfuse_training.stages.stage import to_device  # noqa: E402
 
 # Tracing a graph makes millions of objects, and Python would look through all of them thousands
 # of times for cycles: a seventh of an export.
@@ -212,6 +214,14 @@ def least_model(least_preset: Preset) -> MagicFuse:
 def small_model(build_model: Callable[[], MagicFuse]) -> MagicFuse:
     """Return a model that the test may change."""
     return build_model()
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Return three crops of three scenes: plain, with thermal, at night."""
+    from training_process import small_crops
+
+    return to_device(next(iter(small_crops())), torch.device("cpu"))
 
 
 @pytest.fixture

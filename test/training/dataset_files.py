@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -192,6 +193,20 @@ def folder(root: Path) -> None:
     picture(root / "vi" / "a.jpg")
     picture(root / "ir" / "a.png", THERMAL)
     label(root / "label" / "a.png", [8, 9, 10, 0])
+
+
+def write_data(root: Path) -> None:
+    """Write noise as repacked CamVid and MSRS: two scenes to train on, and two held out."""
+    rng = np.random.default_rng(0)
+    for name, splits, kinds in (
+        ("camvid", ("train", "val"), {"vi": ".jpg", "label": ".png"}),
+        ("msrs", ("train", "dev"), {"vi": ".jpg", "ir": ".jpg", "pseudo_label": ".png"}),
+    ):
+        for split, (kind, suffix), stem in product(splits, kinds.items(), ("1D", "2N")):
+            image = rng.integers(0, 11 if kind == "label" else 9, (64, 96), np.uint8)
+            picture(root / name / split / kind / f"{stem}{suffix}", image)
+            if name == "msrs":
+                text(root / name / split / "boxes_infrared" / f"{stem}.txt", "0 0.5 0.5 0.2 0.4\n")
 
 
 WRITERS = {

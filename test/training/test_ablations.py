@@ -15,18 +15,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_process import small_crops
 
-from magicfuse_ros.bundle.schedule import Step, ddim_steps
+from magicfuse_ros.bundle.schedule import Step
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.commands import ablate
+from magicfuse_training.data.crops import Batch
 from magicfuse_training.metrics.ablation import write_table
 from magicfuse_training.model import MagicFuse, Streams
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build, degraded_loss
 from magicfuse_training.stages.distillation import distillation_loss, student_of
 from magicfuse_training.stages.randomness import seed_step
-from magicfuse_training.stages.stage import Loss, to_device
+from magicfuse_training.stages.stage import Loss
 from magicfuse_training.stages.stages import mkf_loss
 
 
@@ -99,10 +99,7 @@ def test_fused_afterwards_mixes_the_streams_images_and_differs_from_k_2_on(
 
     def sampled(net: MagicFuse, count: int) -> Streams:
         torch.manual_seed(2)
-        streams = net.start(condition)
-        for step in ddim_steps(small_preset.schedule, small_preset.timesteps(count)):
-            streams = net.advance(streams, condition, step, tau)
-        return streams
+        return net.sample(net.start(condition), condition, count, tau)
 
     with torch.no_grad():
         for count, same in ((1, True), (3, False)):
@@ -143,17 +140,15 @@ def test_a_budget_in_steps_takes_the_place_of_minutes(
         assert f"{told} and model on a CPU (360 crops" in (tmp_path / "table.md").read_text()
 
 
-def test_only_without_segmentation_eq_16_is_missing(small_model: MagicFuse) -> None:
-    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
+def test_only_without_segmentation_eq_16_is_missing(small_model: MagicFuse, batch: Batch) -> None:
     assert set(ABLATIONS["full"].mkf(small_model, batch)) == {"fusion", "segmentation"}
     assert set(ABLATIONS["without-segmentation"].mkf(small_model, batch)) == {"fusion"}
     assert {name for name, a in ABLATIONS.items() if a.ikr} == {"without-restoration"}
 
 
 def test_without_segmentation_neither_mkf_nor_its_target_depends_on_the_head(
-    small_model: MagicFuse, monkeypatch: pytest.MonkeyPatch
+    small_model: MagicFuse, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
     taus: list[torch.Tensor] = []
     advance = small_model.advance
 
@@ -176,8 +171,9 @@ def test_without_segmentation_neither_mkf_nor_its_target_depends_on_the_head(
     assert all((tau == 1).all() for tau in taus), "Eq. 11 then leaves w as it is"
 
 
-def test_without_restoration_the_degraded_image_is_taught(small_model: MagicFuse) -> None:
-    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
+def test_without_restoration_the_degraded_image_is_taught(
+    small_model: MagicFuse, batch: Batch
+) -> None:
 
     def term(clean: torch.Tensor) -> torch.Tensor:
         seed_step(0, 0, 0)
@@ -190,10 +186,11 @@ def test_without_restoration_the_degraded_image_is_taught(small_model: MagicFuse
 
 
 @pytest.mark.parametrize("loss", [mkf_loss, degraded_loss])
-def test_processes_run_the_networks_equally_often(small_preset: Preset, loss: Loss) -> None:
+def test_processes_run_the_networks_equally_often(
+    small_preset: Preset, loss: Loss, batch: Batch
+) -> None:
     """Batch norms that share statistics wait in each run for all other processes."""
     model = MagicFuse(small_preset.model_copy(update={"steps": [1, 2, 3]}))
-    batch = to_device(small_crops()[range(2)], torch.device("cpu"))
     runs = 0
 
     def count(*_: object) -> None:
@@ -226,7 +223,7 @@ def test_variants_differ_in_what_they_lack_and_in_nothing_else(small_preset: Pre
             assert preset.tau == (1.0 if name == "without-segmentation" else small_preset.tau)
 
 
-def test_a_smaller_ckg_learns_its_teachers_output(small_preset: Preset) -> None:
+def test_a_smaller_ckg_learns_its_teachers_output(small_preset: Preset, batch: Batch) -> None:
     torch.manual_seed(0)
     teacher = MagicFuse(small_preset).eval()
     for parameter in teacher.ckg.parameters():
@@ -235,7 +232,6 @@ def test_a_smaller_ckg_learns_its_teachers_output(small_preset: Preset) -> None:
     smaller = small_preset.ckg.model_copy(update={"widths": [8, 8]})
     student = student_of(teacher, small_preset.model_copy(update={"name": "s", "ckg": smaller}))
     student.eval()
-    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
     loss = distillation_loss(teacher, teacher_steps=1)
     optimizer = torch.optim.AdamW(student.ckg.parameters(), lr=1e-2)
     values = []

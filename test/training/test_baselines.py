@@ -19,20 +19,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_run_folder import write_data
-from training_process import small_crops
-from typer.testing import CliRunner
+from dataset_files import write_data
 
+from cli_run import train
 from magicfuse_ros.bundle.schedule import ddim_steps
-from magicfuse_training.cli import app
 from magicfuse_training.commands import baselines as command
 from magicfuse_training.cost import gflop_per_call, parameters
+from magicfuse_training.data.crops import Batch
 from magicfuse_training.metrics.baseline_scores import clahe, gamma
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.baselines import BASELINES
 from magicfuse_training.stages.runner import Budget
-from magicfuse_training.stages.stage import to_device
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -64,8 +62,7 @@ def test_only_the_method_mixes_streams(name: str, small_preset: Preset) -> None:
     assert not torch.allclose(made.x0_ckg, made.x0_ikr, atol=1e-3)
 
 
-def test_each_learns_what_it_puts_out_and_nothing_else(small_preset: Preset) -> None:
-    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
+def test_each_learns_what_it_puts_out_and_nothing_else(small_preset: Preset, batch: Batch) -> None:
     learnt = {}
     for name, baseline in BASELINES.items():
         model = baseline.build(small_preset)
@@ -104,10 +101,9 @@ def test_the_command_scores_all_in_one_table_and_does_not_train_twice(
     )
     write_data(tmp_path / "data")
     out = tmp_path / "out"
-    arguments = ["baselines", "--data", str(tmp_path / "data"), "--out", str(out)]
-    arguments += ["--steps", "1", "--batch", "2", "--workers", "0"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
+    short = ("--steps", "1", "--batch", "2", "--workers", "0")
+    code, output = train("baselines", "--data", tmp_path / "data", "--out", out, *short)
+    assert code == 0, output
     rows = json.loads((out / "baselines.json").read_text())["models"]
     assert list(rows) == ["input", "gamma", "CLAHE", "full", "full, formula", "three-heads"]
     assert rows["input"]["PSNR dark"] > 0 and "mIoU clean" not in rows["input"]

@@ -19,14 +19,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
-from typer.testing import CliRunner
+from test_make import write_preset
 
+from cli_run import train
 from magicfuse_ros.backends import select
 from magicfuse_ros.bench.report import BenchReport, BenchResult, Machine, Quantiles
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.cli import app
 from magicfuse_training.export.eager import EagerBackend
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
@@ -58,13 +57,11 @@ def test_eager_fuses_what_the_runtime_fuses(
 def test_bench_eager_says_how_many_times_faster_the_runtime_is(
     folder: Path, small_preset: Preset, tmp_path: Path
 ) -> None:
-    preset, out = tmp_path / "small.yaml", tmp_path / "eager.json"
-    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
-    command = ["bench-eager", "--bundle", str(folder), "--preset", str(preset), "--threads", "1"]
-    command += ["--precision", "fp32", "fp16", "--rounds", "2", "--frames", "2"]
-    result = CliRunner().invoke(app, [*command, "--json", str(out)], env={"COLUMNS": "200"})
-    assert result.exit_code == 0, result.output
-    assert "skipped openvino fp16" in result.output and "times faster" in result.output
+    preset, out = write_preset(small_preset, tmp_path / "small.yaml"), tmp_path / "eager.json"
+    command = ("bench-eager", "--bundle", folder, "--preset", preset, "--threads", "1")
+    options = ("--precision", "fp32", "fp16", "--rounds", "2", "--frames", "2", "--json", out)
+    code, output = train(*command, *options)
+    assert code == 0 and "skipped openvino fp16" in output and "times faster" in output, output
     report = json.loads(out.read_text())
     (runtime,) = report["results"]
     assert runtime["backend"] == "openvino" and report["threads"] == 1
@@ -73,8 +70,8 @@ def test_bench_eager_says_how_many_times_faster_the_runtime_is(
 
 
 def test_weights_of_another_preset_are_refused(folder: Path) -> None:
-    result = CliRunner().invoke(app, ["bench-eager", "--bundle", str(folder), "--preset", "nano"])
-    assert result.exit_code == 2 and "preset 'nano' has" in result.stderr
+    code, output = train("bench-eager", "--bundle", folder, "--preset", "nano")
+    assert code == 2 and "preset 'nano' has" in output
 
 
 def test_the_plot_shows_the_newest_result_of_every_device(tmp_path: Path) -> None:

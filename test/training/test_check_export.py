@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from typer.testing import CliRunner
+from test_make import write_preset
 
+from cli_run import train
 from magicfuse_ros.backends import select
-from magicfuse_training.cli import app
 from magicfuse_training.commands import check_export
 from magicfuse_training.commands.check_export import check_network, random_model
 from magicfuse_training.export.compare import decibels, relative_error
@@ -45,17 +44,14 @@ def test_the_published_fusion_network_is_the_same_in_both_libraries(
 def test_what_differs_is_an_error_that_names_it(
     small_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preset = tmp_path / "small.yaml"
-    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
-    command = ["check-export", "--preset", str(preset), "--network", "segmentation", "decoder"]
-    command += ["--backend", "onnxruntime", "tensorrt"]
-    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
-    assert result.exit_code == 0, result.output
-    assert "skipped tensorrt: " in result.output and "0.0e+00" in result.output
+    preset = write_preset(small_preset, tmp_path / "small.yaml")
+    command = ("check-export", "--preset", preset, "--network", "segmentation", "decoder")
+    command += ("--backend", "onnxruntime", "tensorrt")
+    code, output = train(*command)
+    assert code == 0 and "skipped tensorrt: " in output and "0.0e+00" in output, output
     monkeypatch.setattr(check_export, "TOLERANCE", -1.0)
-    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
-    assert result.exit_code == 2
-    assert "segmentation in onnxruntime" in result.output and "beyond the limit" in result.output
+    code, output = train(*command)
+    assert code == 2 and "segmentation in onnxruntime" in output and "beyond the limit" in output
 
 
 def test_distances_of_known_cases() -> None:

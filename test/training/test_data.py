@@ -11,7 +11,10 @@
 """Crops of scenes: the content of a batch, and the meaning of its flags."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +37,16 @@ from magicfuse_training.data.scenes import Scene, people_labelled, read_boxes
 
 NOBODY = np.zeros((0, 4), np.float32)
 CONFIG = CropConfig(height=64, width=96, batch=6, night=0.0)
+Maker = Callable[..., Crops]
+
+
+@pytest.fixture(
+    params=[Crops, partial(DeviceCrops, device=torch.device("cpu"), canvas=(240, 320))],
+    ids=["processor", "device"],
+)
+def maker(request: pytest.FixtureRequest) -> Maker:
+    """Return what makes crops: processes, or the device."""
+    return request.param
 
 
 def scene(clean: bool, thermal: bool) -> Scene:
@@ -46,35 +59,37 @@ def scene(clean: bool, thermal: bool) -> Scene:
         clean,
         image[..., 0] if thermal else None,
         np.full((240, 320), 3, np.uint8),
-        np.array([[100, 80, 140, 160]], np.float32) if thermal else np.zeros((0, 4), np.float32),
+        np.array([[100, 80, 140, 160]], np.float32) if thermal else NOBODY,
     )
 
 
-def crops_of(weights: list[float], seed: int = 0) -> Crops:
+def crops_of(weights: list[float], seed: int = 0, maker: Maker = Crops, **changes: Any) -> Crops:
     groups = [[scene(True, False)], [scene(True, True)], [scene(False, True)]]
-    return Crops(groups, weights, CONFIG, seed)
+    return maker(groups, weights, replace(CONFIG, **changes), seed)
 
 
-def batch_of(weights: list[float], seed: int = 0) -> dict[str, torch.Tensor]:
-    return next(iter(crops_of(weights, seed)))
+def batch_of(weights: list[float], seed: int = 0, maker: Maker = Crops) -> dict[str, torch.Tensor]:
+    return crops_of(weights, seed, maker)[range(CONFIG.batch)]
 
 
-def test_a_batch_has_the_shapes_and_types_that_the_stages_expect() -> None:
-    batch = batch_of([1, 1, 1])
+def test_a_batch_has_the_shapes_and_types_that_the_stages_expect(maker: Maker) -> None:
+    batch = batch_of([1, 1, 1], maker=maker)
     assert batch["degraded"].shape == batch["clean"].shape == (6, 3, 64, 96)
     assert batch["thermal"].shape == batch["weight"].shape == (6, 1, 64, 96)
     assert batch["label"].shape == batch["teacher"].shape == (6, 64, 96)
     assert batch["label"].dtype == batch["teacher"].dtype == torch.int64
-    assert batch["clean"].dtype == torch.uint8 and batch["weight"].dtype == torch.float32
+    assert batch["clean"].dtype == batch["degraded"].dtype == torch.uint8
+    assert batch["weight"].dtype == torch.float32
 
 
-def test_flags_say_what_a_scene_can_teach() -> None:
+def test_flags_say_what_a_scene_can_teach(maker: Maker) -> None:
     for weights, clean, thermal in (([1, 0, 0], 1, 0), ([0, 1, 0], 1, 1), ([0, 0, 1], 0, 1)):
-        batch = batch_of([float(w) for w in weights])
+        batch = crops_of([float(w) for w in weights], maker=maker)[range(24)]
         weight = 1.0 if clean else np.float32(CONFIG.night_weight)
         assert (batch["has_clean"] == weight).all() and (batch["has_thermal"] == thermal).all()
+        assert (batch["label"] == 3).all()
         assert (batch["thermal"].amax() > 0) == bool(thermal)
-        assert (batch["weight"].amax() > 1) == bool(thermal)
+        assert batch["weight"].amax() == (CONFIG.person_weight if thermal else 1)
 
 
 def test_an_enlarged_crop_counts_less_as_an_image_to_restore() -> None:
@@ -101,8 +116,8 @@ def test_a_night_frame_is_brightened_and_lamps_stay_white() -> None:
     assert reference[12:18, 12:18].min() > 240
 
 
-def test_the_same_seed_draws_the_same_crops_and_another_does_not() -> None:
-    one, same, other = (batch_of([1, 1, 1], seed)["degraded"] for seed in (1, 1, 2))
+def test_the_same_seed_draws_the_same_crops_and_another_does_not(maker: Maker) -> None:
+    one, same, other = (batch_of([1, 1, 1], seed, maker)["degraded"] for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
@@ -140,9 +155,9 @@ def test_crops_show_people_more_often_by_day_than_at_night() -> None:
     assert share(clean=True) > share(clean=False) + 0.04
 
 
-def test_some_crops_show_people_from_near() -> None:
+def test_some_crops_show_people_from_near(maker: Maker) -> None:
     """Crops at common scales are at least 1.5 times as wide as the box."""
-    weight = crops_of([0, 1, 0])[range(400)]["weight"]
+    weight = crops_of([0, 1, 0], maker=maker, mixed=0.0)[range(400)]["weight"]
     near = ((weight > 1).float().mean((1, 2, 3)) > 0.75).float().mean()
     assert NEAR / 8 < near < NEAR
 
@@ -156,24 +171,16 @@ def test_labelled_people_get_boxes_but_for_the_smallest() -> None:
     assert people_labelled(np.zeros_like(label)).shape == (0, 4)
 
 
-@pytest.mark.parametrize("by", ["processor", "device"])
-def test_some_people_wear_dark_clothes_by_day(by: str) -> None:
+def test_some_people_wear_dark_clothes_by_day(maker: Maker) -> None:
     image = np.full((240, 320, 3), 160, np.uint8)
     label = np.full((240, 320), 3, np.uint8)
     label[:, :160] = PEDESTRIAN
-    nobody = NOBODY
 
     def dressed(clean: bool, people: tuple[int, ...] = (PEDESTRIAN,)) -> float:
         """Return the share of crops with darker people, among the crops that show both."""
-        scenes = [[], [Scene("s", image, image, clean, image[..., 0], label, nobody)], []]
+        scenes = [[], [Scene("s", image, image, clean, image[..., 0], label, NOBODY)], []]
         config = CropConfig(height=64, width=96, clean=1.0, mixed=0.0, people=people)
-        weights = [0.0, 1.0, 0.0]
-        crops = (
-            Crops(scenes, weights, config, 0)
-            if by == "processor"
-            else DeviceCrops(scenes, weights, config, 0, torch.device("cpu"), (240, 320))
-        )
-        batch = crops[range(200)]
+        batch = maker(scenes, [0.0, 1.0, 0.0], config, 0)[range(200)]
         left = (batch["label"] == PEDESTRIAN)[:, None].float()
         shown = (left.mean((1, 2, 3)) - 0.5).abs() < 0.4
         luma = batch["clean"].float().mean(1, keepdim=True)
@@ -278,17 +285,10 @@ def test_a_crop_of_a_small_scene_is_enlarged_and_never_stretched() -> None:
     assert ratios and min(ratios) > 1.5 and max(ratios) < 2.6
 
 
-@pytest.mark.parametrize("by", ["processor", "device"])
-def test_crops_are_often_around_a_rare_class(by: str) -> None:
-    scene = replace_label(labelled(), ROAD)
-    scene = replace(scene, people=NOBODY)
+def test_crops_are_often_around_a_rare_class(maker: Maker) -> None:
+    scene = replace(replace_label(labelled(), ROAD), people=NOBODY)
     scene.label[10:14, 300:304] = SIGN
-    config = replace(CONFIG, mixed=0.0)
-    crops = (
-        Crops([[scene]], [1.0], config, 0)
-        if by == "processor"
-        else DeviceCrops([[scene]], [1.0], config, 0, torch.device("cpu"), (240, 320))
-    )
+    crops = maker([[scene]], [1.0], replace(CONFIG, mixed=0.0), 0)
     shown = (crops[range(300)]["label"] == SIGN).any(2).any(1).float().mean()
     assert 0.8 * AROUND_RARE < shown < 0.6
     assert rare_place(np.full((8, 8), ROAD, np.uint8), RARE, np.random.default_rng(0)) is None

@@ -59,8 +59,8 @@ def contrast(image: Pixels) -> float:
     return float(np.abs(np.diff(image.astype(float), axis=1)).mean())
 
 
-def with_effect(effect: Effect, image: Pixels, seed: int = 0) -> Pixels:
-    return effect.apply(image, np.random.default_rng(seed))
+def with_effect(effect: Effect, image: Pixels) -> Pixels:
+    return effect.apply(image, np.random.default_rng(0))
 
 
 def mean_over_draws(kind: str, strength: float) -> float:

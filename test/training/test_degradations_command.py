@@ -14,9 +14,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from typer.testing import CliRunner
 
-from magicfuse_training.cli import app
+from cli_run import train
 
 
 def picture(path: Path, seed: int) -> Path:
@@ -26,22 +25,22 @@ def picture(path: Path, seed: int) -> Path:
 
 
 def test_a_sheet_is_drawn_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    image = str(picture(tmp_path / "a.png", 0))
+    image = picture(tmp_path / "a.png", 0)
     sheets = []
     for name, seed in (("one", "1"), ("same", "1"), ("other", "2")):
         out = tmp_path / "new" / f"{name}.png"
-        result = CliRunner().invoke(app, ["degradations", image, "--out", str(out), "--seed", seed])
-        assert result.exit_code == 0, result.output
+        code, output = train("degradations", image, "--out", out, "--seed", seed)
+        assert code == 0, output
         sheets.append(cv2.imread(str(out)))
     assert np.array_equal(sheets[0], sheets[1]) and not np.array_equal(sheets[0], sheets[2])
 
 
 def test_two_pictures_make_a_sheet_of_twice_the_rows(tmp_path: Path) -> None:
-    pictures = [str(picture(tmp_path / f"{i}.png", i)) for i in range(2)]
+    pictures = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
     heights = []
     for some in (pictures[:1], pictures):
         out = tmp_path / "sheet.png"
-        assert CliRunner().invoke(app, ["degradations", *some, "--out", str(out)]).exit_code == 0
+        assert train("degradations", *some, "--out", out)[0] == 0
         heights.append(cv2.imread(str(out)).shape[0])
     assert heights[1] > 1.8 * heights[0]
 
@@ -50,5 +49,5 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     text = tmp_path / "notes.png"
     text.write_text("no picture")
     for path in (text, tmp_path / "missing.png"):
-        result = CliRunner().invoke(app, ["degradations", str(path), "--out", str(tmp_path / "o")])
-        assert result.exit_code == 2 and path.name in " ".join(result.output.split())
+        code, output = train("degradations", path, "--out", tmp_path / "o")
+        assert code == 2 and path.name in output

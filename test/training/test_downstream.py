@@ -19,10 +19,9 @@ import dataset_files
 import numpy as np
 import pytest
 from test_score import scene
-from typer.testing import CliRunner
 
 import tiny_bundle
-from magicfuse_training.cli import app
+from cli_run import train
 from magicfuse_training.data.classes import CLASSES, MFNET_CLASSES
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.mix import Source
@@ -75,10 +74,7 @@ def run(bundle: Path, sets: Path, folder: Path, *more: object) -> tuple[int, str
     data = f"--data=msrs-repacked:{sets / 'msrs'}"
     size = ("--steps", STEPS, "--batch", 2, "--seeds", 1, "--crop", 32, 32)
     given = ("--bundle", bundle, data, "--run", folder, "--backend", "onnxruntime", *size, *more)
-    result = CliRunner().invoke(app, ["downstream", *map(str, given)], env={"COLUMNS": "250"})
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, " ".join(result.output.split())
+    return train("downstream", *given)
 
 
 def weights(folder: Path) -> dict[Path, object]:

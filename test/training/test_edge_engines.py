@@ -18,19 +18,12 @@ from pathlib import Path
 import pytest
 
 from magicfuse_ros import backends
+from magicfuse_ros.bench.gpu_peak import _Unwatched
 from magicfuse_ros.bundle import NETWORKS, NetworkSpec
 from magicfuse_training.export.bundle import export_graph, round_weights_to_half
 from magicfuse_training.export.graphs import example_inputs, graphs
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import load_preset
-
-
-class _Silent:
-    """A `BuildMonitor` whose reports nobody reads."""
-
-    cancelled = False
-
-    def step(self, phase: str, done: int, total: int) -> None: ...
 
 
 @pytest.mark.slow
@@ -50,7 +43,7 @@ def test_every_network_of_edge_builds_in_half_precision(tmp_path: Path) -> None:
         spec = NetworkSpec(
             file=path.name, sha256="0" * 64, inputs=(), outputs=(), parameters=0, gflop=0
         )
-        engine = builder.build(path, spec, "sm_89", "fp16", _Silent())
+        engine = builder.build(path, spec, "sm_89", "fp16", _Unwatched())
         stored = path.stat().st_size
         parameters += stored // 2
         assert 0.9 * stored < len(engine) < 2 * stored + 5e6, name

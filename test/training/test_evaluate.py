@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 from test_metrics import HUMAN, frame, fused
 from test_score import names_of, write_sets
-from typer.testing import CliRunner
 
 import tiny_bundle
+from cli_run import train
 from magicfuse_ros.bundle import Bundle
-from magicfuse_training.cli import app
+from magicfuse_ros.fuser import FusedFrame
 from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.metrics import paper
@@ -57,11 +57,6 @@ CONDITIONS = ["clean", "dark", "haze", "rain", "noise"]
 PERSON = CLASSES.index("pedestrian")
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "250"})
-    return result.exit_code, " ".join(result.output.split())
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tiny bundle with classes of its own: road, person and sky."""
@@ -75,12 +70,14 @@ def evaluated(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     write_sets(folder)
     sets = ("--bundle", bundle, *names_of(folder, "camvid", "msrs"), "--every", "3")
     options = ("--backend", "onnxruntime", "--out", folder / "report")
-    code, output = run(*sets, *options, "--inputs", folder / "theirs")
+    code, output = train("evaluate", *sets, *options, "--inputs", folder / "theirs")
     assert code == 0 and "16 inputs in" in output, output
     assert not (folder / "report").exists()
     page = folder / "docs" / "page.md"
     page.parent.mkdir()
-    code, output = run(*sets, *options, "--fused", f"theirs={folder / 'theirs'}", "--page", page)
+    code, output = train(
+        "evaluate", *sets, *options, "--fused", f"theirs={folder / 'theirs'}", "--page", page
+    )
     assert code == 0 and "evaluation.html" in output, output
     return folder / "report", folder / "theirs"
 
@@ -131,7 +128,7 @@ def test_a_page_for_the_documentation_has_plots_and_no_frames(
     (tmp_path / "page.md").write_text("# Mine\n")
     sets = names_of(evaluated[0].parent, "camvid")
     options = ("--out", tmp_path / "out", "--page", tmp_path / "page.md")
-    code, output = run("--bundle", bundle, *sets, *options)
+    code, output = train("evaluate", "--bundle", bundle, *sets, *options)
     assert code == 2 and f"lacks the lines '{START}' and '{END}'" in output
 
 
@@ -171,13 +168,13 @@ def test_a_method_that_cannot_take_part_is_told(
         # the inputs cover every third frame, and all are scored
         (f"theirs={evaluated[1]}", "3 of the 5 frames of camvid val, clean, are missing: 1, 2, 4"),
     ):
-        code, output = run(*given, "--fused", option)
+        code, output = train("evaluate", *given, "--fused", option)
         assert code == 2 and message in output, output
     assert not (tmp_path / "out").exists()
     taken = shutil.copytree(evaluated[1], tmp_path / "small")
     for path in taken.glob("camvid*/clean/*"):
         cv2.imwrite(str(path), np.zeros((4, 6, 3), np.uint8))
-    code, output = run(*given, "--every", "3", "--fused", f"theirs={taken}")
+    code, output = train("evaluate", *given, "--every", "3", "--fused", f"theirs={taken}")
     assert code == 2 and "is 6x4; expected 60x40, the size of frame '0'" in output
 
 
@@ -206,25 +203,29 @@ def test_fused_images_without_a_condition_are_of_frames_as_they_are(tmp_path: Pa
     assert read_fused(tmp_path / "a.png", half, width_factor=2).shape == (16, 32, 3)
 
 
+def sure(image: np.ndarray, **changes: np.ndarray | None) -> FusedFrame:
+    """Return a frame whose outputs show one image, cold, surely of class 0; and its changes."""
+    flat = np.zeros(image.shape[:2], np.uint8)
+    images = {"restored": image, "mag_image": image, "confidence": flat + 255}
+    others = dict.fromkeys(("thermal_estimate", "thermal_uncertainty", "mask"), flat)
+    return fused(**{**images, **others, **changes})
+
+
 def test_the_rows_beside_mag_image_by_hand() -> None:
     restored = np.full((2, 2, 3), 100, np.uint8)
     estimate = np.array([[0, 101], [60, 60]], np.uint8)
     assert mean_image(restored, estimate)[..., 0].tolist() == [[50, 101], [80, 80]]
     heat = usual_heat()
     mask = np.array([[PERSON, PERSON], [PERSON, 3]], np.uint8)
-    outputs = fused(
-        restored=restored,
-        thermal_estimate=np.array([[0, 255], [60, 255]], np.uint8),
-        mask=mask,
-        confidence=np.full((2, 2), 255, np.uint8),
-    )
+    warmth = np.array([[0, 255], [60, 255]], np.uint8)
+    outputs = sure(restored, thermal_estimate=warmth, thermal_uncertainty=None, mask=mask)
     of = partial(clipped_heat, heat=heat, thermal=[PERSON])
     gained = of(outputs, night=False, tau=heat.middle_tau)[..., 0].astype(int) - 100
     warm = heat.gain * (60 / 255 - heat.warm) * 255
     expected = [[0, heat.limit * 255], [min(warm, heat.limit * 255), 0]]
     assert np.allclose(gained, expected, atol=0.51), "cold, hottest; warm, and no person"
-    unsure = fused(
-        restored=restored,
+    unsure = sure(
+        restored,
         thermal_estimate=np.full((2, 2), 40, np.uint8),
         thermal_uncertainty=np.full((2, 2), 20, np.uint8),
         mask=mask,
@@ -239,9 +240,7 @@ def test_the_rows_beside_mag_image_by_hand() -> None:
     assert of(unsure, night=True, tau=0.0)[0, 0, 0] > 100 + lit
 
 
-def test_rows_compare_with_the_frame_before_it_was_degraded(
-    bundle: Path,
-) -> None:
+def test_rows_compare_with_the_frame_before_it_was_degraded(bundle: Path) -> None:
     rng = np.random.default_rng(0)
     clean = rng.integers(0, 256, (48, 48, 3), np.uint8)
     thermal = rng.integers(0, 100, (48, 48), np.uint8)
@@ -249,14 +248,8 @@ def test_rows_compare_with_the_frame_before_it_was_degraded(
     box = (16, 16, 32, 32)
     known = {"thermal": thermal, "usual": thermal, "people": [box], "anybody": [box]}
     rows = Rows(Bundle.load(bundle).manifest, usual_heat())
-    outputs = fused(
-        restored=clean,
-        mag_image=np.repeat(thermal[..., None], 3, 2),
-        thermal_estimate=thermal,
-        thermal_uncertainty=np.zeros_like(thermal),
-        mask=np.zeros((48, 48), np.uint8),
-        confidence=np.full((48, 48), 255, np.uint8),
-    )
+    mag_image = np.repeat(thermal[..., None], 3, 2)
+    outputs = sure(clean, mag_image=mag_image, thermal_estimate=thermal)
     rows.add(frame(visible=clean, **known), clean // 4, outputs)
     figures = rows.figures()
     assert figures[RESTORED]["PSNR to clean"].value == 60 > figures[INPUT]["PSNR to clean"].value
@@ -326,14 +319,8 @@ def test_rows_say_where_the_light_of_both_lit_images_falls(bundle: Path) -> None
     mag_image[:8, 2:6] += 30  # half of each
     mag_image[40:, 40:44] += 30  # as much elsewhere
     hot = np.full((48, 48), 200, np.uint8)
-    outputs = fused(
-        restored=restored,
-        mag_image=mag_image,
-        thermal_estimate=hot,
-        thermal_uncertainty=np.zeros_like(hot),
-        mask=label,  # the mask finds both, so the formula lights them up
-        confidence=np.full((48, 48), 255, np.uint8),
-    )
+    # The mask finds both, so the formula lights them up.
+    outputs = sure(restored, mag_image=mag_image, thermal_estimate=hot, mask=label)
     for labels, known in ((HUMAN, True), (Labels("pseudo"), False)):
         rows = Rows(manifest, usual_heat())
         rows.add(frame(label, labels, visible=restored), restored // 2, outputs)
@@ -354,14 +341,8 @@ def test_the_formula_lights_up_what_the_mask_is_less_sure_of_at_a_lower_tau(bund
     label = np.zeros((48, 48), np.uint8)
     label[:8, :4] = next(c.id for c in classes if c.name == "pedestrian")
     restored = np.full((48, 48, 3), 100, np.uint8)
-    outputs = fused(
-        restored=restored,
-        mag_image=restored,
-        thermal_estimate=np.full((48, 48), 200, np.uint8),
-        thermal_uncertainty=np.zeros((48, 48), np.uint8),
-        mask=label,
-        confidence=np.full((48, 48), 100, np.uint8),
-    )
+    hot, unsure = np.full((48, 48), 200, np.uint8), np.full((48, 48), 100, np.uint8)
+    outputs = sure(restored, thermal_estimate=hot, mask=label, confidence=unsure)
     rows = Rows(manifest, usual_heat())
     rows.add(frame(label, HUMAN, visible=restored), restored // 2, outputs)
     recall = {row: scores.get("light recall") for row, scores in rows.figures().items()}

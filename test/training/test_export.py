@@ -28,7 +28,6 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.backends.onnx_passes import fold_constants
 from magicfuse_ros.bundle import NETWORKS, Bundle, sha256, write_manifest
 from magicfuse_ros.bundle.default import default_bundle
-from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
@@ -83,8 +82,7 @@ def sample_eagerly(
     streams = model.start(condition)
     streams.z_ikr = streams.z_ckg = streams.z_mkf = z_T
     streams.z_seg = torch.zeros_like(streams.z_seg) if z_seg is None else z_seg
-    for step in ddim_steps(preset.schedule, preset.timesteps(count)):
-        streams = model.advance(streams, condition, step, torch.tensor([preset.tau]))
+    streams = model.sample(streams, condition, count, torch.tensor([preset.tau]))
     assert streams.x0_mkf is not None
     fused = model.decoder(streams.x0_mkf, *details)
     scores = model.class_scores(streams.z_seg, condition, *details)

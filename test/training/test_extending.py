@@ -17,10 +17,9 @@ import dataset_files
 import numpy as np
 import pytest
 import yaml
-from typer.testing import CliRunner
 
+from cli_run import train
 from magicfuse_training import degradations
-from magicfuse_training.cli import app
 from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.datasets import DATASETS
 from magicfuse_training.data.mix import Source
@@ -66,12 +65,11 @@ def test_the_example_is_checked_trained_and_read(
     extended: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, root = extended
-    run = CliRunner().invoke
-    checked = run(app, ["check-data", "drive", str(root), "--preset", str(path)])
-    assert checked.exit_code == 0, checked.output
-    assert re.search(r"12 +│ car +│ car", checked.output), "the table has names of the preset"
-    refused = run(app, ["check-data", "drive", str(root)])
-    assert refused.exit_code == 1 and "unknown label id" in refused.output
+    code, output = train("check-data", "drive", root, "--preset", path)
+    assert code == 0, output
+    assert "12 │ car │ car" in output, "the table has names of the preset"
+    code, output = train("check-data", "drive", root)
+    assert code == 1 and "unknown label id" in output
 
     preset = load_preset(str(path))
     names = [c.name for c in preset.classes]

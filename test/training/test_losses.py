@@ -45,14 +45,14 @@ def heat(gain: float) -> HeatConfig:
     return NANO.model_copy(update={"gain": gain})
 
 
-def scores(winner: int, size: int = 4) -> torch.Tensor:
-    logits = torch.zeros(1, 11, size, size)
+def scores(winner: int) -> torch.Tensor:
+    logits = torch.zeros(1, 11, 4, 4)
     logits[:, winner] = 20.0
     return logits
 
 
-def labels(value: int, size: int = 4) -> torch.Tensor:
-    return torch.full((1, size, size), value)
+def labels(value: int) -> torch.Tensor:
+    return torch.full((1, 4, 4), value)
 
 
 @pytest.mark.parametrize("winner", [0, 3, 7])

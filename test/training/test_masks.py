@@ -12,7 +12,6 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 from training_process import small_crops
@@ -21,17 +20,12 @@ from magicfuse_training.data.crops import Batch
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.optimizer import MuonConfig
 from magicfuse_training.stages.masks import masks_loss
-from magicfuse_training.stages.stage import StageModule, to_device
+from magicfuse_training.stages.stage import StageModule
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.statistics import measure_new
 from magicfuse_training.stages.trainer import Trainer
 
 NEW = ("encoder.context.deeper", "encoder.context.last")
-
-
-@pytest.fixture
-def batch() -> Batch:
-    return to_device(next(iter(small_crops())), torch.device("cpu"))
 
 
 def test_masks_are_learnt_and_what_else_changes_is_held_against_them(

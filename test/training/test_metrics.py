@@ -89,7 +89,7 @@ def frame(label: np.ndarray | None = None, labels: Labels | None = HUMAN, **know
     return Frame(**(values | known))  # type: ignore[arg-type]
 
 
-def fused(**outputs: np.ndarray) -> FusedFrame:
+def fused(**outputs: np.ndarray | None) -> FusedFrame:
     names = (
         "mag_image", "restored", "thermal_estimate", "thermal_uncertainty", "mask", "confidence",
     )  # fmt: skip

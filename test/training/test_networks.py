@@ -140,9 +140,7 @@ def test_the_fusion_network_never_holds_the_scores_of_all_pixels(small_paper: Ma
     ("change", "message"),
     [
         ({"segmentation_width": 24}, "segmentation_width is 24; expected 0"),
-        ({"schedule": {"zero_terminal_snr": True, "prediction": "epsilon"}}, "zero_terminal_snr"),
         ({"ikr": {"attention": [True]}}, "attention has 1 levels; widths have 4"),
-        ({"autoencoder": {"latent_only": False}}, "noise_channels must be 0"),
         ({"autoencoder": {"context_channels": [8]}}, "context_channels must be empty"),
         ({"autoencoder": {"condition_blocks": 1}}, "condition_blocks must be 0"),
         ({"segmentation_condition": True}, "segmentation_condition is true; expected false"),
@@ -162,9 +160,8 @@ def test_every_step_grid_runs_and_keeps_the_sizes(small_model: MagicFuse) -> Non
     preset = small_model.preset
     condition, detail_4, detail_2 = small_model.encoder(torch.rand(2, 3, 64, 96))
     for count in preset.steps:
-        streams = small_model.start(condition)
-        for step in ddim_steps(preset.schedule, preset.schedule.trailing_timesteps(count)):
-            streams = small_model.advance(streams, condition, step, torch.tensor([0.4]))
+        start, tau = small_model.start(condition), torch.tensor([0.4])
+        streams = small_model.sample(start, condition, count, tau)
         for x0 in (streams.x0_ikr, streams.x0_ckg, streams.x0_mkf):
             assert x0 is not None and torch.isfinite(x0).all()
             assert small_model.decoder(x0, detail_4, detail_2).shape == (2, 3, 64, 96)

@@ -21,12 +21,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
+from cli_run import train
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import NETWORKS, Bundle
 from magicfuse_ros.bundle.schedule import ddim_steps
-from magicfuse_training.cli import app
 from magicfuse_training.cost import shapes_only
 from magicfuse_training.export.graphs import example_inputs, graphs
 from magicfuse_training.export.weights import load_weights
@@ -50,8 +49,9 @@ FIXTURES = OfficialFiles(*(SHARED / f"{n}.safetensors" for n in ("ae", "ikr", "c
 ROLES = ("autoencoder", "ikr", "ckg", "mkf")
 
 
-def paths(files: OfficialFiles) -> list[str]:
-    return [str(getattr(files, role)) for role in ROLES]
+def convert(files: OfficialFiles, out: Path, *options: object) -> tuple[int, str]:
+    paths = [getattr(files, role) for role in ROLES]
+    return train("convert-official", *paths, *options, "--out", out)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +90,9 @@ def test_the_paper_preset_has_every_published_tensor() -> None:
 @pytest.fixture(scope="module")
 def fixture_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("official") / "bundle"
-    options = ["--ikr-heads", "2", "--ckg-heads", "4", "--height", "128", "--width", "160"]
-    arguments = ["convert-official", *paths(FIXTURES), *options, "--out", str(folder)]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
+    size = ("--height", "128", "--width", "160")
+    code, output = convert(FIXTURES, folder, "--ikr-heads", "2", "--ckg-heads", "4", *size)
+    assert code == 0, output
     return Bundle.load(folder)
 
 
@@ -309,11 +308,9 @@ def test_a_converted_run_is_verified_and_can_be_loaded_again(
 ) -> None:
     arrays, out = tmp_path / "io.npz", tmp_path / "run"
     record(small_paper, arrays)
-    options = ["--verify", str(arrays), "--ikr-heads", "2", "--ckg-heads", "2", "--checkpoint"]
-    arguments = ["convert-official", *paths(written), *options, "--out", str(out)]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    assert "mkf_seg_logits_t500" in result.output and "1e-04" in result.output
+    options = ("--verify", arrays, "--ikr-heads", "2", "--ckg-heads", "2", "--checkpoint")
+    code, output = convert(written, out, *options)
+    assert code == 0 and "mkf_seg_logits_t500" in output and "1e-04" in output, output
     again = MagicFuse(load_preset(str(out / "preset.yaml")))
     again.load_state_dict(torch.load(out / "ckg" / "last.pt", weights_only=True)["ema"])
     state = again.state_dict()
@@ -327,11 +324,10 @@ def test_above_a_limit_nothing_is_written(
     arrays, out = tmp_path / "io.npz", tmp_path / "run"
     wrong = {"latent": np.full((1, 8, 16, 24), np.nan, np.float32)} if heads == 2 else {}
     record(small_paper, arrays, **wrong)
-    options = ["--verify", str(arrays), "--ikr-heads", str(heads), "--ckg-heads", "2"]
-    arguments = ["convert-official", *paths(written), *options, "--out", str(out)]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 1
-    assert f"first {'latent' if heads == 2 else 'ikr_eps_t960'}" in result.output
+    options = ("--verify", arrays, "--ikr-heads", heads, "--ckg-heads", "2")
+    code, output = convert(written, out, *options)
+    assert code == 1
+    assert f"first {'latent' if heads == 2 else 'ikr_eps_t960'}" in output
     assert not out.exists()
 
 
@@ -345,7 +341,6 @@ def test_arrays_that_are_missing_are_named(
         ("text.npz", "is not an .npz file of arrays"),
         ("none.npz", "is not an .npz file of arrays"),
     ):
-        options = ["--verify", str(tmp_path / name), "--ikr-heads", "2", "--ckg-heads", "2"]
-        arguments = ["convert-official", *paths(written), *options, "--out", str(tmp_path / "x")]
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 2 and message in " ".join(result.output.split()), name
+        options = ("--verify", tmp_path / name, "--ikr-heads", "2", "--ckg-heads", "2")
+        code, output = convert(written, tmp_path / "x", *options)
+        assert code == 2 and message in output, name

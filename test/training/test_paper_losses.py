@@ -41,18 +41,18 @@ class Zero(nn.Module):
         return torch.zeros_like(z)
 
 
-def batch(count: int, height: int = 128, width: int = 160) -> dict[str, Tensor]:
-    weight = torch.ones(count, 1, height, width)
+def batch(count: int) -> dict[str, Tensor]:
+    weight = torch.ones(count, 1, 128, 160)
     weight[..., :40, :40] = 7  # people
     return {
-        "degraded": torch.rand(count, 3, height, width),
-        "clean": torch.rand(count, 3, height, width),
-        "thermal": torch.rand(count, 1, height, width),
+        "degraded": torch.rand(count, 3, 128, 160),
+        "clean": torch.rand(count, 3, 128, 160),
+        "thermal": torch.rand(count, 1, 128, 160),
         "weight": weight,
         "has_clean": torch.ones(count),
         "has_thermal": torch.ones(count),
-        "label": torch.zeros(count, height, width, dtype=torch.int64),
-        "teacher": torch.zeros(count, height, width, dtype=torch.int64),
+        "label": torch.zeros(count, 128, 160, dtype=torch.int64),
+        "teacher": torch.zeros(count, 128, 160, dtype=torch.int64),
     }
 
 

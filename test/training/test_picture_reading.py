@@ -17,22 +17,19 @@ import numpy as np
 import pytest
 from dataset_files import COLOR, GRAY, HEIGHT, THERMAL, WIDTH, label, picture
 from PIL import Image
-from typer.testing import CliRunner, Result
 
+from cli_run import train
 from magicfuse_ros.image_codec import decode_file
-from magicfuse_training.cli import app
+from magicfuse_training.data.check import check_split
 from magicfuse_training.data.classes import PROJECT
+from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import read_image, read_label, read_thermal
 from magicfuse_training.data.scenes import Scene, load
 
 
-def check(root: Path, kind: str = "folder") -> Result:
-    return CliRunner().invoke(app, ["check-data", kind, str(root)])
-
-
-def printed(result: Result) -> str:
-    return " ".join(result.output.split())
+def check(root: Path, kind: str = "folder") -> tuple[int, str]:
+    return train("check-data", kind, root)
 
 
 def scene(root: Path) -> Scene:
@@ -63,7 +60,7 @@ def test_every_part_is_turned_as_its_own_file_says(tmp_path: Path) -> None:
     ids = np.ones((HEIGHT, WIDTH), np.uint8)
     ids[:5] = 0
     turned(tmp_path / "label" / "a.png", ids)
-    assert check(tmp_path).exit_code == 0
+    assert check(tmp_path)[0] == 0
     found = scene(tmp_path)
     np.testing.assert_array_equal(found.thermal, THERMAL)
     np.testing.assert_array_equal(found.label, ids)
@@ -72,9 +69,9 @@ def test_every_part_is_turned_as_its_own_file_says(tmp_path: Path) -> None:
 def test_a_part_that_fits_the_stored_pixels_only_is_a_fault(tmp_path: Path) -> None:
     turned(tmp_path / "vi" / "a.jpg", COLOR)
     picture(tmp_path / "ir" / "a.png", np.rot90(THERMAL).copy())
-    result = check(tmp_path)
-    assert result.exit_code == 1
-    assert "thermal of another aspect ratio" in printed(result)
+    code, output = check(tmp_path)
+    assert code == 1
+    assert "thermal of another aspect ratio" in output
 
 
 def test_half_a_jpeg_is_refused_and_one_without_its_end_marker_is_read(tmp_path: Path) -> None:
@@ -83,12 +80,12 @@ def test_half_a_jpeg_is_refused_and_one_without_its_end_marker_is_read(tmp_path:
     data, whole = path.read_bytes(), read_image(path)
     path.write_bytes(data[:-2])
     np.testing.assert_array_equal(read_image(path), whole)
-    assert check(tmp_path).exit_code == 0
+    assert check(tmp_path)[0] == 0
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"a\.jpg'.*cut"):
         scene(tmp_path)
-    result = check(tmp_path)
-    assert result.exit_code == 1 and "1 x unreadable 'vi/a.jpg'" in printed(result)
+    code, output = check(tmp_path)
+    assert code == 1 and "1 x unreadable 'vi/a.jpg'" in output
 
 
 def test_visible_pictures_of_a_folder_in_16_bits_are_on_one_scale(tmp_path: Path) -> None:
@@ -112,9 +109,10 @@ def test_thermal_pictures_of_16_bits_are_stretched_and_that_is_said(tmp_path: Pa
     assert np.corrcoef(levels.ravel(), THERMAL.ravel())[0, 1] > 0.99
     found = scene(tmp_path).thermal
     assert found is not None and len(np.unique(found)) > 40
-    result = check(tmp_path)
-    assert result.exit_code == 0
-    assert "no file says what the levels of 1 pictures in 16 bits or floats mean" in printed(result)
+    code, output = check(tmp_path)
+    assert code == 0
+    assert "no file says what the levels of 1 pictures in 16 bits or floats mean" in output
+    assert check_split(dataset("folder"), tmp_path, ".").depths == {"16 bit": 1}
 
 
 def test_thermal_pictures_of_floats_are_stretched(tmp_path: Path) -> None:
@@ -139,8 +137,8 @@ def test_thermal_pictures_of_8_bits_are_left_as_they_are(tmp_path: Path) -> None
 def test_false_colours_are_no_thermal_picture(palette: int, tmp_path: Path) -> None:
     picture(tmp_path / "vi" / "a.png")
     picture(tmp_path / "ir" / "a.png", np.asarray(cv2.applyColorMap(GRAY, palette)))
-    result = check(tmp_path)
-    assert result.exit_code == 1 and "thermal picture 'ir/a.png' is in colours" in printed(result)
+    code, output = check(tmp_path)
+    assert code == 1 and "thermal picture 'ir/a.png' is in colours" in output
     with pytest.raises(DataError, match=r"ir/a\.png' is in colours .*; expected gray"):
         scene(tmp_path)
 
@@ -153,17 +151,17 @@ def test_suffixes_are_taken_in_upper_case(tmp_path: Path) -> None:
     label(tmp_path / "ped" / "PedMasks" / "b_MASK.PNG", [1, 0])
     found = scene(tmp_path)
     assert found.thermal is not None and set(np.unique(found.label)) == {1, 2}
-    result = check(tmp_path / "ped", "pennfudan")
-    assert result.exit_code == 0 and "│ 1 " in result.output
+    code, output = check(tmp_path / "ped", "pennfudan")
+    assert code == 0 and "│ 1 " in output
 
 
 def test_labels_of_another_suffix_are_a_fault_and_not_left_out(tmp_path: Path) -> None:
     picture(tmp_path / "vi" / "a.png")
     label(tmp_path / "label" / "a.jpg", [1, 2])
-    result = check(tmp_path)
-    assert result.exit_code == 1
-    assert "1 x label missing label/a.png" in printed(result)
-    assert "1 not taken: label/a.jpg" in printed(result)
+    code, output = check(tmp_path)
+    assert code == 1
+    assert "1 x label missing label/a.png" in output
+    assert "1 not taken: label/a.jpg" in output
     with pytest.raises(DataError, match=r"1 label files .* are missing .*label/a\.png"):
         scene(tmp_path)
 
@@ -179,6 +177,6 @@ def test_what_is_not_taken_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "vi" / "notes.txt").write_text("dusk")
     (tmp_path / "vi" / ".hidden").write_text("")
     picture(tmp_path / "thermal" / "a.png", THERMAL)
-    result = check(tmp_path)
-    assert result.exit_code == 0
-    assert "split .: 2 not taken: thermal, vi/notes.txt" in printed(result)
+    code, output = check(tmp_path)
+    assert code == 0
+    assert "split .: 2 not taken: thermal, vi/notes.txt" in output

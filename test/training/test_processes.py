@@ -31,13 +31,13 @@ def checkpoint(folder: Path) -> dict[str, Any]:
     return state
 
 
-def wait_for_step(folder: Path, step: int, seconds: float = 60) -> int:
-    deadline = time.monotonic() + seconds
+def wait_for_step(folder: Path, step: int) -> int:
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if (folder / "last.pt").exists() and (now := int(checkpoint(folder)["step"])) >= step:
             return now
         time.sleep(0.05)
-    raise AssertionError(f"no checkpoint of step {step} within {seconds} s")
+    raise AssertionError(f"no checkpoint of step {step} within 60 s")
 
 
 def assert_same(a: Any, b: Any, place: str = "") -> None:

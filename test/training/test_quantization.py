@@ -17,15 +17,16 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from dataset_files import picture
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner
+
+from cli_run import train
 
 pytest.importorskip("nncf", reason="quantisation needs nncf")
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import MANIFEST, NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.cli import app
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.errors import ExportError
 from magicfuse_training.quantization.guard import guarded
@@ -37,24 +38,13 @@ from magicfuse_training.quantization.networks import quantize as quantize_networ
 def write_data(root: Path) -> None:
     """Write a few scenes of the repacked sets: smooth shapes, dark by night."""
     rng = np.random.default_rng(0)
-    folders = {"camvid": ("train", "val"), "msrs": ("train", "dev")}
-    for name, splits in folders.items():
-        for split in splits:
-            for kind in ("vi", "label"):
-                (root / name / split / kind).mkdir(parents=True)
-            for i in range(6 if split == "train" else 2):
-                scene = cv2.resize(rng.integers(0, 256, (8, 12, 3), np.uint8), (96, 64))
-                stem = f"{i}N" if name == "msrs" else f"{i}"
-                scene = scene // 6 if name == "msrs" else scene
-                cv2.imwrite(str(root / name / split / "vi" / f"{stem}.jpg"), scene)
-                label = rng.integers(0, 3, (64, 96), np.uint8)
-                cv2.imwrite(str(root / name / split / "label" / f"{stem}.png"), label)
-
-
-def quantize(*arguments: object) -> tuple[int, str]:
-    command = ["quantize", *map(str, arguments)]
-    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
-    return result.exit_code, result.output
+    for name, split in (("camvid", "train"), ("camvid", "val"), ("msrs", "train"), ("msrs", "dev")):
+        for i in range(6 if split == "train" else 2):
+            scene = cv2.resize(rng.integers(0, 256, (8, 12, 3), np.uint8), (96, 64))
+            stem, light = (f"{i}N", 6) if name == "msrs" else (f"{i}", 1)
+            picture(root / name / split / "vi" / f"{stem}.jpg", scene // light)
+            label = rng.integers(0, 3, (64, 96), np.uint8)
+            picture(root / name / split / "label" / f"{stem}.png", label)
 
 
 @pytest.fixture
@@ -78,7 +68,7 @@ def test_a_bundle_gets_int8_graphs_beside_those_it_has(
     monkeypatch.setattr("magicfuse_training.quantization.losses.MIOU_LOSS", 100.0)
     (bundle / "MODEL_CARD.md").write_text("card")
     folders = ("--bundle", bundle, "--data", data, "--out", tmp_path / "out")
-    code, output = quantize(*folders, "--minimum-db", 25)
+    code, output = train("quantize", *folders, "--minimum-db", 25)
     assert code == 0, output
     assert "restored PSNR" in output and "encoder: " in output
     made, old = Bundle.load(tmp_path / "out"), Bundle.load(bundle)
@@ -125,7 +115,7 @@ def test_limits_that_are_missed_leave_the_bundle_as_it_was(
     bundle, data = given
     before = {p.name: p.read_bytes() for p in bundle.iterdir()}
     monkeypatch.setattr("magicfuse_training.quantization.losses.AGREEMENT_PERCENT", 100.5)
-    code, output = quantize("--bundle", bundle, "--data", data, "--minimum-db", "10")
+    code, output = train("quantize", "--bundle", bundle, "--data", data, "--minimum-db", "10")
     assert code == 2
     assert "K = 1, CamVid val, clean: mask agreement is" in output
     assert "expected at least 100.5" in output and "--minimum-db is 10" in output
@@ -195,7 +185,7 @@ def test_the_guard_keeps_a_layer_in_float32_that_int8_costs_too_much(tmp_path: P
 
 
 def test_data_without_frames_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
-    code, output = quantize("--bundle", tiny_bundle, "--data", tmp_path)
+    code, output = train("quantize", "--bundle", tiny_bundle, "--data", tmp_path)
     assert code == 2 and "camvid/train/vi' holds no *.jpg" in output
 
 

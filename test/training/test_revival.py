@@ -18,18 +18,13 @@ from magicfuse_training.data.crops import Batch
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.networks.blocks import ResidualBlock
 from magicfuse_training.stages.revival import revive
-from magicfuse_training.stages.stage import StageModule, to_device
+from magicfuse_training.stages.stage import StageModule
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.statistics import measure_new
 from magicfuse_training.stages.trainer import Trainer
 
 BLOCK = "encoder.context.deeper.1.0"
 DEAD = [0, 3]
-
-
-@pytest.fixture
-def batch() -> Batch:
-    return to_device(next(iter(small_crops())), torch.device("cpu"))
 
 
 @pytest.fixture

@@ -23,10 +23,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from dataset_files import write_data
+from test_make import write_preset
 from training_process import small_crops
-from typer.testing import CliRunner
 
-from magicfuse_training.cli import app
+from cli_run import train
 from magicfuse_training.commands.options import newest_checkpoint, recorded_preset
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
@@ -112,15 +113,15 @@ def test_two_processes_do_not_train_in_one_folder(small_preset: Preset, begun: P
     assert run(small_preset, begun, steps=3).at.step == 3
 
 
-def test_files_below_a_link_are_part_of_the_data(tmp_path: Path) -> None:
+def test_data_rows_tell_what_changed_in_a_file_also_below_a_link(tmp_path: Path) -> None:
     (elsewhere := tmp_path / "disk" / "vi").mkdir(parents=True)
-    (elsewhere / "a.png").write_bytes(b"a")
+    (elsewhere / "a.png").write_bytes(b"one")
     (pairs := tmp_path / "pairs").mkdir()
     (pairs / "vi").symlink_to(elsewhere)
     (elsewhere / "again").symlink_to(pairs)  # a circle
     (row,) = data_rows([pairs])
-    assert row.startswith(f"{tmp_path.name}/pairs/vi/a.png\t1\t")
-    (elsewhere / "a.png").write_bytes(b"b")
+    assert row.startswith(f"{tmp_path.name}/pairs/vi/a.png\t3\t7692c3ad3540bb80")
+    (elsewhere / "a.png").write_bytes(b"two")
     assert data_rows([pairs]) != [row]
 
 
@@ -159,16 +160,6 @@ def test_a_checkpoint_of_an_earlier_version_is_named(small_preset: Preset, begun
         run(small_preset, begun, steps=3)
 
 
-def test_data_rows_tell_what_changed_in_a_file_or_its_name(tmp_path: Path) -> None:
-    folder = tmp_path / "msrs" / "train"
-    (folder / "vi").mkdir(parents=True)
-    (folder / "vi" / "1.jpg").write_bytes(b"one")
-    (row,) = data_rows([folder])
-    assert row.startswith("msrs/train/vi/1.jpg\t3\t7692c3ad3540bb80")
-    (folder / "vi" / "1.jpg").write_bytes(b"two")
-    assert data_rows([folder]) != [row]
-
-
 def test_names_of_any_bytes_are_part_of_the_data(small_preset: Preset, tmp_path: Path) -> None:
     folder = tmp_path / "set" / "train"
     folder.mkdir(parents=True)
@@ -187,42 +178,17 @@ def test_log_lines_past_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
-def write_data(root: Path) -> None:
-    """Write two scenes of each set, in the published layout."""
-    rng = np.random.default_rng(0)
-    layouts = {
-        "camvid": ("train", "val", {"vi": ".jpg", "label": ".png"}),
-        "msrs": ("train", "dev", {"vi": ".jpg", "ir": ".jpg", "pseudo_label": ".png"}),
-    }
-    for name, (train, held_out, kinds) in layouts.items():
-        for split in (train, held_out):
-            for kind, suffix in kinds.items():
-                (root / name / split / kind).mkdir(parents=True)
-                for stem in ("1D", "2N"):
-                    image = rng.integers(0, 11 if kind == "label" else 9, (64, 96), np.uint8)
-                    cv2.imwrite(str(root / name / split / kind / f"{stem}{suffix}"), image)
-            if name == "msrs":
-                (root / name / split / "boxes_infrared").mkdir()
-                for stem in ("1D", "2N"):
-                    text = "0 0.5 0.5 0.2 0.4\n"
-                    (root / name / split / "boxes_infrared" / f"{stem}.txt").write_text(text)
-
-
 def test_the_command_trains_a_stage_from_the_one_before(
     small_preset: Preset, tmp_path: Path
 ) -> None:
     write_data(tmp_path / "data")
-    preset = tmp_path / "small.yaml"
-    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+    preset = write_preset(small_preset, tmp_path / "small.yaml")
     runs = tmp_path / "runs"
 
     def stage(name: str, *options: str) -> tuple[int, str]:
         data = [f"--data={k}-repacked:{tmp_path / 'data' / k}" for k in ("camvid", "msrs")]
-        common = (*data, "--run", str(runs), "--preset", str(preset))
-        result = CliRunner().invoke(
-            app, ["stage", name, *common, "--workers", "0", "--batch", "2", *options]
-        )
-        return result.exit_code, " ".join(result.output.split())
+        common = (*data, "--run", runs, "--preset", preset, "--workers", "0", "--batch", "2")
+        return train("stage", name, *common, *options)
 
     assert stage("autoencoder", "--steps", "2")[0] == 0
     code, output = stage("ikr", "--steps", "1")
@@ -255,13 +221,11 @@ def test_a_stage_follows_the_run_and_not_what_lies_beside_its_data(
 ) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
     write_data(data)
-    preset = tmp_path / "small.yaml"
-    preset.write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+    preset = write_preset(small_preset, tmp_path / "small.yaml")
 
     def stage(name: str, kind: str, *options: str) -> tuple[int, str]:
         common = (f"--data={kind}-repacked:{data / kind}", f"--run={run}", "--workers=0")
-        result = CliRunner().invoke(app, ["stage", name, *common, "--batch=2", *options])
-        return result.exit_code, " ".join(result.output.split())
+        return train("stage", name, *common, "--batch=2", *options)
 
     assert stage("autoencoder", "msrs", "--steps=3", f"--preset={preset}")[0] == 0
     code, output = stage("ikr", "camvid", "--steps=2")  # with the run's preset

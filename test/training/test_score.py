@@ -18,12 +18,11 @@ import cv2
 import dataset_files
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from cli_run import train
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.cli import app
 from magicfuse_training.commands import score as score_command
 from magicfuse_training.data.classes import CLASSES, MFNET_CLASSES
 from magicfuse_training.data.errors import DataError
@@ -31,16 +30,12 @@ from magicfuse_training.data.mix import Source
 from magicfuse_training.data.scenes import usual_gain
 from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.frames import Frames, split_to_score
-from magicfuse_training.metrics.fusion import entropy, spatial_frequency
 from magicfuse_training.metrics.people import contrast
 from magicfuse_training.metrics.restoration import degraded, strength_of
 from magicfuse_training.metrics.score import (
-    Confusion,
     as_json,
     camvid_label,
     open_sets,
-    psnr,
-    ssim,
 )
 from magicfuse_training.metrics.table import END, START, card_tables, read_card, set_tables
 from magicfuse_training.model import MagicFuse
@@ -48,24 +43,10 @@ from magicfuse_training.model import MagicFuse
 HEIGHT, WIDTH = 40, 60
 
 
-def test_iou_of_a_known_case() -> None:
-    confusion = Confusion(3)
-    truth = np.array([[0, 0, 1, 255]], np.uint8)
-    confusion.add(truth, np.array([[0, 1, 1, 2]], np.uint8))
-    assert confusion.iou()[:2].tolist() == [50.0, 50.0]
-    assert np.isnan(confusion.iou()[2]), "it is nowhere true: no score of this class"
-
-
 def test_masks_of_camvid_are_scored_in_the_ids_of_the_bundle(tmp_path: Path) -> None:
     dataset_files.camvid_repacked(tmp_path)
     for names, ids in ((CLASSES, [8, 9, 10, 0]), (MFNET_CLASSES, [1, 2, 3, 0])):
         assert camvid_label(tmp_path, "train", "0001TP_006690", names)[0, :4].tolist() == ids
-
-
-def test_psnr_and_ssim_of_known_cases() -> None:
-    image = np.random.default_rng(0).integers(0, 250, (32, 32), np.uint8)
-    assert psnr(image, image) == 60.0 and ssim(image, image) == pytest.approx(1.0)
-    assert psnr(image, image + 5) == pytest.approx(20 * np.log10(255 / 5), abs=1e-3)
 
 
 def test_contrast_is_the_box_minus_its_ring_without_other_people() -> None:
@@ -77,12 +58,6 @@ def test_contrast_is_the_box_minus_its_ring_without_other_people() -> None:
     with_other = contrast(image, box, [box])
     assert with_other is not None and with_other < 100
     assert contrast(image, (0, 0, 60, 60), [(0, 0, 60, 60)]) is None
-
-
-def test_entropy_and_spatial_frequency_of_known_cases() -> None:
-    flat, steps = np.full((8, 8), 7, np.uint8), np.tile(np.array([0, 10], np.uint8), (8, 4))
-    assert entropy(flat) == 0 and spatial_frequency(flat) == 0
-    assert entropy(steps) == pytest.approx(1) and spatial_frequency(steps) == pytest.approx(10)
 
 
 def test_conditions_are_those_of_every_run() -> None:
@@ -134,11 +109,6 @@ def names_of(root: Path, *names: str) -> list[str]:
     return [f"--data={kinds.get(n, f'{n}-repacked')}:{root / n}" for n in names]
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["score", *map(str, arguments)], env={"COLUMNS": "250"})
-    return result.exit_code, " ".join(result.output.split())
-
-
 @pytest.fixture(scope="module")
 def scored(
     exported: tuple[MagicFuse, Path], tmp_path_factory: pytest.TempPathFactory
@@ -150,7 +120,7 @@ def scored(
     write_sets(folder / "data")
     sets = names_of(folder / "data", "camvid", "cityscapes", "idd", "msrs", "roadscene", "plain")
     options = ("--backend", "onnxruntime", "--json", folder / "scores.json", "--record")
-    code, output = run("--bundle", bundle, *sets, *options)
+    code, output = train("score", "--bundle", bundle, *sets, *options)
     assert code == 0, output
     return bundle, output, json.loads((folder / "scores.json").read_text())
 
@@ -280,11 +250,11 @@ def test_the_fuser_keeps_its_tau(scored: tuple[Path, str, dict], tmp_path: Path)
 def test_what_cannot_be_scored_is_told(exported: tuple[MagicFuse, Path], tmp_path: Path) -> None:
     write_sets(tmp_path)
     bundle = ("--bundle", exported[1])
-    code, output = run(*bundle, f"--data=camwid:{tmp_path}")
+    code, output = train("score", *bundle, f"--data=camwid:{tmp_path}")
     assert code == 2 and "data set is 'camwid'; expected one of folder, mfnet," in output
-    code, output = run(*bundle, f"--data=msrs-repacked:{tmp_path / 'nowhere'}")
+    code, output = train("score", *bundle, f"--data=msrs-repacked:{tmp_path / 'nowhere'}")
     assert code == 2 and "nowhere' does not exist" in output
-    code, output = run(*bundle, *names_of(tmp_path, "plain"), "--record")
+    code, output = train("score", *bundle, *names_of(tmp_path, "plain"), "--record")
     assert code == 2 and "MODEL_CARD.md" in output
     (tmp_path / "trained" / "train" / "vi").mkdir(parents=True)
     with pytest.raises(DataError, match="has the splits train; scores need one of val, dev, test"):
@@ -321,12 +291,12 @@ def test_ctrl_c_leaves_the_scores_of_the_sets_that_are_done(
     monkeypatch.setattr(score_command, "score_set", of_one)
     monkeypatch.setattr(score_command, "open_sets", lambda *_: {"first": None, "second": None})
     path = tmp_path / "scores.json"
-    arguments = ["score", "--bundle", str(tiny_bundle), "--data", "folder:x", "--json"]
-    result = CliRunner().invoke(app, [*arguments, str(path)])
-    assert result.exit_code == 130 and "1 of 2 sets are scored" in result.output, result.output
+    arguments = ("score", "--bundle", tiny_bundle, "--data", "folder:x", "--json")
+    code, output = train(*arguments, path)
+    assert code == 130 and "1 of 2 sets are scored" in output, output
     scores = json.loads(path.read_text())
     assert list(scores["sets"]) == ["first"] and scores["stopped"] == "interrupted"
 
     monkeypatch.setattr(score_command, "score_set", lambda *_: pytest.fail("it began"))
-    result = CliRunner().invoke(app, [*arguments, str(tmp_path)])
-    assert result.exit_code == 2 and "is a folder; expected a file" in result.output
+    code, output = train(*arguments, tmp_path)
+    assert code == 2 and "is a folder; expected a file" in output

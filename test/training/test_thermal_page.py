@@ -16,12 +16,11 @@ import dataset_files
 import numpy as np
 import pytest
 from test_metrics import fused
-from typer.testing import CliRunner
 
 import tiny_bundle
+from cli_run import train
 from magicfuse_ros.bundle import Bundle, write_manifest
 from magicfuse_ros.fuser import FusedFrame
-from magicfuse_training.cli import app
 from magicfuse_training.data.mix import Source, by_name
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
@@ -136,11 +135,6 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["thermal", *map(str, arguments)], env={"COLUMNS": "250"})
-    return result.exit_code, " ".join(result.output.split())
-
-
 def trained_bundle(folder: Path) -> Path:
     """Return a bundle that was trained on MSRS, and states its uncertainty."""
     path = tiny_bundle.build(folder, tiny_bundle.UNCERTAINTY)
@@ -157,7 +151,7 @@ def test_the_page_tells_seen_frames_from_unseen_sets(data: Path, tmp_path: Path)
     own = trained_bundle(tmp_path / "own")
     other = tiny_bundle.build(tmp_path / "other")
     options = ("--page", page, "--frames", 2, "--backend", "onnxruntime")
-    code, output = run("--bundle", own, "--other", other, *sets, *options)
+    code, output = train("thermal", "--bundle", own, "--other", other, *sets, *options)
     assert code == 0, output
     text = page.read_text()
     assert text.startswith("# Mine\n") and text.endswith("my words\n") and "old" not in text
@@ -178,13 +172,13 @@ def test_what_cannot_be_measured_is_told_before_anything_is_written(
     data: Path, tmp_path: Path
 ) -> None:
     bundle, page = trained_bundle(tmp_path / "own"), tmp_path / "page.md"
-    code, output = run(
-        "--bundle", bundle, f"--data=camvid-repacked:{data / 'camvid'}", "--page", page
+    code, output = train(
+        "thermal", "--bundle", bundle, f"--data=camvid-repacked:{data / 'camvid'}", "--page", page
     )
     assert code == 2 and "as camvid-repacked has no thermal images" in output
     page.write_text("# Mine\n")
     sets = f"--data=roadscene-repacked:{data / 'roadscene'}"
-    code, output = run("--bundle", bundle, sets, "--page", page)
+    code, output = train("thermal", "--bundle", bundle, sets, "--page", page)
     assert code == 2 and f"lacks the lines '{START}' and '{END}'" in output
     assert page.read_text() == "# Mine\n"
 

@@ -25,14 +25,13 @@ import pytest
 import torch
 import training_process
 import yaml
+from dataset_files import write_data
 from test_make import follow, state_of, steps, write_pairs, write_preset, write_recipe
-from test_run_folder import write_data
-from typer.testing import CliRunner
 
+from cli_run import train
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle, Provenance, write_manifest
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.cli import app
 from magicfuse_training.commands import ablate, make
 from magicfuse_training.export.bundle import export_bundle
 from magicfuse_training.export.weights import load_weights
@@ -45,10 +44,9 @@ from magicfuse_training.stages.stages import STAGES
 KILLED = 20  # steps of the stage in which the run is killed after its first one
 
 
-def invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
+def invoke(*arguments: object) -> None:
+    code, output = train(*arguments)
+    assert code == 0, output
 
 
 def make_and_save_often(recipe: Path) -> None:

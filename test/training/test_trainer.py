@@ -68,10 +68,9 @@ def test_few_step_trains_the_function_that_inference_runs(model: MagicFuse, tmp_
     assert names and all(torch.equal(model.state_dict()[k], before[k]) for k in names)
 
 
-def test_a_run_learns_within_its_minutes(model: MagicFuse, tmp_path: Path) -> None:
+def test_a_run_learns_within_its_minutes(model: MagicFuse, batch: Batch, tmp_path: Path) -> None:
     stage = replace(STAGES["autoencoder"], schedule=CosineSchedule(warmup_steps=0))
     trainer = Trainer(stage, model, tmp_path, minutes=0.2)  # enough steps on a busy machine
-    batch = to_device(next(iter(small_crops())), torch.device("cpu"))
 
     @torch.no_grad()
     def reconstruction() -> float:
