@@ -187,7 +187,9 @@ RTX = StandIn("tensorrt_rtx", oldest=(1, 2), update="", portable=True)
 def build(bundle: Bundle, library: Library, gpu: Any) -> None:
     """Store the stand-ins of all engines."""
     for spec in bundle.manifest.networks.values():
-        key = EngineKey.of(spec, library.name, "10.3", library.device(library.load(), gpu), "fp32")
+        trt = library.load()
+        version, device = library.release(trt), library.device(trt, gpu)
+        key = EngineKey.of(spec, library.name, version, device, "fp32")
         EngineCache().store(key, spec.model_dump_json().encode())
 
 
@@ -423,7 +425,7 @@ def test_the_peak_is_measured_on_the_gpu_and_built_once(
     built = []
 
     class Builder:
-        name, version = RTX.name, "10.3"
+        name, version = RTX.name, RTX.release(RTX.load())
 
         def devices(self, capabilities: list[str]) -> list[str]:
             return [RTX.device(RTX.load(), device)]
