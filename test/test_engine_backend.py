@@ -188,8 +188,8 @@ def build(bundle: Bundle, library: Library, gpu: Any) -> None:
     """Store the stand-ins of all engines."""
     for spec in bundle.manifest.networks.values():
         trt = library.load()
-        version, device = library.release(trt), library.device(trt, gpu)
-        key = EngineKey.of(spec, library.name, version, device, "fp32")
+        version, of = library.release(trt), library.device(trt, gpu)
+        key = EngineKey.of(spec, library.name, version, of, "fp32")
         EngineCache().store(key, spec.model_dump_json().encode())
 
 
