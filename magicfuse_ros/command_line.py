@@ -82,8 +82,7 @@ def escape_output() -> None:
 
 def _print_error(message: str) -> None:
     line = message if message.startswith("interrupted") else f"error: {message}"
-    text = Text(printable(" ".join(line.split())), style="red")
-    Console(stderr=True).print(text, soft_wrap=True)
+    error_console().print(Text(" ".join(line.split()), style="red"), soft_wrap=True)
 
 
 def _with_home(function: Callable[..., None]) -> Callable[..., None]:
@@ -121,6 +120,11 @@ class _SafeConsole(Console):
                 yield segment
             else:
                 yield Segment(printable(segment.text), segment.style)
+
+
+def error_console() -> Console:
+    """Return the console for progress and errors on stderr."""
+    return _SafeConsole(stderr=True)
 
 
 def output_console() -> Console:

@@ -34,7 +34,13 @@ from magicfuse_ros.backends.engine_cache import (
 )
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName
 from magicfuse_ros.bundle.default import default_bundle
-from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
+from magicfuse_ros.command_line import (
+    INTERRUPTED,
+    SeveralValues,
+    error_console,
+    output_console,
+    unclipped,
+)
 from magicfuse_ros.commands.check import check_engines
 from magicfuse_ros.commands.fill_cache import fill_cache
 from magicfuse_ros.commands.options import BundleArgument, PrecisionName
@@ -83,7 +89,7 @@ def build_command(
             fill_cache(loaded, backend, asked, compute_capability or [], output)
     except KeyboardInterrupt:
         line = "interrupted; the engines that were finished before are kept, and are whole"
-        Console(stderr=True).print(Text(line, "red"), soft_wrap=True)
+        error_console().print(Text(line, "red"), soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if check and not check_engines(loaded, backend, kind):
         raise typer.Exit(1)
@@ -98,7 +104,7 @@ def _build_engines(
     builder = backends.builder(name, precision)
     devices = builder.devices(capabilities)
     cache = EngineCache()
-    console = Console(stderr=True)
+    console = error_console()
     heading = f"{bundle.manifest.name} for {builder.name} {builder.version} in {precision}"
     console.print(Text(heading, "dim"))
     for device in devices:

@@ -27,7 +27,7 @@ from magicfuse_ros.backends import Choice
 from magicfuse_ros.backends.engine_cache import AskedPrecision
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
-from magicfuse_ros.command_line import INTERRUPTED
+from magicfuse_ros.command_line import INTERRUPTED, error_console
 from magicfuse_ros.commands.options import (
     BackendName,
     BundleFolder,
@@ -115,7 +115,7 @@ def replay_command(
     Exit code 1 if the comparison exceeds a limit. Ctrl-C leaves a complete bag and the
     summary of what was done so far, with exit code 130, or 0 with --loop 0.
     """
-    console = Console(stderr=True)
+    console = error_console()
     fusing = Fusing(bundle, backend, precision, steps, fit)
     if plot:
         figure_class()

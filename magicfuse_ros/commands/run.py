@@ -31,7 +31,7 @@ from magicfuse_ros.backends.engine_cache import AskedPrecision
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle, SemanticClass
 from magicfuse_ros.bundle.default import default_bundle
-from magicfuse_ros.command_line import INTERRUPTED
+from magicfuse_ros.command_line import INTERRUPTED, error_console
 from magicfuse_ros.commands.options import (
     BackendName,
     BundleFolder,
@@ -83,7 +83,7 @@ def run_command(
     Results of an earlier run in the same folder are replaced. Ctrl-C leaves the report and the
     contact sheet of the finished frames, with exit code 130.
     """
-    console = Console(stderr=True)
+    console = error_console()
     check_apart(inputs, out)
     source = open_inputs(inputs, topic, console)
     loaded = Bundle.load(bundle or default_bundle())

@@ -150,12 +150,11 @@ def describe(sources: Sequence[Source]) -> Trained:
     return Trained(data, "; ".join(terms))
 
 
-class _MadeNights(Sequence[Scene]):
-    """Day scenes made night; each is made on demand, because all of them would fill the memory."""
+class _Lazy(Sequence[Scene]):
+    """Scenes of several sets, each made on demand, because all of them would fill the memory."""
 
-    def __init__(self, places: list[tuple[Sequence[Scene], int]], seed: int) -> None:
+    def __init__(self, places: Sequence[tuple[Sequence[Scene], int]]) -> None:
         self.places = places
-        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.places)
@@ -166,32 +165,26 @@ class _MadeNights(Sequence[Scene]):
     def __getitem__(self, index: slice) -> list[Scene]: ...
     def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
         if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
+            return [self._scene(i) for i in range(len(self))[index]]
+        return self._scene(index)
+
+    def _scene(self, index: int) -> Scene:
         scenes, i = self.places[index]
-        scene, rng = scenes[i], np.random.default_rng([self.seed, index])
+        return scenes[i]
+
+
+class _MadeNights(_Lazy):
+    """Day scenes made night."""
+
+    def __init__(self, places: Sequence[tuple[Sequence[Scene], int]], seed: int) -> None:
+        super().__init__(places)
+        self.seed = seed
+
+    def _scene(self, index: int) -> Scene:
+        scene, rng = super()._scene(index), np.random.default_rng([self.seed, index])
         known = known_classes(scene.label, scene.teacher)
         night, target = render_night(scene.visible, known, rng)
         return replace(scene, visible=night, target=target, clean=False)
-
-
-class _Lazy(Sequence[Scene]):
-    """Scenes of several sets; each is read on demand."""
-
-    def __init__(self, places: list[tuple[Scenes, int]]) -> None:
-        self.places = places
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, index: int) -> Scene: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Scene]: ...
-    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
-        if isinstance(index, slice):
-            return [scenes[i] for scenes, i in self.places[index]]
-        scenes, i = self.places[index]
-        return scenes[i]
 
 
 def load_groups(
