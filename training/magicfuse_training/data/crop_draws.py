@@ -25,6 +25,7 @@ import numpy.typing as npt
 from magicfuse_training.data.classes import BICYCLIST, FENCE, PEDESTRIAN, SIGN
 from magicfuse_training.degradations import Darkness, Effect, Jpeg, draw
 
+FEW = 300  # scenes, which a network soon memorises; larger groups are fitted no better than others
 PASTED = (0.2, 0.6)  # height and width of a patch from another scene, as shares of a crop
 AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day and at night
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
@@ -52,8 +53,8 @@ class CropConfig:
     clean: float = 0.3  # a restorer that rarely sees clean input overcorrects on clean days
     night_weight: float = 0.3  # weight of the stand-in for a night scene's clean image
     person_weight: float = 7.0  # in mostly dark thermal images, people need extra weight
-    # Share of crops with a patch of another scene of their group (CutMix, arXiv 1905.04899). A
-    # network soon memorises a few hundred scenes; it must not memorise who stands where.
+    # Share of crops of groups of FEW scenes at most that get a patch of another scene of their group
+    # (CutMix, arXiv 1905.04899): a network must not memorise who stands where.
     mixed: float = 0.4
     night: float = 0.22  # share of labelled day crops without thermal that become night
     pasted: float = 0.35  # share of night crops that people are pasted into

@@ -24,6 +24,7 @@ from magicfuse_training.data.classes import IGNORE, MOST_CLASSES, U8
 from magicfuse_training.data.crop_draws import (
     CLOTHES_GAIN,
     DARK_CLOTHES,
+    FEW,
     SHARES,
     CropConfig,
     Place,
@@ -92,7 +93,7 @@ class Crops(Dataset[Batch]):
         group = self.groups[int(rng.choice(len(self.groups), p=self.probabilities))]
         scene = group[int(rng.integers(len(group)))]
         crop, rows, sharpness = self._cut(scene, rng)
-        if rng.random() < config.mixed:
+        if rng.random() < config.mixed and len(group) <= FEW:
             other, *_ = self._cut(group[int(rng.integers(len(group)))], rng)
             part = self._slices(draw_patch(rng))
             for name, image in crop.items():

@@ -36,6 +36,7 @@ from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crop_draws import (
     CLOTHES_GAIN,
     DARK_CLOTHES,
+    FEW,
     CropConfig,
     Light,
     Place,
@@ -144,7 +145,7 @@ class DeviceCrops(Crops):
         first, size = self.starts[group], np.diff(self.starts)[group]
         scene = first + rng.integers(size)
         images, rows, sharpness = self._cut_all(scene, rng)
-        mixed = np.nonzero(rng.random(count) < config.mixed)[0]
+        mixed = np.nonzero((rng.random(count) < config.mixed) & (size <= FEW))[0]
         if len(mixed):
             at = self._index(mixed)
             other, *_ = self._cut_all(first[mixed] + rng.integers(size[mixed]), rng)

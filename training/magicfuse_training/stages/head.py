@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.model import MagicFuse
@@ -42,9 +43,10 @@ def head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> 
     loss = segmentation_loss(logits, fine, class_weights)
     if weights.dice:
         loss = loss + weights.dice * dice_loss(logits, fine)
-    if weights.teacher:
-        taught = resize_label(batch["teacher"], logits.shape[-2:])
-        loss = loss + weights.teacher * segmentation_loss(logits, taught, class_weights)
+    taught = (batch["teacher"] != IGNORE).flatten(1).any(1)
+    if weights.teacher and taught.any():  # few images have a teacher's label
+        theirs = resize_label(batch["teacher"][taught], logits.shape[-2:])
+        loss = loss + weights.teacher * segmentation_loss(logits[taught], theirs, class_weights)
     if weights.state:
         coarse = resize_label(label, z_seg.shape[-2:])
         loss = loss + weights.state * segmentation_loss(z_seg, coarse, class_weights)
