@@ -24,6 +24,7 @@ from magicfuse_training.data.classes import MFNET_CLASSES, PEDESTRIAN, ROAD, SIG
 from magicfuse_training.data.crop_draws import (
     AROUND_RARE,
     DARK_CLOTHES,
+    FEW,
     NEAR,
     RARE,
     CropConfig,
@@ -169,6 +170,20 @@ def test_labelled_people_get_boxes_but_for_the_smallest() -> None:
     assert people_labelled(label).tolist() == [[100, 80, 140, 160]]
     assert people_labelled(label, MFNET_CLASSES).tolist() == []  # it is another class there
     assert people_labelled(np.zeros_like(label)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("scenes", "patched"), [(FEW, True), (FEW + 1, False)])
+def test_crops_of_few_scenes_get_patches_of_others(
+    maker: Maker, scenes: int, patched: bool
+) -> None:
+    image = np.zeros((64, 96, 3), np.uint8)
+    group = [
+        Scene("s", image, image, True, None, np.full((64, 96), i % 2, np.uint8), NOBODY)
+        for i in range(scenes)
+    ]
+    label = maker([group], [1.0], replace(CONFIG, mixed=1.0), 0)[range(40)]["label"]
+    both = [0 < share < 1 for share in label.float().mean((1, 2)).tolist()]
+    assert any(both) == patched, "half of the patches come from a scene of the other class"
 
 
 def test_some_people_wear_dark_clothes_by_day(maker: Maker) -> None:
