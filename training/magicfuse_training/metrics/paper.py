@@ -48,16 +48,16 @@ SEMANTIC: dict[tuple[str, str], float] = {
 NOTES = f"""\
 - *The paper's figures are second-hand*: quoted from {SOURCE},
   not checked against the paper.
-- *Scale*: the paper's PSNR can only be of images in 0 to 1 with a peak of 255, so
+- *Scale*: the paper's PSNR fits only images in 0 to 1 compared with a peak of 255, so
   {PSNR_OFFSET:.2f} dB are added to ours here. Its SSIM is read as the mean over both sources, so
   ours is halved here. The unit of its MI is not known; ours is in bits, summed.
 - *Data*: there MFNet's test split, 392 frames. Here the held-out frames of each set, stored as
-  JPEG, as many as its table says. MSRS stems from MFNet; the splits are others.
+  JPEG, as many as its table says. MSRS stems from MFNet, but has other splits.
 - *Degradations*: there a mix whose strengths the notes do not give; here one condition at a time.
 - *Sources*: here the frame before it was degraded, and the real thermal image.
 - *mIoU*: there of SegFormer, trained again on the images of each method, with MFNet's 9 classes;
-  here of the bundle's own masks, with its own classes. `magicfuse-train downstream` is the protocol
-  of the paper."""
+  here of the bundle's own masks, with its own classes. `magicfuse-train downstream` follows
+  the paper's protocol, as far as the notes give it."""
 _ROWS = (INPUT, RESTORED, MEAN, MAG_IMAGE)
 _PAPER = "paper"
 

@@ -50,7 +50,6 @@ IMAGES_NOTES = """\
   degradation and the thermal image; MI in bits. *Qabf*: at most 0.975. *PSNR*: of the mean of both
   squared errors. The mean of two images does well in PSNR, and shows half of each.
 - *PSNR to clean*: against the visible frame before any degradation.
-- *person contrast*: see above; of each image.
 - *light precision, light recall*: see *light* above; for images that light up the restored
   one, each with its own light.
 - *of the light: on ...*: share of the lit pixels that lie on the class.

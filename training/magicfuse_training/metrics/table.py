@@ -110,7 +110,7 @@ NOTES = """\
 - *right group*: IDD's labels are groups of classes. The share of a group's pixels that are called
   one of its classes, mean over groups.
 - *calibration error*: |share of right pixels - mean confidence|, in 15 bins of the confidence.
-  Few frames make it look larger, so its interval may extend mostly upwards.
+  With few frames it is overestimated; its interval then extends mostly upwards.
 - *light*: a pixel is lit where MagImg's luma is 20 of 255 above the restored image's. Precision:
   the share of the light that is on people and riders, or within 5 pixels of them. Recall: the share
   of their pixels that is lit.
