@@ -55,9 +55,15 @@ def cameras(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     full = [f"{before}/{name}" if before and name[:1] != "/" else name for name in names]
     if not all(names) or len({name.lstrip("/") for name in full}) < len(full):
         raise RuntimeError(f"cameras is '{given}'; expected different names, such as front,rear")
+    image = common.value(context, "image")
+    if image.startswith("/") and len(full) > 1:
+        raise RuntimeError(
+            f"image is '{image}', one topic for all cameras; expected a name in each camera's "
+            "namespace, such as image_raw"
+        )
     if not common.flag(context, "separate"):
         parameters = {**common.fuse_parameters(context), "cameras": common.texts(names)}
-        remappings = [("image", common.value(context, "image"))]
+        remappings = [("image", image)]
         return [
             common.managed_node(
                 context, "fuse_cameras", "params_file", parameters, remappings, several=True

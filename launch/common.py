@@ -14,10 +14,11 @@ Every launch file takes these arguments, lists them, and passes them on to every
 Launch files run in the Python of `ros2`, so they import only ROS and the standard library.
 """
 
+import itertools
 import os
 import shutil
 from pathlib import Path
-from typing import Any, List  # noqa: UP035 (launch only knows typing's types)
+from typing import Any, Callable, List  # noqa: UP035 (launch only knows typing's types)
 
 from launch import LaunchContext, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription
@@ -162,15 +163,26 @@ def managed_node(
         additional_env=environment(context),
         respawn=flag(context, "respawn"),
         respawn_delay=RESPAWN_DELAY_S,
-        on_exit=_end_if_refused,
+        on_exit=_end_if_refused(),
         output="screen",
     )
 
 
-def _end_if_refused(event: ProcessExited, context: LaunchContext) -> None:
-    if event.returncode == REFUSED and not context.is_shutdown:
-        # Launch logs this, stops everything that runs, and exits with a non-zero code.
-        raise RuntimeError(f"{event.process_name} cannot start; its message above says why")
+def _end_if_refused() -> Callable[[ProcessExited, LaunchContext], None]:
+    """Return a handler that ends the launch if a node is refused at its first start.
+
+    A node that has run is started again whatever its exit code is: Python uses that of a refusal,
+    too, for example if memory is too short to import a module.
+    """
+    exits = itertools.count()
+
+    def end(event: ProcessExited, context: LaunchContext) -> None:
+        first = next(exits) == 0
+        if first and event.returncode == REFUSED and not context.is_shutdown:
+            # Launch logs this, stops everything that runs, and exits with a non-zero code.
+            raise RuntimeError(f"{event.process_name} cannot start; its message above says why")
+
+    return end
 
 
 def environment(context: LaunchContext) -> dict[str, str]:

@@ -208,6 +208,11 @@ class Fuser:
                     f"bundle '{bundle.root}' was replaced by one with other {name}; clean up and "
                     "configure the node"
                 )
+        if lacking := set(self.outputs) - set(available_outputs(bundle.manifest)):
+            raise BundleError(
+                f"bundle '{bundle.root}' was replaced by one without {', '.join(sorted(lacking))}; "
+                "clean up and configure the node"
+            )
         self._sampler = self._sampler.reloaded(bundle)
         self._bundle = bundle
 

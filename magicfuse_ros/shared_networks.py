@@ -33,6 +33,7 @@ from magicfuse_ros.outputs import Output
 from magicfuse_ros.sampler import Sample, Sampler
 from magicfuse_ros.turns import Seat, Turns
 
+_PATIENCE_S = 10.0  # of a reload while another camera loads
 _WORKS_S = 5.0  # networks work if their last result is not older than this
 
 # Two networks are the same if manifest, backend, precision and threads are the same.
@@ -89,6 +90,7 @@ class SharedNetworks:
                     for _ in range(backend.frames_at_once):  # each time with the next sampler
                         Fuser(bundle, backend, sampler=lease).warm_up()
                     _give_back_memory()
+                    lease.seat.forgive()
             except BaseException:
                 lease.free()  # before another camera can join what does not work
                 raise
@@ -104,20 +106,14 @@ class SharedNetworks:
         Raises:
             MagicFuseError: if that fails, or would be in vain; the networks stay as they were.
         """
-        with self._loading:
-            loaded = lease.loaded
-            key = (bundle.manifest.model_dump_json(), *lease.key[1:])
-            if key != lease.key:
-                if not self._join(lease, key):
-                    self._load(lease, key, bundle, loaded.backend)
-            elif loaded.number == lease.used:
-                with self._lock:
-                    works = [one.name for one in loaded.users if one is not lease and one.works]
-                if works and (lease.reloads or not lease.failed):
-                    raise MagicFuseError(f"they work for {', '.join(works)}")
-                loaded.samplers = self._samplers(lease, bundle, loaded.backend)
-                loaded.number = next(self._numbers)
-                lease.reloads += 1
+        # An image that fails while another camera compiles its networks must not count as hanging.
+        if not self._loading.acquire(timeout=_PATIENCE_S):
+            raise MagicFuseError("another camera is loading its networks")
+        try:
+            self._reload(lease, bundle)
+        finally:
+            self._loading.release()
+        lease.seat.forgive()
 
     def free(self, lease: Lease) -> None:
         """Free the networks if nobody else uses them."""
@@ -129,6 +125,21 @@ class SharedNetworks:
         with self._lock:
             found = self._loaded.get(lease.key)
             return [] if found is None else [one.name for one in found.users if one is not lease]
+
+    def _reload(self, lease: Lease, bundle: Bundle) -> None:
+        loaded = lease.loaded
+        key = (bundle.manifest.model_dump_json(), *lease.key[1:])
+        if key != lease.key:
+            if not self._join(lease, key):
+                self._load(lease, key, bundle, loaded.backend)
+        elif loaded.number == lease.used:
+            with self._lock:
+                works = [one.name for one in loaded.users if one is not lease and one.works]
+            if works and (lease.reloads or not lease.failed):
+                raise MagicFuseError(f"they work for {', '.join(works)}")
+            loaded.samplers = self._samplers(lease, bundle, loaded.backend)
+            loaded.number = next(self._numbers)
+            lease.reloads += 1
 
     def _load(self, lease: Lease, key: _Key, bundle: Bundle, backend: Backend) -> None:
         made = _Loaded(backend, self._samplers(lease, bundle, backend), next(self._numbers))

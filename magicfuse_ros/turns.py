@@ -103,7 +103,7 @@ class FairOrder(Generic[K]):
             self._finished[who] = place.start  # including what it was charged in line
 
     def forget(self, who: K) -> None:
-        """Forget everything about `who`, which will not come back."""
+        """Forget what `who`, who is not in line, has used."""
         self._finished.pop(who, None)
         self._costs.pop(who, None)
 
@@ -154,6 +154,10 @@ class Seat:
         """Count seconds of the cores that this camera has used besides its turns."""
         self._turns.charge(self, seconds)
 
+    def forgive(self) -> None:
+        """Forget what this camera has used: loading networks must not cost it later turns."""
+        self._turns.forgive(self)
+
     def wake(self) -> None:
         """Make `wait` check again whether it was given up."""
         self._turns.wake()
@@ -173,6 +177,10 @@ class Seat:
     def used(self, now: float, seconds: float) -> None:
         """Record a turn."""
         self._use, self._used_at = self.use(now) + seconds / _USE_S, now
+
+    def unused(self) -> None:
+        """Forget all turns."""
+        self._use = 0.0
 
 
 class Turns:
@@ -246,6 +254,12 @@ class Turns:
         with self._changed:
             if seat in self._seats:
                 self._order.charge(seat, seconds)
+
+    def forgive(self, seat: Seat) -> None:
+        """See `Seat.forgive`."""
+        with self._changed:
+            self._order.forget(seat)
+            seat.unused()
 
     def wake(self) -> None:
         """See `Seat.wake`."""

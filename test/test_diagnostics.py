@@ -79,7 +79,10 @@ def test_results_are_late_by_the_nodes_own_delay() -> None:
 
 
 def test_stamps_that_tf_cannot_use_are_a_problem() -> None:
-    for age_s, where in ((-0.5, "0.5 s ahead of"), (37.0, "37.0 s behind")):
+    hours = "of another clock, more than an hour from"
+    for age_s, where in (
+        (-0.5, "0.5 s ahead of"), (37.0, "37.0 s behind"), (3660.0, hours), (-9e8, hours)
+    ):  # fmt: skip
         (problem,) = problems(0.3, 0.1, 0.05, age_s)
         assert problem.startswith(f"stamps are {where} this node's clock: TF and Nav2 cannot")
         assert problems(0.3, 0.1, 0.05, age_s, simulated=True) == []
@@ -99,5 +102,16 @@ def test_one_refused_image_of_a_slow_camera_is_no_error(period_s: float, stuck: 
         statistics.refused("100 bytes are damaged")
     status = Status(Plan("fuse", 1, 1), "", period_s, deadline_s=period_s)
     activity = Activity(statistics.snapshot(8.0), status, None, [])
+    found = FuseDiagnostics().diagnosis("", {"image_topic": "/cam"}, [], activity)
+    assert bool(found.stuck) == stuck
+
+
+@pytest.mark.parametrize(("deadline_s", "stuck"), [(5.0, False), (3.0, True)])
+def test_results_that_are_wanted_seldom_are_no_error(deadline_s: float, stuck: bool) -> None:
+    statistics = Statistics(0.0)
+    for arrival in np.arange(0.0, 9.0, 0.1):
+        statistics.received(float(arrival))
+    status = Status(Plan("fuse", 1, 1), "", 0.1, deadline_s=deadline_s)
+    activity = Activity(statistics.snapshot(9.0), status, None, [])
     found = FuseDiagnostics().diagnosis("", {"image_topic": "/cam"}, [], activity)
     assert bool(found.stuck) == stuck

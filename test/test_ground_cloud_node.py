@@ -282,6 +282,12 @@ def test_masks_that_come_too_fast_are_counted(rig: GroundRig) -> None:
         assert received + lost == 200
 
 
+def test_a_second_publisher_of_the_mask_is_named(rig: GroundRig) -> None:
+    other = rig.node.create_publisher(Image, "/seg/mask", RELIABLE)
+    assert rig.says("several publishers of /seg/mask"), rig.diagnostics[-1:]
+    rig.node.destroy_publisher(other)
+
+
 def test_labels_that_cannot_be_read_leave_the_old_ones(rig: GroundRig) -> None:
     clouds = rig.subscribe("points", PointCloud2)
     for text in ("{", "[" * 10**5, '{"class_map": [{"class_id": 300, "class_name": "x"}]}'):

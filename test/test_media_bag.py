@@ -145,6 +145,16 @@ def test_a_start_that_no_bag_has_is_refused(tmp_path: Path) -> None:
             BagSource(bag, duration_s=seconds)
 
 
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_duration_beyond_all_times_is_all_that_is_left(
+    tmp_path: Path, storage: StoragePlugin
+) -> None:
+    bag = write_bag(tmp_path / "bag", camera(count=5), storage)
+    assert len(list(BagSource(bag, duration_s=1e12))) == 5
+    with pytest.raises(MediaError, match="from second 1e"):
+        BagSource(bag, start_s=1e12)
+
+
 def test_a_camera_info_that_was_sent_once_is_played_from_the_middle(tmp_path: Path) -> None:
     once: Message = ("/camera/camera_info", START, camera_info(START, focal=1.0))
     bag = write_bag(tmp_path / "bag", [once, *camera(count=40)])

@@ -72,7 +72,7 @@ sys.exit(process.run(lambda: Ending("ending"), do))
 """
 
 
-def ended(folder: Path, work: str, end: str, *arguments: str, logs: bool = True) -> tuple[int, str]:
+def ended(folder: Path, *arguments: str, logs: bool = True, script: str = NODE) -> tuple[int, str]:
     """Return the exit code of a node and what it printed; without `logs` it has no log folder."""
     domain = Domain()
     environment = {
@@ -84,7 +84,7 @@ def ended(folder: Path, work: str, end: str, *arguments: str, logs: bool = True)
         environment["ROS_LOG_DIR"] = str(folder)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", NODE, work, end, *arguments],
+            [sys.executable, "-c", script, *arguments],
             capture_output=True, text=True, timeout=50, env=environment,
         )  # fmt: skip
     finally:
@@ -108,6 +108,34 @@ def test_the_exit_code_says_what_helps(
     found, output = ended(tmp_path, work, end)
     assert (found, printed in output) == (code, True), output
     assert ("Traceback" in output) == (code == process.DEFECT)
+
+
+# Of two nodes one loses the GPU, and the other waits for it.
+CAMERAS = """
+import ctypes, sys
+from magicfuse_ros.errors import DeviceLostError
+from magicfuse_ros.ros import fuse_cameras, process
+
+class Cameras(fuse_cameras.FuseCameras):
+    def __init__(self):
+        self.nodes = ["loses", "waits"]
+
+    def destroy_node(self):
+        pass
+
+def serve(node, end):
+    if node == "loses":
+        raise DeviceLostError("an image hangs")
+    ctypes.CDLL(None).sleep(60)
+
+fuse_cameras.serve, fuse_cameras.END_S = serve, 0.5
+sys.exit(process.run(Cameras, Cameras.serve))
+"""
+
+
+def test_a_camera_that_waits_for_a_lost_gpu_does_not_keep_the_process(tmp_path: Path) -> None:
+    code, output = ended(tmp_path, script=CAMERAS)
+    assert code == process.DEVICE_LOST, output
 
 
 @pytest.mark.fault(

@@ -56,6 +56,16 @@ def test_stamps_may_be_ahead() -> None:
     assert snapshot.age_ms["p50"] == pytest.approx(100)
 
 
+def test_most_stamps_decide_whether_they_are_of_another_clock() -> None:
+    for ages_s, other in (([4000.0, -4000.0, 0.1], True), ([4000.0, 0.1, 0.1], False), ([], False)):
+        statistics = Statistics(now=0.0)
+        for age_s in [*ages_s, None]:
+            statistics.fused(0.5, 0.01, age_s, 1, {})
+        snapshot = statistics.snapshot(1.0)
+        assert snapshot.other_clock == other
+        assert snapshot.age_ms == {} or snapshot.age_ms["p99"] == pytest.approx(100)
+
+
 def test_images_that_never_arrived_are_not_among_the_received() -> None:
     statistics = Statistics(now=0.0)
     for count in (0, 3, 0, 2):

@@ -117,6 +117,23 @@ def test_a_charge_stays_when_the_image_that_waited_is_refused() -> None:
     assert order.first({"flood", "calm"}) == "calm"
 
 
+def test_what_a_camera_has_used_can_be_forgotten() -> None:
+    order: FairOrder[str] = FairOrder()
+    order.charge("loading", 5.0)
+    order.forget("loading")
+    order.enter("calm", 2.0)
+    order.enter("loading", 1.0)
+    assert order.first({"calm", "loading"}) == "loading"
+
+    turns = Turns()
+    loading, calm = turns.seat(), turns.seat()
+    with loading.turn():
+        sleep(0.01)
+    assert turns.share(calm).others == 1
+    loading.forgive()
+    assert turns.share(calm).others == 0
+
+
 def test_a_camera_that_is_gone_is_not_charged() -> None:
     turns = Turns()
     gone = turns.seat()

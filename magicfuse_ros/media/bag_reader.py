@@ -99,7 +99,7 @@ class Bag:
             start_ns: first recording time; None: from the start.
             stop_ns: end of the recording times, exclusive; None: to the end.
         """
-        begin, end = start_ns or 0, _EVER if stop_ns is None else stop_ns
+        begin, end = min(start_ns or 0, _EVER), _EVER if stop_ns is None else min(stop_ns, _EVER)
         for group in _in_time_order(self._files):
             readers = (_messages(file, channels, begin, end) for file in group)
             try:

@@ -27,10 +27,11 @@ from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.validate_namespace import validate_namespace
 
 from magicfuse_ros.backends.cpu import core_count
-from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.errors import DeviceLostError, MagicFuseError
 from magicfuse_ros.ros.autostart import serve
+from magicfuse_ros.ros.exit_timer import exit_after
 from magicfuse_ros.ros.fuse_node import FuseNode
-from magicfuse_ros.ros.process import Stop, run
+from magicfuse_ros.ros.process import DEFECT, DEVICE_LOST, END_S, Stop, run
 from magicfuse_ros.shared_networks import SharedNetworks
 
 _NAME = "fuse_cameras"
@@ -58,9 +59,20 @@ class FuseCameras:
             shared = SharedNetworks(min(_IMAGES_AT_ONCE, len(namespaces), core_count()))
             for namespace in namespaces:
                 self.nodes.append(_node(namespace, shared))
+            self._warn_of_one_camera()
         except BaseException:
             self.destroy_node()
             raise
+
+    def _warn_of_one_camera(self) -> None:
+        """Log if nodes have the same camera: an absolute name in a remapping is that of all."""
+        topics = [node.resolve_topic_name("image") for node in self.nodes]
+        for node, topic in zip(self.nodes, topics, strict=True):
+            if topics.count(topic) > 1:
+                node.get_logger().warning(
+                    f"image is {topic}, as for another camera of this process; a remapping such "
+                    "as image:=image_raw is relative to each namespace"
+                )
 
     def serve(self, stop: Stop) -> None:
         """Serve all nodes until a signal comes.
@@ -74,6 +86,11 @@ class FuseCameras:
             while not stop and not any(one.done() for one in ends):
                 wait(ends, _WAKE_S, FIRST_COMPLETED)
             end.came = True
+            if not stop:
+                # A thread that waits for the lost device would wait for ever.
+                ended = (one.exception() for one in ends if one.done())
+                lost = any(isinstance(error, DeviceLostError) for error in ended)
+                exit_after(END_S, DEVICE_LOST if lost else DEFECT)
         for one in ends:
             one.result()
 

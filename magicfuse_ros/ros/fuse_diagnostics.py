@@ -69,7 +69,8 @@ class FuseDiagnostics:
         else:
             found += [*_late(snapshot, activity.control), *activity.warnings]
             found += [] if simulated else _other_clock(snapshot)
-            stuck = _stuck(snapshot, patience_s)
+            # A result may be wanted less often than images come.
+            stuck = _stuck(snapshot, max(patience_s, 2 * (activity.control.deadline_s or 0.0)))
         values = {**settings, **_values(activity)}
         return Diagnosis(failure, values, stuck, found, f"{snapshot.fps:.1f} images a second")
 
@@ -94,7 +95,9 @@ def _late(snapshot: Snapshot, control: Status) -> list[str]:
 
 def _other_clock(snapshot: Snapshot) -> list[str]:
     """Return what is wrong with stamps that TF and Nav2 cannot use."""
-    if snapshot.ahead_s > AHEAD_S:
+    if snapshot.other_clock:
+        where = "of another clock, more than an hour from this node's clock"
+    elif snapshot.ahead_s > AHEAD_S:
         where = f"{snapshot.ahead_s:.1f} s ahead of this node's clock"
     elif snapshot.age_ms.get("p50", 0.0) - snapshot.delay_ms.get("p50", 0.0) > 1e3 * BEHIND_S:
         where = f"{snapshot.age_ms['p50'] / 1e3:.1f} s behind this node's clock"

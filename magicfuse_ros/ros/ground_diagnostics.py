@@ -19,7 +19,7 @@ from time import monotonic
 
 from magicfuse_ros.ros.causes import Causes
 from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, refusal_values
-from magicfuse_ros.ros.statistics import SILENCE_S
+from magicfuse_ros.ros.statistics import SILENCE_S, SILENT_PERIODS
 
 _RECENT = 100
 
@@ -38,11 +38,14 @@ class GroundDiagnostics:
         self._losses = Losses()
         self._times_ms: deque[float] = deque(maxlen=_RECENT)
         self._last_mask: float | None = None
+        self._interval = 0.0  # seconds between the last two masks
 
     def received(self) -> None:
         """Count a mask that arrived."""
         self.counts["received"] += 1
-        self._last_mask = monotonic()
+        now = monotonic()
+        self._interval = 0.0 if self._last_mask is None else now - self._last_mask
+        self._last_mask = now
 
     def published(self, ms: float) -> None:
         """Count a mask whose results were published, and the time it took."""
@@ -64,7 +67,8 @@ class GroundDiagnostics:
         values |= refusal_values(self._refused.counts, self._refused.latest)
         if self._times_ms:
             values["projection_ms"] = f"{median(self._times_ms):.2f}"
-        silent = self._last_mask is None or monotonic() - self._last_mask > SILENCE_S
+        patience_s = max(SILENCE_S, SILENT_PERIODS * self._interval)
+        silent = self._last_mask is None or monotonic() - self._last_mask > patience_s
         found = ["no mask arrives"] if silent else []
         lost = self._refused.total + self.counts["failed"] + self.counts["lost"]
         found += self._losses.problems(lost, "masks")

@@ -97,7 +97,7 @@ class Guard:
 
     def tell_again(self, what: str) -> None:
         """Log the next failure of `what`, even if it was logged before."""
-        self._told = {told for told in self._told if told[0] != what}
+        self._told = {told for told in list(self._told) if told[0] != what}
 
     def reset(self) -> None:
         """Forget all failures: a successful transition starts over."""

@@ -146,8 +146,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         self._problems_told = told
 
     def topic_complaints(self) -> list[str]:
-        """Return why messages of each subscription do not arrive."""
-        return list(filter(None, (one.complaint() for one in self._subscribed)))
+        """Return why messages of each subscription do not arrive, or whose they may be."""
+        return list(filter(None, (one.complaint() or one.several() for one in self._subscribed)))
 
     def clock_complaint(self) -> str:
         """Return why the node's clock stands still; empty if it runs."""

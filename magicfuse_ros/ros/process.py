@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import Protocol, TypeVar
 
 import rclpy
@@ -40,6 +40,7 @@ DEVICE_LOST = os.EX_UNAVAILABLE
 
 END_S = 7.0  # time for a process to end; launch kills it after 10 s
 _FAILURE_S = 10.0  # how long the diagnostics show a failure of rclpy
+_PAUSE_S = 0.02  # after a failure of rclpy
 _WAKE_S = 0.2  # Python runs signal handlers between two waits
 # Parts of the errors of an rclpy that cannot open its log file.
 _NO_LOG = ("initialize logging", "logging directory", "log directory", "Failed opening file")
@@ -106,6 +107,7 @@ def spin(node: Guarded, stop: Stopping) -> None:
         except BaseException as error:  # from rclpy's services; the node's callbacks are guarded
             node.guard.failed("serving ROS", error)
             failed_s = monotonic()
+            sleep(_PAUSE_S)  # it may fail again at once, for ever
         if monotonic() - failed_s > _FAILURE_S:
             node.guard.works("serving ROS")
         if node.guard.lost:

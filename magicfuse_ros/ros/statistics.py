@@ -24,6 +24,7 @@ from magicfuse_ros.ros.causes import Causes
 
 WINDOW_S = 10.0
 SILENT_PERIODS = 3  # of a slow camera
+OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is from another clock
 SILENCE_S = 2.0  # a topic on which nothing arrives for this long is silent
 
 
@@ -50,6 +51,7 @@ class Snapshot:
         age_ms: the same from the camera's stamp, over images stamped with the node's clock; empty
             if there are none.
         ahead_s: median of how far stamps are ahead of the node's clock; 0 if most are not.
+        other_clock: whether most stamps are from a clock that has nothing to do with the node's.
         stages_ms: mean time of each stage.
         last_received_s: seconds since the latest image; None before the first.
         unanswered_s: seconds for which images have arrived without a wanted result coming out; 0
@@ -71,6 +73,7 @@ class Snapshot:
     delay_ms: Mapping[str, float]
     age_ms: Mapping[str, float]
     ahead_s: float
+    other_clock: bool
     stages_ms: Mapping[str, float]
     last_received_s: float | None
     unanswered_s: float
@@ -142,7 +145,7 @@ class Statistics:
             now: the time of publication.
             delay_s: since the image's arrival.
             age_s: since its stamp, below 0 if that is ahead of this node's clock; None if it has
-                no stamp of this clock.
+                no stamp.
             steps: K.
             stages_ms: time of each stage.
         """
@@ -159,7 +162,8 @@ class Statistics:
             self._forget(now)
             frames = list(self._frames)
             delays = [1000.0 * delay for _, delay, _, _ in frames]
-            known = [age for _, _, age, _ in frames if age is not None]
+            stamped = [age for _, _, age, _ in frames if age is not None]
+            known = [age for age in stamped if abs(age) < OTHER_CLOCK_S]
             ages = [1000.0 * age for age in known if age >= 0]
             stages = [times for *_, times in frames]
             last, since = self._last_received, self._unanswered_since
@@ -179,6 +183,7 @@ class Statistics:
                 delay_ms=percentiles(delays),
                 age_ms=percentiles(ages),
                 ahead_s=max(0.0, -float(np.median(known))) if known else 0.0,
+                other_clock=2 * len(known) < len(stamped),
                 stages_ms={
                     name: float(np.mean([times[name] for times in stages if name in times]))
                     for name in (stages[-1] if stages else ())

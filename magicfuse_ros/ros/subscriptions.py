@@ -124,7 +124,7 @@ class MatchedSubscription:
         if len(found) < 2:
             return ""
         names = sorted(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in found)
-        return f"several publishers of {self.topic}: {', '.join(names)}; expected one camera"
+        return f"several publishers of {self.topic}: {', '.join(names)}; expected one"
 
     def destroy(self) -> None:
         """Unsubscribe."""

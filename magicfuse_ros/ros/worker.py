@@ -34,11 +34,10 @@ from magicfuse_ros.ros.images import to_rgb
 from magicfuse_ros.ros.mailbox import Mailbox
 from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.ros.sequence import Sequence
-from magicfuse_ros.ros.statistics import Statistics
+from magicfuse_ros.ros.statistics import OTHER_CLOCK_S, Statistics
 from magicfuse_ros.turns import Seat, Turns
 
 _WARN_EVERY_S = 5.0
-_OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is from another clock
 _LONGEST_REST_S = 0.02  # the thread also serves parameters and lifecycle
 RELOAD_AFTER = 5  # images lost in a row before a defect counts as permanent
 # Seconds that one image, or a reload after it, may take. Nothing else ends a call into a library
@@ -253,19 +252,16 @@ class Worker:
         self._reload_again_s = _RELOAD_AGAIN_S[0]
         self._next_reload = min(self._next_reload, now + self._reload_again_s)
         self._control.done(plan, cost_s, frame.stages_ms)
-        known_s = None if age_s is None or age_s < 0 else age_s
+        known_s = age_s if age_s is not None and 0 <= age_s < OTHER_CLOCK_S else None
         self._debug.publish(known_s, cost_s, frame.steps, frame.stages_ms)
         self.statistics.fused(now, now - arrival, age_s, frame.steps, frame.stages_ms)
 
     def _age(self, stamp_ns: int) -> float | None:
         """Return seconds since the stamp, below 0 if it is ahead of this node's clock.
 
-        None if it is invalid or from a clock that has nothing to do with this node's.
+        None if it is invalid.
         """
-        if stamp_ns <= 0:
-            return None
-        age_s = (self._clock.now().nanoseconds - stamp_ns) * 1e-9
-        return age_s if abs(age_s) < _OTHER_CLOCK_S else None
+        return (self._clock.now().nanoseconds - stamp_ns) * 1e-9 if stamp_ns > 0 else None
 
 
 def _hanging() -> DeviceLostError:
