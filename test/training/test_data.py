@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from magicfuse_training.data.classes import MFNET_CLASSES, PEDESTRIAN, ROAD, SIGN, SKY
+from magicfuse_training.data.classes import BICYCLIST, MFNET_CLASSES, PEDESTRIAN, ROAD, SIGN, SKY
 from magicfuse_training.data.crop_draws import (
     AROUND_RARE,
     DARK_CLOTHES,
@@ -163,11 +163,12 @@ def test_some_crops_show_people_from_near(maker: Maker) -> None:
     assert NEAR / 8 < near < NEAR
 
 
-def test_labelled_people_get_boxes_but_for_the_smallest() -> None:
-    label = np.full((240, 320), 3, np.uint8)
+def test_labelled_people_and_riders_get_boxes_but_for_the_smallest() -> None:
+    label = np.full((240, 320), SKY, np.uint8)
     label[80:160, 100:140] = PEDESTRIAN
     label[20:26, 10:14] = PEDESTRIAN
-    assert people_labelled(label).tolist() == [[100, 80, 140, 160]]
+    label[100:140, 200:260] = BICYCLIST
+    assert sorted(people_labelled(label).tolist()) == [[100, 80, 140, 160], [200, 100, 260, 140]]
     assert people_labelled(label, MFNET_CLASSES).tolist() == []  # it is another class there
     assert people_labelled(np.zeros_like(label)).shape == (0, 4)
 

@@ -53,7 +53,7 @@ class CropConfig:
     clean: float = 0.3  # a restorer that rarely sees clean input overcorrects on clean days
     night_weight: float = 0.3  # weight of the stand-in for a night scene's clean image
     person_weight: float = 7.0  # in mostly dark thermal images, people need extra weight
-    # Share of crops of groups of FEW scenes at most that get a patch of another scene of their group
+    # Share of crops that get a patch of another scene of their group, if that has FEW at most
     # (CutMix, arXiv 1905.04899): a network must not memorise who stands where.
     mixed: float = 0.4
     night: float = 0.22  # share of labelled day crops without thermal that become night

@@ -26,12 +26,13 @@ from magicfuse_training.data.classes import (
     LOOKALIKE,
     MOST_CLASSES,
     PEDESTRIAN,
+    PEOPLE,
     PROJECT,
+    RIDERS,
     SETS,
     U8,
     BoxMap,
     LabelMap,
-    ids_of_people,
     to_classes,
 )
 from magicfuse_training.data.datasets import dataset
@@ -231,11 +232,14 @@ def people_in(path: Path, names: BoxMap, height: int, width: int) -> Boxes:
 
 
 def people_labelled(label: U8, names: Sequence[str] = CLASSES) -> Boxes:
-    """Return the boxes of connected pedestrians in a label (H, W), (N, 4) x0, y0, x1, y1 in pixels.
+    """Return the boxes of people and riders in a label (H, W), (N, 4) x0, y0, x1, y1 in pixels.
 
-    Pedestrians under `SMALLEST` pixels are skipped: a close-up would show a smear.
+    A box is that of connected pixels. Those of under `SMALLEST` pixels are skipped: a close-up
+    would show a smear. If no close-up showed riders, every person who is near would be taken for a
+    pedestrian.
     """
-    mask = np.isin(label, ids_of_people(names)).astype(np.uint8)
+    ids = [i for i, name in enumerate(names) if name in PEOPLE + RIDERS]
+    mask = np.isin(label, ids).astype(np.uint8)
     _, _, found, _ = cv2.connectedComponentsWithStats(mask)
     x, y, w, h, area = found[1:].T  # the first is the background
     boxes: Boxes = np.stack([x, y, x + w, y + h], 1)[area >= SMALLEST].astype(np.float32)
