@@ -11,9 +11,9 @@
 """Nights rendered from labelled days."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from magicfuse_training.arrays import F64, U8
 from magicfuse_training.data.classes import (
     BUILDING,
     CAR,
@@ -27,7 +27,6 @@ from magicfuse_training.data.classes import (
 )
 from magicfuse_training.data.night_scene import render_night
 
-U8 = npt.NDArray[np.uint8]
 DRAWS = 40
 COLORS = {
     SKY: (205, 215, 230),
@@ -64,7 +63,7 @@ def street(height: int = 128, width: int = 160) -> tuple[U8, U8]:
     return np.clip(day + noise, 0, 255).astype(np.uint8), label
 
 
-def luma(image: U8) -> npt.NDArray[np.float64]:
+def luma(image: U8) -> F64:
     return image.astype(np.float64) @ (0.299, 0.587, 0.114)
 
 

@@ -21,10 +21,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("nncf", reason="quantisation needs nncf")
 
+from magicfuse_training.arrays import F32
 from magicfuse_training.quantization.networks import quantize
 from magicfuse_training.quantization.rounding import LEVELS, input_moments, round_weights
-
-F32 = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def layer(bias: bool = True, **attributes: Any) -> Any:

@@ -16,8 +16,9 @@ from onnx import numpy_helper
 
 pytest.importorskip("nncf", reason="quantisation needs nncf")
 
-from test_rounding import F32, images, layer, run
+from test_rounding import images, layer, run
 
+from magicfuse_training.arrays import F32
 from magicfuse_training.quantization.networks import quantize
 from magicfuse_training.quantization.smoothing import input_peaks, smoothed
 

@@ -33,7 +33,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from rich.progress import track
 
 from magicfuse_ros.image_codec import Pixels
@@ -41,6 +40,7 @@ from magicfuse_ros.input_checks import InputChecks
 from magicfuse_ros.media import Source
 from magicfuse_ros.output_files import write_png
 from magicfuse_training.adaptation.config import AdaptConfig
+from magicfuse_training.arrays import F32
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.scenes import is_night
 from magicfuse_training.errors import TrainingError
@@ -142,7 +142,7 @@ class Chosen:
         announced = len(self._source)
         parts = min(self._limit, announced)
         next_part = 0
-        last: npt.NDArray[np.float32] | None = None
+        last: F32 | None = None
         for number, frame in enumerate(
             track(self._source, description="reading frames", total=announced)
         ):
@@ -177,13 +177,13 @@ def held_out_of(nights: Sequence[bool], config: AdaptConfig) -> set[int]:
     return found
 
 
-def thumbnail(image: Pixels) -> npt.NDArray[np.float32]:
+def thumbnail(image: Pixels) -> F32:
     """Return an image (H, W, 3) RGB as 24 x 32 gray levels, 0 to 255."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
+def alike(a: F32, b: F32) -> bool:
     """Return whether two thumbnails show the same view: neither camera nor scene moved much."""
     limit = max(LEAST_ALIKE, ALIKE * float(b.mean()))
     return float(np.abs(a - b).mean()) < limit

@@ -24,6 +24,7 @@ from magicfuse_ros.bundle import UNLABELED, Bundle
 from magicfuse_ros.fuser import FusedFrame, Fuser
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.output_files import write_png
+from magicfuse_training.arrays import Mask
 from magicfuse_training.data.files import read_image
 
 Fuse = Callable[[Pixels], FusedFrame]
@@ -81,7 +82,7 @@ def pseudo_label(fuse: Fuse, image: Pixels, confident: float) -> Pixels:
     return np.asarray(np.where(trusted, frame.mask, UNLABELED), np.uint8)
 
 
-def sure(confidence: Pixels, confident: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def sure(confidence: Pixels, confident: float) -> Mask:
     """Return where a confidence (H, W), 0 to 255, is at least `confident`, 0 to 1: bool (H, W)."""
     return np.asarray(confidence >= round(255 * confident))
 

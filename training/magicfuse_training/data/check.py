@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_training.data.classes import PROJECT, U8, LabelMap
+from magicfuse_training.arrays import U8
+from magicfuse_training.data.classes import PROJECT, LabelMap
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import (
     read_label,

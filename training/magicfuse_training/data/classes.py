@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.errors import DataError
 
-U8 = npt.NDArray[np.uint8]
 Rgb = tuple[int, int, int]
 
 CLASSES = (

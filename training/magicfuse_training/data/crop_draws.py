@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from magicfuse_training.arrays import F32, U8
 from magicfuse_training.data.classes import BICYCLIST, FENCE, PEDESTRIAN, SIGN
 from magicfuse_training.degradations import Darkness, Effect, Jpeg, draw
 
@@ -81,7 +81,7 @@ class Window:
 def draw_window(
     size: tuple[int, int],
     clean: bool,
-    people: npt.NDArray[np.float32],
+    people: F32,
     rare: Callable[[np.random.Generator], Place | None],
     config: CropConfig,
     rng: np.random.Generator,
@@ -121,9 +121,7 @@ def draw_window(
     return Window(float(y), float(x), float(h), float(w), bool(rng.random() < 0.5))
 
 
-def rare_place(
-    label: npt.NDArray[np.uint8], rare: tuple[int, ...], rng: np.random.Generator
-) -> Place | None:
+def rare_place(label: U8, rare: tuple[int, ...], rng: np.random.Generator) -> Place | None:
     """Return row and column of a rare-class pixel of a label (H, W); None if it has none."""
     there = [i for i in rare if (label == i).any()]
     if not there:

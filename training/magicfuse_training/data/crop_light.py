@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.crop_draws import Light
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -35,7 +36,7 @@ class Relight:
         self.lut = (table * 255).round().astype(np.uint8)[None]
         self.saturation = light.saturation
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def __call__(self, image: U8) -> U8:
         image = np.asarray(cv2.LUT(image, self.lut), dtype=np.uint8)
         if self.saturation == 1.0:
             return image

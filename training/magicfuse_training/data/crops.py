@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from magicfuse_training.data.classes import IGNORE, MOST_CLASSES, U8
+from magicfuse_training.arrays import U8
+from magicfuse_training.data.classes import IGNORE, MOST_CLASSES
 from magicfuse_training.data.crop_draws import (
     CLOTHES_GAIN,
     DARK_CLOTHES,

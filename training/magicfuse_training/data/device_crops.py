@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from magicfuse_training.arrays import F32, F64, I64, U8
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crop_draws import (
@@ -61,7 +62,6 @@ from magicfuse_training.degradations import (
     MotionBlur,
 )
 
-Numbers = npt.NDArray[np.float64]
 Kinds = tuple[type[Effect], ...]
 KERNEL = 17  # pixels: holds the longest motion blur and the widest defocus
 PLACES = 8  # pixels of rare classes that are kept for each scene
@@ -174,7 +174,7 @@ class DeviceCrops(Crops):
             "sharpness": self._to(sharpness),
         }
 
-    def _counts(self, total: int) -> npt.NDArray[np.int64]:
+    def _counts(self, total: int) -> I64:
         """Return how many crops of each group a batch has; the numbers never change.
 
         Losses split a batch by group, and cuDNN makes a plan for every new size.
@@ -193,12 +193,10 @@ class DeviceCrops(Crops):
     def _to(self, values: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self.device, non_blocking=True)
 
-    def _index(self, values: npt.NDArray[np.int64]) -> Tensor:
+    def _index(self, values: I64) -> Tensor:
         return torch.from_numpy(values).to(self.device, non_blocking=True)
 
-    def _cut_all(
-        self, scene: npt.NDArray[np.int64], rng: np.random.Generator
-    ) -> tuple[Tensor, Numbers, Numbers]:
+    def _cut_all(self, scene: I64, rng: np.random.Generator) -> tuple[Tensor, F64, F64]:
         """Cut crops with new light out of scenes.
 
         Return them (B, 10, h, w) in [0, 1], their rows and their sharpness: see `Crops`.
@@ -269,7 +267,7 @@ class DeviceCrops(Crops):
         self,
         image: Tensor,
         effects: Sequence[Sequence[Effect]],
-        rows: Numbers,
+        rows: F64,
         generator: torch.Generator,
     ) -> Tensor:
         """Apply the effects of each crop in their order; images are (B, 3, h, w) in [0, 1].
@@ -299,7 +297,7 @@ class DeviceCrops(Crops):
         self,
         image: Tensor,
         drawn: Sequence[Effect],
-        rows: Numbers,
+        rows: F64,
         generator: torch.Generator,
     ) -> Tensor:
         height, width = image.shape[2:]
@@ -321,7 +319,7 @@ class DeviceCrops(Crops):
         self,
         image: Tensor,
         drawn: Sequence[Effect],
-        rows: Numbers,
+        rows: F64,
         generator: torch.Generator,
     ) -> Tensor:
         drifts = device_effects.enlarged(self._values(drawn, "drifts"), *image.shape[2:])
@@ -338,7 +336,7 @@ class DeviceCrops(Crops):
         self,
         image: Tensor,
         drawn: Sequence[Effect],
-        rows: Numbers,
+        rows: F64,
         generator: torch.Generator,
     ) -> Tensor:
         kernels = [_padded(d.kernel()) for d in drawn if isinstance(d, (MotionBlur, DefocusBlur))]
@@ -351,7 +349,7 @@ class DeviceCrops(Crops):
         self,
         image: Tensor,
         drawn: Sequence[Effect],
-        rows: Numbers,
+        rows: F64,
         generator: torch.Generator,
     ) -> Tensor:
         return device_effects.jpeg(image, self._values(drawn, "quality"))
@@ -369,7 +367,7 @@ def _dressed_darkly(images: Tensor, gain: Tensor, people: tuple[int, ...]) -> Te
     return torch.cat([darker, images[:, 6:]], 1)
 
 
-def _planes(scene: Scene) -> npt.NDArray[np.uint8]:
+def _planes(scene: Scene) -> U8:
     """Return a scene's images stacked, (10, H, W) uint8."""
     none = np.zeros_like(scene.label)
     thermal = none if scene.thermal is None else scene.thermal
@@ -380,6 +378,6 @@ def _planes(scene: Scene) -> npt.NDArray[np.uint8]:
     )
 
 
-def _padded(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _padded(kernel: F32) -> F32:
     margin = (KERNEL - len(kernel)) // 2
     return np.pad(kernel, margin)

@@ -28,10 +28,11 @@ from PIL import Image, ImageOps
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec import decode_picture, png, to_rgb
 from magicfuse_ros.image_codec.bit_depth import BitDepth, scaled
-from magicfuse_training.data.classes import U8, LabelMap
+from magicfuse_training.arrays import F32, U8
+from magicfuse_training.data.classes import LabelMap
 from magicfuse_training.data.errors import DataError
 
-Boxes = npt.NDArray[np.float32]
+Boxes = F32
 _JUDGED = 32  # pictures of a folder from which its bit depth is found
 STRETCH = (1.0, 99.0)  # percentiles of a thermal picture with more than 8 bits: black and white
 _GRAY_SPREAD = 12  # of 255 between the channels: JPEG colours in a gray picture are weaker

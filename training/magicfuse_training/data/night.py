@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+
+from magicfuse_training.arrays import U8
 
 
-def night_reference(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def night_reference(image: U8) -> U8:
     """Brighten and denoise a night frame (H, W, 3) RGB uint8; same shape.
 
     This is Retinex: the image is divided by a power of its own edge-preserving illumination (as in

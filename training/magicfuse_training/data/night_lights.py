@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from magicfuse_training.arrays import F32, U8, Mask
 from magicfuse_training.data.classes import (
     BICYCLIST,
     BUILDING,
@@ -35,10 +35,8 @@ from magicfuse_training.data.classes import (
     SIGN,
     SKY,
     TREE,
-    U8,
 )
 
-F32 = npt.NDArray[np.float32]
 Rng = np.random.Generator
 
 FAR_M = 90.0  # the farthest distance considered
@@ -100,7 +98,7 @@ class View:
         y = self.eye - (rows - self.horizon) * self.z / self.focal
         self.y: F32 = np.asarray(np.where(ground, 0, y), np.float32).clip(0)
 
-    def _far_end(self, road: npt.NDArray[np.bool_], rows: F32, columns: F32) -> tuple[float, float]:
+    def _far_end(self, road: Mask, rows: F32, columns: F32) -> tuple[float, float]:
         filled = np.flatnonzero(road.sum(1) >= 3)
         if not filled.size:
             return 0.45 * self.height, 0.5 * self.width

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from magicfuse_ros.media.linear_light import to_linear, to_srgb
+from magicfuse_training.arrays import F32, U8
 from magicfuse_training.data.classes import (
     BICYCLIST,
     PAVEMENT,
@@ -34,10 +35,8 @@ from magicfuse_training.data.classes import (
     SIGN,
     SKY,
     TREE,
-    U8,
 )
 from magicfuse_training.data.night_lights import (
-    F32,
     UNKNOWN,
     Lights,
     Rng,

@@ -20,6 +20,7 @@ from typing import overload
 import cv2
 import numpy as np
 
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import (
     CLASSES,
     IGNORE,
@@ -30,7 +31,6 @@ from magicfuse_training.data.classes import (
     PROJECT,
     RIDERS,
     SETS,
-    U8,
     BoxMap,
     LabelMap,
     to_classes,

@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_training.data.classes import PEDESTRIAN, U8
+from magicfuse_training.arrays import U8
+from magicfuse_training.data.classes import PEDESTRIAN
 from magicfuse_training.data.scenes import Scene
 
 LEAST_HEIGHT = 70  # pixels of a kept person: a smaller person would be a smear

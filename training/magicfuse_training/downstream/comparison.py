@@ -36,10 +36,10 @@ from rich.progress import Progress
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import write_text
+from magicfuse_training.arrays import I64
 from magicfuse_training.data.mix import Source, by_name
 from magicfuse_training.downstream.inputs import INPUTS, PARTS, Input, InputSet, Limits, Part
 from magicfuse_training.downstream.segformer import (
-    I64,
     MIT_B0,
     Budget,
     Files,

@@ -31,10 +31,10 @@ from typing import Literal, get_args
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from rich.progress import track
 
 from magicfuse_ros.fuser import Fuser, Output
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import CLASSES, FOLDER, MFNET, MFNET_CLASSES, to_classes
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
@@ -45,8 +45,6 @@ from magicfuse_training.data.scenes import Scenes
 from magicfuse_training.metrics.frames import given, groups_of, split_to_score
 from magicfuse_training.metrics.restoration import STRENGTHS, Condition, degraded
 from magicfuse_training.metrics.score import NIGHT
-
-U8 = npt.NDArray[np.uint8]
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)

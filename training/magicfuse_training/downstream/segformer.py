@@ -30,13 +30,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from magicfuse_ros.interrupt import Interrupt
+from magicfuse_training.arrays import I64, U8
 from magicfuse_training.data.classes import IGNORE, PROJECT
 from magicfuse_training.data.files import read_image, read_label
 from magicfuse_training.errors import TrainingError
@@ -44,8 +44,6 @@ from magicfuse_training.metrics.segmentation import Confusion
 from magicfuse_training.stages.checkpoint import read_checkpoint, save_atomically
 from magicfuse_training.stages.randomness import seed_step
 
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
 Files = Sequence[tuple[Path, Path]]  # of images and their labels
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 6e-4, 0.01, 1.0

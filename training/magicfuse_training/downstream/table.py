@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from magicfuse_training.metrics.bootstrap import F64, Figure, figure_of
-from magicfuse_training.metrics.segmentation import I64, iou, mean_iou, mean_of_known
+from magicfuse_training.arrays import F64, I64
+from magicfuse_training.metrics.bootstrap import Figure, figure_of
+from magicfuse_training.metrics.segmentation import iou, mean_iou, mean_of_known
 from magicfuse_training.metrics.table import ScoreTable, markdown
 
 START, END = "<!-- downstream: written by magicfuse-train downstream -->", "<!-- /downstream -->"

@@ -27,12 +27,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from rich.progress import track
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
+from magicfuse_training.arrays import U8
 from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.data.mix import Source
 from magicfuse_training.metrics.bootstrap import Figure
@@ -51,7 +51,6 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.baselines import BASELINES, Baseline
 
-U8 = npt.NDArray[np.uint8]
 Row = dict[str, Any]
 Fuse = Callable[[U8], FusedFrame]
 

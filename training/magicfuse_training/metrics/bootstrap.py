@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from magicfuse_training.arrays import F64
 
 RESAMPLES = 1000
 PERCENT = (2.5, 97.5)

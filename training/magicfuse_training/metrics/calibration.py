@@ -13,18 +13,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Output
-from magicfuse_training.metrics.bootstrap import F64, figure_of, share
+from magicfuse_training.arrays import F64, U8, Mask
+from magicfuse_training.metrics.bootstrap import figure_of, share
 from magicfuse_training.metrics.frames import Frame, given
-
-U8 = npt.NDArray[np.uint8]
 
 BINS = 15
 
 
-def bins_of(confidence: U8, right: npt.NDArray[np.bool_]) -> F64:
+def bins_of(confidence: U8, right: Mask) -> F64:
     """Count pixels by confidence: 0 to 255 and whether right, each (N,), to (3, BINS).
 
     The rows are the number of pixels, the number of right ones, and the sum of their confidence (0

@@ -23,9 +23,9 @@ from typing import Literal, Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import (
     CLASSES,
     IGNORE,
@@ -44,7 +44,6 @@ from magicfuse_training.data.mix import HELD_OUT, Source
 from magicfuse_training.data.scenes import Scenes, usual_gain
 from magicfuse_training.metrics.people import Box, boxes_of
 
-U8 = npt.NDArray[np.uint8]
 Origin = Literal["human", "pseudo", "coarse by eye"]
 
 

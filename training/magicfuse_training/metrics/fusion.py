@@ -30,13 +30,9 @@ from typing import cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from magicfuse_training.arrays import F32, F64, I64, U8
 from magicfuse_training.metrics.images import HIGHEST_DB, WHITE, ssim
-
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 
 # Xydeas and Petrovic 2000, Table of constants: how a viewer perceives a loss of edge strength or a
 # rotation of an edge. Each is a sigmoid with a height, a slope and a middle.
@@ -96,7 +92,7 @@ def mutual_information(a: U8, b: U8) -> float:
     return entropy(a) + entropy(b) - _bits(joint)
 
 
-def _bits(counts: npt.NDArray[np.int64]) -> float:
+def _bits(counts: I64) -> float:
     p = counts[counts > 0] / counts.sum()
     return float(-(p * np.log2(p)).sum())
 

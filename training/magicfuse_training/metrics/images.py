@@ -16,10 +16,8 @@ from typing import cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
-F64 = npt.NDArray[np.float64]
+from magicfuse_training.arrays import F64, U8
 
 WHITE = 255.0
 HIGHEST_DB = 60.0  # for identical images, whose PSNR would be infinite

@@ -16,16 +16,13 @@ from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
+from magicfuse_training.arrays import F64, U8, Mask
 from magicfuse_training.data.classes import IGNORE, PEOPLE, RIDERS, SETS
-from magicfuse_training.metrics.bootstrap import F64, figure_of, share
+from magicfuse_training.metrics.bootstrap import figure_of, share
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import luma
-
-U8 = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
 
 LIT = 20  # levels of luma, of 255
 WIDENED = 5  # pixels to each side, at the frame's size: light may spread a little beyond a person

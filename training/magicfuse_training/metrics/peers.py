@@ -28,14 +28,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.media.pictures import PICTURE_SUFFIXES
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import read_image
 from magicfuse_training.metrics.frames import Frame
-
-U8 = npt.NDArray[np.uint8]
 
 AS_THEY_ARE = ("clean", "night")
 _SHOWN = 3

@@ -15,12 +15,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from magicfuse_training.arrays import F32, U8
 from magicfuse_training.data.layout import DataSet, Record
 from magicfuse_training.data.scenes import PERSON, people_in, read_boxes
 
-U8 = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 
@@ -46,7 +45,7 @@ def boxes_of(
     return found[record.boxes], [box for boxes in found.values() for box in boxes]
 
 
-def _clipped(boxes: npt.NDArray[np.float32], shape: tuple[int, ...]) -> list[Box]:
+def _clipped(boxes: F32, shape: tuple[int, ...]) -> list[Box]:
     clipped = boxes.round().clip(0, [shape[1], shape[0], shape[1], shape[0]]).astype(int)
     return [(b[0], b[1], b[2], b[3]) for b in clipped.tolist() if b[2] > b[0] and b[3] > b[1]]
 

@@ -16,16 +16,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.arrays import F64, U8
 from magicfuse_training.data.classes import ids_of_people
-from magicfuse_training.metrics.bootstrap import F64, Figure, figure_of, share
+from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import luma
 from magicfuse_training.metrics.people import area, contrast
-
-U8 = npt.NDArray[np.uint8]
 
 FOUND = 0.1  # share of a box that is called a pedestrian
 _SHOWN = ("visible", "restored", "mag_image")

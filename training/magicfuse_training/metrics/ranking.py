@@ -17,19 +17,17 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.bundle import SemanticClass
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
 from magicfuse_ros.media.panels import PanelPage, panel_height, scale_to
 from magicfuse_ros.overlay import overlay
+from magicfuse_training.arrays import U8
 from magicfuse_training.metrics.frames import Frame, Frames, given
 from magicfuse_training.metrics.fusion import edge_preservation
 from magicfuse_training.metrics.images import luma, psnr
 from magicfuse_training.metrics.restoration import Condition
 from magicfuse_training.metrics.score import images_of
-
-U8 = npt.NDArray[np.uint8]
 
 PLACES = ("best", "median", "worst")
 _PANEL_WIDTH = 236  # pixels

@@ -15,15 +15,13 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
+from magicfuse_training.arrays import U8
 from magicfuse_training.degradations import Darkness, Degradation, apply, degrade
 from magicfuse_training.metrics.bootstrap import figure_of
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import luma, ms_ssim, psnr, ssim
-
-U8 = npt.NDArray[np.uint8]
 
 Condition = Degradation | Literal["noise"]
 CONDITIONS: tuple[Condition, ...] = ("clean", "dark", "haze")

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.bundle import Manifest
 from magicfuse_ros.fuser import FusedFrame, Output
 from magicfuse_ros.thermal import PER_MEAN_ERROR
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import PEOPLE, RIDERS
 from magicfuse_training.losses.config import HeatConfig
 from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
@@ -39,8 +39,6 @@ from magicfuse_training.metrics.light import (
 from magicfuse_training.metrics.peers import read_fused
 from magicfuse_training.metrics.people import contrast
 from magicfuse_training.preset import load_preset
-
-U8 = npt.NDArray[np.uint8]
 
 INPUT, RESTORED, MEAN, CLIPPED, MAG_IMAGE = (
     "input",

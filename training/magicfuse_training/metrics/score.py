@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.progress import track
 
 from magicfuse_ros.fuser import Fuser, Output
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import CAMVID, to_classes
 from magicfuse_training.data.mix import Source
 from magicfuse_training.data.scenes import read_image
@@ -61,7 +61,6 @@ __all__ = [
     "without_details",
 ]  # fmt: skip
 
-U8 = npt.NDArray[np.uint8]
 Scores = dict[str, Any]  # names to numbers, figures, or scores
 NIGHT = "night"
 DETAILS = ("iou_percent", "group_percent", "light_by_tau", "reliability", "images", "lit_percent")

@@ -16,15 +16,12 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.arrays import F64, I64, U8, Mask
 from magicfuse_training.data.classes import IGNORE, SETS
-from magicfuse_training.metrics.bootstrap import F64, figure_of, share
+from magicfuse_training.metrics.bootstrap import figure_of, share
 from magicfuse_training.metrics.frames import Frame, Labels, given
-
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
 
 # Classes for which coarse masks are reliable; the others are drawn partly or poorly.
 COARSE = ("sky", "building", "road", "tree", "car", "pedestrian")
@@ -105,7 +102,7 @@ def called(matrix: F64, truths: Sequence[int], predicted: int) -> F64:
     return 100 * share(some[..., predicted].sum(-1), some.sum((-1, -2)))
 
 
-def _allowed(classes: int) -> npt.NDArray[np.bool_]:
+def _allowed(classes: int) -> Mask:
     """Return which classes each set allows: (sets, C)."""
     return np.array([[c in SETS[s] for c in range(classes)] for s in _SETS])
 

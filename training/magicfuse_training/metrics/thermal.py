@@ -13,16 +13,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from magicfuse_ros.fuser import FusedFrame, Output
+from magicfuse_training.arrays import F64, U8
 from magicfuse_training.metrics.bootstrap import figure_of
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import Constants, luma, psnr, ssim
-
-U8 = npt.NDArray[np.uint8]
-F64 = npt.NDArray[np.float64]
 
 LEAST_DEVIATION = 0.5  # gray levels: the output has integer levels
 INTERVALS = (50, 90)  # percent

@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from magicfuse_ros.fuser import FusedFrame
+from magicfuse_training.arrays import F64, I64
 from magicfuse_training.data.classes import MOST_CLASSES
 from magicfuse_training.data.datasets import DATASETS
 from magicfuse_training.data.scenes import Scene
-from magicfuse_training.metrics.bootstrap import F64, Figure, figure_of, share
+from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
 from magicfuse_training.metrics.frames import given
 from magicfuse_training.metrics.images import luma
 from magicfuse_training.metrics.thermal import correlation, needed_interval
@@ -113,7 +113,7 @@ class Compared:
     correlation: float
     correlation_visible: float
     error: float
-    levels: npt.NDArray[np.int64]
+    levels: I64
     inside: F64 | None
     classes: F64
     between: F64

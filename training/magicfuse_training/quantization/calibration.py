@@ -24,13 +24,13 @@ from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.backends.onnxruntime import OnnxRuntimeBackend
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
 from magicfuse_ros.fuser import Fuser
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.degradations import Degradation, degrade
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Calls = dict[NetworkName, list[Arrays]]
-U8 = npt.NDArray[np.uint8]
 CONDITIONS: tuple[Degradation, ...] = ("clean", "dark", "haze")
 STRENGTHS = (0.3, 0.6, 1.0)
 

@@ -17,19 +17,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from rich.progress import track
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser, Output
+from magicfuse_training.arrays import U8
 from magicfuse_training.data.scenes import read_image
 from magicfuse_training.degradations import Degradation, degrade
 from magicfuse_training.errors import ExportError
 from magicfuse_training.metrics.score import STRENGTHS, Confusion, camvid_label, psnr
 from magicfuse_training.quantization.calibration import CONDITIONS
 
-U8 = npt.NDArray[np.uint8]
 OUTPUTS: tuple[Output, ...] = ("restored", "mask", "thermal_estimate", "mag_image")
 PSNR_LOSS_DB, MIOU_LOSS, AGREEMENT_PERCENT = 0.3, 0.5, 98.0
 

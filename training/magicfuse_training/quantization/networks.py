@@ -19,13 +19,13 @@ from typing import Any
 
 import nncf
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from onnx import numpy_helper
 
 from magicfuse_ros.backends.onnx_passes import fold_constants
+from magicfuse_training.arrays import F32
 from magicfuse_training.quantization.calibration import Arrays
 
 LAYERS = ("Conv", "ConvTranspose")  # nearly all of the arithmetic; everything else stays float32
@@ -72,7 +72,7 @@ def layers(model: Any) -> list[str]:
 
 def layer_inputs(
     model: Any, nodes: Sequence[Any], calls: Sequence[Arrays]
-) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+) -> Iterator[dict[str, F32]]:
     """Run a float32 network; yield for each call what some of its nodes read, by tensor name."""
     known = {v.name for v in (*model.graph.input, *model.graph.output)}
     hidden = sorted({node.input[0] for node in nodes} - known)

@@ -28,6 +28,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+from magicfuse_training.arrays import F32
 from magicfuse_training.quantization.calibration import Arrays
 from magicfuse_training.quantization.networks import layer_inputs
 
@@ -74,7 +75,7 @@ def _attributes(node: Any) -> dict[str, Any]:
 def _patches(
     node: Any,
     kernel: tuple[int, ...],
-    image: npt.NDArray[np.float32],
+    image: F32,
     random: np.random.Generator,
 ) -> Tensor:
     """Return the inputs of a convolution on (C, H, W) at some places, a row for each, and a 1."""

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magicfuse_ros.geometry import Geometry
-from magicfuse_training.data.classes import IGNORE, U8
+from magicfuse_training.arrays import U8
+from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crops import LABELLED
 from magicfuse_training.data.mix import Groups
 from magicfuse_training.data.scenes import Scene
