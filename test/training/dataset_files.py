@@ -18,6 +18,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from magicfuse_training.data.datasets import dataset
+from magicfuse_training.data.scenes import Scenes
+
 HEIGHT, WIDTH = 24, 32
 GRAY = np.linspace(20, 235, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)
 COLOR = np.dstack([GRAY, 255 - GRAY, np.full_like(GRAY, 180)])  # RGB
@@ -56,6 +59,11 @@ def voc(path: Path, *objects: tuple[str, str]) -> Path:
     """Write a box file of (name, bndbox)."""
     body = "".join(f"<object><name>{name}</name>{box}</object>" for name, box in objects)
     return text(path, f"<annotation>{body}</annotation>")
+
+
+def load(kind: str, root: Path, split: str, height: int = HEIGHT, width: int = WIDTH) -> Scenes:
+    """Return the scenes of a split, each fitted into height x width."""
+    return Scenes(dataset(kind), root, split, height, width)
 
 
 def mfnet(root: Path) -> None:

@@ -15,12 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from dataset_files import COLOR, GRAY, OTHER, THERMAL, WRITERS, label, picture, text, voc
+from dataset_files import COLOR, GRAY, OTHER, THERMAL, WRITERS, label, load, picture, text, voc
 
 from cli_run import train
 from magicfuse_training.data.check import check_split
 from magicfuse_training.data.datasets import dataset
-from magicfuse_training.data.scenes import load
 from magicfuse_training.preset import load_preset
 
 

@@ -20,7 +20,15 @@ import numpy as np
 import pytest
 import torch
 
-from magicfuse_training.data.classes import BICYCLIST, MFNET_CLASSES, PEDESTRIAN, ROAD, SIGN, SKY
+from magicfuse_training.data.classes import (
+    BICYCLIST,
+    MFNET_CLASSES,
+    MSRS_BOXES,
+    PEDESTRIAN,
+    ROAD,
+    SIGN,
+    SKY,
+)
 from magicfuse_training.data.crop_draws import (
     AROUND_RARE,
     DARK_CLOTHES,
@@ -34,7 +42,7 @@ from magicfuse_training.data.crop_draws import (
 from magicfuse_training.data.crops import Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.night import night_reference
-from magicfuse_training.data.scenes import Scene, people_labelled, read_boxes
+from magicfuse_training.data.scenes import Scene, people_in, people_labelled
 
 NOBODY = np.zeros((0, 4), np.float32)
 CONFIG = CropConfig(height=64, width=96, batch=6, night=0.0)
@@ -140,7 +148,7 @@ def test_an_epoch_counts_the_scenes_that_can_be_drawn() -> None:
 def test_boxes_are_in_pixels_and_of_the_wanted_kind(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "b.txt"
     path.write_text("0 0.5 0.5 0.5 1.0\n2 0.1 0.1 0.1 0.1\n")
-    assert read_boxes(path, 100, 200, [0]).tolist() == [[50, 0, 150, 100]]
+    assert people_in(path, MSRS_BOXES, 100, 200).tolist() == [[50, 0, 150, 100]]
 
 
 def test_crops_show_people_more_often_by_day_than_at_night() -> None:

@@ -23,6 +23,7 @@ from dataset_files import (
     WIDTH,
     WRITERS,
     label,
+    load,
     picture,
     text,
     voc,
@@ -41,7 +42,7 @@ from magicfuse_training.data.classes import (
 )
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.scenes import Scenes, load, usual_gain
+from magicfuse_training.data.scenes import usual_gain
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NAMES = {  # of the first split
@@ -96,7 +97,7 @@ def test_every_data_set_is_tested() -> None:
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_set_in_its_published_layout_becomes_scenes(kind: str, tmp_path: Path) -> None:
     WRITERS[kind](tmp_path)
-    scenes = load(kind, tmp_path, first_split(kind, tmp_path), HEIGHT, WIDTH)
+    scenes = load(kind, tmp_path, first_split(kind, tmp_path))
     assert [scene.name for scene in scenes] == NAMES[kind]
     scene = scenes[0]
     assert np.abs(scene.visible.astype(int) - COLOR).mean() < 5  # some are JPEG
@@ -113,7 +114,7 @@ def test_a_set_in_its_published_layout_becomes_scenes(kind: str, tmp_path: Path)
 @pytest.mark.parametrize("kind", ["mfnet", "msrs", "msrs-repacked", "kaist"])
 def test_a_night_is_told_by_its_name(kind: str, tmp_path: Path) -> None:
     WRITERS[kind](tmp_path)
-    day, night = load(kind, tmp_path, "train", HEIGHT, WIDTH)
+    day, night = load(kind, tmp_path, "train")
     assert day.clean and day.target is day.visible
     assert not night.clean and (night.target != night.visible).any()
 
@@ -128,13 +129,13 @@ def test_a_night_without_a_telling_name_is_told_by_its_dark_sky(tmp_path: Path) 
 
 def test_llvip_is_always_night_and_splits_share_one_folder_of_boxes(tmp_path: Path) -> None:
     WRITERS["llvip"](tmp_path)
-    (scene,) = load("llvip", tmp_path, "test", HEIGHT, WIDTH)
+    (scene,) = load("llvip", tmp_path, "test")
     assert scene.name == "190001" and not scene.clean
 
 
 def test_splits_of_kaist_are_its_sets(tmp_path: Path) -> None:
     WRITERS["kaist"](tmp_path)
-    (scene,) = load("kaist", tmp_path, "test", HEIGHT, WIDTH)
+    (scene,) = load("kaist", tmp_path, "test")
     assert scene.name == "set06/V000/I00000" and scene.clean
 
 
@@ -143,16 +144,16 @@ def test_a_folder_may_have_splits_and_lack_thermal_and_labels(tmp_path: Path) ->
     picture(tmp_path / "val" / "vi" / "b.jpeg")
     (tmp_path / "notes").mkdir()
     assert dataset("folder").splits_in(tmp_path) == ["train", "val"]
-    (scene,) = load("folder", tmp_path, "train", HEIGHT, WIDTH)
+    (scene,) = load("folder", tmp_path, "train")
     assert scene.thermal is None and (scene.label == IGNORE).all()
 
 
 def test_scenes_are_read_when_asked_for_unless_they_are_held_in_memory(tmp_path: Path) -> None:
     WRITERS["folder"](tmp_path)
-    lazy = load("folder", tmp_path, ".", HEIGHT, WIDTH)
-    held = load("folder", tmp_path, ".", HEIGHT, WIDTH, in_memory=True)
+    lazy = load("folder", tmp_path, ".")
+    held = list(lazy)
     picture(tmp_path / "vi" / "a.jpg", 255 - COLOR)
-    assert isinstance(lazy, Scenes) and len(lazy) == 1 and len(lazy[:1]) == 1
+    assert len(lazy) == 1 and len(lazy[:1]) == 1
     assert (lazy[0].visible != held[0].visible).any() and held[0] is held[0]
 
 
@@ -185,7 +186,7 @@ def test_coarse_masks_fill_what_a_label_leaves_open_and_teachers_never_contradic
     night = tmp_path / "train" / "coarse_label" / "00002N.png"
     label(night, [SKY, SKY, SKY, 3, PEDESTRIAN, IGNORE])
     label(tmp_path / "train" / "teacher_label" / "00001D.png", [5, 5, 5, CAR, 4, IGNORE])
-    day, dark = load("msrs-repacked", tmp_path, "train", HEIGHT, WIDTH)
+    day, dark = load("msrs-repacked", tmp_path, "train")
     known = [CAR, PEDESTRIAN, BICYCLIST]
     assert dark.label[0, :6].tolist() == [*known, 3, PEDESTRIAN, STATIC] and dark.teacher is None
     assert day.label[0, :5].tolist() == [*known, STATIC, STATIC]
@@ -195,7 +196,7 @@ def test_coarse_masks_fill_what_a_label_leaves_open_and_teachers_never_contradic
 
 def test_a_teacher_adds_classes_inside_the_groups_of_idd(tmp_path: Path) -> None:
     WRITERS["idd-repacked"](tmp_path)
-    (scene,) = load("idd-repacked", tmp_path, "train", HEIGHT, WIDTH)
+    (scene,) = load("idd-repacked", tmp_path, "train")
     assert scene.teacher is not None  # road among living things is a contradiction
     assert scene.teacher[0, :4].tolist() == [CAR, PEDESTRIAN, IGNORE, IGNORE]
 
@@ -207,7 +208,7 @@ def test_a_palette_png_holds_ids_and_not_its_colours(tmp_path: Path) -> None:
     image = Image.fromarray(np.full((HEIGHT, WIDTH), 3, np.uint8), mode="P")
     image.putpalette([200, 100, 50] * 256)
     image.save(tmp_path / "train" / "label" / "0001TP_006690.png")
-    (scene,) = load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH)
+    (scene,) = load("camvid-repacked", tmp_path, "train")
     assert (scene.label == 3).all()
 
 
@@ -216,10 +217,10 @@ def test_missing_files_are_counted_and_the_first_are_named(tmp_path: Path) -> No
     for name in ("00001D", "00002N"):
         (tmp_path / "train" / "ir" / f"{name}.png").unlink()
     with pytest.raises(DataError, match=r"2 thermal files .* train/ir/00001D\.png"):
-        load("msrs", tmp_path, "train", HEIGHT, WIDTH)
+        load("msrs", tmp_path, "train")
     text(tmp_path / "train.txt", "lost\n")
     with pytest.raises(DataError, match=r"1 visible files .*images/lost\.png"):
-        load("mfnet", tmp_path, "train", HEIGHT, WIDTH)
+        load("mfnet", tmp_path, "train")
 
 
 def test_frames_of_kaist_without_boxes_show_nobody_that_is_known(tmp_path: Path) -> None:
@@ -227,18 +228,18 @@ def test_frames_of_kaist_without_boxes_show_nobody_that_is_known(tmp_path: Path)
     WRITERS["kaist"](tmp_path)
     boxes = tmp_path / "annotations-xml-new-sanitized"
     (boxes / "set00" / "V000" / "I00000.xml").unlink()
-    scenes = load("kaist", tmp_path, "train", HEIGHT, WIDTH)
+    scenes = load("kaist", tmp_path, "train")
     assert len(scenes[0].people) == 0
     for path in boxes.rglob("*.xml"):
         path.unlink()
-    assert all(len(s.people) == 0 for s in load("kaist", tmp_path, "train", HEIGHT, WIDTH))
+    assert all(len(s.people) == 0 for s in load("kaist", tmp_path, "train"))
 
 
 def test_labels_that_training_rests_on_are_not_optional(tmp_path: Path) -> None:
     WRITERS["camvid-repacked"](tmp_path)
     (tmp_path / "train" / "label" / "0001TP_006690.png").unlink()
     with pytest.raises(DataError, match="label"):
-        list(load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH))
+        list(load("camvid-repacked", tmp_path, "train"))
 
 
 def test_wrong_kinds_splits_and_folders_are_named(tmp_path: Path) -> None:
@@ -259,7 +260,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
     WRITERS["folder"](tmp_path)
     picture(tmp_path / "vi" / "a.png")
     with pytest.raises(DataError, match="same scene"):
-        load("folder", tmp_path, ".", HEIGHT, WIDTH)
+        load("folder", tmp_path, ".")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_a_damaged_box_file_is_named(content: str, message: str, tmp_path: Path)
     WRITERS["llvip"](tmp_path)
     text(tmp_path / "Annotations" / "010001.xml", content)
     with pytest.raises(DataError, match=rf"010001\.xml.*{message}"):
-        load("llvip", tmp_path, "train", HEIGHT, WIDTH)[0]
+        load("llvip", tmp_path, "train")[0]
 
 
 def test_a_damaged_yolo_file_is_named(tmp_path: Path) -> None:
@@ -280,27 +281,27 @@ def test_a_damaged_yolo_file_is_named(tmp_path: Path) -> None:
     for content in ("0 0.5 0.5\n", "person 0.5 0.5 0.1 0.1\n"):
         text(tmp_path / "train" / "boxes_infrared" / "00001D.txt", content)
         with pytest.raises(DataError, match=r"00001D\.txt' is damaged"):
-            list(load("msrs-repacked", tmp_path, "train", HEIGHT, WIDTH))
+            list(load("msrs-repacked", tmp_path, "train"))
 
 
 def test_foreign_images_are_named(tmp_path: Path) -> None:
     WRITERS["mfnet"](tmp_path)
     picture(tmp_path / "images" / "00001D.png", COLOR)
     with pytest.raises(DataError, match=r"00001D\.png' is uint8 \(24, 32, 3\); expected"):
-        load("mfnet", tmp_path, "train", HEIGHT, WIDTH)[0]
+        load("mfnet", tmp_path, "train")[0]
     text(tmp_path / "images" / "00001D.png", "no picture")
     with pytest.raises(DataError, match=r"00001D\.png'.* damaged or no image"):
-        load("mfnet", tmp_path, "train", HEIGHT, WIDTH)[0]
+        load("mfnet", tmp_path, "train")[0]
 
 
 def test_a_label_of_another_set_is_named_with_its_id(tmp_path: Path) -> None:
     WRITERS["camvid-repacked"](tmp_path)
     path = label(tmp_path / "train" / "label" / "0001TP_006690.png", [3, 33])
     with pytest.raises(DataError, match=rf"{path.name}' holds label id 33; .* 0, 1, 2"):
-        list(load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH))
+        list(load("camvid-repacked", tmp_path, "train"))
     picture(path)
     with pytest.raises(DataError, match=rf"{path.name}' is a colour picture"):
-        list(load("camvid-repacked", tmp_path, "train", HEIGHT, WIDTH))
+        list(load("camvid-repacked", tmp_path, "train"))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")

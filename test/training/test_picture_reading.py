@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from dataset_files import COLOR, GRAY, HEIGHT, THERMAL, WIDTH, label, picture
+from dataset_files import COLOR, GRAY, HEIGHT, THERMAL, WIDTH, label, load, picture
 from PIL import Image
 
 from cli_run import train
@@ -25,7 +25,7 @@ from magicfuse_training.data.classes import PROJECT
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import read_image, read_label, read_thermal
-from magicfuse_training.data.scenes import Scene, load
+from magicfuse_training.data.scenes import Scene
 
 
 def check(root: Path, kind: str = "folder") -> tuple[int, str]:
@@ -33,7 +33,7 @@ def check(root: Path, kind: str = "folder") -> tuple[int, str]:
 
 
 def scene(root: Path) -> Scene:
-    return load("folder", root, ".", HEIGHT, WIDTH)[0]
+    return load("folder", root, ".")[0]
 
 
 def turned(path: Path, pixels: np.ndarray) -> Path:

@@ -27,7 +27,7 @@ pytest.importorskip("nncf", reason="quantisation needs nncf")
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import MANIFEST, NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.data.scenes import read_image
+from magicfuse_training.data.files import read_image
 from magicfuse_training.errors import ExportError
 from magicfuse_training.quantization.guard import guarded
 from magicfuse_training.quantization.losses import Int8Loss, check_losses

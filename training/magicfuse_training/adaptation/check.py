@@ -30,7 +30,8 @@ from magicfuse_ros.image_codec import Pixels
 from magicfuse_training.adaptation.frames import HELD_OUT
 from magicfuse_training.adaptation.labels import sure
 from magicfuse_training.data.datasets import dataset
-from magicfuse_training.data.scenes import Scenes, read_image
+from magicfuse_training.data.files import read_image
+from magicfuse_training.data.scenes import Scenes
 from magicfuse_training.degradations import degrade
 from magicfuse_training.metrics.images import psnr
 

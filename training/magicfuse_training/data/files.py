@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -216,10 +215,3 @@ def _read_xml(path: Path) -> tuple[list[str], Boxes]:
         names.append(name.strip().lower())
         boxes.append(corners)
     return names, np.array(boxes, np.float32).reshape(-1, 4)
-
-
-def read_boxes(path: Path, height: int, width: int, kinds: Iterable[int]) -> Boxes:
-    """Read YOLO boxes of the given kinds as (N, 4) x0, y0, x1, y1 in pixels."""
-    wanted = {str(kind) for kind in kinds}
-    names, boxes = read_objects(path, height, width)
-    return boxes[[name in wanted for name in names]].reshape(-1, 4)

@@ -35,11 +35,9 @@ from magicfuse_training.data.classes import (
     LabelMap,
     to_classes,
 )
-from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import (
     Boxes,
-    read_boxes,
     read_image,
     read_label,
     read_objects,
@@ -48,10 +46,6 @@ from magicfuse_training.data.files import (
 from magicfuse_training.data.layout import DataSet, Record
 from magicfuse_training.data.night import night_reference
 
-__all__ = ["PERSON", "Scene", "Scenes", "load", "read_boxes",
-           "read_image", "read_scene"]  # fmt: skip
-
-PERSON = 0  # its id in the box files of MSRS
 SMALLEST = 300  # pixels of the smallest labelled person that gets a box
 THERMAL_MEAN, THERMAL_SPREAD = 27.0, 20.0  # of MSRS train's images, of 255: means over its frames
 Size = tuple[int, int]  # height, width
@@ -263,23 +257,3 @@ def _squared(image: U8, data: DataSet, label: bool = False) -> U8:
     """Undo the squeezed width of a stored set."""
     height, width = image.shape[:2]
     return _resize(image, (height, width * data.width_factor), label)
-
-
-def load(
-    kind: str, root: Path, split: str, height: int, width: int, in_memory: bool = False
-) -> Sequence[Scene]:
-    """Load a split of a data set (`datasets.DATASETS`), each scene fitted into height x width.
-
-    Args:
-        kind: the data set.
-        root: its folder.
-        split: one of its splits; "all" if it has none.
-        height: limit for every scene, in pixels.
-        width: limit for every scene, in pixels.
-        in_memory: read everything now; otherwise each scene is read on demand.
-
-    Raises:
-        DataError: for an unknown kind or split, or a missing, damaged or foreign file.
-    """
-    scenes = Scenes(dataset(kind), root, split, height, width)
-    return list(scenes) if in_memory else scenes

@@ -12,21 +12,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from magicfuse_training.arrays import F32, U8
 from magicfuse_training.data.layout import DataSet, Record
-from magicfuse_training.data.scenes import PERSON, people_in, read_boxes
+from magicfuse_training.data.scenes import people_in
 
 Box = tuple[int, int, int, int]
-
-
-def people(folder: Path, kind: str, stem: str, shape: tuple[int, ...]) -> list[Box]:
-    """Return the person boxes of one kind in MSRS, clipped to the image, as x0, y0, x1, y1."""
-    boxes = read_boxes(folder / f"boxes_{kind}" / f"{stem}.txt", shape[0], shape[1], [PERSON])
-    return _clipped(boxes, shape)
 
 
 def boxes_of(
@@ -34,6 +26,7 @@ def boxes_of(
 ) -> tuple[list[Box] | None, list[Box]]:
     """Return the person boxes of a scene: those of its thermal image, and all others too.
 
+    They are clipped to the image's `shape` (H, W), as x0, y0, x1, y1.
     Boxes of the scene's other images are in neighbouring `boxes_*` folders. Return None for a scene
     without boxes, or without a thermal image.
     """

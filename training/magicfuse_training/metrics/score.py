@@ -35,8 +35,8 @@ from rich.progress import track
 from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import CAMVID, to_classes
+from magicfuse_training.data.files import read_image
 from magicfuse_training.data.mix import Source
-from magicfuse_training.data.scenes import read_image
 from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.calibration import Calibration
 from magicfuse_training.metrics.frames import Frame, Frames, Measure

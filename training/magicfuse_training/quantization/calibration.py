@@ -26,7 +26,7 @@ from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.arrays import U8
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.scenes import read_image
+from magicfuse_training.data.files import read_image
 from magicfuse_training.degradations import Degradation, degrade
 
 Arrays = Mapping[str, npt.NDArray[Any]]

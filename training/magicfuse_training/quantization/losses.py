@@ -23,7 +23,7 @@ from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_training.arrays import U8
-from magicfuse_training.data.scenes import read_image
+from magicfuse_training.data.files import read_image
 from magicfuse_training.degradations import Degradation, degrade
 from magicfuse_training.errors import ExportError
 from magicfuse_training.metrics.score import STRENGTHS, Confusion, camvid_label, psnr
