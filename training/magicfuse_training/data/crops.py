@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from magicfuse_training.arrays import U8
-from magicfuse_training.data.classes import IGNORE, MOST_CLASSES
+from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crop_draws import (
     CLOTHES_GAIN,
     DARK_CLOTHES,
@@ -37,7 +37,7 @@ from magicfuse_training.data.crop_draws import (
 )
 from magicfuse_training.data.crop_light import Arrays, Relight, dress_darkly
 from magicfuse_training.data.night_scene import render_night
-from magicfuse_training.data.scenes import Scene
+from magicfuse_training.data.scenes import Scene, known_classes
 from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
 from magicfuse_training.degradations import degrade
 
@@ -177,8 +177,3 @@ class Crops(Dataset[Batch]):
             for (start, end), n in zip(patch, (self.config.height, self.config.width), strict=True)
         )
         return rows, columns
-
-
-def known_classes(label: U8, teacher: U8 | None) -> U8:
-    """Return the classes of a label, filled in from the teacher where the label has none."""
-    return label if teacher is None else np.where(label < MOST_CLASSES, label, teacher)

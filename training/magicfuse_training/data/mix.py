@@ -28,11 +28,11 @@ from typing import overload
 import numpy as np
 
 from magicfuse_training.data.classes import CLASSES, IGNORE
-from magicfuse_training.data.crops import LABELLED, known_classes
+from magicfuse_training.data.crops import LABELLED
 from magicfuse_training.data.datasets import DATASETS, dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.night_scene import render_night
-from magicfuse_training.data.scenes import Scene, Scenes
+from magicfuse_training.data.scenes import Scene, Scenes, known_classes
 
 HELD_OUT = ("val", "dev", "test")
 IN_MEMORY = 8000  # scenes: some 10 GB; decoding them each time would take a core

@@ -138,14 +138,14 @@ def read_scene(
     Raises:
         DataError: for a damaged file, or a label or box that the set does not define.
     """
-    original = _squared(read_image(record.visible), data)
+    original = square_pixels(read_image(record.visible), data)
     size = _fitting((original.shape[0], original.shape[1]), (height, width))
-    visible = _resize(original, size)
+    visible = resized(original, size)
     clean = not is_night(data, record.name, original)
     thermal = None
     if record.thermal is not None:
         stored, stretched = read_thermal(record.thermal, data.thermal_in_alpha)
-        thermal = _resize(_squared(stored, data), size)
+        thermal = resized(square_pixels(stored, data), size)
         thermal = usual_gain(thermal) if data.auto_gain or stretched else thermal
     label = np.full(size, IGNORE, np.uint8)
     if record.label is not None and data.labels is not None:
@@ -162,8 +162,7 @@ def read_scene(
         people = people_in(record.boxes, data.boxes, *full)
         people = people * np.array([size[1] / full[1], size[0] / full[0]] * 2, np.float32)
     else:
-        seen = label if teacher is None else np.where(label < MOST_CLASSES, label, teacher)
-        people = people_labelled(np.asarray(seen, np.uint8), names)
+        people = people_labelled(known_classes(label, teacher), names)
     target = visible if clean else night_reference(visible)
     return Scene(record.name, visible, target, clean, thermal, label, people, teacher)
 
@@ -197,11 +196,16 @@ def consistent(teacher: U8, label: U8) -> U8:
     return np.asarray(np.where(allowed[label, teacher], teacher, IGNORE), np.uint8)
 
 
+def known_classes(label: U8, teacher: U8 | None) -> U8:
+    """Return the classes of a label, filled in from the teacher where the label has none."""
+    return label if teacher is None else np.where(label < MOST_CLASSES, label, teacher)
+
+
 def _read_classes(
     path: Path, data: DataSet, labels: LabelMap, size: Size, names: Sequence[str]
 ) -> U8:
     ids = to_classes(labels, read_label(path, labels), path, names)
-    return _resize(_squared(ids, data, label=True), size, label=True)
+    return resized(square_pixels(ids, data, label=True), size, label=True)
 
 
 def is_night(data: DataSet, name: str, image: U8) -> bool:
@@ -246,14 +250,15 @@ def _fitting(size: Size, limits: Size) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _resize(image: U8, size: Size, label: bool = False) -> U8:
+def resized(image: U8, size: Size, label: bool = False) -> U8:
+    """Resize an image (H, W, 3), or a label (H, W), to (height, width)."""
     if image.shape[:2] == size:
         return np.ascontiguousarray(image)
     how = cv2.INTER_NEAREST if label else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, size[::-1], interpolation=how), dtype=np.uint8)
 
 
-def _squared(image: U8, data: DataSet, label: bool = False) -> U8:
-    """Undo the squeezed width of a stored set."""
+def square_pixels(image: U8, data: DataSet, label: bool = False) -> U8:
+    """Undo the squeezed width at which a set is stored."""
     height, width = image.shape[:2]
-    return _resize(image, (height, width * data.width_factor), label)
+    return resized(image, (height, width * data.width_factor), label)

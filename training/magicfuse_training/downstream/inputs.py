@@ -41,7 +41,7 @@ from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import read_image, read_label
 from magicfuse_training.data.layout import Record
 from magicfuse_training.data.mix import Source
-from magicfuse_training.data.scenes import Scenes
+from magicfuse_training.data.scenes import Scenes, resized, square_pixels
 from magicfuse_training.metrics.frames import given, groups_of, split_to_score
 from magicfuse_training.metrics.restoration import STRENGTHS, Condition, degraded
 from magicfuse_training.metrics.score import NIGHT
@@ -155,10 +155,7 @@ class InputSet:
 
     def _make(self, fuser: Fuser, part: Part, sample: Sample) -> None:
         record = sample.record
-        clean = read_image(record.visible)
-        if self.data.width_factor != 1:
-            size = clean.shape[1] * self.data.width_factor, clean.shape[0]
-            clean = np.asarray(cv2.resize(clean, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+        clean = square_pixels(read_image(record.visible), self.data)
         image = clean
         if sample.condition != NIGHT:
             (condition,) = (c for c in self.limits.conditions if c == sample.condition)
@@ -176,8 +173,8 @@ class InputSet:
         ids = to_classes(
             self.labels, read_label(record.label, self.labels), record.label, self.classes
         )
-        square = cv2.resize(ids, clean.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        _write(self._sized(np.asarray(square, np.uint8), label=True), self.label(part, sample))
+        ids = resized(ids, (clean.shape[0], clean.shape[1]), label=True)
+        _write(self._sized(ids, label=True), self.label(part, sample))
 
     def _sized(self, image: U8, label: bool = False) -> U8:
         height, width = image.shape[:2]

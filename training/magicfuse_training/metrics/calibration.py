@@ -61,7 +61,7 @@ class Calibration:
 
     def applies(self, frame: Frame) -> bool:
         """Return whether people drew the label."""
-        return frame.labels is not None and frame.labels.origin != "pseudo"
+        return frame.drawn
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Count the pixels of one frame."""

@@ -21,9 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-import cv2
-import numpy as np
-
 from magicfuse_ros.fuser import FusedFrame, Output
 from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import (
@@ -41,7 +38,7 @@ from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import read_image, read_label, read_thermal
 from magicfuse_training.data.layout import DataSet, Record
 from magicfuse_training.data.mix import HELD_OUT, Source
-from magicfuse_training.data.scenes import Scenes, usual_gain
+from magicfuse_training.data.scenes import Scenes, resized, square_pixels, usual_gain
 from magicfuse_training.metrics.people import Box, boxes_of
 
 Origin = Literal["human", "pseudo", "coarse by eye"]
@@ -85,6 +82,11 @@ class Frame:
     usual: U8 | None
     people: list[Box] | None
     anybody: list[Box]
+
+    @property
+    def drawn(self) -> bool:
+        """Whether people drew its label."""
+        return self.labels is not None and self.labels.origin != "pseudo"
 
 
 class Measure(Protocol):
@@ -179,21 +181,20 @@ class Frames:
                 yield self.read(index, night)
 
     def _read(self, record: Record, index: int, night: bool) -> Frame:
-        visible = read_image(record.visible)
-        height, width = visible.shape[0], visible.shape[1] * self.data.width_factor
-        visible = _resize(visible, height, width)
+        visible = square_pixels(read_image(record.visible), self.data)
+        size = visible.shape[0], visible.shape[1]
         thermal = usual = None
         if record.thermal is not None:
             levels, stretched = read_thermal(record.thermal, self.data.thermal_in_alpha)
-            thermal = _resize(levels, height, width)
+            thermal = resized(levels, size)
             usual = usual_gain(thermal) if self.data.auto_gain or stretched else thermal
         label, labels = None, None
         if (found := label_image(self.data, record, night)) is not None:
             path, known, origin = found
             ids = to_classes(known, read_label(path, known), path, self.names)
-            label = _resize(ids, height, width, nearest=True)
+            label = resized(ids, size, label=True)
             labels = Labels(origin, groups_of(known) if tuple(self.names) == CLASSES else {})
-        boxes = boxes_of(self.data, record, (height, width))
+        boxes = boxes_of(self.data, record, size)
         return Frame(
             record.name, index, night, visible, label, labels, thermal, usual, *boxes
         )  # fmt: skip
@@ -213,10 +214,3 @@ def groups_of(labels: LabelMap) -> dict[int, str]:
     names = {target: name for name, target in labels.classes.values() if target != IGNORE}
     sets = names.keys() & (SETS.keys() - {STATIC, LOOKALIKE})
     return names if 2 * len(sets) > len(names) else {}
-
-
-def _resize(image: U8, height: int, width: int, nearest: bool = False) -> U8:
-    if image.shape[:2] == (height, width):
-        return image
-    how = cv2.INTER_NEAREST if nearest else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)

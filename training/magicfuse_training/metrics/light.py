@@ -100,7 +100,7 @@ class Light:
 
     def applies(self, frame: Frame) -> bool:
         """Return whether people drew the label."""
-        return is_drawn(frame)
+        return frame.drawn
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Count the pixels of one frame."""
@@ -135,7 +135,7 @@ class LightByClass:
 
     def applies(self, frame: Frame) -> bool:
         """Return whether people drew the label."""
-        return is_drawn(frame)
+        return frame.drawn
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Count the lit pixels of one frame."""
@@ -166,7 +166,7 @@ class LightCurve:
 
     def applies(self, frame: Frame) -> bool:
         """Return whether it is one of every 4 day frames, with exact hand-drawn classes."""
-        if not is_drawn(frame) or frame.night or frame.index % CURVE_EVERY:
+        if not frame.drawn or frame.night or frame.index % CURVE_EVERY:
             return False
         return frame.labels is not None and not frame.labels.groups
 
@@ -193,8 +193,3 @@ class LightCurve:
                     "recall": float(recall(sums)[0]),
                 }
         return {"light_by_tau": curve} if curve else {}
-
-
-def is_drawn(frame: Frame) -> bool:
-    """Return whether people drew the frame's label."""
-    return frame.labels is not None and frame.labels.origin != "pseudo"

@@ -26,13 +26,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from magicfuse_ros.media.pictures import PICTURE_SUFFIXES
 from magicfuse_training.arrays import U8
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import read_image
+from magicfuse_training.data.scenes import resized
 from magicfuse_training.metrics.frames import Frame
 
 AS_THEY_ARE = ("clean", "night")
@@ -122,11 +120,8 @@ def read_fused(path: Path, frame: Frame, width_factor: int = 1) -> U8:
     """
     image = read_image(path)
     height, width = frame.visible.shape[:2]
-    if image.shape[:2] == (height, width):
-        return image
-    if image.shape[:2] == (height, width // width_factor):
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-        return np.asarray(resized, np.uint8)
+    if image.shape[:2] in ((height, width), (height, width // width_factor)):
+        return resized(image, (height, width))
     raise DataError(
         f"'{path}' is {image.shape[1]}x{image.shape[0]}; expected {width}x{height}, the size of "
         f"frame '{frame.name}'"

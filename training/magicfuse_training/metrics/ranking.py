@@ -81,9 +81,7 @@ class Ranking:
             self._ranked.append(Ranked(frame.name, frame.index, frame.night, by, value))
 
     def _labelled(self, frame: Frame) -> bool:
-        if frame.labels is None or frame.labels.origin == "pseudo":
-            return False
-        return bool((given(frame.label) < self._classes).any())
+        return frame.drawn and bool((given(frame.label) < self._classes).any())
 
     def scores(self) -> dict[str, object]:
         """Return nothing: it has no scores."""

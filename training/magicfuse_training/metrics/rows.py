@@ -30,7 +30,6 @@ from magicfuse_training.metrics.fusion import fusion_scores
 from magicfuse_training.metrics.images import luma, psnr
 from magicfuse_training.metrics.light import (
     count_light,
-    is_drawn,
     is_lit,
     people_in_label,
     precision,
@@ -152,7 +151,7 @@ class Rows:
                 values[name].append(value)
             if frame.people is not None:
                 self._contrasts.setdefault(row, []).append(_contrasts(gray, frame))
-        if is_drawn(frame):
+        if frame.drawn:
             people, known = people_in_label(given(frame.label), self._people)
             lower = {
                 row: self._clipped(frame, fused, tau)

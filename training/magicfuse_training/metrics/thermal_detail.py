@@ -26,9 +26,8 @@ import numpy as np
 
 from magicfuse_ros.fuser import FusedFrame
 from magicfuse_training.arrays import F64, I64
-from magicfuse_training.data.classes import MOST_CLASSES
 from magicfuse_training.data.datasets import DATASETS
-from magicfuse_training.data.scenes import Scene
+from magicfuse_training.data.scenes import Scene, known_classes
 from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
 from magicfuse_training.metrics.frames import given
 from magicfuse_training.metrics.images import luma
@@ -126,9 +125,7 @@ def compare(scene: Scene, fused: FusedFrame, classes: int) -> Compared:
     needed = None
     if fused.thermal_uncertainty is not None:
         needed = needed_interval(estimate, fused.thermal_uncertainty, real)
-    label = scene.label
-    if scene.teacher is not None:
-        label = np.where(label < MOST_CLASSES, label, scene.teacher).astype(np.uint8)
+    label = known_classes(scene.label, scene.teacher)
     sums = np.zeros((classes, 7))
     means = []
     for i in range(classes):
