@@ -328,12 +328,6 @@ def test_a_bundle_compared_with_itself_is_as_good_as_itself(
     assert same.misses() == []
 
 
-def test_iou_of_two_known_masks() -> None:
-    counts = check._Counts()
-    counts.add_pairs(np.uint8([[0, 0, 0], [1, 1, 1]]), np.uint8([[0, 0, 1], [1, 1, 2]]))
-    assert counts.mean_iou() == pytest.approx(100 * (2 / 3 + 2 / 4) / 2)
-
-
 def test_night_frames_are_judged_without_a_clean_image_of_them(
     adapted: tuple[Path, Adaptation], bundle: Bundle, tmp_path: Path
 ) -> None:

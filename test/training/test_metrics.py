@@ -196,6 +196,13 @@ def test_iou_counts_what_a_set_of_classes_does_not_allow() -> None:
     assert mean_iou(matrix_of(truth, predicted), [SKY, CAR]) == pytest.approx(50)
 
 
+def test_mean_iou_of_two_known_masks() -> None:
+    confusion = Confusion(len(CLASSES))
+    assert np.isnan(confusion.mean_iou())
+    confusion.add(np.uint8([[0, 0, 0], [1, 1, 1]]), np.uint8([[0, 0, 1], [1, 1, 2]]))
+    assert confusion.mean_iou() == pytest.approx(100 * (2 / 3 + 2 / 4) / 2)
+
+
 def test_a_group_is_right_where_one_of_its_classes_is_called() -> None:
     truth = row(LIVING, LIVING, LIVING, LIVING, VEHICLES, FAR, FAR, ROAD, ROAD)
     predicted = row(PEDESTRIAN, BICYCLIST, CAR, ROAD, BICYCLIST, TREE, SKY, ROAD, TREE)

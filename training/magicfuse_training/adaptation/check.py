@@ -25,15 +25,17 @@ from statistics import fmean
 import numpy as np
 from rich.progress import track
 
-from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_training.adaptation.frames import HELD_OUT
 from magicfuse_training.adaptation.labels import sure
+from magicfuse_training.data.classes import CLASSES
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.files import read_image
 from magicfuse_training.data.scenes import Scenes
 from magicfuse_training.degradations import degrade
+from magicfuse_training.metrics.frames import given
 from magicfuse_training.metrics.images import psnr
+from magicfuse_training.metrics.segmentation import Confusion
 
 BY_DAY = (("dark", 0.5), ("haze", 0.5))  # kinds and strengths of the degradations
 AT_NIGHT = (("dark", 0.0),)  # a night frame that is darkened much further shows nothing
@@ -41,6 +43,7 @@ LEAST_KEPT = 97.0  # percent of the old masks' confident pixels on which the new
 MORE_SURE = 10.0  # points by which `sure` may rise if the new masks are no better
 RESTORED_LOSS = 0.3  # dB
 LEAST_THERMAL = 32.0  # dB between the old and the new thermal estimate
+_OUTPUTS: tuple[Output, ...] = ("mask", "confidence", "restored", "thermal_estimate")
 
 
 @dataclass(frozen=True)
@@ -127,22 +130,8 @@ class _Counts:
     kept: int = 0
     found: int = 0
     restored: list[float] = field(default_factory=list)
-    pairs: dict[tuple[int, int], int] = field(default_factory=dict)  # classes: old clean, degraded
-
-    def add_pairs(self, reference: Pixels, mask: Pixels) -> None:
-        """Count the pairs of classes of two masks (H, W)."""
-        codes, counts = np.unique(256 * reference.astype(int) + mask, return_counts=True)
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-            pair = divmod(code, 256)
-            self.pairs[pair] = self.pairs.get(pair, 0) + count
-
-    def mean_iou(self) -> float:
-        """Return the mean IoU of the reference's classes, in percent."""
-        ious = []
-        for name in {reference for reference, _ in self.pairs}:
-            union = sum(count for pair, count in self.pairs.items() if name in pair)
-            ious.append(self.pairs.get((name, name), 0) / union)
-        return 100 * fmean(ious) if ious else 0.0
+    # The old clean mask is the truth, that of the degraded frame the prediction.
+    confusion: Confusion = field(default_factory=lambda: Confusion(len(CLASSES)))
 
 
 def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident: float) -> Figures:
@@ -162,51 +151,35 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
     for number, record in enumerate(track(scenes.records, description="judging")):
         image, by_day = read_image(record.visible), scenes.is_clean(number)
         night += not by_day
-        clean = [_Fused.by(fuser, image) for fuser in (old, new)]
-        truth, trusted = clean[0].mask, sure(clean[0].confidence, confident)
+        clean = [fuser(image, _OUTPUTS) for fuser in (old, new)]
+        truth, trusted = given(clean[0].mask), sure(given(clean[0].confidence), confident)
         pixels += trusted.size
-        thermal.append(psnr(clean[1].thermal_estimate, clean[0].thermal_estimate))
+        before, after = (given(fused.thermal_estimate) for fused in clean)
+        thermal.append(psnr(after, before))
         for count, fused in zip(counts, clean, strict=True):
-            count.sure += int(sure(fused.confidence, confident).sum())
-            count.kept += int(((fused.mask == truth) & trusted).sum())
+            count.sure += int(sure(given(fused.confidence), confident).sum())
+            count.kept += int(((given(fused.mask) == truth) & trusted).sum())
         for kind, strength in BY_DAY if by_day else AT_NIGHT:
             degraded = degrade(image, kind, strength, np.random.default_rng(number))
             asked += int(trusted.sum())
             for count, fuser in zip(counts, (old, new), strict=True):
-                fused = _Fused.by(fuser, degraded)
-                count.found += int(((fused.mask == truth) & trusted).sum())
-                count.add_pairs(truth, fused.mask)
+                fused = fuser(degraded, _OUTPUTS)
+                count.found += int(((given(fused.mask) == truth) & trusted).sum())
+                count.confusion.add(truth, given(fused.mask))
                 if by_day:
-                    count.restored.append(psnr(fused.restored, image))
-    before, after = counts
+                    count.restored.append(psnr(given(fused.restored), image))
+    first, second = counts
     return Figures(
         frames=len(scenes),
         night=night,
-        kept=100 * after.kept / max(before.kept, 1),
-        found_old=100 * before.found / max(asked, 1),
-        found_new=100 * after.found / max(asked, 1),
-        iou_old=before.mean_iou(),
-        iou_new=after.mean_iou(),
-        sure_old=100 * before.sure / pixels,
-        sure_new=100 * after.sure / pixels,
-        restored_old=fmean(before.restored) if before.restored else None,
-        restored_new=fmean(after.restored) if after.restored else None,
+        kept=100 * second.kept / max(first.kept, 1),
+        found_old=100 * first.found / max(asked, 1),
+        found_new=100 * second.found / max(asked, 1),
+        iou_old=first.confusion.mean_iou(),
+        iou_new=second.confusion.mean_iou(),
+        sure_old=100 * first.sure / pixels,
+        sure_new=100 * second.sure / pixels,
+        restored_old=fmean(first.restored) if first.restored else None,
+        restored_new=fmean(second.restored) if second.restored else None,
         thermal=fmean(thermal),
     )
-
-
-@dataclass(frozen=True)
-class _Fused:
-    """The outputs that are judged for one frame: uint8 images at the frame's size."""
-
-    mask: Pixels
-    confidence: Pixels
-    restored: Pixels
-    thermal_estimate: Pixels
-
-    @classmethod
-    def by(cls, fuser: Fuser, image: Pixels) -> _Fused:
-        frame = fuser(image, ("mask", "confidence", "restored", "thermal_estimate"))
-        outputs = (frame.mask, frame.confidence, frame.restored, frame.thermal_estimate)
-        assert all(output is not None for output in outputs)
-        return cls(*outputs)  # type: ignore[arg-type]

@@ -40,26 +40,18 @@ from magicfuse_training.data.mix import Source
 from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.calibration import Calibration
 from magicfuse_training.metrics.frames import Frame, Frames, Measure
-from magicfuse_training.metrics.images import psnr, ssim
 from magicfuse_training.metrics.light import Light, LightCurve
 from magicfuse_training.metrics.people_scores import People
 from magicfuse_training.metrics.restoration import (
     CONDITIONS,
-    STRENGTHS,
     Condition,
     Flicker,
     Restoration,
     degraded,
 )
-from magicfuse_training.metrics.segmentation import Confusion, Segmentation
+from magicfuse_training.metrics.segmentation import Segmentation
 from magicfuse_training.metrics.thermal import Thermal
 from magicfuse_training.metrics.thermal_detail import WHOLE, relation
-
-__all__ = [
-    "CONDITIONS", "NIGHT", "STRENGTHS", "Confusion", "Suite", "as_json", "basic_measures",
-    "camvid_label", "images_of", "open_sets", "psnr", "score_set", "short_suite", "ssim",
-    "without_details",
-]  # fmt: skip
 
 Scores = dict[str, Any]  # names to numbers, figures, or scores
 NIGHT = "night"

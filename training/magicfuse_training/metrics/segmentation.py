@@ -49,9 +49,9 @@ class Confusion:
         counts = np.bincount(index[truth != IGNORE], minlength=self.matrix.size)
         self.matrix += counts.reshape(self.matrix.shape)
 
-    def iou(self) -> F64:
-        """Return the intersection over union of every class, see `iou`."""
-        return iou(self.matrix.astype(np.float64))
+    def mean_iou(self) -> float:
+        """Return the mean IoU of the classes that occur, 0 to 100 %; NaN if none does."""
+        return float(mean_iou(self.matrix.astype(np.float64), range(self.classes)))
 
 
 def iou(matrix: F64) -> F64:

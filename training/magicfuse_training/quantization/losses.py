@@ -24,9 +24,13 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_training.arrays import U8
 from magicfuse_training.data.files import read_image
-from magicfuse_training.degradations import Degradation, degrade
+from magicfuse_training.degradations import Degradation
 from magicfuse_training.errors import ExportError
-from magicfuse_training.metrics.score import STRENGTHS, Confusion, camvid_label, psnr
+from magicfuse_training.metrics.frames import given
+from magicfuse_training.metrics.images import psnr
+from magicfuse_training.metrics.restoration import degraded
+from magicfuse_training.metrics.score import camvid_label
+from magicfuse_training.metrics.segmentation import Confusion
 from magicfuse_training.quantization.calibration import CONDITIONS
 
 OUTPUTS: tuple[Output, ...] = ("restored", "mask", "thermal_estimate", "mag_image")
@@ -127,9 +131,7 @@ def _camvid(
     paths = sorted((root / "val" / "vi").glob("*.jpg"))
     for i, path in enumerate(track(paths, description=description)):
         clean = read_image(path)
-        strength = STRENGTHS[i % len(STRENGTHS)]
-        image = degrade(clean, kind, strength, np.random.default_rng(i))
-        yield image, clean, camvid_label(root, "val", path.stem, names)
+        yield degraded(clean, kind, i), clean, camvid_label(root, "val", path.stem, names)
 
 
 def _msrs(root: Path, description: str) -> Iterator[LabelledFrame]:
@@ -146,23 +148,18 @@ def _compare(
     labelled = False
     for image, clean, label in frames:
         a, b = (fuser(image, OUTPUTS) for fuser in (exact, quantized))
-        assert a.mask is not None and b.mask is not None
-        assert a.restored is not None and b.restored is not None
-        assert a.mag_image is not None and b.mag_image is not None
-        assert a.thermal_estimate is not None and b.thermal_estimate is not None
-        agreement.append(float((a.mask == b.mask).mean()))
-        mag_image.append(psnr(b.mag_image, a.mag_image))
-        thermal.append(psnr(b.thermal_estimate, a.thermal_estimate))
+        agreement.append(float((given(a.mask) == given(b.mask)).mean()))
+        mag_image.append(psnr(given(b.mag_image), given(a.mag_image)))
+        thermal.append(psnr(given(b.thermal_estimate), given(a.thermal_estimate)))
         if clean is not None:
-            restored.append((psnr(a.restored, clean), psnr(b.restored, clean)))
+            restored.append((psnr(given(a.restored), clean), psnr(given(b.restored), clean)))
         if label is not None:
             labelled = True
             for confusion, frame in zip(confusions, (a, b), strict=True):
-                assert frame.mask is not None
-                confusion.add(label, frame.mask)
+                confusion.add(label, given(frame.mask))
     miou_loss = None
     if labelled:
-        before, after = (float(np.nanmean(confusion.iou())) for confusion in confusions)
+        before, after = (confusion.mean_iou() for confusion in confusions)
         miou_loss = before - after
     return Int8Loss(
         frames=len(agreement),
