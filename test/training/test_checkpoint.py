@@ -17,6 +17,7 @@ import pytest
 import torch
 from training_process import small_crops
 
+from magicfuse_training.atomic import write_atomically
 from magicfuse_training.commands.options import load_averaged, minutes_of
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
@@ -26,7 +27,6 @@ from magicfuse_training.stages.checkpoint import (
     load_checkpoint,
     read_checkpoint,
     save_atomically,
-    write_atomically,
 )
 from magicfuse_training.stages.run_folder import check_unchanged, read_yaml, untrained
 from magicfuse_training.stages.stages import STAGES

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from magicfuse_ros.fuser import FusedFrame, Fuser
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.output_files import write_png
 from magicfuse_training.arrays import Mask
+from magicfuse_training.atomic import replaced
 from magicfuse_training.data.files import read_image
 
 Fuse = Callable[[Pixels], FusedFrame]
@@ -53,10 +53,9 @@ def label_frames(bundle: Path, backend: str, folder: Path, confident: float) -> 
         return fuser(image, ("mask", "confidence"))
 
     for path in track(waiting, description="labelling frames"):
-        label = label_path(path)
-        partial = label.with_suffix(".partial")
-        write_png(partial, pseudo_label(fuse, read_image(path), confident))
-        os.replace(partial, label)  # a kill leaves no partial label
+        label = pseudo_label(fuse, read_image(path), confident)
+        with replaced(label_path(path)) as partial:
+            write_png(partial, label)
 
 
 def unlabelled(folder: Path) -> list[Path]:

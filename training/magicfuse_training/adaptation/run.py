@@ -40,12 +40,13 @@ from magicfuse_training.adaptation.stage import (
     model_of,
     preset_of,
 )
+from magicfuse_training.atomic import write_atomically
 from magicfuse_training.data.mix import Source
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
-from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
+from magicfuse_training.stages.checkpoint import read_checkpoint
 from magicfuse_training.stages.runner import Budget, train_stage
 
 SETTINGS, RECORD = "settings.json", "adapt.json"

@@ -22,6 +22,7 @@ import typer
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder, write_text
+from magicfuse_training.atomic import write_atomically
 from magicfuse_training.commands.options import (
     DevelopmentData,
     DeviceCropsOption,
@@ -39,7 +40,7 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.ablations import ABLATIONS, ablations_of, build
 from magicfuse_training.stages.accelerator import processes
-from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
+from magicfuse_training.stages.checkpoint import read_checkpoint
 from magicfuse_training.stages.runner import Budget, recorded_data, train_stage
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.start import load_bundle

@@ -35,6 +35,7 @@ from rich.text import Text
 from magicfuse_ros.bundle import Bundle, Provenance, sha256
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder
+from magicfuse_training.atomic import write_atomically
 from magicfuse_training.commands.options import (
     DeviceCropsOption,
     RunFolder,
@@ -53,7 +54,7 @@ from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.recipe import Recipe, StageRun, load_recipe
 from magicfuse_training.stages.accelerator import processes
 from magicfuse_training.stages.average import weighted_mean
-from magicfuse_training.stages.checkpoint import averaged_weights, write_atomically
+from magicfuse_training.stages.checkpoint import averaged_weights
 from magicfuse_training.stages.run_folder import flat, read_yaml, untrained
 from magicfuse_training.stages.runner import Budget, train_stage
 from magicfuse_training.stages.stages import STAGES

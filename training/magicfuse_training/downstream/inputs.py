@@ -23,7 +23,6 @@ them is known.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,9 @@ import numpy as np
 from rich.progress import track
 
 from magicfuse_ros.fuser import Fuser, Output
+from magicfuse_ros.output_files import write_png
 from magicfuse_training.arrays import U8
+from magicfuse_training.atomic import replaced
 from magicfuse_training.data.classes import CLASSES, FOLDER, MFNET, MFNET_CLASSES, to_classes
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
@@ -168,7 +169,7 @@ class InputSet:
             "MagImg": given(fused.mag_image),
         }
         for kind, picture in images.items():
-            _write(self._sized(picture)[..., ::-1], self.image(part, kind, sample))
+            _write(self._sized(picture), self.image(part, kind, sample))
         assert record.label is not None
         ids = to_classes(
             self.labels, read_label(record.label, self.labels), record.label, self.classes
@@ -209,10 +210,5 @@ class InputSet:
 
 
 def _write(image: U8, path: Path) -> None:
-    """Write a PNG as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(".png", np.ascontiguousarray(image))
-    assert done
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(data.tobytes())
-    os.replace(partial, path)
+    with replaced(path) as partial:
+        write_png(partial, image)

@@ -13,15 +13,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from magicfuse_training.atomic import replaced
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 
@@ -36,47 +35,9 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint; a kill at any moment leaves either the old or the new one complete.
-
-    Raises:
-        TrainingError: if it cannot be written, as on a full disk; the old one is kept.
-    """
-    partial = path.with_suffix(".partial")
-    try:
+    """Write a checkpoint; see `replaced`."""
+    with replaced(path) as partial:
         torch.save(state, partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        reason = _why_not_written(partial, error)
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write '{path}': {reason}") from error
-
-
-def _why_not_written(path: Path, error: OSError | RuntimeError) -> str:
-    """Return the system's reason; torch's writer replaces it with a position in the file."""
-    try:
-        with path.open("ab") as file:
-            file.write(bytes(1 << 20))
-    except OSError as cause:
-        return cause.strerror or str(cause)
-    return str(error).partition("\n")[0]
-
-
-def write_atomically(text: str, path: Path) -> None:
-    """Write a text file; a kill at any moment leaves either the old or the new one complete.
-
-    Raises:
-        TrainingError: if it cannot be written; the old one is kept.
-    """
-    partial = path.with_suffix(".partial")
-    try:
-        # Names of files may have bytes that are no UTF-8.
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write '{path}': {error.strerror}") from error
 
 
 def read_checkpoint(

@@ -36,6 +36,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter
 
+from magicfuse_training.atomic import write_atomically
 from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.layout import PARTS, Record
 from magicfuse_training.errors import TrainingError
@@ -43,7 +44,7 @@ from magicfuse_training.export.bundle import current_commit
 from magicfuse_training.optimizer import OptimizerConfig, ScheduleConfig
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.accelerator import MixedPrecision
-from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
+from magicfuse_training.stages.checkpoint import read_checkpoint
 from magicfuse_training.stages.stage import Stage
 
 HASHED_BYTES = 65536  # of a file: label and box files are smaller, photos already differ here

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder
+from magicfuse_training.atomic import write_atomically
 from magicfuse_training.data.classes import CLASSES, ids_of_people
 from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.crops import Batch, Crops
@@ -44,7 +45,7 @@ from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.stages.accelerator import MixedPrecision
-from magicfuse_training.stages.checkpoint import read_checkpoint, write_atomically
+from magicfuse_training.stages.checkpoint import read_checkpoint
 from magicfuse_training.stages.run_folder import read_yaml, scene_rows, untrained
 from magicfuse_training.stages.stage import Stage
 from magicfuse_training.stages.trainer import Trainer
