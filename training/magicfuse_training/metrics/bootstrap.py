@@ -19,7 +19,7 @@ streets differ by more than it suggests.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,11 @@ class Figure(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def is_known(score: object) -> TypeGuard[Figure]:
+    """Return whether a score is a figure, and not NaN."""
+    return isinstance(score, Figure) and not np.isnan(score.value)
 
 
 def figure_of(statistics: npt.ArrayLike, score: Callable[[F64], F64] = np.asarray) -> Figure:

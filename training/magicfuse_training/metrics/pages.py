@@ -60,14 +60,16 @@ def check_page(path: Path, start: str, end: str) -> None:
         split_page(path, start, end)
 
 
-def write_page(path: Path, start: str, end: str, body: str) -> None:
+def write_page(path: Path, start: str, end: str, body: str, what: str = "page") -> None:
     """Replace the marked section of a page; make the page if it does not exist.
+
+    The arguments are those of `split_page`, and the new content of the section.
 
     Raises:
         MediaError: if it cannot be written.
         TrainingError: see `split_page`.
     """
-    before, after = split_page(path, start, end) if path.exists() else ("", "\n")
+    before, after = split_page(path, start, end, what) if path.exists() else ("", "\n")
     write_text(path, f"{before}{start}\n\n{body}\n\n{end}{after}")
 
 

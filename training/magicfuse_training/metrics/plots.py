@@ -24,9 +24,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from magicfuse_training.metrics.bootstrap import Figure
+from magicfuse_training.metrics.bootstrap import Figure, is_known
 from magicfuse_training.metrics.images import HIGHEST_DB
-from magicfuse_training.metrics.table import CONDITIONS
+from magicfuse_training.metrics.table import CONDITIONS, value_at
 
 _COLORS = dict(zip(CONDITIONS, ("C0", "C7", "C8", "C9", "C1", "C4"), strict=True))
 # Title and lines of each panel: a line's path in the scores of a condition, and its name.
@@ -72,18 +72,18 @@ def plot_conditions(scores: dict[str, Any]) -> bytes | None:
     shown = [
         (title, lines)
         for title, lines in _PANELS
-        if any(_figure(scores[c], keys) for c in there for keys, _ in lines)
+        if any(is_known(value_at(scores[c], keys)) for c in there for keys, _ in lines)
     ]
     if not shown:
         return None
     canvas, axes = grid(len(shown), 4)
     for axis, (title, lines) in zip(axes, shown, strict=False):
         for number, (keys, label) in enumerate(lines):
-            points = [(i, _figure(scores[c], keys)) for i, c in enumerate(there)]
+            points = [(i, value_at(scores[c], keys)) for i, c in enumerate(there)]
             known = [
                 (i + 0.12 * (number - (len(lines) - 1) / 2), f)
                 for i, f in points
-                if f and f.value != HIGHEST_DB  # PSNR of an identical frame
+                if is_known(f) and f.value != HIGHEST_DB  # PSNR of an identical frame
             ]
             errorbars(axis, known, label, f"C{number}")
         axis.set_xticks(range(len(there)), there)
@@ -144,7 +144,7 @@ def plot_rows(scores: dict[str, Any]) -> bytes | None:
     """Draw images side by side (`rows.Rows`): a panel per metric, a dot per condition; or None."""
     images = {c: scores[c]["images"] for c in CONDITIONS if "images" in scores.get(c, {})}
     rows = [row for some in images.values() for row in some.values()]
-    shown = [m for m in ROW_METRICS if any(_is_known(row.get(m)) for row in rows)]
+    shown = [m for m in ROW_METRICS if any(is_known(row.get(m)) for row in rows)]
     if not shown:
         return None
     names = list(
@@ -157,7 +157,7 @@ def plot_rows(scores: dict[str, Any]) -> bytes | None:
             points = [
                 (i + offset, some[name][metric])
                 for i, name in enumerate(names)
-                if _is_known(some.get(name, {}).get(metric))
+                if is_known(some.get(name, {}).get(metric))
             ]
             errorbars(axis, points, condition, _COLORS[condition], sideways=True)
         axis.set_yticks(range(len(names)), names if number % 4 == 0 else [""] * len(names))
@@ -185,17 +185,6 @@ def errorbars(
         axis.errorbar(values, places, xerr=ends, fmt=mark, ms=4, label=label, color=color)
     else:
         axis.errorbar(places, values, yerr=ends, fmt=mark, label=label, color=color, capsize=2)
-
-
-def _figure(scores: dict[str, Any], keys: Sequence[str]) -> Figure | None:
-    found: Any = scores
-    for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if _is_known(found) else None
-
-
-def _is_known(value: object) -> bool:
-    return isinstance(value, Figure) and not np.isnan(value.value)
 
 
 def grid(count: int, columns: int, height: float = 3.0) -> tuple[Canvas, list[Axes]]:

@@ -22,9 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros.command_line import output_console, unclipped
-from magicfuse_ros.output_files import write_text
 from magicfuse_training.metrics.bootstrap import Figure
-from magicfuse_training.metrics.pages import split_page
+from magicfuse_training.metrics.pages import split_page, write_page
 
 START, END = "<!-- scores: written by magicfuse-train score --record -->", "<!-- /scores -->"
 CONDITIONS = ("clean", "dark", "haze", "rain", "noise", "night")
@@ -192,7 +191,7 @@ def markdown(table: ScoreTable) -> str:
 def _table(title: str, columns: Sequence[_Column], rows: Iterable[Row]) -> ScoreTable:
     """Return a table without its empty rows and columns."""
     cells = {
-        label: [cell(_value(column.scores, keys), decimals) for column in columns]
+        label: [cell(value_at(column.scores, keys), decimals) for column in columns]
         for label, keys, decimals in rows
     }
     cells = {label: some for label, some in cells.items() if any(some)}
@@ -224,7 +223,8 @@ def _curve(columns: Sequence[_Column]) -> ScoreTable:
     return ScoreTable(["tau", *[column.heading for column in some]], rows)
 
 
-def _value(scores: dict[str, Any], keys: Keys) -> Any:
+def value_at(scores: dict[str, Any], keys: Keys) -> Any:
+    """Return what is found in nested scores by one key after the other; None if it is missing."""
     found: Any = scores
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
@@ -282,12 +282,10 @@ def write_into_card(scores: dict[str, Any], card: Path) -> None:
     """Replace the marked section of a model card.
 
     Raises:
-        TrainingError: see `read_card`.
+        TrainingError: see `write_page`.
     """
-    before, after = read_card(card)
     parts = [describe(scores)]
     for title, table in card_tables(scores).items():
         shown = markdown(table)
         parts += [f"### {title}", shown] if title else [shown, NOTES]
-    body = "\n\n".join(parts)
-    write_text(card, f"{before}{START}\n\n{body}\n\n{END}{after}")
+    write_page(card, START, END, "\n\n".join(parts), "model card")
