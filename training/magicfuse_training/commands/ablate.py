@@ -30,7 +30,13 @@ from magicfuse_training.commands.options import (
     load_averaged,
 )
 from magicfuse_training.data.crop_draws import CropConfig
-from magicfuse_training.data.mix import Source, Trained, describe, joined, load_groups
+from magicfuse_training.data.mix import (
+    Trained,
+    describe,
+    development_sources,
+    joined,
+    load_groups,
+)
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.metrics.ablation import draw_plot, write_table
@@ -107,7 +113,7 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
         budget: budget of each stage of each model.
     """
     preset = load_preset(name)
-    sources = [Source(f"{kind}-repacked", data / kind) for kind in ("camvid", "msrs")]
+    sources = development_sources(data)
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
     go_on = start.is_dir()  # a bundle has trained F and S; after phase 1 they are untrained
     models: dict[str, MagicFuse] = {}

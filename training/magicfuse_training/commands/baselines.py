@@ -24,7 +24,7 @@ from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder, write_text
 from magicfuse_training.commands.options import DevelopmentData, DeviceCropsOption, minutes_of
 from magicfuse_training.data.crop_draws import CropConfig
-from magicfuse_training.data.mix import Source, describe, load_groups
+from magicfuse_training.data.mix import describe, development_sources, load_groups
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.metrics.baseline_scores import as_table, score_baseline, score_filters
 from magicfuse_training.model import MagicFuse
@@ -55,7 +55,7 @@ def baselines_command(
     if not processes().is_main_process:
         return
     rows: dict[str, Any] = score_filters(data, preset, every)
-    trained, commit = describe(_sources(data)), current_commit(Path(__file__).parent)
+    trained, commit = describe(development_sources(data)), current_commit(Path(__file__).parent)
     for name, model in models.items():
         folder = out / name / "bundle"
         made = provenance(minutes_of(out / name), commit, trained.data, trained.terms)
@@ -70,7 +70,7 @@ def baselines_command(
 
 def train_models(data: Path, out: Path, preset: Preset, budget: Budget) -> dict[str, MagicFuse]:
     """Train every model in `out`/NAME on the same crops; return them by name."""
-    sources = _sources(data)
+    sources = development_sources(data)
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
     models: dict[str, MagicFuse] = {}
     for name, baseline in BASELINES.items():
@@ -79,7 +79,3 @@ def train_models(data: Path, out: Path, preset: Preset, budget: Budget) -> dict[
         folder = out / name / stage.name
         models[name] = train_stage(stage, model, folder, sources, budget, "random weights", groups)
     return models
-
-
-def _sources(data: Path) -> list[Source]:
-    return [Source(f"{kind}-repacked", data / kind) for kind in ("camvid", "msrs")]

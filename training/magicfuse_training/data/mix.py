@@ -113,6 +113,11 @@ class Source:
         return inside if inside.is_dir() else self.root
 
 
+def development_sources(data: Path) -> list[Source]:
+    """Return repacked CamVid and MSRS, the sets in `data`/camvid and `data`/msrs."""
+    return [Source(f"{kind}-repacked", data / kind) for kind in ("camvid", "msrs")]
+
+
 def by_name(sources: Sequence[Source]) -> dict[str, Source]:
     """Return sets by the names of their folders; a repeated name gets a number."""
     named: dict[str, Source] = {}

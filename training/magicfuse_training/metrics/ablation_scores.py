@@ -19,17 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
-from rich.progress import track
+from typing import Any
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
-from magicfuse_training.data.mix import Source
-from magicfuse_training.metrics.bootstrap import Figure
+from magicfuse_training.metrics.bootstrap import Figure, is_known
+from magicfuse_training.metrics.development import development_frames, measured
 from magicfuse_training.metrics.frames import Frames, Measure
-from magicfuse_training.metrics.restoration import Condition, degraded
+from magicfuse_training.metrics.restoration import Condition
 from magicfuse_training.metrics.rows import MAG_IMAGE, OWN, Rows, usual_heat
 from magicfuse_training.metrics.segmentation import Segmentation
 
@@ -56,7 +54,7 @@ def score_model(bundle: Bundle, data: Path, every: int, masks: bool) -> dict[str
         MagImg's.
     """
     fuser = Fuser(bundle, select("auto", bundle=bundle))
-    camvid, msrs = (_frames(bundle, data / name, every) for name in ("camvid", "msrs"))
+    camvid, msrs = development_frames(data, [c.name for c in bundle.manifest.classes], every)
     rows = _score_images(fuser, bundle, msrs, camvid)
     none: Scores = dict.fromkeys(MASK_METRICS)
     scores = {name: row | none for name, row in rows.items()}
@@ -71,7 +69,7 @@ def sweep_tau(bundle: Bundle, data: Path, every: int, taus: Iterable[float]) -> 
     At K = 1, masks do not depend on tau: M of Eq. 11 comes from the state just updated.
     """
     fuser = Fuser(bundle, select("auto", bundle=bundle))
-    camvid, msrs = (_frames(bundle, data / name, every) for name in ("camvid", "msrs"))
+    camvid, msrs = development_frames(data, [c.name for c in bundle.manifest.classes], every)
     masks: Scores = {}
     sweep: dict[str, Scores] = {}
     for tau in taus:
@@ -82,43 +80,34 @@ def sweep_tau(bundle: Bundle, data: Path, every: int, taus: Iterable[float]) -> 
     return sweep
 
 
-def _frames(bundle: Bundle, root: Path, every: int) -> Frames:
-    names = [c.name for c in bundle.manifest.classes]
-    return Frames(Source(f"{root.name}-repacked", root), names, every)
-
-
 def _score_images(fuser: Fuser, bundle: Bundle, msrs: Frames, camvid: Frames) -> dict[str, Scores]:
-    images, dark = (Rows(bundle.manifest, usual_heat()) for _ in range(2))
-    _measure(fuser, msrs, "clean", [images])
-    _measure(fuser, camvid, "dark", [dark])
-    by_day, in_the_dark = images.figures(), dark.figures()
+    def images(frames: Frames, kind: Condition) -> dict[str, dict[str, Figure]]:
+        rows: dict[str, dict[str, Figure]]
+        rows = _score(fuser, frames, kind, Rows(bundle.manifest, usual_heat()))["images"]
+        return rows
+
+    as_they_are, dark = images(msrs, "clean"), images(camvid, "dark")
     return {
         row: {
-            **{name: _number(by_day[row].get(name)) for name in IMAGE_METRICS},
-            "PSNR dark": _number(in_the_dark[row].get(_DARK)),
+            **{name: _number(as_they_are[row].get(name)) for name in IMAGE_METRICS},
+            "PSNR dark": _number(dark[row].get(_DARK)),
         }
         for row in OWN
     }
 
 
 def _score_masks(fuser: Fuser, bundle: Bundle, camvid: Frames) -> Scores:
-    scores: Scores = {}
+    names = [c.name for c in bundle.manifest.classes]
     conditions: tuple[Condition, ...] = ("clean", "dark")
-    for name, kind in zip(MASK_METRICS, conditions, strict=True):
-        measure = Segmentation([c.name for c in bundle.manifest.classes])
-        _measure(fuser, camvid, kind, [measure])
-        figure = measure.scores().get("miou_percent")
-        scores[name] = _number(figure) if isinstance(figure, Figure) else None
-    return scores
+    return {
+        name: _number(_score(fuser, camvid, kind, Segmentation(names)).get("miou_percent"))
+        for name, kind in zip(MASK_METRICS, conditions, strict=True)
+    }
 
 
-def _measure(fuser: Fuser, frames: Frames, kind: Condition, measures: list[Measure]) -> None:
-    """Measure every frame of a set: day frames under a condition, night frames as they are."""
-    for frame in track(frames, description=f"{frames.data.kind}, {kind}"):
-        image = frame.visible if frame.night else degraded(frame.visible, kind, frame.index)
-        for measure in measures:
-            measure.add(frame, image, fuser(image, measure.outputs))
+def _score(fuser: Fuser, frames: Frames, kind: Condition, measure: Measure) -> dict[str, Any]:
+    return measured(lambda image: fuser(image, measure.outputs), frames, kind, [measure])
 
 
-def _number(figure: Figure | None) -> float | None:
-    return None if figure is None or np.isnan(figure.value) else figure.value
+def _number(score: object) -> float | None:
+    return score.value if is_known(score) else None

@@ -27,23 +27,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rich.progress import track
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
 from magicfuse_training.arrays import U8
 from magicfuse_training.cost import gflop_per_call, parameters
-from magicfuse_training.data.mix import Source
-from magicfuse_training.metrics.bootstrap import Figure
-from magicfuse_training.metrics.frames import Frames, Measure
+from magicfuse_training.metrics.bootstrap import is_known
+from magicfuse_training.metrics.development import development_frames, measured
+from magicfuse_training.metrics.frames import Measure
 from magicfuse_training.metrics.light import Light
-from magicfuse_training.metrics.restoration import (
-    CONDITIONS,
-    Condition,
-    Restoration,
-    degraded,
-)
+from magicfuse_training.metrics.restoration import CONDITIONS, Restoration
 from magicfuse_training.metrics.rows import clipped_heat, usual_heat
 from magicfuse_training.metrics.segmentation import Segmentation
 from magicfuse_training.metrics.thermal import Thermal
@@ -89,7 +83,7 @@ FILTERS: Mapping[str, tuple[str, Callable[[U8], U8]]] = {
 
 def score_filters(data: Path, preset: Preset, every: int) -> dict[str, Row]:
     """Score the filters as restorers, by name."""
-    camvid, _ = _open(data, [c.name for c in preset.classes], every)
+    camvid, _ = development_frames(data, [c.name for c in preset.classes], every)
     rows: dict[str, Row] = {}
     for name, (about, restore) in FILTERS.items():
 
@@ -98,7 +92,7 @@ def score_filters(data: Path, preset: Preset, every: int) -> dict[str, Row]:
             return FusedFrame(shown, shown, None, None, None, None, 0, {})
 
         scores: dict[str, Row] = {
-            kind: _measure(fuse, camvid, kind, [Restoration()])
+            kind: measured(fuse, camvid, kind, [Restoration()])
             for kind in CONDITIONS
             if kind != "clean"
         }
@@ -126,7 +120,7 @@ def score_baseline(
     baseline, names = BASELINES[name], [c.name for c in bundle.manifest.classes]
     fuser = Fuser(bundle, select("auto", bundle=bundle))
     outputs = _IMAGES & set(fuser.outputs) if baseline.images else frozenset[Output]({"mask"})
-    camvid, msrs = _open(data, names, every)
+    camvid, msrs = development_frames(data, names, every)
     row = {"about": baseline.about} | _cost(baseline, model)
     thermal = [c.id for c in bundle.manifest.classes if c.thermal]
 
@@ -144,11 +138,11 @@ def score_baseline(
             measures: list[Measure] = [Segmentation(names)]
             if baseline.images:
                 measures += [Restoration(), Light(names)]
-            by_day[kind] = _measure(fuse, camvid, kind, measures)
+            by_day[kind] = measured(fuse, camvid, kind, measures)
         if not baseline.images:
             return _row(by_day, {})
         thermal_too = Thermal(bundle.manifest.thermal_uncertainty is not None)
-        return _row(by_day, _measure(fuse, msrs, "clean", [thermal_too]))
+        return _row(by_day, measured(fuse, msrs, "clean", [thermal_too]))
 
     if not baseline.fuses:
         return {name: row | scores(by_formula if baseline.images else own)}
@@ -183,27 +177,6 @@ def _cost(baseline: Baseline, model: MagicFuse) -> Row:
     }
 
 
-def _open(data: Path, names: list[str], every: int) -> tuple[Frames, Frames]:
-    camvid, msrs = (
-        Frames(Source(f"{kind}-repacked", data / kind), names, every) for kind in ("camvid", "msrs")
-    )
-    return camvid, msrs
-
-
-def _measure(fuse: Fuse, frames: Frames, kind: Condition, measures: list[Measure]) -> Row:
-    """Return the scores of every frame of a set: day frames under a condition."""
-    for frame in track(frames, description=f"{frames.data.kind}, {kind}"):
-        image = frame.visible if frame.night else degraded(frame.visible, kind, frame.index)
-        fused = fuse(image)
-        for measure in measures:
-            if measure.applies(frame):
-                measure.add(frame, image, fused)
-    scores: Row = {}
-    for measure in measures:
-        scores |= measure.scores()
-    return scores
-
-
 def _row(by_day: Mapping[str, Row], msrs: Row) -> Row:
     dark, thermal = by_day["dark"], msrs.get("thermal", {})
     found = {
@@ -216,8 +189,4 @@ def _row(by_day: Mapping[str, Row], msrs: Row) -> Row:
         },
         "MagImg dark": dark.get("psnr_mag_image_db"),
     }
-    return {
-        name: figure.value
-        for name, figure in found.items()
-        if isinstance(figure, Figure) and not np.isnan(figure.value)
-    }
+    return {name: figure.value for name, figure in found.items() if is_known(figure)}
