@@ -26,6 +26,7 @@ from magicfuse_training.adaptation.check import Figures
 from magicfuse_training.adaptation.run import RECORD, Adaptation, Recording, adapt, publish
 from magicfuse_training.commands.options import BundleFolder, DeviceCropsOption
 from magicfuse_training.commands.stage import check_stage
+from magicfuse_training.console import say
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.accelerator import processes
@@ -94,15 +95,13 @@ def adapt_command(
         budget,
         backend=backend,
     )
-    console = output_console()
-    console.print(unclipped(_table(result.figures)))
+    output_console().print(unclipped(_table(result.figures)))
     if result.misses:
         reasons = "; ".join(result.misses)
-        line = f"refused: {reasons}. '{out}' was not written; see {folder / RECORD}"
-        console.print(Text(line, "red"), soft_wrap=True)
+        say(f"refused: {reasons}. '{out}' was not written; see {folder / RECORD}", "red")
         raise typer.Exit(REFUSED)
     publish(result.bundle, out, backend)
-    console.print(Text(_summary(result, out)), soft_wrap=True)
+    say(_summary(result, out))
 
 
 def _table(figures: Figures) -> Table:

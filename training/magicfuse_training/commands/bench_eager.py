@@ -23,7 +23,6 @@ import numpy as np
 import torch
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.backends.engine_cache import PRECISIONS, Precision
@@ -38,6 +37,7 @@ from magicfuse_ros.errors import BackendError
 from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_training.commands.options import BundleFolder
+from magicfuse_training.console import say
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.eager import EagerBackend
 from magicfuse_training.export.weights import load_weights
@@ -132,8 +132,7 @@ def compare(
             try:
                 worker = stack.enter_context(TimedProcess(job))
             except BackendError as error:
-                line = Text(f"skipped {job}: {error}", "yellow")
-                output_console().print(line, soft_wrap=True)
+                say(f"skipped {job}: {error}", "yellow")
                 continue
             workers.append(worker)
             turns.append(partial(worker.run, frames))

@@ -24,7 +24,6 @@ import torch
 import typer
 from pydantic import ValidationError
 from rich.table import Table
-from rich.text import Text
 from torch import nn
 
 from magicfuse_ros.backends import select
@@ -32,6 +31,7 @@ from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import NETWORKS, NetworkName
 from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
 from magicfuse_ros.errors import BackendError
+from magicfuse_training.console import say
 from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.bundle import (
@@ -105,13 +105,12 @@ def check_export_command(
         config = Preset.model_validate(config.model_dump() | size)
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from error
-    console = output_console()
     libraries: list[Backend] = []
     for name in backend or LIBRARIES:
         try:
             libraries.append(select(name))
         except BackendError as error:
-            console.print(Text(f"skipped {name}: {error}", "yellow"), soft_wrap=True)
+            say(f"skipped {name}: {error}", "yellow")
     model = random_model(config)
     unit = "relative error" if precision == "float32" else "dB from float32"
     table = Table("network", "library", unit, "seconds", "GB", title=_title(model, precision))
@@ -127,7 +126,7 @@ def check_export_command(
                 f"{call.seconds:.2f}",
                 f"{call.gigabytes:.2f}",
             )
-    console.print(unclipped(table))
+    output_console().print(unclipped(table))
     if wrong:
         limit = f"{TOLERANCE:.0e}" if precision == "float32" else f"{HALF_DB:.0f} dB"
         raise ExportError(f"{', '.join(wrong)}: beyond the limit of {limit}")

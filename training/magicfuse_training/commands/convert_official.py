@@ -19,11 +19,11 @@ from typing import Annotated
 import typer
 import yaml
 from rich.table import Table
-from rich.text import Text
 
 from magicfuse_ros.bundle import Provenance, sha256
 from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.output_files import check_folder, write_text
+from magicfuse_training.console import say
 from magicfuse_training.data.mix import Trained
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle
@@ -76,7 +76,7 @@ def convert_official_command(
         _write_run(model, _provenance(files), out)
     else:
         export_bundle(model, out, _provenance(files))
-    output_console().print(Text(f"{out} written"), soft_wrap=True)
+    say(f"{out} written")
 
 
 def _print(results: list[ArrayComparison]) -> None:

@@ -17,14 +17,13 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.text import Text
 
-from magicfuse_ros.command_line import output_console
 from magicfuse_ros.errors import FrameError, MediaError
 from magicfuse_ros.image_codec import Pixels, decode_file
 from magicfuse_ros.media.contact_sheet import PANEL_WIDTH, contact_sheet
 from magicfuse_ros.media.panels import panel_height, scale_to
 from magicfuse_ros.output_files import check_file, write_png
+from magicfuse_training.console import say
 from magicfuse_training.degradations import degrade, known_kinds
 
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -52,8 +51,7 @@ def degradations_command(
     titles = ("clean", *(f"strength {s:g}" for s in STRENGTHS))
     heading = f"Degradations, seed {seed}"
     write_png(out, contact_sheet(rows, titles, heading=heading))
-    line = f"{out} written: {len(rows)} rows, {len(titles)} columns"
-    output_console().print(Text(line), soft_wrap=True)
+    say(f"{out} written: {len(rows)} rows, {len(titles)} columns")
 
 
 def _small(image: Pixels) -> Pixels:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from magicfuse_ros.backends import choose, select
 from magicfuse_ros.backends.engine_cache import Precision
@@ -25,6 +24,7 @@ from magicfuse_ros.command_line import output_console
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.commands.options import BundleFolder, Data, RunFolder
+from magicfuse_training.console import say
 from magicfuse_training.data.mix import Source
 from magicfuse_training.downstream.inputs import Limits
 from magicfuse_training.downstream.table import END, START
@@ -105,9 +105,9 @@ def downstream_command(
     )
     compared.make_inputs(lambda: Fuser(loaded, select(backend, precision=precision)))
     compared.train(page)
-    console = output_console()
-    console.print((run / "downstream.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
-    console.print(Text(f"table: {run / 'downstream'}.md, .json"), soft_wrap=True)
+    table = (run / "downstream.md").read_text(encoding="utf-8")
+    output_console().print(table, markup=False, soft_wrap=True)
+    say(f"table: {run / 'downstream'}.md, .json")
 
 
 def _conditions(names: list[str]) -> tuple[Condition, ...]:

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.command_line import INTERRUPTED, output_console
+from magicfuse_ros.command_line import INTERRUPTED
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import make_folder, write_text
 from magicfuse_training.commands.options import BundleFolder, Data
 from magicfuse_training.commands.score import no_scores
+from magicfuse_training.console import say
 from magicfuse_training.data.mix import Source
 from magicfuse_training.metrics.evaluation import (
     Evaluated,
@@ -97,11 +97,10 @@ def evaluate_command(
     names = [c.name for c in loaded.manifest.classes]
     trained = loaded.manifest.provenance.data
     sets = open_sets([Source.parse(text) for text in data], names, every, trained)
-    console = output_console()
     if inputs:
         make_folder(inputs)
         count = sum(write_inputs(frames, name, inputs) for name, frames in sets.items())
-        console.print(Text(f"{count} inputs in {inputs}"), soft_wrap=True)
+        say(f"{count} inputs in {inputs}")
         return
     files = files_of_peers(peers, sets)
     make_folder(out)
@@ -120,12 +119,11 @@ def evaluate_command(
             write_text(out / f"{NAME}.md", f"# {TITLE}\n\n{as_markdown(scores, {})}\n")
             write_text(out / f"{NAME}.html", as_html(scores, done, plots))
     except KeyboardInterrupt:
-        line = f"interrupted: {len(done)} of {len(sets)} sets are evaluated"
-        console.print(Text(line, "red"), soft_wrap=True)
+        say(f"interrupted: {len(done)} of {len(sets)} sets are evaluated", "red")
         raise typer.Exit(INTERRUPTED) from None
     if page:
         _write_page(scores, plots, page)
-    console.print(Text(f"report: {out / NAME}.html, .md, .json"), soft_wrap=True)
+    say(f"report: {out / NAME}.html, .md, .json")
 
 
 def _write_page(

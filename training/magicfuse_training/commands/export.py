@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.text import Text
 
-from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.commands.options import (
     RunFolder,
@@ -28,6 +26,7 @@ from magicfuse_training.commands.options import (
     recorded_preset,
     tell_replaced,
 )
+from magicfuse_training.console import say
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.model import MagicFuse
@@ -57,9 +56,8 @@ def export_command(
     trained = recorded_data(checkpoint.parent)
     commit = current_commit(Path(__file__).parent)
     made = provenance(minutes_of(run), commit, trained.data, trained.terms)
-    console = output_console()
-    tell_replaced(out, console)
+    tell_replaced(out)
     export_bundle(model, out, made, precision)
-    console.print(Text(f"{out} written from {checkpoint}"), soft_wrap=True)
+    say(f"{out} written from {checkpoint}")
     if warning := untrained(checkpoint.parent):
-        console.print(Text(warning, "yellow"), soft_wrap=True)
+        say(warning, "yellow")

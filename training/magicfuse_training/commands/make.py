@@ -30,10 +30,8 @@ from typing import Annotated
 import torch
 import typer
 import yaml
-from rich.text import Text
 
 from magicfuse_ros.bundle import Bundle, Provenance, sha256
-from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.atomic import write_atomically
 from magicfuse_training.commands.options import (
@@ -45,6 +43,7 @@ from magicfuse_training.commands.options import (
 )
 from magicfuse_training.commands.quantize import check_frames, quantize_command
 from magicfuse_training.commands.stage import check_stage, check_training
+from magicfuse_training.console import say
 from magicfuse_training.data.mix import Groups, Source, describe, load_groups
 from magicfuse_training.errors import ExportError, TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
@@ -120,11 +119,10 @@ def make_command(
         model.load_state_dict(weighted_mean(states, average.weights, average.networks))
     else:
         load_averaged(model, run / plan.stages[-1].folder / "last.pt")
-    console = output_console()
     if plan.temperature:
         fitted = fit_temperature(model.eval(), groups)
-        console.print(f"temperature of the confidence: {fitted:.2f}")
-    tell_replaced(out, console)
+        say(f"temperature of the confidence: {fitted:.2f}")
+    tell_replaced(out)
     scaled = "" if scale == 1 else f", budgets x {scale:g}"
     made = _provenance(plan, sources, run, f"{recipe.name}, SHA-256 {sha256(recipe)}{scaled}")
     if plan.int8:
@@ -134,9 +132,9 @@ def make_command(
         export_bundle(model, out, made)
     if short := [part.folder for part in plan.stages if untrained(run / part.folder)]:
         line = f"the bundle is untrained: {', '.join(short)} ended in the warm-up, see above"
-        console.print(Text(line, "yellow"), soft_wrap=True)
+        say(line, "yellow")
     line = f"try: magicfuse run IMAGE --bundle {out} --out result"
-    console.print(Text(line), soft_wrap=True)
+    say(line)
 
 
 def _open(run: Path, plan: Recipe) -> None:

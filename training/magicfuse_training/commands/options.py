@@ -18,10 +18,9 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.text import Text
 
 from magicfuse_ros.bundle import MANIFEST
+from magicfuse_training.console import say
 from magicfuse_training.data.datasets import DATASETS
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
@@ -90,13 +89,13 @@ def recorded_preset(checkpoint: Path) -> Preset | None:
         ) from error
 
 
-def tell_replaced(out: Path, console: Console) -> None:
+def tell_replaced(out: Path) -> None:
     """Warn that a bundle folder already holds a bundle, which will be replaced."""
     if not (out / MANIFEST).is_file():
         return
     card = out / "MODEL_CARD.md"
     note = f"; '{card}' describes the old bundle until score --record" if card.is_file() else ""
-    console.print(Text(f"replaces the bundle in '{out}'{note}", "yellow"), soft_wrap=True)
+    say(f"replaces the bundle in '{out}'{note}", "yellow")
 
 
 def load_averaged(model: MagicFuse, checkpoint: Path) -> None:

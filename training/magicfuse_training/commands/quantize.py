@@ -17,12 +17,12 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from magicfuse_ros.bundle import Bundle, NetworkName
 from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.commands.options import BundleFolder, DevelopmentData
+from magicfuse_training.console import say
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.errors import ExportError
 from magicfuse_training.export.weights import check_float32
@@ -59,14 +59,12 @@ def quantize_command(
         ) from error
     check_frames(data)
     check_folder(out or bundle)
-    console = output_console()
     loaded = Bundle.load(bundle)
     check_float32(loaded)
 
     def tell(name: NetworkName, result: QuantizedNetwork) -> None:
         kept = f"; float32: {', '.join(result.float32_layers)}" if result.float32_layers else ""
-        line = f"{name}: {len(result.layers)} layers in int8, {result.decibels:.1f} dB{kept}"
-        console.print(Text(line), soft_wrap=True)
+        say(f"{name}: {len(result.layers)} layers in int8, {result.decibels:.1f} dB{kept}")
 
     losses = quantize_bundle(loaded, data, out or bundle, minimum_db, tell)
     table = Table("int8 against float32", title="Losses", title_justify="left")
@@ -83,8 +81,8 @@ def quantize_command(
         cells = (f"{loss.agreement_percent:.2f}", _loss(loss.psnr_loss_db), _loss(loss.miou_loss))
         images = (f"{loss.mag_image_db:.1f}", f"{loss.thermal_db:.1f}")
         table.add_row(where, str(loss.frames), *cells, *images)
-    console.print(unclipped(table))
-    console.print(Text(f"written to {out or bundle}"), soft_wrap=True)
+    output_console().print(unclipped(table))
+    say(f"written to {out or bundle}")
 
 
 def check_frames(data: Path) -> None:

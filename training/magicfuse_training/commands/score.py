@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from magicfuse_ros.backends import choose, select
 from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bundle import MANIFEST, Bundle, write_manifest
-from magicfuse_ros.command_line import INTERRUPTED, output_console
+from magicfuse_ros.command_line import INTERRUPTED
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_training.commands.options import BundleFolder, Data
+from magicfuse_training.console import say
 from magicfuse_training.data.mix import Source
 from magicfuse_training.metrics.bootstrap import PERCENT, RESAMPLES
 from magicfuse_training.metrics.score import (
@@ -85,8 +85,7 @@ def score_command(
     if json_file:
         write_text(json_file, json.dumps(as_json(scores), indent=2) + "\n")
     if "stopped" in scores:
-        line = f"interrupted: {len(scores['sets'])} of {len(sets)} sets are scored"
-        output_console().print(Text(line, "red"), soft_wrap=True)
+        say(f"interrupted: {len(scores['sets'])} of {len(sets)} sets are scored", "red")
         raise typer.Exit(INTERRUPTED)
     if record:
         old = loaded.manifest

@@ -17,9 +17,7 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.text import Text
 
-from magicfuse_ros.command_line import output_console
 from magicfuse_training.commands.options import (
     Data,
     DeviceCropsOption,
@@ -28,6 +26,7 @@ from magicfuse_training.commands.options import (
     newest_checkpoint,
     recorded_preset,
 )
+from magicfuse_training.console import say
 from magicfuse_training.data.mix import Source, Trained
 from magicfuse_training.errors import PresetError, TrainingError, did_you_mean
 from magicfuse_training.model import MagicFuse
@@ -89,7 +88,7 @@ def stage_command(
         load_averaged(model, newest)
         start, before = str(newest), recorded_data(newest.parent)
         if warning := untrained(newest.parent):
-            output_console().print(Text(warning, "yellow"), soft_wrap=True)
+            say(warning, "yellow")
     budget = Budget(minutes, steps, batch, accumulate, mixed_precision, workers, device_crops, seed)
     train_stage(stage, model, run / name, sources, budget, start, before=before)
 

@@ -18,13 +18,12 @@ from typing import Annotated
 
 import typer
 from rich.progress import track
-from rich.text import Text
 
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.command_line import output_console
 from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_training.commands.options import BundleFolder, Data
+from magicfuse_training.console import say
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.mix import Source, by_name
@@ -76,7 +75,7 @@ def thermal_command(
     names = [c.name for c in bundles[0].manifest.classes]
     pictures = write_pictures(page_file, plots(compared, names))
     write_page(page_file, START, END, page(compared, names, pictures))
-    output_console().print(Text(f"page: {page_file}"), soft_wrap=True)
+    say(f"page: {page_file}")
 
 
 def compare_set(fuser: Fuser, bundle: Bundle, source: Source, name: str, most: int) -> list[Part]:

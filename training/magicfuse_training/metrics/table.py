@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from magicfuse_ros.command_line import output_console, unclipped
+from magicfuse_training.console import say
 from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.pages import split_page, write_page
 
@@ -259,7 +260,7 @@ def describe(scores: dict[str, Any]) -> str:
 def print_scores(scores: dict[str, Any]) -> None:
     """Print a table for each set."""
     console = output_console()
-    console.print(Text(describe(scores)), soft_wrap=True)
+    say(describe(scores))
     for table in set_tables(scores):
         shown = Table()
         for heading in table.headings:

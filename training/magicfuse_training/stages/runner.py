@@ -18,11 +18,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from rich.text import Text
 
-from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.atomic import write_atomically
+from magicfuse_training.console import say
 from magicfuse_training.data.classes import CLASSES, ids_of_people
 from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.crops import Batch, Crops
@@ -123,8 +122,7 @@ def train_stage(
     if writes := accelerator.is_main_process:
         processes = f"{accelerator.num_processes} process(es) on {accelerator.device.type}"
         precision = trainer.mixed_precision.replace("no", "float32")
-        line = f"{stage.name} on {processes} in {precision}, from {start}"
-        output_console().print(Text(line), soft_wrap=True)
+        say(f"{stage.name} on {processes} in {precision}, from {start}")
     weights = group_weights(stage, groups)
     # Scenes that were made night as a whole do not tell how the camera saw them.
     if budget.device_crops and not stage.undegraded:
@@ -152,7 +150,7 @@ def train_stage(
         opened=lambda: record_data(folder, joined(describe(sources), before or NOTHING)),
     )
     if writes and (warning := untrained(folder)):
-        output_console().print(Text(warning, "yellow"), soft_wrap=True)
+        say(warning, "yellow")
     return trained
 
 

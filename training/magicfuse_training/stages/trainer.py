@@ -46,11 +46,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast
-from rich.text import Text
 from torch import nn
 
-from magicfuse_ros.command_line import output_console
 from magicfuse_ros.interrupt import Interrupt
+from magicfuse_training.console import say
 from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
@@ -204,7 +203,7 @@ class Trainer:
                 self.ema.load_state_dict(self.model.state_dict())
             if self.accelerator.is_main_process:
                 for sentence in done:
-                    output_console().print(Text(sentence), soft_wrap=True)
+                    say(sentence)
         if not self.accelerator.is_main_process:
             with remedies(workers):
                 self._loop(crops, batches, None)
