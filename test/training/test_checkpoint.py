@@ -18,7 +18,7 @@ import torch
 from training_process import small_crops
 
 from magicfuse_training.atomic import write_atomically
-from magicfuse_training.commands.options import load_averaged, minutes_of
+from magicfuse_training.commands.runs import load_averaged, minutes_of
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset

@@ -28,7 +28,7 @@ from test_make import write_preset
 from training_process import small_crops
 
 from cli_run import train
-from magicfuse_training.commands.options import newest_checkpoint, recorded_preset
+from magicfuse_training.commands.runs import newest_checkpoint, recorded_preset
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset

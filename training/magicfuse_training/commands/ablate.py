@@ -23,12 +23,8 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder, write_text
 from magicfuse_training.atomic import write_atomically
-from magicfuse_training.commands.options import (
-    DevelopmentData,
-    DeviceCropsOption,
-    RunFolder,
-    load_averaged,
-)
+from magicfuse_training.commands import options
+from magicfuse_training.commands.runs import load_averaged
 from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.mix import (
     Trained,
@@ -55,9 +51,9 @@ TAUS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def ablate_command(
-    data: DevelopmentData,
+    data: options.DevelopmentData,
     out: Annotated[Path, typer.Option(help="folder for the bundles, the table and the plot")],
-    run: RunFolder = Path("runs/nano"),
+    run: options.RunFolder = Path("runs/nano"),
     from_bundle: Annotated[
         Path | None, typer.Option(help="start from a bundle, not from the run's phase 1")
     ] = None,
@@ -68,10 +64,10 @@ def ablate_command(
     steps: Annotated[
         int | None, typer.Option(min=0, help="step budget of each stage, in place of minutes")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="crops per step")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
-    device_crops: DeviceCropsOption = False,
-    every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
+    batch: options.Batch = None,
+    workers: options.Workers = 1,
+    device_crops: options.DeviceCrops = False,
+    every: options.Every = 1,
     only: Annotated[
         Literal["train", "score"] | None,
         typer.Option(help="only this half: train on a GPU, then score OUT elsewhere"),

@@ -24,7 +24,7 @@ from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.adaptation.check import Figures
 from magicfuse_training.adaptation.run import RECORD, Adaptation, Recording, adapt, publish
-from magicfuse_training.commands.options import BundleFolder, DeviceCropsOption
+from magicfuse_training.commands import options
 from magicfuse_training.commands.stage import check_stage
 from magicfuse_training.console import say
 from magicfuse_training.errors import TrainingError
@@ -37,8 +37,8 @@ REFUSED = 1  # exit code; errors exit with 2
 
 def adapt_command(
     input: Annotated[Path, typer.Argument(help="rosbag2, folder of pictures, or video")],
-    bundle: BundleFolder,
-    out: Annotated[Path, typer.Option(help="bundle folder to write")],
+    bundle: options.BundleFolder,
+    out: options.MadeBundle,
     minutes: Annotated[float, typer.Option(min=0, help="time budget of the training")] = 480,
     steps: Annotated[
         int | None, typer.Option(min=0, help="budget in steps instead of minutes")
@@ -53,9 +53,9 @@ def adapt_command(
     preset: Annotated[
         str | None, typer.Option(help="preset, by name or YAML file; the bundle's if omitted")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="crops per step")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
-    device_crops: DeviceCropsOption = False,
+    batch: options.Batch = None,
+    workers: options.Workers = 1,
+    device_crops: options.DeviceCrops = False,
     backend: Annotated[
         str, typer.Option(help="backend that labels the frames and judges the result")
     ] = "auto",

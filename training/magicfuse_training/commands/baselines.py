@@ -22,7 +22,8 @@ import typer
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.output_files import check_folder, write_text
-from magicfuse_training.commands.options import DevelopmentData, DeviceCropsOption, minutes_of
+from magicfuse_training.commands import options
+from magicfuse_training.commands.runs import minutes_of
 from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.mix import describe, development_sources, load_groups
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
@@ -35,13 +36,13 @@ from magicfuse_training.stages.runner import Budget, train_stage
 
 
 def baselines_command(
-    data: DevelopmentData,
+    data: options.DevelopmentData,
     out: Annotated[Path, typer.Option(help="folder for the runs, the bundles and the table")],
     steps: Annotated[int, typer.Option(min=0, help="step budget of each model")] = 300,
     batch: Annotated[int, typer.Option(min=1, help="crops per step")] = CropConfig.batch,
-    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
-    device_crops: DeviceCropsOption = False,
-    every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
+    workers: options.Workers = 1,
+    device_crops: options.DeviceCrops = False,
+    every: options.Every = 1,
     seed: int = 0,
 ) -> None:
     """Train preset nano and plain networks of its cost alike, from random weights; score all.

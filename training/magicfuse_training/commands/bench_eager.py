@@ -36,7 +36,7 @@ from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.fuser import Fuser, Output
 from magicfuse_ros.output_files import check_file, write_text
-from magicfuse_training.commands.options import BundleFolder
+from magicfuse_training.commands import options
 from magicfuse_training.console import say
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.eager import EagerBackend
@@ -54,7 +54,7 @@ class SeveralPrecisions(SeveralValues):
 
 
 def bench_eager_command(
-    bundle: BundleFolder,
+    bundle: options.BundleFolder,
     preset: Annotated[
         str | None, typer.Option(help="preset of the bundle; default: its own")
     ] = None,

@@ -31,6 +31,7 @@ from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import NETWORKS, NetworkName
 from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
 from magicfuse_ros.errors import BackendError
+from magicfuse_training.commands import options
 from magicfuse_training.console import say
 from magicfuse_training.cost import gflop_per_call, parameters
 from magicfuse_training.errors import ExportError
@@ -78,9 +79,7 @@ def check_export_command(
     preset: str = "nano",
     height: Annotated[int | None, typer.Option(help="image rows; default: the preset's")] = None,
     width: Annotated[int | None, typer.Option(help="image columns; default: the preset's")] = None,
-    precision: Annotated[
-        Precision, typer.Option(help="float16: half precision inside, for GPUs")
-    ] = "float32",
+    precision: options.GraphPrecision = "float32",
     backend: Annotated[
         list[str] | None, typer.Option(metavar="NAME...", help=f"default: {' '.join(LIBRARIES)}")
     ] = None,

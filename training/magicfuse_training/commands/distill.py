@@ -18,7 +18,8 @@ from typing import Annotated
 import torch
 import typer
 
-from magicfuse_training.commands.options import Data, load_averaged, newest_checkpoint
+from magicfuse_training.commands import options
+from magicfuse_training.commands.runs import load_averaged, newest_checkpoint
 from magicfuse_training.data.mix import Source
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
@@ -29,7 +30,7 @@ from magicfuse_training.stages.stage import Stage
 
 
 def distill_command(
-    data: Data,
+    data: options.Data,
     teacher: Annotated[Path, typer.Option(help="run folder of the larger model")],
     teacher_preset: Annotated[str, typer.Option(help="its preset")],
     preset: Annotated[
@@ -41,8 +42,8 @@ def distill_command(
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="time budget")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="budget in steps")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="crops per step")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
+    batch: options.Batch = None,
+    workers: options.Workers = 1,
     seed: int = 0,
 ) -> None:
     """Train the student's ckg on the teacher's output; copy everything else from the teacher."""

@@ -23,7 +23,7 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import output_console
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import check_folder
-from magicfuse_training.commands.options import BundleFolder, Data, RunFolder
+from magicfuse_training.commands import options
 from magicfuse_training.console import say
 from magicfuse_training.data.mix import Source
 from magicfuse_training.downstream.inputs import Limits
@@ -33,12 +33,15 @@ from magicfuse_training.metrics.pages import check_page
 from magicfuse_training.metrics.restoration import ALL_CONDITIONS, Condition
 
 DEGRADED: tuple[Condition, ...] = ALL_CONDITIONS[1:]
+MostFrames = Annotated[
+    int | None, typer.Option(min=1, help="most frames of each set, evenly spaced")
+]
 
 
 def downstream_command(
-    bundle: BundleFolder,
-    data: Data,
-    run: RunFolder = Path("runs/downstream"),
+    bundle: options.BundleFolder,
+    data: options.Data,
+    run: options.RunFolder = Path("runs/downstream"),
     steps: Annotated[int, typer.Option(min=1, help="training steps of each network")] = 20_000,
     seeds: Annotated[int, typer.Option(min=1, help="networks to train for each input")] = 3,
     batch: Annotated[int, typer.Option(min=1, help="crops per step")] = 8,
@@ -52,12 +55,8 @@ def downstream_command(
         list[str] | None,
         typer.Option(help=f"degradation of day frames, may be repeated: {', '.join(DEGRADED)}"),
     ] = None,
-    train_frames: Annotated[
-        int | None, typer.Option(min=1, help="most frames of each set, evenly spaced")
-    ] = None,
-    test_frames: Annotated[
-        int | None, typer.Option(min=1, help="most frames of each set, evenly spaced")
-    ] = None,
+    train_frames: MostFrames = None,
+    test_frames: MostFrames = None,
     backend: str = "auto",
     precision: Annotated[
         Precision, typer.Option(help="number format of the bundle's networks")

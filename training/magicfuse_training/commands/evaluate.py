@@ -21,12 +21,11 @@ from typing import Annotated, Any
 import typer
 
 from magicfuse_ros.backends import select
-from magicfuse_ros.backends.engine_cache import Precision
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import INTERRUPTED
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import make_folder, write_text
-from magicfuse_training.commands.options import BundleFolder, Data
+from magicfuse_training.commands import options
 from magicfuse_training.commands.score import no_scores
 from magicfuse_training.console import say
 from magicfuse_training.data.mix import Source
@@ -53,8 +52,8 @@ NAME = "evaluation"  # base name of the report's files
 
 
 def evaluate_command(
-    bundle: BundleFolder,
-    data: Data,
+    bundle: options.BundleFolder,
+    data: options.Data,
     out: Annotated[Path, typer.Option(help="folder for the report: JSON, Markdown and HTML")],
     fused: Annotated[
         list[str] | None,
@@ -76,11 +75,9 @@ def evaluate_command(
         ),
     ] = None,
     backend: str = "auto",
-    precision: Annotated[Precision, typer.Option(help="number format of the networks")] = "fp32",
-    steps: Annotated[
-        int | None, typer.Option(help="diffusion steps K; default: the bundle's")
-    ] = None,
-    every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
+    precision: options.NetworkPrecision = "fp32",
+    steps: options.SamplingSteps = None,
+    every: options.Every = 1,
 ) -> None:
     """Evaluate a bundle on held-out data next to other methods: JSON, Markdown and one HTML page.
 

@@ -13,13 +13,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from magicfuse_ros.output_files import check_folder
-from magicfuse_training.commands.options import (
-    RunFolder,
+from magicfuse_training.commands import options
+from magicfuse_training.commands.runs import (
     load_averaged,
     minutes_of,
     newest_checkpoint,
@@ -36,14 +36,12 @@ from magicfuse_training.stages.runner import recorded_data
 
 
 def export_command(
-    out: Annotated[Path, typer.Option(help="bundle folder to write")],
-    run: RunFolder = Path("runs/nano"),
+    out: options.MadeBundle,
+    run: options.RunFolder = Path("runs/nano"),
     preset: Annotated[
         str | None, typer.Option(help="preset; the one that the run was trained with if omitted")
     ] = None,
-    precision: Annotated[
-        Literal["float32", "float16"], typer.Option(help="float16: half precision inside, for GPUs")
-    ] = "float32",
+    precision: options.GraphPrecision = "float32",
 ) -> None:
     """Export the averaged weights of a run's last stage as a bundle, checked against eager."""
     checkpoint = newest_checkpoint(run)

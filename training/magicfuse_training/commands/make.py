@@ -34,14 +34,9 @@ import yaml
 from magicfuse_ros.bundle import Bundle, Provenance, sha256
 from magicfuse_ros.output_files import check_folder
 from magicfuse_training.atomic import write_atomically
-from magicfuse_training.commands.options import (
-    DeviceCropsOption,
-    RunFolder,
-    load_averaged,
-    minutes_of,
-    tell_replaced,
-)
+from magicfuse_training.commands import options
 from magicfuse_training.commands.quantize import check_frames, quantize_command
+from magicfuse_training.commands.runs import load_averaged, minutes_of, tell_replaced
 from magicfuse_training.commands.stage import check_stage, check_training
 from magicfuse_training.console import say
 from magicfuse_training.data.mix import Groups, Source, describe, load_groups
@@ -69,13 +64,13 @@ from magicfuse_training.stages.temperature import check_fit, fit_temperature
 def make_command(
     recipe: Annotated[Path, typer.Argument(help="YAML file, like those in training/recipes/")],
     data: Annotated[Path, typer.Option(help="folder that contains the recipe's data sets")],
-    out: Annotated[Path, typer.Option(help="bundle folder to write")],
-    run: RunFolder = Path("runs/nano"),
+    out: options.MadeBundle,
+    run: options.RunFolder = Path("runs/nano"),
     scale: Annotated[
         float, typer.Option(min=0, help="factor on all budgets, such as 0.1 for a rehearsal")
     ] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
-    device_crops: DeviceCropsOption = False,
+    workers: options.Workers = 1,
+    device_crops: options.DeviceCrops = False,
 ) -> None:
     """Train all stages of a recipe and export the bundle; resume if it was killed.
 

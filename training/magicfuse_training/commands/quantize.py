@@ -21,7 +21,7 @@ from rich.table import Table
 from magicfuse_ros.bundle import Bundle, NetworkName
 from magicfuse_ros.command_line import output_console, unclipped
 from magicfuse_ros.output_files import check_folder
-from magicfuse_training.commands.options import BundleFolder, DevelopmentData
+from magicfuse_training.commands import options
 from magicfuse_training.console import say
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.errors import ExportError
@@ -37,8 +37,8 @@ FRAMES = {  # for calibration and for measurement
 
 
 def quantize_command(
-    bundle: BundleFolder,
-    data: DevelopmentData,
+    bundle: options.BundleFolder,
+    data: options.DevelopmentData,
     out: Annotated[
         Path | None, typer.Option(help="bundle folder to write; the bundle's own if omitted")
     ] = None,

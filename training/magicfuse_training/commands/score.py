@@ -24,7 +24,7 @@ from magicfuse_ros.bundle import MANIFEST, Bundle, write_manifest
 from magicfuse_ros.command_line import INTERRUPTED
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.output_files import check_file, write_text
-from magicfuse_training.commands.options import BundleFolder, Data
+from magicfuse_training.commands import options
 from magicfuse_training.console import say
 from magicfuse_training.data.mix import Source
 from magicfuse_training.metrics.bootstrap import PERCENT, RESAMPLES
@@ -39,14 +39,12 @@ from magicfuse_training.metrics.table import print_scores, read_card, write_into
 
 
 def score_command(
-    bundle: BundleFolder,
-    data: Data,
+    bundle: options.BundleFolder,
+    data: options.Data,
     backend: str = "auto",
-    precision: Annotated[Precision, typer.Option(help="number format of the networks")] = "fp32",
-    steps: Annotated[
-        int | None, typer.Option(help="diffusion steps K; default: the bundle's")
-    ] = None,
-    every: Annotated[int, typer.Option(min=1, help="score every n-th frame")] = 1,
+    precision: options.NetworkPrecision = "fp32",
+    steps: options.SamplingSteps = None,
+    every: options.Every = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the scores to this file")
     ] = None,

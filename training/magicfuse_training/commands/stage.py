@@ -18,14 +18,8 @@ from typing import Annotated
 import torch
 import typer
 
-from magicfuse_training.commands.options import (
-    Data,
-    DeviceCropsOption,
-    RunFolder,
-    load_averaged,
-    newest_checkpoint,
-    recorded_preset,
-)
+from magicfuse_training.commands import options
+from magicfuse_training.commands.runs import load_averaged, newest_checkpoint, recorded_preset
 from magicfuse_training.console import say
 from magicfuse_training.data.mix import Source, Trained
 from magicfuse_training.errors import PresetError, TrainingError, did_you_mean
@@ -40,14 +34,14 @@ from magicfuse_training.stages.start import in_small_steps, load_bundle
 
 def stage_command(
     name: Annotated[str, typer.Argument(help=f"one of {', '.join(STAGES)}")],
-    data: Data,
+    data: options.Data,
     minutes: Annotated[
         float | None, typer.Option(min=0, help="time budget; the learning rate is annealed over it")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=0, help="budget in steps, for results that repeat bit by bit")
     ] = None,
-    run: RunFolder = Path("runs/nano"),
+    run: options.RunFolder = Path("runs/nano"),
     preset: Annotated[
         str | None, typer.Option(help="preset; that of the stage before, else nano, if omitted")
     ] = None,
@@ -64,8 +58,8 @@ def stage_command(
         MixedPrecision | None,
         typer.Option(help="number format of convolutions; the machine's fastest if omitted"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="number of processes that make crops")] = 1,
-    device_crops: DeviceCropsOption = False,
+    workers: options.Workers = 1,
+    device_crops: options.DeviceCrops = False,
     seed: int = 0,
 ) -> None:
     """Train one stage; resume a killed run of the same stage."""

@@ -22,7 +22,7 @@ from rich.progress import track
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser, Output
-from magicfuse_training.commands.options import BundleFolder, Data
+from magicfuse_training.commands import options
 from magicfuse_training.console import say
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.errors import DataError
@@ -36,8 +36,8 @@ _OUTPUTS: frozenset[Output] = frozenset({"thermal_estimate", "thermal_uncertaint
 
 
 def thermal_command(
-    bundle: BundleFolder,
-    data: Data,
+    bundle: options.BundleFolder,
+    data: options.Data,
     page_file: Annotated[
         Path,
         typer.Option("--page", help="Markdown page: its marked section is replaced; plots beside"),
