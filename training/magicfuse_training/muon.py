@@ -15,7 +15,6 @@ torch's own Muon takes matrices alone, not the kernels of convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -51,9 +50,6 @@ class Muon(torch.optim.AdamW):
     A convolution's kernel (O, I, h, w) counts as a matrix (O, I h w). The size of updates is that
     of AdamW (arXiv 2502.16982, section 2.2), and one learning rate serves both.
     """
-
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float) -> None:
-        super().__init__(groups, lr=lr, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

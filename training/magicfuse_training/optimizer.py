@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,8 +26,9 @@ from magicfuse_training.strict_yaml import Strict
 
 
 class _Config(Strict):
-    """What all optimizers share."""
+    """What all optimizers share; further fields of each are arguments of its class."""
 
+    _optimizer: ClassVar[Callable[..., torch.optim.Optimizer]]
     clip_norm: float = Field(
         1.0, gt=0, description="largest norm of all gradients together; .inf: no clipping"
     )
@@ -52,61 +53,47 @@ class _Config(Strict):
             groups.setdefault(next(found, 1.0), []).append(weight)
         return [{"params": some, "factor": f} for f, some in groups.items() if some]
 
+    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of weights by name."""
+        settings = self.model_dump(exclude={"kind", "clip_norm", "factors"})
+        return self._optimizer(self.groups(weights), lr=settings.pop("learning_rate"), **settings)
+
 
 class AdamWConfig(_Config):
     """AdamW (arXiv 1711.05101): the default, because it needs no tuning for each network."""
 
+    _optimizer = torch.optim.AdamW
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)  # small networks, few minutes: high, then annealed
     weight_decay: float = Field(1e-2, ge=0)
-
-    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer of weights by name."""
-        groups = self.groups(weights)
-        return torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
 class MuonConfig(_Config):
     """Muon (arXiv 2502.16982) for matrices and kernels, AdamW for the rest."""
 
+    _optimizer = Muon
     kind: Literal["muon"]
     learning_rate: float = Field(gt=0, description="like AdamW's")
     weight_decay: float = Field(1e-2, ge=0)
-
-    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer of weights by name."""
-        return Muon(self.groups(weights), self.learning_rate, self.weight_decay)
 
 
 class AdamConfig(_Config):
     """Adam (arXiv 1412.6980), as in the paper's first phase."""
 
+    _optimizer = torch.optim.Adam
     kind: Literal["adam"]
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(0.0, ge=0, description="added to the gradient, unlike AdamW's")
-
-    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer of weights by name."""
-        groups = self.groups(weights)
-        return torch.optim.Adam(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
 class SGDConfig(_Config):
     """Stochastic gradient descent with momentum, as in the paper's second phase."""
 
+    _optimizer = torch.optim.SGD
     kind: Literal["sgd"]
     learning_rate: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-
-    def build(self, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer of weights by name."""
-        return torch.optim.SGD(
-            self.groups(weights),
-            lr=self.learning_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
 
 
 class CosineSchedule(Strict):
