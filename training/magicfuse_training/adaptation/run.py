@@ -47,6 +47,7 @@ from magicfuse_training.export.bundle import current_commit, export_bundle, prov
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.checkpoint import read_checkpoint
+from magicfuse_training.stages.run_folder import check_same
 from magicfuse_training.stages.runner import Budget, train_stage
 
 SETTINGS, RECORD = "settings.json", "adapt.json"
@@ -246,13 +247,7 @@ def _goes_on(path: Path, settings: str) -> bool:
         begun = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise TrainingError(f"'{path}' is damaged: {error}; use another --run") from error
-    ours = json.loads(settings)
-    for name, before in begun.items():
-        if (now := ours.get(name)) != before:
-            raise TrainingError(
-                f"run '{path.parent}' was started with {name} {before}, and now has {now}; "
-                "give it as before, or use another --run"
-            )
+    check_same(path.parent, begun, json.loads(settings), begun)
     return True
 
 

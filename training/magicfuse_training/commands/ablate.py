@@ -125,8 +125,7 @@ def train_models(data: Path, out: Path, start: Path, name: str, budget: Budget) 
         return
     # Import only now: loaders fork, and the threads of inference libraries do not survive that.
     if go_on:
-        made = Bundle.load(start).manifest.provenance
-        before = Trained(made.data, made.weights_license)
+        before = Trained.of(Bundle.load(start).manifest.provenance)
     else:
         before = recorded_data(start.parent)
     trained, commit = joined(describe(sources), before), current_commit(Path(__file__).parent)

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,7 @@ from magicfuse_ros.output_files import check_folder, write_text
 from magicfuse_training.console import say
 from magicfuse_training.data.mix import Trained
 from magicfuse_training.errors import TrainingError
-from magicfuse_training.export.bundle import current_commit, export_bundle
+from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.official.files import OfficialFiles, load_official
 from magicfuse_training.official.verify import ArrayComparison, compare
@@ -92,16 +91,16 @@ def _write_run(model: MagicFuse, made: Provenance, folder: Path) -> None:
     stage = folder / "ckg"
     stage.mkdir(parents=True, exist_ok=True)
     save_atomically({"ema": model.state_dict(), "elapsed": 0.0}, stage / "last.pt")
-    record_data(stage, Trained(made.data, made.weights_license))
+    record_data(stage, Trained.of(made))
     preset = yaml.safe_dump(model.preset.model_dump(mode="json"), sort_keys=False)
     write_text(folder / "preset.yaml", preset)
 
 
 def _provenance(files: OfficialFiles) -> Provenance:
     paths = (files.autoencoder, files.ikr, files.ckg, files.mkf)
-    return Provenance(
-        data=[f"weights of the paper's authors: {p.name}, SHA-256 {sha256(p)}" for p in paths],
-        weights_license="none given: the authors' release states no licence",
-        commit=current_commit(Path(__file__).parent),
-        created=datetime.now(timezone.utc).date().isoformat(),
+    return provenance(
+        {},
+        current_commit(Path(__file__).parent),
+        [f"weights of the paper's authors: {p.name}, SHA-256 {sha256(p)}" for p in paths],
+        "none given: the authors' release states no licence",
     )

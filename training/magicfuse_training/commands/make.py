@@ -39,7 +39,15 @@ from magicfuse_training.commands.quantize import check_frames, quantize_command
 from magicfuse_training.commands.runs import load_averaged, minutes_of, tell_replaced
 from magicfuse_training.commands.stage import check_stage, check_training
 from magicfuse_training.console import say
-from magicfuse_training.data.mix import Groups, Source, describe, load_groups
+from magicfuse_training.data.mix import (
+    NOTHING,
+    Groups,
+    Source,
+    Trained,
+    describe,
+    joined,
+    load_groups,
+)
 from magicfuse_training.errors import ExportError, TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.model import MagicFuse
@@ -49,7 +57,7 @@ from magicfuse_training.recipe import Recipe, StageRun, load_recipe
 from magicfuse_training.stages.accelerator import processes
 from magicfuse_training.stages.average import weighted_mean
 from magicfuse_training.stages.checkpoint import averaged_weights
-from magicfuse_training.stages.run_folder import flat, read_yaml, untrained
+from magicfuse_training.stages.run_folder import check_same, flat, read_yaml, untrained
 from magicfuse_training.stages.runner import Budget, train_stage
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.start import (
@@ -143,13 +151,8 @@ def _open(run: Path, plan: Recipe) -> None:
     if any(run.glob("*/last.pt")):
         if not path.is_file():
             raise TrainingError(f"'{run}' holds stages of no recipe; use another --run")
-        new = dict(flat(ours))
-        for key, before in flat(read_yaml(path)):
-            if (now := new.get(key, "not set")) != before:
-                raise TrainingError(
-                    f"run '{run}' was started with {key} {before}, and now has {now}; "
-                    "give it as before, or use another --run"
-                )
+        old = dict(flat(read_yaml(path)))
+        check_same(run, old, dict(flat(ours)), old)
     elif (run / "start").exists() and not path.is_file():
         raise TrainingError(f"'{run / 'start'}' is not of a recipe's run; use another --run")
     run.mkdir(parents=True, exist_ok=True)
@@ -203,12 +206,8 @@ def _overridden(preset: Preset, part: StageRun) -> Preset:
 
 def _provenance(plan: Recipe, sources: list[Source], run: Path, recipe: str) -> Provenance:
     """Return where the weights come from, including what their start was trained on."""
-    trained = describe(sources)
-    data, terms = trained.data, trained.terms.split("; ")
-    if plan.start:
-        before = Bundle.load(run / "start").manifest.provenance
-        data, terms = [*data, *before.data], [*terms, *before.weights_license.split("; ")]
+    before = Bundle.load(run / "start").manifest.provenance if plan.start else None
+    trained = joined(describe(sources), Trained.of(before) if before else NOTHING)
     minutes = minutes_of(run, [part.folder for part in plan.stages])
     commit = current_commit(Path(__file__).parent)
-    licence = "; ".join(dict.fromkeys(terms))
-    return provenance(minutes, commit, list(dict.fromkeys(data)), licence, recipe)
+    return provenance(minutes, commit, trained.data, trained.terms, recipe)

@@ -75,9 +75,8 @@ def stage_command(
     model = MagicFuse(config)
     start, stage, before = "random weights", STAGES[name], None
     if from_bundle:
-        made = load_bundle(model, from_bundle).manifest.provenance
+        before = Trained.of(load_bundle(model, from_bundle).manifest.provenance)
         start, stage = str(from_bundle), in_small_steps(stage)
-        before = Trained(made.data, made.weights_license)
     elif newest:
         load_averaged(model, newest)
         start, before = str(newest), recorded_data(newest.parent)

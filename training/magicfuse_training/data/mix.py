@@ -27,6 +27,7 @@ from typing import overload
 
 import numpy as np
 
+from magicfuse_ros.bundle import Provenance
 from magicfuse_training.data.classes import CLASSES, IGNORE
 from magicfuse_training.data.crops import LABELLED
 from magicfuse_training.data.datasets import DATASETS, dataset
@@ -133,6 +134,11 @@ class Trained:
 
     data: list[str]
     terms: str
+
+    @classmethod
+    def of(cls, made: Provenance) -> Trained:
+        """Return what a bundle was trained on."""
+        return cls(made.data, made.weights_license)
 
 
 NOTHING = Trained([], "")

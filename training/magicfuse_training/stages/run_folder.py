@@ -25,7 +25,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -165,6 +165,23 @@ def recorded_precision(folder: Path) -> MixedPrecision | None:
     return next((precision for precision in known if precision == recorded), None)
 
 
+def check_same(
+    run: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Iterable[str]
+) -> None:
+    """Compare settings with which a run was started with those that it has now.
+
+    Raises:
+        TrainingError: names the first of `keys` whose values differ, and both values.
+    """
+    for key in keys:
+        before, now = old.get(key, "not set"), new.get(key, "not set")
+        if before != now:
+            raise TrainingError(
+                f"run '{run}' was started with {key} {before}, and now has {now}; "
+                "give it as before, or use another --run"
+            )
+
+
 def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
     """Compare a resumed run with the records of its start.
 
@@ -176,13 +193,7 @@ def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
         raise TrainingError(f"'{folder}' holds last.pt but no config.yaml; use another --run")
     old = dict(flat(read_yaml(path)))
     new = dict(flat(config))
-    for key in new | old:
-        before, now = old.get(key, "not set"), new.get(key, "not set")
-        if before != now and key.split(".")[0] not in MAY_CHANGE:
-            raise TrainingError(
-                f"run '{folder}' was started with {key} {before}, and now has {now}; "
-                "give it as before, or use another --run"
-            )
+    check_same(folder, old, new, [k for k in new | old if k.split(".")[0] not in MAY_CHANGE])
     try:
         text = (folder / "data.tsv").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
