@@ -43,6 +43,12 @@ class Streams:
     w: Tensor | None = None
 
 
+def levels_of(step: Step, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return t, abar and abar_next of a step, (B,) float32, for a condition (B, C, h, w)."""
+    ones = condition.new_ones(len(condition), dtype=torch.float32)
+    return ones * step.t, ones * step.abar_t, ones * step.abar_next
+
+
 class MagicFuse(nn.Module):
     """The five networks of a preset."""
 
@@ -168,11 +174,9 @@ class MagicFuse(nn.Module):
 
     def advance(self, streams: Streams, condition: Tensor, step: Step, tau: Tensor) -> Streams:
         """Do one step of all three streams."""
-        ones = condition.new_ones(condition.shape[0], dtype=torch.float32)
-        t, abar, abar_next = ones * step.t, ones * step.abar_t, ones * step.abar_next
-        eps_i, x0_i, z_i = self.denoise(self.ikr, condition, streams.z_ikr, t, abar, abar_next)
-        eps_c, x0_c, z_c = self.denoise(self.ckg, condition, streams.z_ckg, t, abar, abar_next)
-        levels = (t, abar, abar_next)
+        levels = levels_of(step, condition)
+        eps_i, x0_i, z_i = self.denoise(self.ikr, condition, streams.z_ikr, *levels)
+        eps_c, x0_c, z_c = self.denoise(self.ckg, condition, streams.z_ckg, *levels)
         x0, z, z_seg, w = self.fuse(
             (eps_i, x0_i), (eps_c, x0_c), streams.z_mkf, streams.z_seg, *levels, tau, condition
         )

@@ -19,6 +19,8 @@ vertical view of 53 degrees); a crop is assumed to lie in the middle of the imag
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import cv2
 import numpy as np
 from pydantic import Field
@@ -33,6 +35,9 @@ from magicfuse_training.degradations.effect import (
     Rows,
 )
 
+Horizon = Annotated[
+    float, Field(gt=0, lt=1, description="row of the horizon, as a fraction of the height")
+]
 _ROAD_M, _SIDE_M, _TOP_M, _END_M = 1.5, 10.0, 18.0, 30.0
 _CONTRAST_AT_VISIBILITY = 0.05  # meteorologists define the visibility this way
 _SMALLEST_MM = 1.0  # smaller drops are too faint to stand out from the veil
@@ -66,9 +71,7 @@ class Haze(Effect):
 
     density: float = Field(ge=0, description="optical thickness at the horizon: 1 leaves 37 %")
     airlight: LinearColor = Field(default=(0.7, 0.7, 0.7), description="linear light of the haze")
-    horizon: float = Field(
-        default=0.42, gt=0, lt=1, description="row of the horizon, as a fraction of the height"
-    )
+    horizon: Horizon = 0.42
     drifts: Grid = Field(
         default=((1.0,),), description="factors on the thickness, on a coarse grid"
     )
@@ -101,9 +104,7 @@ class Fog(Effect):
 
     visibility_m: float = Field(gt=0, description="distance at which 5 % of the contrast is left")
     airlight: LinearColor = Field(default=(0.75, 0.75, 0.75), description="linear light of the fog")
-    horizon: float = Field(
-        default=0.42, gt=0, lt=1, description="row of the horizon, as a fraction of the height"
-    )
+    horizon: Horizon = 0.42
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> Fog:
@@ -140,9 +141,7 @@ class Rain(Effect):
     visibility_m: float = Field(default=400.0, gt=0, description="in the veil")
     airlight: LinearColor = Field(default=(0.5, 0.5, 0.5), description="linear light of the veil")
     sky: float = Field(default=3.0, ge=0, description="light of a drop, as a multiple of the veil")
-    horizon: float = Field(
-        default=0.42, gt=0, lt=1, description="row of the horizon, as a fraction of the height"
-    )
+    horizon: Horizon = 0.42
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> Rain:

@@ -18,7 +18,7 @@ streets differ by more than it suggests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -70,6 +70,11 @@ def figure_of(statistics: npt.ArrayLike, score: Callable[[F64], F64] = np.asarra
         return Figure(np.nan, np.nan, np.nan)
     low, high = np.nanpercentile(samples, PERCENT)
     return Figure(value, float(low), float(high))
+
+
+def figures_of(columns: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
+    """Return the means over frames of several scores, by name; see `figure_of`."""
+    return {name: figure_of(column) for name, column in columns.items()}
 
 
 def _resampled(rows: F64, count: int, rng: np.random.Generator) -> F64:

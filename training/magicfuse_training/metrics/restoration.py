@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
 from magicfuse_training.arrays import U8
 from magicfuse_training.degradations import Darkness, Degradation, apply, degrade
-from magicfuse_training.metrics.bootstrap import figure_of
+from magicfuse_training.metrics.bootstrap import figures_of
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import luma, ms_ssim, psnr, ssim
 
@@ -58,7 +59,7 @@ class Restoration:
     outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
 
     def __init__(self) -> None:
-        self._rows: list[tuple[float, float, float]] = []
+        self._columns = defaultdict[str, list[float]](list)
 
     def applies(self, frame: Frame) -> bool:
         """Return whether it is clean: a day frame."""
@@ -66,15 +67,13 @@ class Restoration:
 
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Compare the images of one frame with the clean one."""
-        shown = (image, given(fused.restored), given(fused.mag_image))
-        before, restored, mag_image = (psnr(x, frame.visible) for x in shown)
-        self._rows.append((before, restored, mag_image))
+        shown = {"input": image, "restored": fused.restored, "mag_image": fused.mag_image}
+        for name, x in shown.items():
+            self._columns[f"psnr_{name}_db"].append(psnr(given(x), frame.visible))
 
     def scores(self) -> dict[str, object]:
         """Return the scores."""
-        names = ("psnr_input_db", "psnr_restored_db", "psnr_mag_image_db")
-        columns = zip(*self._rows, strict=True)
-        return {name: figure_of(c) for name, c in zip(names, columns, strict=False)}
+        return {**figures_of(self._columns)}
 
 
 class Structure:
@@ -87,7 +86,7 @@ class Structure:
     outputs: frozenset[Output] = frozenset({"restored"})
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[float]] = {}
+        self._columns = defaultdict[str, list[float]](list)
 
     def applies(self, frame: Frame) -> bool:
         """Return whether it is clean: a day frame."""
@@ -97,12 +96,12 @@ class Structure:
         """Compare both images of one frame with the clean one."""
         clean = luma(frame.visible)
         for name, shown in (("input", luma(image)), ("restored", luma(given(fused.restored)))):
-            self._rows.setdefault(f"ssim_{name}", []).append(ssim(shown, clean))
-            self._rows.setdefault(f"ms_ssim_{name}", []).append(ms_ssim(shown, clean))
+            self._columns[f"ssim_{name}"].append(ssim(shown, clean))
+            self._columns[f"ms_ssim_{name}"].append(ms_ssim(shown, clean))
 
     def scores(self) -> dict[str, object]:
         """Return the scores."""
-        return {name: figure_of(values) for name, values in self._rows.items()}
+        return {**figures_of(self._columns)}
 
 
 class Flicker:
@@ -119,7 +118,7 @@ class Flicker:
     def __init__(self, fuser: Fuser) -> None:
         """Store the fuser, which runs on both."""
         self._fuser = fuser
-        self._rows: list[tuple[float, float]] = []
+        self._columns = defaultdict[str, list[float]](list)
 
     def applies(self, frame: Frame) -> bool:
         """Return whether it is a 10th day frame."""
@@ -130,13 +129,12 @@ class Flicker:
         first, second = (_draw(frame.visible, frame.index, draw) for draw in range(2))
         fused_twice = (self._fuser(x, frozenset({"mag_image"})) for x in (first, second))
         a, b = (given(frame.mag_image) for frame in fused_twice)
-        self._rows.append((_difference(first, second), _difference(a, b)))
+        self._columns["flicker_input"].append(_difference(first, second))
+        self._columns["flicker_mag_image"].append(_difference(a, b))
 
     def scores(self) -> dict[str, object]:
         """Return the scores."""
-        names = ("flicker_input", "flicker_mag_image")
-        columns = zip(*self._rows, strict=True)
-        return {n: figure_of(c) for n, c in zip(names, columns, strict=False)}
+        return {**figures_of(self._columns)}
 
 
 def _draw(clean: U8, index: int, draw: int) -> U8:

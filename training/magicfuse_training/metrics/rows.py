@@ -24,7 +24,7 @@ from magicfuse_ros.thermal import PER_MEAN_ERROR
 from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import PEOPLE, RIDERS
 from magicfuse_training.losses.config import HeatConfig
-from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
+from magicfuse_training.metrics.bootstrap import Figure, figure_of, figures_of, share
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.fusion import fusion_scores
 from magicfuse_training.metrics.images import luma, psnr
@@ -182,10 +182,7 @@ class Rows:
 
     def figures(self) -> dict[str, dict[str, Figure]]:
         """Return the scores by row."""
-        rows: dict[str, dict[str, Figure]] = {
-            row: {name: figure_of(column) for name, column in values.items()}
-            for row, values in self._values.items()
-        }
+        rows = {row: figures_of(columns) for row, columns in self._values.items()}
         for row, sums in self._contrasts.items():
             rows[row]["person contrast"] = figure_of(sums, lambda m: share(m[:, 0], m[:, 1]))
         for row, counts in self._light.items():

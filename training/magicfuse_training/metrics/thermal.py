@@ -12,12 +12,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import torch
 
 from magicfuse_ros.fuser import FusedFrame, Output
 from magicfuse_training.arrays import F64, U8
-from magicfuse_training.metrics.bootstrap import figure_of
+from magicfuse_training.metrics.bootstrap import figures_of
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import Constants, luma, psnr, ssim
 
@@ -82,7 +84,7 @@ class Thermal:
         self.outputs: frozenset[Output] = frozenset({"thermal_estimate"})
         if uncertain:
             self.outputs |= {"thermal_uncertainty"}
-        self._values: dict[str, list[float]] = {}
+        self._columns = defaultdict[str, list[float]](list)
         self._constants = Constants()
 
     def applies(self, frame: Frame) -> bool:
@@ -92,22 +94,19 @@ class Thermal:
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Compare the images of one frame."""
         real, estimate = given(frame.usual), given(fused.thermal_estimate)
-        values: dict[str, float] = {}
         for name, shown in (("estimate", estimate), ("gray_visible", luma(image))):
-            values[f"psnr_{name}_db"] = psnr(shown, real)
-            values[f"ssim_{name}"] = ssim(shown, real)
-            values[f"correlation_{name}"] = correlation(shown, given(frame.thermal))
+            self._columns[f"psnr_{name}_db"].append(psnr(shown, real))
+            self._columns[f"ssim_{name}"].append(ssim(shown, real))
+            correlated = correlation(shown, given(frame.thermal))
+            self._columns[f"correlation_{name}"].append(correlated)
         if fused.thermal_uncertainty is not None:
             for percent in INTERVALS:
                 inside = coverage(estimate, fused.thermal_uncertainty, real, percent)
-                values[f"coverage_{percent}_percent"] = inside
-        for name, value in values.items():
-            self._values.setdefault(name, []).append(value)
+                self._columns[f"coverage_{percent}_percent"].append(inside)
         self._constants.add(real)
 
     def scores(self) -> dict[str, object]:
         """Return the scores."""
-        if not self._values:
+        if not self._columns:
             return {}
-        figures = {name: figure_of(values) for name, values in self._values.items()}
-        return {"thermal": figures | self._constants.best()}
+        return {"thermal": {**figures_of(self._columns), **self._constants.best()}}

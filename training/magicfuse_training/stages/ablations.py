@@ -34,7 +34,7 @@ from torch import Tensor
 from magicfuse_ros.bundle.schedule import Step, ddim_steps
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.image import detail_l1
-from magicfuse_training.model import MagicFuse
+from magicfuse_training.model import MagicFuse, levels_of
 from magicfuse_training.networks.fusion import FusionNetwork
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.randomness import of_step
@@ -119,17 +119,16 @@ def degraded_loss(model: MagicFuse, batch: Batch) -> dict[str, Tensor]:
     stop = of_step.randrange(len(steps))
     with torch.no_grad():
         condition, *details = model.encoder(batch["degraded"])
-    ones, z = condition.new_ones(len(condition), dtype=torch.float32), model.start(condition).z_ikr
+    z = model.start(condition).z_ikr
 
     def denoise(step: Step) -> tuple[Tensor, Tensor, Tensor]:
-        levels = (ones * step.t, ones * step.abar_t, ones * step.abar_next)
-        return model.denoise(model.ikr, condition, z, *levels)
+        return model.denoise(model.ikr, condition, z, *levels_of(step, condition))
 
     with torch.no_grad():
         for step in steps[:stop]:
             z = denoise(step)[2]
     image = model.decoder(denoise(steps[stop])[1], *details).float()
-    return {"ikr": detail_l1(image, batch["degraded"], ones[:, None, None, None])}
+    return {"ikr": detail_l1(image, batch["degraded"], image.new_ones(len(image), 1, 1, 1))}
 
 
 @dataclass(frozen=True)

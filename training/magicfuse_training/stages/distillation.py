@@ -22,11 +22,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from magicfuse_ros.bundle.schedule import Step, ddim_steps
+from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.losses.image import detail_l1, luma, weighted_l1
-from magicfuse_training.model import MagicFuse
+from magicfuse_training.model import MagicFuse, levels_of
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Loss
 
@@ -80,11 +80,7 @@ def distillation_loss(teacher: MagicFuse, teacher_steps: int) -> Loss:
 
 def _sample(model: MagicFuse, unet: nn.Module, condition: Tensor, z: Tensor, count: int) -> Tensor:
     """Return x0 of one stream after `count` DDIM steps from z."""
-    steps: list[Step] = ddim_steps(model.preset.schedule, model.preset.timesteps(count))
-    ones = condition.new_ones(len(condition), dtype=torch.float32)
     x0 = z
-    for step in steps:
-        _, x0, z = model.denoise(
-            unet, condition, z, ones * step.t, ones * step.abar_t, ones * step.abar_next
-        )
+    for step in ddim_steps(model.preset.schedule, model.preset.timesteps(count)):
+        _, x0, z = model.denoise(unet, condition, z, *levels_of(step, condition))
     return x0
