@@ -194,11 +194,11 @@ def small_paper() -> MagicFuse:
 
 
 def _alive(preset: Preset) -> MagicFuse:
+    from training_process import enliven
+
     torch.manual_seed(0)
     model = MagicFuse(preset).eval()
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
+    enliven(model)
     if model.segmentation.refined:
         model.segmentation.temperature.fill_(0.2)
     return model

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_process import enliven
 
 from magicfuse_ros.bundle.schedule import Step
 from magicfuse_ros.errors import MagicFuseError
@@ -28,14 +29,6 @@ from magicfuse_training.stages.distillation import distillation_loss, student_of
 from magicfuse_training.stages.randomness import seed_step
 from magicfuse_training.stages.stage import Loss
 from magicfuse_training.stages.stages import mkf_loss
-
-
-def _alive(network: torch.nn.Module) -> torch.nn.Module:
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return network
-
 
 Fuse = Callable[[MagicFuse, torch.Tensor], tuple[torch.Tensor, ...]]
 
@@ -78,7 +71,8 @@ def test_only_without_estimates_f_does_not_see_them(small_preset: Preset) -> Non
     x0, z, noise, z_seg = (torch.randn(1, c, 8, 12) for c in (4, 4, 8, 11))
     condition = torch.zeros(1, small_preset.autoencoder.condition_channels, 8, 12)
     for name, ablation in ABLATIONS.items():
-        network = _alive(ablation.model(small_preset).eval().mkf)
+        network = ablation.model(small_preset).eval().mkf
+        enliven(network)
         here, there = (
             network(x, x, z, noise, z_seg, torch.ones(1), condition)[1] for x in (x0, 2 * x0)
         )
@@ -226,9 +220,7 @@ def test_variants_differ_in_what_they_lack_and_in_nothing_else(small_preset: Pre
 def test_a_smaller_ckg_learns_its_teachers_output(small_preset: Preset, batch: Batch) -> None:
     torch.manual_seed(0)
     teacher = MagicFuse(small_preset).eval()
-    for parameter in teacher.ckg.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
+    enliven(teacher.ckg)
     smaller = small_preset.ckg.model_copy(update={"widths": [8, 8]})
     student = student_of(teacher, small_preset.model_copy(update={"name": "s", "ckg": smaller}))
     student.eval()

@@ -23,9 +23,10 @@ import onnx
 import pytest
 import torch
 import yaml
+from test_make import write_preset
 from training_process import small_crops
-from typer.testing import CliRunner
 
+from cli_run import train
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle, Manifest, Provenance, ThermalUncertainty, sha256
 from magicfuse_ros.errors import MediaError
@@ -36,7 +37,6 @@ from magicfuse_training.adaptation.check import Figures, compare
 from magicfuse_training.adaptation.config import AdaptConfig
 from magicfuse_training.adaptation.run import Adaptation, Recording, adapt
 from magicfuse_training.adaptation.stage import adaptation_loss, model_of, preset_of
-from magicfuse_training.cli import app
 from magicfuse_training.commands import adapt as command
 from magicfuse_training.data.crops import Batch
 from magicfuse_training.errors import TrainingError
@@ -222,20 +222,16 @@ def shell(
 ) -> Callable[..., tuple[int, str]]:
     """Return the command on a copy of the run, with output to tmp_path/out: exit code, output."""
     shutil.copytree(adapted[0], tmp_path / "run")
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small_preset.model_dump(mode="json")))
+    preset = write_preset(small_preset, tmp_path / "small.yaml")
     monkeypatch.setattr(command, "adapt", partial(adapt, config=CONFIG))
     recording, bundle = start.args[:2]
 
     def invoke(out: Path = tmp_path / "out") -> tuple[int, str]:
-        result = CliRunner().invoke(
-            app,
-            [
-                "adapt", str(recording.path), "--bundle", str(bundle.root), "--out", str(out),
-                "--run", str(tmp_path / "run"), "--preset", str(tmp_path / "small.yaml"),
-                "--steps", "3", "--batch", "2", "--workers", "0", "--backend", "onnxruntime",
-            ],
+        return train(
+            "adapt", recording.path, "--bundle", bundle.root, "--out", out, "--preset", preset,
+            "--run", tmp_path / "run", "--steps", 3, "--batch", 2, "--workers", 0,
+            "--backend", "onnxruntime",
         )  # fmt: skip
-        return result.exit_code, " ".join(result.output.split())
 
     return invoke
 

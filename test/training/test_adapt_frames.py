@@ -70,6 +70,10 @@ def numbers(images: Sequence[Pixels], limit: int = 1200) -> list[int]:
     return [number for number, _ in Chosen(Images(images), limit)]
 
 
+def kept(split: Path) -> list[str]:
+    return sorted(path.stem for path in (split / "vi").iterdir())
+
+
 def recording(kind: str, folder: Path) -> Path:
     if kind == "video":
         return write_video(folder / "drive.mp4", range(20))
@@ -88,12 +92,8 @@ def recording(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize("kind", ["pictures", "video", "bag"])
 def test_the_last_frames_of_any_recording_are_held_out(kind: str, tmp_path: Path) -> None:
     collect(open_source(recording(kind, tmp_path)), tmp_path / "data", SIZE, CONFIG)
-    names = {
-        split: sorted(p.stem for p in (tmp_path / "data" / split / "vi").iterdir())
-        for split in ("train", "dev")
-    }
-    assert names["train"] == [f"{i:06d}" for i in range(16)]
-    assert names["dev"] == [f"{i:06d}" for i in range(17, 20)]
+    assert kept(tmp_path / "data" / "train") == [f"{i:06d}" for i in range(16)]
+    assert kept(tmp_path / "data" / "dev") == [f"{i:06d}" for i in range(17, 20)]
     beside = {"beside a held-out frame": 1}
     assert kept_selection(tmp_path / "data") == Selection(20, 16, 3, beside, 0)
     stored = read_image(tmp_path / "data" / "train" / "vi" / "000012.png")
@@ -104,13 +104,9 @@ def test_a_drive_into_the_night_is_judged_by_day_and_at_night(tmp_path: Path) ->
     by_day = pictures(20)
     night = [image // 8 for image in pictures(12)]
     collect(Images([*by_day, *night]), tmp_path / "data", SIZE, CONFIG)
-    names = {
-        split: sorted(int(p.stem) for p in (tmp_path / "data" / split / "vi").iterdir())
-        for split in ("train", "dev")
-    }
-    assert names["dev"] == [16, 17, 18, 19, 30, 31]
+    assert [*map(int, kept(tmp_path / "data" / "dev"))] == [16, 17, 18, 19, 30, 31]
     # No neighbour of a held-out frame is trained on: it may show the same place.
-    assert names["train"] == [*range(15), *range(21, 29)]
+    assert [*map(int, kept(tmp_path / "data" / "train"))] == [*range(15), *range(21, 29)]
     assert held_out_of([False, True] * 20, CONFIG) == set(range(34, 40))
     assert held_out_of([True] + [False] * 39, CONFIG) == {0, *range(34, 40)}
 

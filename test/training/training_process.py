@@ -62,6 +62,13 @@ PER_IMAGE = Stage(
 )
 
 
+def enliven(network: torch.nn.Module) -> None:
+    """Give every layer an effect: none is left at zero."""
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+
+
 @dataclass(frozen=True)
 class Job:
     """A run of a stage on three noise scenes."""
