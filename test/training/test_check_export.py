@@ -27,9 +27,7 @@ from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 
 
-def test_the_published_fusion_network_is_the_same_in_both_libraries(
-    small_paper: MagicFuse,
-) -> None:
+def test_the_published_fusion_network_is_the_same_in_both_libraries(small_paper: MagicFuse) -> None:
     model = random_model(small_paper.preset)
     assert all(parameter.any() for parameter in model.parameters())
     libraries = [select("onnxruntime"), select("openvino")]

@@ -23,11 +23,7 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import checkpoint
-from magicfuse_training.stages.checkpoint import (
-    load_checkpoint,
-    read_checkpoint,
-    save_atomically,
-)
+from magicfuse_training.stages.checkpoint import load_checkpoint, read_checkpoint, save_atomically
 from magicfuse_training.stages.run_folder import check_unchanged, read_yaml, untrained
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.start import load_bundle

@@ -30,12 +30,7 @@ from magicfuse_ros.bundle import NETWORKS, Bundle, sha256, write_manifest
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.errors import ExportError
-from magicfuse_training.export.bundle import (
-    STORED_AS_HALF,
-    _quiet,
-    export_bundle,
-    provenance,
-)
+from magicfuse_training.export.bundle import STORED_AS_HALF, _quiet, export_bundle, provenance
 from magicfuse_training.export.compare import check_graph
 from magicfuse_training.export.weights import load_weights
 from magicfuse_training.model import MagicFuse

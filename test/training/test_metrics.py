@@ -40,12 +40,7 @@ from magicfuse_training.data.classes import (
 from magicfuse_training.data.datasets import dataset
 from magicfuse_training.data.layout import Record
 from magicfuse_training.metrics.bootstrap import figure_of, share
-from magicfuse_training.metrics.calibration import (
-    BINS,
-    Calibration,
-    bins_of,
-    calibration_error,
-)
+from magicfuse_training.metrics.calibration import BINS, Calibration, bins_of, calibration_error
 from magicfuse_training.metrics.frames import Frame, Labels, groups_of, label_image
 from magicfuse_training.metrics.images import Constants, luma, psnr, ssim
 from magicfuse_training.metrics.light import (

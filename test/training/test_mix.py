@@ -19,14 +19,7 @@ from test_run_folder import write_data
 
 from magicfuse_training.data import mix
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.mix import (
-    Group,
-    Groups,
-    Source,
-    load_groups,
-    shares,
-    with_made_nights,
-)
+from magicfuse_training.data.mix import Group, Groups, Source, load_groups, shares, with_made_nights
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.stages.runner import group_weights

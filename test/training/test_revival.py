@@ -69,10 +69,7 @@ def test_a_stage_that_does_not_train_a_block_leaves_it_as_it_is(
 
 
 def test_a_run_with_frozen_statistics_revives_and_says_so(
-    small_model: MagicFuse,
-    block: ResidualBlock,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    small_model: MagicFuse, block: ResidualBlock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = Trainer(STAGES["masks"], small_model, tmp_path, steps=1)
     averaged = trainer.run(small_crops(), workers=0)

@@ -32,11 +32,7 @@ from magicfuse_training.metrics.bootstrap import Figure
 from magicfuse_training.metrics.frames import Frames, split_to_score
 from magicfuse_training.metrics.people import contrast
 from magicfuse_training.metrics.restoration import degraded, strength_of
-from magicfuse_training.metrics.score import (
-    as_json,
-    camvid_label,
-    open_sets,
-)
+from magicfuse_training.metrics.score import as_json, camvid_label, open_sets
 from magicfuse_training.metrics.table import END, START, card_tables, read_card, set_tables
 from magicfuse_training.model import MagicFuse
 

@@ -25,13 +25,7 @@ from magicfuse_training.data.mix import Source, by_name
 from magicfuse_training.data.scenes import Scene
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.metrics.pages import write_page
-from magicfuse_training.metrics.thermal_detail import (
-    PERCENTS,
-    Part,
-    compare,
-    distances,
-    relation,
-)
+from magicfuse_training.metrics.thermal_detail import PERCENTS, Part, compare, distances, relation
 from magicfuse_training.metrics.thermal_page import END, START
 
 TRAINED = ["msrs-repacked, split train: 219 scenes (MSRS)", "fmb, split train: 9 scenes (FMB)"]

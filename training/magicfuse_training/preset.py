@@ -66,8 +66,7 @@ class Preset(BaseModel):
     classes: list[SemanticClass]
     losses: LossConfig
     degradations: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
-        {},
-        description="kinds of degradation besides dark, haze and blur, and the share of crops",
+        {}, description="kinds of degradation besides dark, haze and blur, and the share of crops"
     )
     training: dict[str, StageOverrides] = Field(
         {}, description="settings that replace a stage's own, by stage"

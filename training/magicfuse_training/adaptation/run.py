@@ -34,12 +34,7 @@ from magicfuse_training.adaptation.frames import (
     kept_selection,
 )
 from magicfuse_training.adaptation.labels import label_frames, labelled_share, unlabelled
-from magicfuse_training.adaptation.stage import (
-    adaptation_stage,
-    interpolated,
-    model_of,
-    preset_of,
-)
+from magicfuse_training.adaptation.stage import adaptation_stage, interpolated, model_of, preset_of
 from magicfuse_training.atomic import write_atomically
 from magicfuse_training.data.mix import Source
 from magicfuse_training.errors import TrainingError
@@ -258,10 +253,7 @@ def _record(
         "recording": str(recording.path),
         "topic": recording.topic,
         "bundle": {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint},
-        "adapted": {
-            "name": result.bundle.manifest.name,
-            "fingerprint": result.bundle.fingerprint,
-        },
+        "adapted": {"name": result.bundle.manifest.name, "fingerprint": result.bundle.fingerprint},
         "config": asdict(config),
         "frames": asdict(result.selection),
         "labelled": round(result.labelled, 4),

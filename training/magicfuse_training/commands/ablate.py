@@ -26,13 +26,7 @@ from magicfuse_training.atomic import write_atomically
 from magicfuse_training.commands import options
 from magicfuse_training.commands.runs import load_averaged
 from magicfuse_training.data.crop_draws import CropConfig
-from magicfuse_training.data.mix import (
-    Trained,
-    describe,
-    development_sources,
-    joined,
-    load_groups,
-)
+from magicfuse_training.data.mix import Trained, describe, development_sources, joined, load_groups
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.export.bundle import current_commit, export_bundle, provenance
 from magicfuse_training.metrics.ablation import draw_plot, write_table

@@ -87,14 +87,7 @@ def adapt_command(
     )
     trained = load_preset(preset or old.manifest.preset)
     check_stage(trained, "few_step")
-    result = adapt(
-        Recording(input, topic),
-        old,
-        trained,
-        folder,
-        budget,
-        backend=backend,
-    )
+    result = adapt(Recording(input, topic), old, trained, folder, budget, backend=backend)
     output_console().print(unclipped(_table(result.figures)))
     if result.misses:
         reasons = "; ".join(result.misses)

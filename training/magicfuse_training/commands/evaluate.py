@@ -37,14 +37,7 @@ from magicfuse_training.metrics.evaluation import (
 )
 from magicfuse_training.metrics.pages import check_page, write_page, write_pictures
 from magicfuse_training.metrics.peers import Peer
-from magicfuse_training.metrics.report import (
-    END,
-    START,
-    TITLE,
-    as_html,
-    as_markdown,
-    set_plots,
-)
+from magicfuse_training.metrics.report import END, START, TITLE, as_html, as_markdown, set_plots
 from magicfuse_training.metrics.rows import OWN
 from magicfuse_training.metrics.score import as_json, open_sets
 

@@ -24,13 +24,7 @@ import numpy.typing as npt
 from magicfuse_training.arrays import U8
 from magicfuse_training.data.classes import PROJECT, LabelMap
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.files import (
-    read_label,
-    read_objects,
-    read_picture,
-    rgb_of,
-    thermal_of,
-)
+from magicfuse_training.data.files import read_label, read_objects, read_picture, rgb_of, thermal_of
 from magicfuse_training.data.layout import PARTS, DataSet, Part, Record
 
 WidthHeight = tuple[int, int]  # width, height

@@ -201,10 +201,7 @@ def draw_darkness(strength: float, rng: np.random.Generator) -> Darkness:
 
 
 def draw_effects(
-    clean: bool,
-    rng: np.random.Generator,
-    undegraded: float,
-    more: Sequence[tuple[str, float]] = (),
+    clean: bool, rng: np.random.Generator, undegraded: float, more: Sequence[tuple[str, float]] = ()
 ) -> list[Effect]:
     """Draw the degradations of a crop, in their order.
 

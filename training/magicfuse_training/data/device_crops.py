@@ -53,14 +53,7 @@ from magicfuse_training.data.crops import Batch, Crops
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import Boxes
 from magicfuse_training.data.scenes import Scene
-from magicfuse_training.degradations import (
-    Darkness,
-    DefocusBlur,
-    Effect,
-    Haze,
-    Jpeg,
-    MotionBlur,
-)
+from magicfuse_training.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 
 Kinds = tuple[type[Effect], ...]
 KERNEL = 17  # pixels: holds the longest motion blur and the widest defocus
@@ -294,11 +287,7 @@ class DeviceCrops(Crops):
         return image
 
     def _darken(
-        self,
-        image: Tensor,
-        drawn: Sequence[Effect],
-        rows: F64,
-        generator: torch.Generator,
+        self, image: Tensor, drawn: Sequence[Effect], rows: F64, generator: torch.Generator
     ) -> Tensor:
         height, width = image.shape[2:]
         # The grids differ in size: the CPU resizes them to one size, which the device enlarges.
@@ -316,11 +305,7 @@ class DeviceCrops(Crops):
         )
 
     def _haze(
-        self,
-        image: Tensor,
-        drawn: Sequence[Effect],
-        rows: F64,
-        generator: torch.Generator,
+        self, image: Tensor, drawn: Sequence[Effect], rows: F64, generator: torch.Generator
     ) -> Tensor:
         drifts = device_effects.enlarged(self._values(drawn, "drifts"), *image.shape[2:])
         return device_effects.haze(
@@ -333,11 +318,7 @@ class DeviceCrops(Crops):
         )
 
     def _blur(
-        self,
-        image: Tensor,
-        drawn: Sequence[Effect],
-        rows: F64,
-        generator: torch.Generator,
+        self, image: Tensor, drawn: Sequence[Effect], rows: F64, generator: torch.Generator
     ) -> Tensor:
         kernels = [_padded(d.kernel()) for d in drawn if isinstance(d, (MotionBlur, DefocusBlur))]
         # Pad to a multiple of 16 images, again to limit the number of cuDNN's plans.
@@ -346,11 +327,7 @@ class DeviceCrops(Crops):
         return device_effects.blur(padded, self._to(np.stack(kernels)))[: len(image)]
 
     def _compress(
-        self,
-        image: Tensor,
-        drawn: Sequence[Effect],
-        rows: F64,
-        generator: torch.Generator,
+        self, image: Tensor, drawn: Sequence[Effect], rows: F64, generator: torch.Generator
     ) -> Tensor:
         return device_effects.jpeg(image, self._values(drawn, "quality"))
 

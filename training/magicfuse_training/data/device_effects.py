@@ -70,12 +70,7 @@ def darkness(
 
 
 def haze(
-    image: Tensor,
-    drifts: Tensor,
-    density: Tensor,
-    airlight: Tensor,
-    horizon: Tensor,
-    rows: Tensor,
+    image: Tensor, drifts: Tensor, density: Tensor, airlight: Tensor, horizon: Tensor, rows: Tensor
 ) -> Tensor:
     """See `Haze`. `drifts`: (B, 1, H, W); `airlight`: (B, 3); `rows`: (B, 2), rows of the view."""
     height = image.shape[2]

@@ -36,13 +36,7 @@ from magicfuse_training.data.classes import (
     to_classes,
 )
 from magicfuse_training.data.errors import DataError
-from magicfuse_training.data.files import (
-    Boxes,
-    read_image,
-    read_label,
-    read_objects,
-    read_thermal,
-)
+from magicfuse_training.data.files import Boxes, read_image, read_label, read_objects, read_thermal
 from magicfuse_training.data.layout import DataSet, Record
 from magicfuse_training.data.night import night_reference
 

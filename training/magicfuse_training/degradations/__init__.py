@@ -41,15 +41,7 @@ __all__ = [
 Degradation = Literal["clean", "dark", "haze", "blur", "jpeg", "fog", "rain", "motion", "defocus"]
 DEGRADATIONS: tuple[Degradation, ...] = get_args(Degradation)
 
-PHYSICAL_ORDER: list[type[Effect]] = [
-    Haze,
-    Fog,
-    Rain,
-    MotionBlur,
-    DefocusBlur,
-    Darkness,
-    Jpeg,
-]
+PHYSICAL_ORDER: list[type[Effect]] = [Haze, Fog, Rain, MotionBlur, DefocusBlur, Darkness, Jpeg]
 
 
 def _draw_blur(strength: float, rng: np.random.Generator) -> Effect:

@@ -27,13 +27,7 @@ from pydantic import Field
 
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.linear_light import Linear, to_linear, to_srgb
-from magicfuse_training.degradations.effect import (
-    WHOLE,
-    Effect,
-    Grid,
-    LinearColor,
-    Rows,
-)
+from magicfuse_training.degradations.effect import WHOLE, Effect, Grid, LinearColor, Rows
 
 Horizon = Annotated[
     float, Field(gt=0, lt=1, description="row of the horizon, as a fraction of the height")

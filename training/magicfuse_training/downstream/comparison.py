@@ -39,13 +39,7 @@ from magicfuse_ros.output_files import write_text
 from magicfuse_training.arrays import I64
 from magicfuse_training.data.mix import Source, by_name
 from magicfuse_training.downstream.inputs import INPUTS, PARTS, Input, InputSet, Limits, Part
-from magicfuse_training.downstream.segformer import (
-    MIT_B0,
-    Budget,
-    Files,
-    confusions,
-    train,
-)
+from magicfuse_training.downstream.segformer import MIT_B0, Budget, Files, confusions, train
 from magicfuse_training.downstream.table import END, START, as_markdown, set_scores
 from magicfuse_training.metrics.pages import write_page
 from magicfuse_training.metrics.score import as_json

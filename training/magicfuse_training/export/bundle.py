@@ -189,11 +189,7 @@ def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def network_spec(
-    path: Path,
-    inputs: dict[str, Tensor],
-    outputs: dict[str, Tensor],
-    parameters: int,
-    gflop: float,
+    path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor], parameters: int, gflop: float
 ) -> NetworkSpec:
     """Describe an exported file for the bundle's manifest."""
     return NetworkSpec(
@@ -225,8 +221,4 @@ def provenance(
 
 
 def _spec(name: str, tensor: Tensor) -> TensorSpec:
-    return TensorSpec(
-        name=name,
-        dtype=_DTYPES[tensor.dtype],
-        shape=tuple(tensor.shape),
-    )
+    return TensorSpec(name=name, dtype=_DTYPES[tensor.dtype], shape=tuple(tensor.shape))

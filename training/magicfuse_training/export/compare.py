@@ -68,10 +68,7 @@ def uncapped(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_graph(
-    path: Path,
-    inputs: dict[str, Tensor],
-    expected: dict[str, Tensor],
-    tolerance: float = TOLERANCE,
+    path: Path, inputs: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = TOLERANCE
 ) -> None:
     """Run an exported file and compare it with eager.
 

@@ -127,11 +127,7 @@ def contrast(image: Tensor, people: Tensor, street: float) -> Tensor:
 
 
 def contrast_loss(
-    estimate: Tensor,
-    people: Tensor,
-    wanted: Tensor,
-    street: float,
-    weight: Tensor | float = 1.0,
+    estimate: Tensor, people: Tensor, wanted: Tensor, street: float, weight: Tensor | float = 1.0
 ) -> Tensor:
     """Return how much contrast people lack, as a mean over the images that show some.
 

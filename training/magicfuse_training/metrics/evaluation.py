@@ -38,13 +38,7 @@ from magicfuse_training.metrics.people_scores import People
 from magicfuse_training.metrics.ranking import Ranking, draw_examples
 from magicfuse_training.metrics.restoration import ALL_CONDITIONS, Structure
 from magicfuse_training.metrics.rows import Rows, usual_heat
-from magicfuse_training.metrics.score import (
-    NIGHT,
-    Suite,
-    basic_measures,
-    images_of,
-    score_set,
-)
+from magicfuse_training.metrics.score import NIGHT, Suite, basic_measures, images_of, score_set
 from magicfuse_training.metrics.thermal import Thermal
 
 Files = Mapping[str, Mapping[str, Mapping[str, Path]]]  # by condition, peer and frame

@@ -50,11 +50,7 @@ def fusion_scores(fused: U8, sources: tuple[U8, U8] | None) -> dict[str, float]:
 
     VIF is NaN for an image with a side below VIF_SMALLEST.
     """
-    scores = {
-        "EN": entropy(fused),
-        "SD": float(fused.std()),
-        "SF": spatial_frequency(fused),
-    }
+    scores = {"EN": entropy(fused), "SD": float(fused.std()), "SF": spatial_frequency(fused)}
     if sources is None:
         return scores
     return scores | {

@@ -44,10 +44,7 @@ _PANELS: tuple[tuple[str, _Lines], ...] = (
     ("mIoU, %", ((("miou_percent",), "mask"),)),
     ("right group, %", ((("right_group_percent",), "mask"),)),
     ("calibration error, %", ((("ece_percent",), "confidence"),)),
-    (
-        "light on people",
-        ((("light_precision",), "precision"), (("light_recall",), "recall")),
-    ),
+    ("light on people", ((("light_precision",), "precision"), (("light_recall",), "recall"))),
     (
         "people in boxes",
         (

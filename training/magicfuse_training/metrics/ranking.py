@@ -68,10 +68,7 @@ class Ranking:
         if self._labelled(frame):
             label = given(frame.label)
             known = label < self._classes
-            by, value = (
-                "pixels right, %",
-                100 * float((label == given(fused.mask))[known].mean()),
-            )
+            by, value = ("pixels right, %", 100 * float((label == given(fused.mask))[known].mean()))
         elif frame.thermal is not None:
             sources = luma(frame.visible), frame.thermal
             by, value = "Qabf", edge_preservation(*sources, luma(given(fused.mag_image)))

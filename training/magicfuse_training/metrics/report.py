@@ -102,9 +102,7 @@ def as_markdown(scores: dict[str, Any], pictures: Mapping[str, Mapping[str, str]
 
 
 def as_html(
-    scores: dict[str, Any],
-    sets: Mapping[str, Evaluated],
-    plots: Mapping[str, Mapping[str, bytes]],
+    scores: dict[str, Any], sets: Mapping[str, Evaluated], plots: Mapping[str, Mapping[str, bytes]]
 ) -> str:
     """Return tables, plots and frames of an evaluation as one page with embedded images.
 

@@ -28,13 +28,7 @@ from magicfuse_training.metrics.bootstrap import Figure, figure_of, figures_of, 
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.fusion import fusion_scores
 from magicfuse_training.metrics.images import luma, psnr
-from magicfuse_training.metrics.light import (
-    count_light,
-    is_lit,
-    people_in_label,
-    precision,
-    recall,
-)
+from magicfuse_training.metrics.light import count_light, is_lit, people_in_label, precision, recall
 from magicfuse_training.metrics.peers import read_fused
 from magicfuse_training.metrics.people import contrast
 from magicfuse_training.preset import load_preset

@@ -140,8 +140,7 @@ def _by_class(part: Part, names: Sequence[str]) -> ScoreTable:
     for name, figure in (("all, within", part.within()), ("between classes", part.between())):
         rows.append([name, "", "", "", cell(figure, 2), ""])
     return ScoreTable(
-        ["class", "pixels, %", "mean error", "bias", "correlation", "in the 90 % interval, %"],
-        rows,
+        ["class", "pixels, %", "mean error", "bias", "correlation", "in the 90 % interval, %"], rows
     )
 
 

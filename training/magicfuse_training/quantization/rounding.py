@@ -72,12 +72,7 @@ def _attributes(node: Any) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
-def _patches(
-    node: Any,
-    kernel: tuple[int, ...],
-    image: F32,
-    random: np.random.Generator,
-) -> Tensor:
+def _patches(node: Any, kernel: tuple[int, ...], image: F32, random: np.random.Generator) -> Tensor:
     """Return the inputs of a convolution on (C, H, W) at some places, a row for each, and a 1."""
     found = _attributes(node)
     top, left, bottom, right = found.get("pads", (0, 0, 0, 0))
