@@ -8,14 +8,15 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Common code of the `fuse_node` benchmarks: the node, its images, result headers."""
+"""Common code of the `fuse_node` benchmarks: the node, its cameras, result files."""
 
 from __future__ import annotations
 
 import json
+import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from time import time_ns
@@ -23,18 +24,54 @@ from typing import Any
 
 import numpy as np
 import typer
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from std_msgs.msg import Float32
 
 from magicfuse_ros.backends.cpu import core_count
 from magicfuse_ros.bench.machine import cpu_name, current_commit
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.playback.children import Process, child, parameter_file
+from magicfuse_ros.bundle.default import default_bundle
+from magicfuse_ros.errors import MagicFuseError
+from magicfuse_ros.playback.children import Process, child, isolate, parameter_file
+from magicfuse_ros.ros import qos
+from magicfuse_ros.ros.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
+START_S = 120.0
+# Possible outcomes of a received image; all other counters of images must be 0.
+OUTCOMES = ("fused", "dropped", "refused", "idle", "failed")
+DEEP = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def output_folder(out: Path) -> Path:
+    """Make a folder with one for logs, isolate this process from other ROS nodes, return it."""
+    out = out.resolve()
+    (out / "log").mkdir(parents=True, exist_ok=True)
+    isolate(out)
+    return out
+
+
+def load(bundle: Path | None) -> Bundle:
+    """Return a verified bundle; None: the default one."""
+    return Bundle.load((bundle or default_bundle()).resolve())
 
 
 @contextmanager
-def fuse_node(name: str, image: str, values: Mapping[str, Any], out: Path) -> Iterator[Process]:
+def errors_in_one_line(out: Path) -> Iterator[None]:
+    """Print a MagicFuseError with the place of the logs, and exit with code 2."""
+    try:
+        yield
+    except MagicFuseError as error:
+        print(f"error: {error}; see {out}/log", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def fuse_node(
+    name: str, image: str, values: Mapping[str, Any], out: Path
+) -> AbstractContextManager[Process]:
     """Run a `fuse_node` in a process of its own; it activates itself.
 
     Args:
@@ -45,19 +82,13 @@ def fuse_node(name: str, image: str, values: Mapping[str, Any], out: Path) -> It
     """
     namespace, _, node = name.rpartition("/")
     log = out / "log" / f"{namespace.strip('/') or node}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    overrides = parameter_file(log.with_suffix(".yaml"), {**values, "autostart": True})
-    arguments = ["-r", f"__node:={node}", "-r", f"__ns:={namespace or '/'}"]
-    for file in (ROOT / "config" / "fuse.yaml", overrides):
-        arguments += ["--params-file", str(file)]
-    with child("fuse_node", [*arguments, "-r", f"image:={image}"], log) as process:
-        yield process
+    rules = (f"__node:={node}", f"__ns:={namespace or '/'}", f"image:={image}")
+    return _child("fuse_node", rules, values, log)
 
 
-@contextmanager
 def fuse_cameras(
     namespaces: Sequence[str], image: str, values: Mapping[str, Any], out: Path
-) -> Iterator[Process]:
+) -> AbstractContextManager[Process]:
     """Run a `fuse_node` in each namespace, all in one process; they activate themselves.
 
     Args:
@@ -66,14 +97,36 @@ def fuse_cameras(
         values: parameters of all that differ from config/fuse.yaml.
         out: folder for the log and the parameter file.
     """
-    log = out / "log" / "cameras.txt"
+    values = {**values, "cameras": list(namespaces)}
+    return _child("fuse_cameras", [f"image:={image}"], values, out / "log" / "cameras.txt")
+
+
+def _child(
+    name: str, remapped: Iterable[str], values: Mapping[str, Any], log: Path
+) -> AbstractContextManager[Process]:
     log.parent.mkdir(parents=True, exist_ok=True)
-    given = {**values, "autostart": True, "cameras": list(namespaces)}
-    arguments = ["-r", f"image:={image}"]
-    for file in (ROOT / "config" / "fuse.yaml", parameter_file(log.with_suffix(".yaml"), given)):
+    overrides = parameter_file(log.with_suffix(".yaml"), {**values, "autostart": True})
+    arguments = [part for rule in remapped for part in ("-r", rule)]
+    for file in (ROOT / "config" / "fuse.yaml", overrides):
         arguments += ["--params-file", str(file)]
-    with child("fuse_cameras", arguments, log) as process:
-        yield process
+    return child(name, arguments, log)
+
+
+def wait_until(
+    ready: Callable[[], bool], session: Session, processes: Iterable[Process], complaint: str
+) -> None:
+    """Wait until the nodes are ready.
+
+    Raises:
+        MagicFuseError: with `complaint`, if they are not in time, or a process ends.
+    """
+
+    def over() -> bool:
+        return any(process.poll() is not None for process in processes)
+
+    if not session.spin_until(lambda: ready() or over(), START_S) or over():
+        raise MagicFuseError(complaint)
+    session.spin_until(lambda: False, 1.0)  # they may not know of this process yet
 
 
 def camera_image(height: int, width: int) -> Image:
@@ -89,6 +142,70 @@ def stamp(message: Image) -> int:
     now = time_ns()
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, 1_000_000_000)
     return now
+
+
+def stamp_of(message: bytes) -> int:
+    """Return the stamp of a serialised image, ns."""
+    seconds, nanoseconds = struct.unpack_from("<iI", message, 4)  # CDR: it is the first field
+    return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+def on_report(node: Node, name: str, told: Callable[[dict[str, str]], None]) -> None:
+    """Call `told` with the values of every diagnosis of the node `name`."""
+
+    def note(array: DiagnosticArray) -> None:
+        (status,) = array.status
+        if status.hardware_id == name:
+            told({value.key: value.value for value in status.values})
+
+    node.create_subscription(DiagnosticArray, "/diagnostics", note, 50)
+
+
+class Camera:
+    """Sends images, 640x480 bgr8, to the node of a namespace, and keeps what it says of them.
+
+    Attributes:
+        name: full name of the node.
+        sent_in_all: how many it has sent since the node became active.
+        ages_ms: age of every fused image when it was published, in ms.
+        report: the node's latest diagnostics.
+    """
+
+    def __init__(self, session: Session, namespace: str, depth: int) -> None:
+        """Keep up to `depth` ages while the session does not spin."""
+        self.name = f"{namespace}/fuse_node"
+        self.sent_in_all = 0
+        self.ages_ms: list[float] = []
+        self.report: Mapping[str, str] = {}
+        self._message = camera_image(480, 640)
+        node = session.node
+        self._publisher = node.create_publisher(Image, f"{namespace}/image_raw", qos.images())
+        profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+        ages = f"{self.name}/debug/age_ms"
+        node.create_subscription(Float32, ages, lambda age: self.ages_ms.append(age.data), profile)
+        on_report(node, self.name, self._told)
+
+    def _told(self, report: Mapping[str, str]) -> None:
+        self.report = report
+
+    def connected(self) -> bool:
+        """Return whether the node listens, so it is active."""
+        return bool(self._publisher.get_subscription_count() > 0)
+
+    def send(self) -> int:
+        """Send an image of this moment and return its stamp, ns."""
+        now = stamp(self._message)
+        self._publisher.publish(self._message)
+        self.sent_in_all += 1
+        return now
+
+    def count(self, name: str) -> int:
+        """Return one of the node's counters."""
+        return int(self.report.get(name, 0))
+
+    def settled(self) -> bool:
+        """Return whether the node has told the outcome of every image that was sent."""
+        return self.sent_in_all == sum(self.count(name) for name in ("lost", *OUTCOMES))
 
 
 def head(bundle: Bundle) -> dict[str, Any]:
@@ -108,17 +225,23 @@ def quantiles(ms: np.ndarray) -> dict[str, float]:
     return {"median": round(float(median), 2), "p95": round(float(p95), 2)}
 
 
-def finish(result: Mapping[str, Any], paths: Sequence[Path], log: Path) -> None:
-    """Write a soak's result to some files and print it.
-
-    Raises:
-        typer.Exit: with code 1 if `result["passed"]` is false.
-    """
+def write(result: Mapping[str, Any], *paths: Path | None) -> str:
+    """Write a result to some files (None: not to that one), and return the text."""
     text = json.dumps(result, indent=2) + "\n"
-    for path in paths:
+    for path in filter(None, paths):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    print(text)
+    return text
+
+
+def finish(found: Mapping[str, Any], code: int, log: Path, *paths: Path | None) -> None:
+    """Print a soak's result with the exit code of the node's process, and write it to some files.
+
+    Raises:
+        typer.Exit: with code 1 if it did not pass, or `code` is not 0.
+    """
+    result = {**found, "exit_code": code, "passed": found["passed"] and code == 0}
+    print(write(result, *paths))
     if not result["passed"]:
         print(f"the soak failed; the logs are in {log}", file=sys.stderr)
         raise typer.Exit(1)

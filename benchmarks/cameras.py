@@ -29,7 +29,6 @@ its own cores and memory are not counted. Exit code 1: a limit was not kept.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,34 +38,28 @@ from statistics import median
 from time import monotonic, perf_counter
 from typing import Annotated, Any
 
+import bench_rig as rig
 import cameras_table
 import numpy as np
 import psutil
 import typer
-from bench_rig import ROOT, camera_image, fuse_cameras, fuse_node, head, quantiles, stamp
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from std_msgs.msg import Float32
 
 from magicfuse_ros.backends import Choice, choose, select
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle.default import default_bundle
-from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.fuser import Fuser
-from magicfuse_ros.playback.children import Process, isolate
+from magicfuse_ros.playback.children import Process
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.session import Session
 
 COUNTS, LOAD = (4, 2), 0.88
 FLOOD_HZ, CALM_HZ, CALM_LOAD, CALM = 200.0, 10.0, 0.22, 3
 ARRANGEMENTS = ("separate", "one process")
-START_S, WARM_UP_S = 120.0, 3.0
+WARM_UP_S = 3.0
 SETTLE_S = 10.0  # for the counters; one that lost track of images is used as it is
-OUTCOMES = ("fused", "dropped", "refused", "idle", "failed")
 RECEIVE_S = 0.002  # between two images, even if the next one is late
 FRAMES = 40
-DEEP = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+AGES = 1000  # that may wait while this process is busy
 
 
 def frame_ms(bundle: Bundle, choice: Choice) -> float:
@@ -89,61 +82,24 @@ def nodes(
     values: dict[str, Any] = {"bundle": str(bundle)}
     with ExitStack() as stack:
         if arrangement == "one process":
-            yield [stack.enter_context(fuse_cameras(namespaces, "image_raw", values, out))]
+            yield [stack.enter_context(rig.fuse_cameras(namespaces, "image_raw", values, out))]
             return
         values["threads"] = max(1, len(os.sched_getaffinity(0)) // len(namespaces))
         yield [
-            stack.enter_context(fuse_node(f"{name}/fuse_node", "image_raw", values, out))
+            stack.enter_context(rig.fuse_node(f"{name}/fuse_node", "image_raw", values, out))
             for name in namespaces
         ]
 
 
-class Camera:
-    """Sends images, and keeps what its node says of them.
-
-    Attributes:
-        rate: images a second that it is to send.
-        sent: how many it has sent since the node became active.
-        fused: how many of them the node has fused, by its latest diagnostics.
-        ages_ms: age of every fused image when it was published, in ms.
-    """
+class Viewed(rig.Camera):
+    """A camera with a subscriber to its MagImg and mask, and the images a second to send."""
 
     def __init__(self, session: Session, namespace: str, rate: float) -> None:
-        self.rate, self.sent, self.fused = rate, 0, 0
-        self._outcomes = 0
-        self.ages_ms: list[float] = []
-        self._name = f"{namespace}/fuse_node"
-        self._message = camera_image(480, 640)
-        node = session.node
-        self._publisher = node.create_publisher(Image, f"{namespace}/image_raw", qos.images())
+        super().__init__(session, namespace, AGES)
+        self.rate = rate
         for topic in ("mag_image", "segmentation/mask"):
-            full = f"{self._name}/{topic}"
-            node.create_subscription(Image, full, lambda _: None, qos.images(), raw=True)
-        age = f"{self._name}/debug/age_ms"
-        node.create_subscription(Float32, age, lambda ms: self.ages_ms.append(ms.data), DEEP)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._note, 50)
-
-    def _note(self, array: DiagnosticArray) -> None:
-        (status,) = array.status
-        if status.hardware_id == self._name:
-            values = {value.key: value.value for value in status.values}
-            known = {name: int(values.get(name, 0)) for name in (*OUTCOMES, "lost")}
-            self.fused = known["fused"]
-            self._outcomes = sum(known.values())
-
-    def settled(self) -> bool:
-        """Return whether the node has told the outcome of every image that was sent."""
-        return self._outcomes == self.sent
-
-    def connected(self) -> bool:
-        """Return whether the node listens, so it is active."""
-        return bool(self._publisher.get_subscription_count() > 0)
-
-    def send(self) -> None:
-        """Send an image of this moment."""
-        stamp(self._message)
-        self._publisher.publish(self._message)
-        self.sent += 1
+            full = f"{self.name}/{topic}"
+            session.node.create_subscription(Image, full, lambda _: None, qos.images(), raw=True)
 
 
 def measure(
@@ -158,24 +114,19 @@ def measure(
     with ExitStack() as stack:
         running = stack.enter_context(nodes(arrangement, namespaces, bundle, out))
         session = stack.enter_context(Session("cameras"))
-        cameras = [Camera(session, *given) for given in zip(namespaces, rates, strict=True)]
-
-        def over() -> bool:
-            return any(process.poll() is not None for process in running)
+        cameras = [Viewed(session, *given) for given in zip(namespaces, rates, strict=True)]
 
         def ready() -> bool:
             return all(camera.connected() for camera in cameras)
 
-        if not session.spin_until(lambda: ready() or over(), START_S) or over():
-            raise MagicFuseError(f"not all of {len(rates)} nodes became active; see {out}/log")
-        session.spin_until(lambda: False, 1.0)  # they may not know of the cameras yet
+        rig.wait_until(ready, session, running, f"not all of {len(rates)} nodes became active")
 
         def settled() -> bool:
             return all(camera.settled() for camera in cameras)
 
         play(session, cameras, WARM_UP_S)
         session.spin_until(settled, SETTLE_S)
-        before = [(camera.sent, camera.fused) for camera in cameras]
+        before = [(camera.sent_in_all, camera.count("fused")) for camera in cameras]
         for camera in cameras:
             camera.ages_ms.clear()
         processes = [psutil.Process(process.pid) for process in running]
@@ -189,10 +140,10 @@ def measure(
             "rss_mb": sum(process.memory_info().rss for process in processes) / 1e6,
             "each": [
                 {
-                    "rate": (camera.sent - sent) / wall,
-                    "sent": camera.sent - sent,
-                    "fused": camera.fused - fused,
-                    "age_ms": quantiles(np.array(camera.ages_ms or [np.inf])),
+                    "rate": (camera.sent_in_all - sent) / wall,
+                    "sent": camera.sent_in_all - sent,
+                    "fused": camera.count("fused") - fused,
+                    "age_ms": rig.quantiles(np.array(camera.ages_ms or [np.inf])),
                 }
                 for camera, (sent, fused) in zip(cameras, before, strict=True)
             ],
@@ -203,7 +154,7 @@ def _cpu_s(processes: Sequence[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
-def play(session: Session, cameras: Sequence[Camera], seconds: float) -> None:
+def play(session: Session, cameras: Sequence[Viewed], seconds: float) -> None:
     """Let every camera send at its rate; the images of equal cameras are evenly spread."""
     start = monotonic()
     end = start + seconds
@@ -223,13 +174,11 @@ def cameras(
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
     """Measure and print the table; exit with 1 if a limit was not kept."""
-    out = (ROOT / "out" / "cameras").resolve()
-    (out / "log").mkdir(parents=True, exist_ok=True)
-    isolate(out)
-    used = Bundle.load((bundle or default_bundle()).resolve())
+    out = rig.output_folder(rig.ROOT / "out" / "cameras")
+    used = rig.load(bundle)
     choice = choose("auto", "auto", used)
     rows: list[dict[str, Any]] = []
-    try:
+    with rig.errors_in_one_line(out):
         for _ in range(rounds):
             for count in COUNTS:
                 frame = frame_ms(used, choice)
@@ -241,11 +190,8 @@ def cameras(
             rates = [FLOOD_HZ, *[min(CALM_HZ, 1e3 * CALM_LOAD / frame)] * CALM]
             row = measure("one process", rates, seconds, used.root, out)
             rows.append({"what": "fairness", "frame_ms": frame, **row})
-    except MagicFuseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
     result = {
-        **head(used),
+        **rig.head(used),
         "backend": choice.used,
         "precision": choice.precision,
         "load": LOAD,
@@ -255,9 +201,7 @@ def cameras(
         "rows": rows,
     }
     print(cameras_table.section(result))
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    rig.write(result, file)
     for name, kept in result["checks"].items():
         if not kept:
             print(f"limit not kept: {name}", file=sys.stderr)

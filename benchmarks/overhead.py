@@ -31,7 +31,6 @@ process for an image, with the networks (`--bundle` of networks that cost little
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,26 +38,24 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import bench_rig as rig
 import numpy as np
 import psutil
 import typer
-from bench_rig import ROOT, camera_image, fuse_cameras, fuse_node, head, quantiles, stamp
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32, Header
 
-from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.playback.children import Process, end, isolate
+from magicfuse_ros.playback.children import Process, end
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.session import Session
 
 SIZES = {(640, 480): 5.0, (1920, 1080): 20.0}  # width, height: limit of the overhead, ms
 MOST_TIMES = 1.5  # times the bare publisher's time
 WARM_UP = 20  # frames
-START_S, FRAME_S = 120.0, 30.0
+FRAME_S = 30.0
 CAMERAS = (1, 4)
 COST, TOTAL = "debug/cost_ms", "debug/stage_ms/total"
 FROM_NODE = ("mag_image", "segmentation/mask", COST, TOTAL)
@@ -118,12 +115,7 @@ class Turns:
             senders = (*self._cameras.values(), self._go)
             return known and all(sender.get_subscription_count() for sender in senders)
 
-        def over() -> bool:
-            return any(process.poll() is not None for process in processes)
-
-        if not session.spin_until(lambda: ready() or over(), START_S) or over():
-            raise MagicFuseError("the nodes did not come up")
-        session.spin_until(lambda: False, 1.0)  # they may not know of the subscribers yet
+        rig.wait_until(ready, session, processes, "the nodes did not come up")
 
     def _subscribe(self, topic: str, values: list[float | None]) -> None:
         create = self._session.node.create_subscription
@@ -135,7 +127,7 @@ class Turns:
     def fuse(self, image: Image) -> None:
         """Let one `fuse_node` after the other fuse an image, and wait for all its results."""
         for namespace, camera in self._cameras.items():
-            stamp(image)
+            rig.stamp(image)
             self._ask(camera, image, self._of_node[namespace])
 
     def figures(self, topic: str) -> np.ndarray:
@@ -172,14 +164,14 @@ def measure(
     values = {"bundle": str(bundle)}
     with ExitStack() as stack:
         node = (
-            fuse_node(f"{namespaces[0]}/fuse_node", "image_raw", values, out)
+            rig.fuse_node(f"{namespaces[0]}/fuse_node", "image_raw", values, out)
             if cameras == 1
-            else fuse_cameras(namespaces, "image_raw", values, out)
+            else rig.fuse_cameras(namespaces, "image_raw", values, out)
         )
         fuse = stack.enter_context(node)
         bare = stack.enter_context(bare_publisher(width, height, out / "log" / "bare.txt"))
         turns = Turns(stack.enter_context(Session("overhead")), (fuse, bare), namespaces)
-        image = camera_image(height, width)
+        image = rig.camera_image(height, width)
         process, cpu_s = psutil.Process(fuse.pid), 0.0
         for number in range(WARM_UP + frames):
             before = sum(process.cpu_times()[:2])
@@ -203,14 +195,14 @@ def measure(
         "height": height,
         "cameras": cameras,
         "frames": frames,
-        "fuser_ms": quantiles(total),
-        "overhead_ms": quantiles(overhead),
-        "bare_ms": quantiles(new),
-        "same_ms": quantiles(same),
-        "serialised_ms": quantiles(serialised),
+        "fuser_ms": rig.quantiles(total),
+        "overhead_ms": rig.quantiles(overhead),
+        "bare_ms": rig.quantiles(new),
+        "same_ms": rig.quantiles(same),
+        "serialised_ms": rig.quantiles(serialised),
         "node_cpu_ms": round(1e3 * cpu_s / frames / cameras, 2),
         "bare_cpu_ms": {
-            request: quantiles(cpu)["median"]
+            request: rig.quantiles(cpu)["median"]
             for request, cpu in zip(REQUESTS, of_bare(BARE_CPU), strict=True)
         },
         "times_bare": round(times_bare, 2),
@@ -227,17 +219,12 @@ def overhead(
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
     """Measure and print the table; exit with 1 if a limit is exceeded."""
-    out = ROOT / "out" / "overhead"
-    (out / "log").mkdir(parents=True, exist_ok=True)
-    isolate(out)
-    used = Bundle.load((bundle or default_bundle()).resolve())
-    try:
+    out = rig.output_folder(rig.ROOT / "out" / "overhead")
+    used = rig.load(bundle)
+    with rig.errors_in_one_line(out):
         sizes = [
             measure(*size, cameras, frames, used.root, out) for cameras in CAMERAS for size in SIZES
         ]
-    except MagicFuseError as error:
-        print(f"error: {error}; see {out}/log", file=sys.stderr)
-        raise typer.Exit(2) from error
     table = Table("median, ms", "fuser", "overhead", "limit", "bare", "times", "same", "times")
     table.add_column("serialised")
     cpu = Table("CPU time, ms", "node, with its networks", *REQUESTS)
@@ -258,10 +245,7 @@ def overhead(
         cpu.add_row(name, *(f"{ms:.2f}" for ms in times))
     for found in (table, cpu):
         Console().print(found)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figures = {**head(used), "sizes": sizes}
-        file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    rig.write({**rig.head(used), "sizes": sizes}, file)
     if not all(row["passed"] for row in sizes):
         raise typer.Exit(1)
 

@@ -27,26 +27,19 @@ have been out for longer than the maximum of these times.
 
 from __future__ import annotations
 
-import json
-import struct
-import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
+import bench_rig as rig
 import numpy as np
 import typer
-from bench_rig import ROOT, camera_image, fuse_node, head, quantiles, stamp
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 
-from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.errors import MagicFuseError
-from magicfuse_ros.playback.children import Process, isolate
+from magicfuse_ros.playback.children import Process
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.session import Session
 
@@ -56,8 +49,7 @@ SIZE = (480, 640)
 BELOW, ABOVE = 0.6, 2.0  # images per cost of a frame
 MOST_FUSER_TIMES = 2.0
 ALONE, WARM_UP = 40, 10  # frames
-START_S, LAST_S = 120.0, 30.0
-DEEP = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+LAST_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -99,29 +91,27 @@ class Camera:
             MagicFuseError: if it does not come up.
         """
         self._session = session
-        self._image = camera_image(*SIZE)
+        self._image = rig.camera_image(*SIZE)
         self._stamps: list[int] = []
         self._figures: dict[str, list[float]] = {name: [] for name in FIGURES}
         node = session.node
         self._publisher = node.create_publisher(Image, CAMERA, qos.images())
-        node.create_subscription(Image, f"{NODE}/mag_image", self._note, DEEP, raw=True)
-        node.create_subscription(Image, f"{NODE}/segmentation/mask", lambda _: None, DEEP, raw=True)
+        node.create_subscription(Image, f"{NODE}/mag_image", self._note, rig.DEEP, raw=True)
+        node.create_subscription(
+            Image, f"{NODE}/segmentation/mask", lambda _: None, rig.DEEP, raw=True
+        )
         for name, values in self._figures.items():
             self._subscribe(name, values)
         listens = self._publisher.get_subscription_count
-        session.spin_until(lambda: bool(listens() or process.poll() is not None), START_S)
-        if not listens():
-            raise MagicFuseError("the node did not become active")
-        session.spin_until(lambda: False, 1.0)  # it may not know of the subscribers yet
+        rig.wait_until(lambda: listens() > 0, session, [process], "the node did not become active")
 
     def _subscribe(self, name: str, values: list[float]) -> None:
         self._session.node.create_subscription(
-            Float32, f"{NODE}/debug/{name}", lambda message: values.append(message.data), DEEP
+            Float32, f"{NODE}/debug/{name}", lambda message: values.append(message.data), rig.DEEP
         )
 
     def _note(self, message: bytes) -> None:
-        seconds, nanoseconds = struct.unpack_from("<iI", message, 4)  # CDR: the header's stamp
-        self._stamps.append(seconds * 1_000_000_000 + nanoseconds)
+        self._stamps.append(rig.stamp_of(message))
 
     def play(self, frames: int, rate: float | None) -> Frames:
         """Send images at a rate, or each after the previous result, and wait for the results.
@@ -135,7 +125,7 @@ class Camera:
         sent: list[int] = []
         due = monotonic()
         for _ in range(frames):
-            sent.append(stamp(self._image))
+            sent.append(rig.stamp(self._image))
             self._publisher.publish(self._image)
             if rate is None:
                 self._wait_for(sent[-1])
@@ -165,7 +155,7 @@ def judge(
     """Return the results and whether the limits were kept."""
     under_way = float(below.waited_ms().max())
     fuser = float(np.median(above.fuser_ms))
-    age = quantiles(above.age_ms)
+    age = rig.quantiles(above.age_ms)
     outdated = above.outdated_ms()
     old = int((outdated > under_way).sum())
     checks = {
@@ -176,12 +166,12 @@ def judge(
     return {
         "passed": all(checks.values()),
         "checks": checks,
-        "alone": {"frames": len(alone.stamps), "fuser_ms": quantiles(alone.fuser_ms)},
+        "alone": {"frames": len(alone.stamps), "fuser_ms": rig.quantiles(alone.fuser_ms)},
         "below": {
             "rate": rates[0],
             **_phase(below),
             "lost": len(below.sent) - len(below.stamps),
-            "under_way_ms": {**quantiles(below.waited_ms()), "max": round(under_way, 2)},
+            "under_way_ms": {**rig.quantiles(below.waited_ms()), "max": round(under_way, 2)},
         },
         "above": {
             "rate": rates[1],
@@ -197,8 +187,8 @@ def _phase(frames: Frames) -> dict[str, Any]:
     return {
         "sent": len(frames.sent),
         "fused": len(frames.stamps),
-        "fuser_ms": quantiles(frames.fuser_ms),
-        "age_ms": quantiles(frames.age_ms),
+        "fuser_ms": rig.quantiles(frames.fuser_ms),
+        "age_ms": rig.quantiles(frames.age_ms),
     }
 
 
@@ -208,30 +198,20 @@ def rates(
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
     """Measure and print the results; exit with 1 if a limit was exceeded."""
-    out = ROOT / "out" / "rates"
-    out.mkdir(parents=True, exist_ok=True)
-    isolate(out)
-    used = Bundle.load((bundle or default_bundle()).resolve())
-    try:
-        with ExitStack() as stack:
-            process = stack.enter_context(fuse_node(NODE, CAMERA, {"bundle": str(used.root)}, out))
-            camera = Camera(stack.enter_context(Session("rates")), process)
-            camera.play(WARM_UP, None)
-            alone = camera.play(ALONE, None)
-            cost_s = float(np.median(alone.cost_ms)) / 1e3
-            low, high = round(BELOW / cost_s, 1), round(ABOVE / cost_s, 1)
-            print(f"a frame costs {1e3 * cost_s:.1f} ms: {low} and {high} images a second")
-            below = camera.play(frames, low)
-            above = camera.play(2 * frames, high)
-    except MagicFuseError as error:
-        print(f"error: {error}; see {out}/log", file=sys.stderr)
-        raise typer.Exit(2) from error
-    result = {**head(used), **judge(alone, below, above, (low, high))}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text + "\n", encoding="utf-8")
+    out = rig.output_folder(rig.ROOT / "out" / "rates")
+    used = rig.load(bundle)
+    node = rig.fuse_node(NODE, CAMERA, {"bundle": str(used.root)}, out)
+    with rig.errors_in_one_line(out), node as process, Session("rates") as session:
+        camera = Camera(session, process)
+        camera.play(WARM_UP, None)
+        alone = camera.play(ALONE, None)
+        cost_s = float(np.median(alone.cost_ms)) / 1e3
+        low, high = round(BELOW / cost_s, 1), round(ABOVE / cost_s, 1)
+        print(f"a frame costs {1e3 * cost_s:.1f} ms: {low} and {high} images a second")
+        below = camera.play(frames, low)
+        above = camera.play(2 * frames, high)
+    result = {**rig.head(used), **judge(alone, below, above, (low, high))}
+    print(rig.write(result, file), end="")
     if not result["passed"]:
         raise typer.Exit(1)
 

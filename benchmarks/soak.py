@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import os
 import random
-import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -41,25 +40,24 @@ from statistics import median
 from time import monotonic, time_ns
 from typing import Annotated, Any
 
+import bench_rig as rig
 import numpy as np
 import psutil
 import typer
-from bench_rig import ROOT, finish, fuse_node, head
-from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.playback.children import end, isolate
+from magicfuse_ros.playback.children import end
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.session import Session
 
-sys.path.insert(0, str(ROOT / "test"))
+sys.path.insert(0, str(rig.ROOT / "test"))
 from tiny_bundle import build
 
-NODE, CAMERA = "/soak/fuse_node", "/soak/image_raw"
+NAMESPACE = "/soak"
 PERIOD_S = 1 / 30
 FAULT_EVERY_S = (1.0, 4.0)
 DRAIN_S = 20.0
@@ -68,8 +66,6 @@ MOST_WARM_UP_S = 180.0  # by then, all kinds of faults have occurred several tim
 MAX_GROWTH_MB, MAX_PERIODS = 10.0, 3.0
 SIZES = ((240, 320), (480, 640), (600, 800))
 ENCODINGS = {"bgr8": 3, "rgb8": 3, "mono8": 1}
-# Possible outcomes of a received image; all other counters of images must be 0.
-OUTCOMES = ("fused", "dropped", "refused", "idle", "failed")
 
 
 @dataclass
@@ -88,11 +84,9 @@ class Run:
 class Soak:
     """Runs the camera and a subscriber, and causes the faults."""
 
-    def __init__(
-        self, session: Session, pid: int, seed: int, name: str = NODE, camera: str = CAMERA
-    ) -> None:
+    def __init__(self, session: Session, pid: int, seed: int, namespace: str = NAMESPACE) -> None:
         self.run = Run()
-        self._name = name
+        self._name = name = f"{namespace}/fuse_node"
         self._session = session
         self._random = random.Random(seed)
         self._process = psutil.Process(pid)
@@ -103,11 +97,9 @@ class Soak:
         self.report: dict[str, str] = {}
         self._extra: Any = None
         node = session.node
-        self._camera = node.create_publisher(Image, camera, qos.images())
-        deep = qos.images()
-        deep.depth = 100
-        node.create_subscription(Image, f"{name}/mag_image", self._on_image, deep, raw=True)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._camera = node.create_publisher(Image, f"{namespace}/image_raw", qos.images())
+        node.create_subscription(Image, f"{name}/mag_image", self._on_image, rig.DEEP, raw=True)
+        rig.on_report(node, name, self._told)
         self._parameters = AsyncParameterClient(node, name)
         self._start = monotonic()
 
@@ -161,19 +153,14 @@ class Soak:
         self._size = SIZES[1]
 
     def _on_image(self, message: bytes) -> None:
-        now_ns = time_ns()
-        seconds, nanoseconds = struct.unpack_from("<iI", message, 4)  # CDR: the header's stamp
-        stamp_ns = seconds * 1_000_000_000 + nanoseconds
+        now_ns, stamp_ns = time_ns(), rig.stamp_of(message)
         self.run.disorder += stamp_ns <= self._last_arrived_ns
         self._last_arrived_ns = stamp_ns
         self._arrived += 1
         self.run.ages.append((monotonic() - self._start, (now_ns - stamp_ns) / 1e6))
 
-    def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        (status,) = array.status
-        if status.hardware_id != self._name:
-            return
-        self.report = {value.key: value.value for value in status.values}
+    def _told(self, report: dict[str, str]) -> None:
+        self.report = report
 
     def _send(self, message: Image | None = None, stamp_ns: int | None = None) -> None:
         message = message or self._image()
@@ -279,12 +266,12 @@ class Soak:
         """Wait until the counters add up, and add them to the run's."""
 
         def found() -> dict[str, int]:
-            names = ("lost", "received", *OUTCOMES)
+            names = ("lost", "received", *rig.OUTCOMES)
             return {name: int(self.report.get(name, 0)) for name in names}
 
         def adds_up() -> bool:
             counts = found()
-            outcomes = sum(counts[name] for name in OUTCOMES)
+            outcomes = sum(counts[name] for name in rig.OUTCOMES)
             known = self._sent == counts["lost"] + counts["received"]
             return known and counts["received"] == outcomes and self._arrived == counts["fused"]
 
@@ -369,29 +356,24 @@ def soak(
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
     """Run the soak test; exit with 1 if a limit was exceeded."""
-    out = out.resolve()
-    (out / "log").mkdir(parents=True, exist_ok=True)
-    isolate(out)
+    out = rig.output_folder(out)
     folder = out / f"bundle_{os.getpid()}"
     build(folder)
     with (
-        fuse_node(NODE, CAMERA, {"bundle": str(folder)}, out) as node,
+        rig.fuse_node(f"{NAMESPACE}/fuse_node", "image_raw", {"bundle": str(folder)}, out) as node,
         Session("soak") as session,
     ):
         work = Soak(session, node.pid, seed)
         work.work(minutes * 60)
         code = end(node)
-    verdict = judge(work.run, minutes * 60)
-    result = {
-        **head(Bundle.load(folder)),
+    found = {
+        **rig.head(Bundle.load(folder)),
         "minutes": minutes,
         "seed": seed,
-        **verdict,
-        "exit_code": code,
-        "passed": verdict["passed"] and code == 0,
+        **judge(work.run, minutes * 60),
     }
     plot(work.run, out / "soak.png")
-    finish(result, [out / "soak.json", *filter(None, [file])], out / "log")
+    rig.finish(found, code, out / "log", out / "soak.json", file)
 
 
 if __name__ == "__main__":

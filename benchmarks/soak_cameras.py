@@ -44,7 +44,7 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from bench_rig import ROOT, finish, fuse_cameras, head
+from bench_rig import ROOT, START_S, finish, fuse_cameras, head, output_folder
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo
@@ -52,7 +52,7 @@ from soak import DRAIN_S, MAX_GROWTH_MB, SIZES, Soak, memory_mb, warm_up_s
 from steady_camera import Steady, nothing_lost
 
 from magicfuse_ros.bundle import Bundle
-from magicfuse_ros.playback.children import end, isolate
+from magicfuse_ros.playback.children import end
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.session import Session
 
@@ -60,7 +60,6 @@ sys.path.insert(0, str(ROOT / "test"))
 from tiny_bundle import UNCERTAINTY, build
 
 BACKENDS = ("auto", "onnxruntime")
-START_S = 120.0
 FLOOD_HZ, FLOOD_S = 200.0, 2.0
 PARTS = 3  # of the time, for the memory: it goes up and down with the first camera's queues
 QUEUE = 15  # images, more than a node's queue holds
@@ -72,14 +71,12 @@ class Faulty(Soak):
     def __init__(
         self, session: Session, pid: int, seed: int, namespace: str, bundles: Sequence[Path]
     ) -> None:
-        super().__init__(session, pid, seed, f"{namespace}/fuse_node", f"{namespace}/image_raw")
+        super().__init__(session, pid, seed, namespace)
         self._bundles = bundles
         self._usual: dict[str, Any] = {
             "bundle": str(bundles[0]),
-            "backend": "auto",
-            "precision": "auto",
+            **{"backend": "auto", "precision": "auto", "fit": "letterbox", "threads": 0},
         }
-        self._usual |= {"fit": "letterbox", "threads": 0}
         self._unusual = False
         node = session.node
         self._infos = node.create_publisher(CameraInfo, f"{namespace}/camera_info", qos.images())
@@ -212,9 +209,7 @@ def soak(
     file: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
     """Run the soak test; exit with 1 if a limit was exceeded."""
-    out = out.resolve()
-    (out / "log").mkdir(parents=True, exist_ok=True)
-    isolate(out)
+    out = output_folder(out)
     bundles = [out / f"bundle_{kind}_{os.getpid()}" for kind in ("a", "b")]
     build(bundles[0])
     build(bundles[1], UNCERTAINTY)
@@ -244,18 +239,15 @@ def soak(
             one.stop()
         session.spin_until(lambda: settled() and all(one.complete() for one in others), DRAIN_S)
         code = end(process)
-    verdict = judge(faulty, others, minutes * 60)
-    result = {
+    found = {
         **head(Bundle.load(bundles[0])),
         "minutes": minutes,
         "seed": seed,
         "cameras": cameras,
         "rate": rate,
-        **verdict,
-        "exit_code": code,
-        "passed": verdict["passed"] and code == 0,
+        **judge(faulty, others, minutes * 60),
     }
-    finish(result, [out / "soak_cameras.json", *filter(None, [file])], out / "log")
+    finish(found, code, out / "log", out / "soak_cameras.json", file)
 
 
 if __name__ == "__main__":

@@ -12,28 +12,22 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
-from time import time_ns
 from typing import Any
 
 import numpy as np
-from bench_rig import camera_image
-from diagnostic_msgs.msg import DiagnosticArray
+from bench_rig import DEEP, Camera, stamp_of
 from sensor_msgs.msg import Image
-from soak import MAX_PERIODS, OUTCOMES, SIZES, Soak
-from std_msgs.msg import Float32
+from soak import MAX_PERIODS, Soak
 
-from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.session import Session
 
 LOSSES = ("lost", "refused", "failed", "idle", "reloads")
 MOST_UNFAIR = 1 / 500
 SLACK = 3  # images, of what two nodes count in about the same second
-SIZE = SIZES[1]
 
 
-class Steady:
+class Steady(Camera):
     """A camera without faults, driven by a timer of the session.
 
     Attributes:
@@ -41,60 +35,37 @@ class Steady:
         arrived: results.
         unfair: images that were replaced while `rival` got more through.
         disorder: results that came twice, out of order, or of an image that it did not send.
-        ages_ms: age of each result when it was published, in ms.
-        report: the node's latest diagnostics.
     """
 
     def __init__(self, session: Session, namespace: str, rate: float, rival: Soak) -> None:
-        self.name = f"{namespace}/fuse_node"
+        super().__init__(session, namespace, DEEP.depth)
         self.sent = self.arrived = self.disorder = self.unfair = 0
-        self._sent_in_all = 0
-        self.ages_ms: list[float] = []
         self._rival = rival
         self._rival_fused = 0
-        self.report: Mapping[str, str] = {}
         self._stamps: set[int] = set()
         self._last_arrived_ns = 0
-        self._message = camera_image(*SIZE)
         self._period_s = 1 / rate
-        self._session = session
         node = session.node
-        self._publisher = node.create_publisher(Image, f"{namespace}/image_raw", qos.images())
-        deep = qos.images()
-        deep.depth = 100
-        node.create_subscription(Image, f"{self.name}/mag_image", self._on_image, deep, raw=True)
-        ages = f"{self.name}/debug/age_ms"
-        node.create_subscription(Float32, ages, lambda age: self.ages_ms.append(age.data), deep)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        node.create_subscription(Image, f"{self.name}/mag_image", self._on_image, DEEP, raw=True)
         self._timer = node.create_timer(self._period_s, self.send)
 
-    def connected(self) -> bool:
-        """Return whether the node listens, so it is active."""
-        return bool(self._publisher.get_subscription_count() > 0)
-
-    def send(self) -> None:
-        """Send an image of this moment."""
-        now = time_ns()
-        self._message.header.stamp.sec, self._message.header.stamp.nanosec = divmod(now, 10**9)
+    def send(self) -> int:
+        """Send an image of this moment and return its stamp, ns."""
+        now = super().send()
         self._stamps.add(now)
-        self._publisher.publish(self._message)
         self.sent += 1
-        self._sent_in_all += 1
+        return now
 
     def _on_image(self, message: bytes) -> None:
-        seconds, nanoseconds = struct.unpack_from("<iI", message, 4)  # CDR: the header's stamp
-        stamp_ns = seconds * 10**9 + nanoseconds
+        stamp_ns = stamp_of(message)
         mine = stamp_ns in self._stamps and stamp_ns > self._last_arrived_ns
         self.disorder += not mine
         self._last_arrived_ns = stamp_ns
         self.arrived += 1
 
-    def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        (status,) = array.status
-        if status.hardware_id != self.name:
-            return
+    def _told(self, report: Mapping[str, str]) -> None:
         dropped, fused = self.count("dropped"), self.count("fused")
-        self.report = {value.key: value.value for value in status.values}
+        super()._told(report)
         dropped, fused = self.count("dropped") - dropped, self.count("fused") - fused
         before, self._rival_fused = self._rival_fused, int(self._rival.report.get("fused", 0))
         rival = self._rival_fused - before
@@ -102,10 +73,6 @@ class Steady:
             rival = self._rival_fused
         if rival > fused + SLACK:
             self.unfair += dropped
-
-    def count(self, name: str) -> int:
-        """Return one of the node's counters."""
-        return int(self.report.get(name, 0))
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -136,10 +103,6 @@ class Steady:
             "age_ms": ages,
             "age_limit_ms": MAX_PERIODS * self._period_s * 1e3,
         }
-
-    def settled(self) -> bool:
-        """Return whether the node has told what came of every image."""
-        return self._sent_in_all == sum(self.count(name) for name in ("lost", *OUTCOMES))
 
 
 def nothing_lost(found: Mapping[str, Any]) -> bool:

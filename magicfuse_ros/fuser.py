@@ -24,8 +24,8 @@ from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BundleError, FrameError, MagicFuseError
 from magicfuse_ros.geometry import FITS, Fit, Geometry
-from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, check_outputs
-from magicfuse_ros.sampler import Sample, Sampler
+from magicfuse_ros.outputs import LABELS, OUTPUTS, Output, available_outputs, check_outputs
+from magicfuse_ros.sampler import Images, Sample, Sampler
 
 # The usual sets of outputs: all of fuse_node's, those for a viewer, those for navigation, and those
 # of mode restore.
@@ -40,23 +40,16 @@ __all__ = ["OUTPUTS", "FusedFrame", "Fuser", "Output"]
 
 
 @dataclass(frozen=True)
-class FusedFrame:
+class FusedFrame(Images):
     """The requested outputs, at the input's size H x W; the others are None.
 
-    All arrays are C-contiguous and belong to the caller. `thermal_estimate` is an estimate from
-    the visible image, never a measurement; `thermal_uncertainty` is its standard deviation.
+    All arrays are C-contiguous and belong to the caller.
     `stages_ms` always has the keys prepare, encoder, ikr, ckg, mkf, segmentation, decoder, finish,
     total, in milliseconds; a stage that did not run has 0. If cameras share networks, it also has
     waiting, the time until the frame's turn came. If the backend joins networks, the time of their
     call is split between them according to the library's own profile.
     """
 
-    mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
-    restored: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
-    thermal_estimate: npt.NDArray[np.uint8] | None  # [H, W], bright is warm
-    thermal_uncertainty: npt.NDArray[np.uint8] | None  # [H, W], in the estimate's gray levels
-    mask: npt.NDArray[np.uint8] | None  # [H, W], class ids of the bundle
-    confidence: npt.NDArray[np.uint8] | None  # [H, W], 0 to 255, of the mask's class
     steps: int
     stages_ms: dict[str, float]
 
@@ -172,19 +165,12 @@ class Fuser:
         sample = self._sampler.sample(prepared, wanted, steps, self._tau)
         finishing = perf_counter()
 
-        def back(array: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8] | None:
-            return None if array is None else geometry.image_back(array)
+        def back(name: Output) -> npt.NDArray[np.uint8] | None:
+            array = getattr(sample, name)
+            to_size = geometry.labels_back if name in LABELS else geometry.image_back
+            return None if array is None else to_size(array)
 
-        def labels(array: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8] | None:
-            return None if array is None else geometry.labels_back(array)
-
-        images = (
-            back(sample.mag_image),
-            back(sample.restored),
-            back(sample.thermal_estimate),
-            back(sample.thermal_uncertainty),
-        )
-        masks = (labels(sample.mask), labels(sample.confidence))
+        images = {name: back(name) for name in OUTPUTS}
         end = perf_counter()
         stages = {
             "prepare": (sampling - start) * 1e3,
@@ -192,7 +178,7 @@ class Fuser:
             "finish": (end - finishing) * 1e3,
             "total": (end - start) * 1e3,
         }
-        return FusedFrame(*images, *masks, steps=steps, stages_ms=stages)
+        return FusedFrame(**images, steps=steps, stages_ms=stages)
 
     def reload(self) -> None:
         """Verify the bundle and reload all networks; `steps` and `tau` stay.

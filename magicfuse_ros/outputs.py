@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Literal, get_args
 
 from magicfuse_ros.bundle import Bundle, Manifest, NetworkName
 from magicfuse_ros.errors import BundleError, MagicFuseError
@@ -21,14 +21,7 @@ from magicfuse_ros.errors import BundleError, MagicFuseError
 Output = Literal[
     "mag_image", "restored", "thermal_estimate", "thermal_uncertainty", "mask", "confidence"
 ]
-OUTPUTS: tuple[Output, ...] = (
-    "mag_image",
-    "restored",
-    "thermal_estimate",
-    "thermal_uncertainty",
-    "mask",
-    "confidence",
-)
+OUTPUTS: tuple[Output, ...] = get_args(Output)
 DECODED: tuple[Output, ...] = ("mag_image", "restored", "thermal_estimate")  # one decoder call each
 LABELS: tuple[Output, ...] = ("mask", "confidence")
 

@@ -67,15 +67,25 @@ _Grid: TypeAlias = list[dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The outputs of one image at the network's size H x W; None if not wanted."""
+class Images:
+    """The outputs of one image, all of one size H x W; None if not wanted.
+
+    `thermal_estimate` is an estimate from the visible image, never a measurement;
+    `thermal_uncertainty` is its standard deviation.
+    """
 
     mag_image: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
     restored: npt.NDArray[np.uint8] | None  # [H, W, 3] RGB
-    thermal_estimate: npt.NDArray[np.uint8] | None  # [H, W]
-    thermal_uncertainty: npt.NDArray[np.uint8] | None  # [H, W] standard deviation, gray levels
-    mask: npt.NDArray[np.uint8] | None  # [H, W] class ids
-    confidence: npt.NDArray[np.uint8] | None  # [H, W] 0 to 255
+    thermal_estimate: npt.NDArray[np.uint8] | None  # [H, W], bright is warm
+    thermal_uncertainty: npt.NDArray[np.uint8] | None  # [H, W], in the estimate's gray levels
+    mask: npt.NDArray[np.uint8] | None  # [H, W], class ids of the bundle
+    confidence: npt.NDArray[np.uint8] | None  # [H, W], 0 to 255, of the mask's class
+
+
+@dataclass(frozen=True)
+class Sample(Images):
+    """The outputs at the network's size."""
+
     stages_ms: dict[str, float]  # by network; 0 for one that did not run
 
 

@@ -116,6 +116,44 @@ class _State(Enum):
     IN_TURN = auto()
 
 
+class Turns:
+    """The line of the cameras' threads, and the turns; each camera has a `Seat`.
+
+    Attributes:
+        at_once: how many cameras may have their turn at the same time.
+        changed: guards the rest, which only the seats use.
+        order: who is first in line.
+        seats: of all cameras.
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self.at_once = at_once
+        self.changed = threading.Condition()
+        self.order: FairOrder[Seat] = FairOrder()
+        self.seats: list[Seat] = []
+
+    def seat(self) -> Seat:
+        """Let one more camera take part."""
+        made = Seat(self)
+        with self.changed:
+            self.seats.append(made)
+        return made
+
+    def go_on(self) -> None:
+        """Let those whose time has come continue."""
+        free = self.at_once - sum(seat.state is _State.IN_TURN for seat in self.seats)
+        ready = [seat for seat in self.seats if seat.state is _State.READY]
+        if ready and free:
+            first = self.order.first(ready)
+            self.order.begin(first)
+            first.state, free = _State.IN_TURN, free - 1
+        ahead = any(seat.state in (_State.PREPARING, _State.READY) for seat in self.seats)
+        line = [seat for seat in self.seats if seat.state is _State.IN_LINE]
+        if line and (free or not ahead):
+            self.order.first(line).state = _State.PREPARING
+        self.changed.notify_all()
+
+
 class Seat:
     """One camera's place. One thread at a time uses it, except for `wake`, `share` and `charge`."""
 
@@ -135,40 +173,89 @@ class Seat:
         Returns:
             False if it was given up.
         """
-        return self._turns.wait(self, due, given_up)
+        turns = self._turns
+        with turns.changed:
+            turns.order.enter(self, due)
+            self.state = _State.IN_LINE
+            turns.go_on()
+            while self.state is _State.IN_LINE and not given_up():
+                turns.changed.wait()
+            if not given_up():
+                return True
+            self._leave()
+            return False
 
     @contextmanager
     def turn(self) -> Iterator[float]:
         """Wait for the turn, hold it during the block, and yield the seconds waited."""
-        waited, began = self._turns.begin(self)
+        turns = self._turns
+        with turns.changed:
+            asked = monotonic()
+            if self.state is _State.AWAY:
+                turns.order.enter(self, asked)
+            self.state = _State.READY
+            turns.go_on()
+            while self.state is not _State.IN_TURN:
+                turns.changed.wait()
+            began = monotonic()
         try:
-            yield waited
+            yield began - asked
         finally:
-            self._turns.end(self, began)
+            with turns.changed:
+                now = monotonic()
+                turns.order.end(self, now - began)
+                self.used(now, now - began)
+                self.state = _State.AWAY
+                turns.go_on()
 
     def leave(self) -> None:
         """Let others prepare if the image did not get its turn."""
-        self._turns.leave(self)
+        with self._turns.changed:
+            if self.state is not _State.AWAY:
+                self._leave()
+
+    def _leave(self) -> None:
+        self._turns.order.leave(self)
+        self.state = _State.AWAY
+        self._turns.go_on()
 
     def charge(self, seconds: float) -> None:
         """Count seconds of the cores that this camera has used besides its turns."""
-        self._turns.charge(self, seconds)
+        with self._turns.changed:
+            if self in self._turns.seats:
+                self._turns.order.charge(self, seconds)
 
     def forgive(self) -> None:
         """Forget what this camera has used: loading networks must not cost it later turns."""
-        self._turns.forgive(self)
+        with self._turns.changed:
+            self._turns.order.forget(self)
+            self._use = 0.0
 
     def wake(self) -> None:
         """Make `wait` check again whether it was given up."""
-        self._turns.wake()
+        with self._turns.changed:
+            self._turns.changed.notify_all()
 
     def share(self) -> Share:
-        """Return for what part of the time this camera may have its turn."""
-        return self._turns.share(self)
+        """Return for what part of the time this camera may have its turn.
+
+        It is what the others leave, but at least an equal part.
+        """
+        now, turns = monotonic(), self._turns
+        with turns.changed:
+            uses = [one.use(now) for one in turns.seats if one is not self]
+        others = [min(use, 1.0) for use in uses if use > _ACTIVE]
+        part = max(turns.at_once / (1 + len(others)), turns.at_once - sum(others))
+        return Share(min(part, 1.0), len(others))
 
     def close(self) -> None:
         """Give the seat up."""
-        self._turns.remove(self)
+        turns = self._turns
+        with turns.changed:
+            if self in turns.seats:
+                turns.seats.remove(self)
+            self._leave()
+            turns.order.forget(self)
 
     def use(self, now: float) -> float:
         """Return for what part of the last seconds this camera had its turn."""
@@ -177,119 +264,3 @@ class Seat:
     def used(self, now: float, seconds: float) -> None:
         """Record a turn."""
         self._use, self._used_at = self.use(now) + seconds / _USE_S, now
-
-    def unused(self) -> None:
-        """Forget all turns."""
-        self._use = 0.0
-
-
-class Turns:
-    """The line of the cameras' threads, and the turns."""
-
-    def __init__(self, at_once: int = 1) -> None:
-        """Let `at_once` cameras have their turn at the same time."""
-        self._at_once = at_once
-        self._changed = threading.Condition()
-        self._order: FairOrder[Seat] = FairOrder()
-        self._seats: list[Seat] = []
-
-    def seat(self) -> Seat:
-        """Let one more camera take part."""
-        made = Seat(self)
-        with self._changed:
-            self._seats.append(made)
-        return made
-
-    def remove(self, seat: Seat) -> None:
-        """See `Seat.close`."""
-        with self._changed:
-            if seat in self._seats:
-                self._seats.remove(seat)
-            self._leave(seat)
-            self._order.forget(seat)
-
-    def wait(self, seat: Seat, due: float, given_up: Callable[[], bool]) -> bool:
-        """See `Seat.wait`."""
-        with self._changed:
-            self._order.enter(seat, due)
-            seat.state = _State.IN_LINE
-            self._go_on()
-            while seat.state is _State.IN_LINE and not given_up():
-                self._changed.wait()
-            if not given_up():
-                return True
-            self._leave(seat)
-            return False
-
-    def begin(self, seat: Seat) -> tuple[float, float]:
-        """Wait for the turn; return the seconds waited and when it began."""
-        with self._changed:
-            asked = monotonic()
-            if seat.state is _State.AWAY:
-                self._order.enter(seat, asked)
-            seat.state = _State.READY
-            self._go_on()
-            while seat.state is not _State.IN_TURN:
-                self._changed.wait()
-            began = monotonic()
-            return began - asked, began
-
-    def end(self, seat: Seat, began: float) -> None:
-        """End the turn."""
-        with self._changed:
-            now = monotonic()
-            self._order.end(seat, now - began)
-            seat.used(now, now - began)
-            seat.state = _State.AWAY
-            self._go_on()
-
-    def leave(self, seat: Seat) -> None:
-        """See `Seat.leave`."""
-        with self._changed:
-            if seat.state is not _State.AWAY:
-                self._leave(seat)
-
-    def charge(self, seat: Seat, seconds: float) -> None:
-        """See `Seat.charge`."""
-        with self._changed:
-            if seat in self._seats:
-                self._order.charge(seat, seconds)
-
-    def forgive(self, seat: Seat) -> None:
-        """See `Seat.forgive`."""
-        with self._changed:
-            self._order.forget(seat)
-            seat.unused()
-
-    def wake(self) -> None:
-        """See `Seat.wake`."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def share(self, seat: Seat) -> Share:
-        """See `Seat.share`: what the others leave, but at least an equal part."""
-        now = monotonic()
-        with self._changed:
-            uses = [one.use(now) for one in self._seats if one is not seat]
-        others = [min(use, 1.0) for use in uses if use > _ACTIVE]
-        part = max(self._at_once / (1 + len(others)), self._at_once - sum(others))
-        return Share(min(part, 1.0), len(others))
-
-    def _leave(self, seat: Seat) -> None:
-        self._order.leave(seat)
-        seat.state = _State.AWAY
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Let those whose time has come continue."""
-        free = self._at_once - sum(seat.state is _State.IN_TURN for seat in self._seats)
-        ready = [seat for seat in self._seats if seat.state is _State.READY]
-        if ready and free:
-            first = self._order.first(ready)
-            self._order.begin(first)
-            first.state, free = _State.IN_TURN, free - 1
-        ahead = any(seat.state in (_State.PREPARING, _State.READY) for seat in self._seats)
-        line = [seat for seat in self._seats if seat.state is _State.IN_LINE]
-        if line and (free or not ahead):
-            self._order.first(line).state = _State.PREPARING
-        self._changed.notify_all()

@@ -10,13 +10,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest import MonkeyPatch
 
+from cuda_stand_in import Library
+from magicfuse_ros.backends import cudart
+from magicfuse_ros.backends.cuda import Device, missing_device
 from tiny_bundle import UNCERTAINTY, add_int8, build
 
 
@@ -52,6 +57,31 @@ def tiny_uncertain_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny bundle with int8 graphs; tests that modify it copy it first."""
     return add_int8(build(tmp_path_factory.mktemp("bundles") / "int8"))
+
+
+@pytest.fixture
+def runtime(monkeypatch: MonkeyPatch) -> Library:
+    """Install the stand-in instead of libcudart; return it."""
+    library = Library()
+    load = ctypes.CDLL
+
+    def stand_in(path: str) -> Any:
+        return library if "libcudart" in path else load(path)
+
+    monkeypatch.setattr("magicfuse_ros.backends.cudart.ctypes.CDLL", stand_in)
+    monkeypatch.setattr(cudart, "device_name", lambda index: "Test GPU")
+    monkeypatch.setattr(cudart, "_loaded", [])
+    return library
+
+
+@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Device:
+    """Return both kinds of device, in turn."""
+    if request.param == "stand-in":
+        request.getfixturevalue("runtime")
+    elif reason := missing_device():
+        pytest.skip(f"no GPU: {reason}")
+    return Device()
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from magicfuse_ros.image_codec import Pixels, encode_bgr8
+from image_messages import compress
+from magicfuse_ros.image_codec import Pixels, encode_bgr8, encode_mono8
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 SECOND = 1_000_000_000
@@ -38,24 +39,50 @@ def picture(height: int = 48, width: int = 64, seed: int = 0) -> Pixels:
 
 def write_picture(path: Path, image: Pixels) -> Path:
     """Write an RGB image in the format of the suffix."""
-    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    path.write_bytes(data.tobytes())
+    path.write_bytes(compress(path.suffix, image))
     return path
 
 
-def write_video(path: Path, times: Iterable[int], codec: str = "mpeg4") -> Path:
-    """Write frames at `times`, counted in tenths of a second; frame i is `picture(seed=i)`."""
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=10)
-        stream.width, stream.height = 64, 48
-        stream.pix_fmt = {"mpeg4": "yuv420p", "mjpeg": "yuvj420p", "png": "rgb24"}[codec]
-        stream.bit_rate = 4_000_000
-        for i, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(seed=i), format="rgb24")
-            frame.pts = time
+def encode(
+    path: Path,
+    frames: Iterable[av.VideoFrame],
+    codec: str,
+    form: str,
+    rate: int = 10,
+    faststart: bool = False,
+    **options: Any,
+) -> Path:
+    """Write frames of one size as a video.
+
+    Args:
+        path: its suffix is that of the container.
+        frames: at least one.
+        codec: name of the encoder.
+        form: pixel format.
+        rate: frames a second.
+        faststart: whether an MP4 begins with its index.
+        options: attributes of the encoder.
+    """
+    first, *others = frames
+    container_options = {"movflags": "faststart"} if faststart else {}
+    with av.open(str(path), "w", options=container_options) as container:
+        stream: Any = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = first.width, first.height, form
+        for name, value in options.items():
+            setattr(stream.codec_context, name, value)
+        for frame in (first, *others, None):
             container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
     return path
+
+
+def write_video(path: Path, times: Iterable[int], codec: str = "mpeg4", **options: Any) -> Path:
+    """Write frames at `times`, counted in tenths of a second; frame i is `picture(seed=i)`."""
+    frames = []
+    for i, time in enumerate(times):
+        frames.append(av.VideoFrame.from_ndarray(picture(seed=i), format="rgb24"))
+        frames[-1].pts = time
+    form = {"mpeg4": "yuv420p", "mjpeg": "yuvj420p", "png": "rgb24"}[codec]
+    return encode(path, frames, codec, form, bit_rate=4_000_000, **options)
 
 
 def header(stamp_ns: int) -> Any:
@@ -64,10 +91,12 @@ def header(stamp_ns: int) -> Any:
     return TYPES.types["std_msgs/msg/Header"](time, "camera")
 
 
-def image_message(image: Pixels, stamp_ns: int, encoding: str = "bgr8") -> Any:
-    """A sensor_msgs/Image with bgr8 data, whatever `encoding` says."""
-    height, width, step, data = encode_bgr8(image)
+def image_message(image: Pixels, stamp_ns: int, encoding: str = "") -> Any:
+    """A sensor_msgs/Image with bgr8 or mono8 data, whatever `encoding` says; usually the truth."""
+    color = image.ndim == 3
+    height, width, step, data = encode_bgr8(image) if color else encode_mono8(image)
     kind = TYPES.types["sensor_msgs/msg/Image"]
+    encoding = encoding or ("bgr8" if color else "mono8")
     return kind(header(stamp_ns), height, width, encoding, 0, step, data)
 
 

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin
 
-from magicfuse_ros.image_codec import Pixels, encode_mono8
+from image_messages import compress
+from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.bag_writer import BagWriter
 from media_files import (
     SECOND,
@@ -80,12 +80,11 @@ def drive(
             messages.append(("/camera/camera_info", recorded - 1, camera_info(stamp, focal=i)))
         bad = "odd_code" if i in broken else ""
         if suffix:
-            bgr = cv2.cvtColor(frame(i), cv2.COLOR_RGB2BGR)
-            data = cv2.imencode(suffix, bgr)[1].tobytes()
+            data = compress(suffix, frame(i))
             image = compressed_message(data, stamp, bad or suffix.lstrip("."))
             messages.append((f"{CAMERA}/compressed", recorded, image))
         else:
-            messages.append((CAMERA, recorded, image_message(frame(i), stamp, bad or "bgr8")))
+            messages.append((CAMERA, recorded, image_message(frame(i), stamp, bad)))
     return write_bag(path, messages, storage)
 
 
@@ -106,15 +105,8 @@ def results(path: Path, outputs: Mapping[str, Sequence[tuple[int, Pixels]]]) -> 
         for name, images in outputs.items():
             writer.add_topic(f"/fuse_node/{name}", "sensor_msgs/msg/Image")
             for number, (stamp, image) in enumerate(images):
-                message = image_message(image, stamp) if image.ndim == 3 else _gray(image, stamp)
-                writer.write(f"/fuse_node/{name}", START + number, message)
+                writer.write(f"/fuse_node/{name}", START + number, image_message(image, stamp))
     return path
-
-
-def _gray(image: Pixels, stamp_ns: int) -> Any:
-    height, width, step, data = encode_mono8(image)
-    kind = TYPES.types["sensor_msgs/msg/Image"]
-    return kind(header(stamp_ns), height, width, "mono8", 0, step, data)
 
 
 def content(bag: Path) -> dict[str, list[tuple[int, bytes]]]:

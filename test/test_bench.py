@@ -121,19 +121,13 @@ def test_a_process_that_cannot_run_says_why(tiny_bundle: Path, tmp_path: Path) -
         TimedProcess(job(tmp_path / "nowhere", "openvino"))
 
 
-def test_a_process_that_dies_is_an_error_with_its_exit_status(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("when", ["in a round", "between its rounds"])
+def test_a_process_that_dies_is_an_error_with_its_exit_status(tiny_bundle: Path, when: str) -> None:
     process = TimedProcess(job(tiny_bundle, "openvino"))
     process._process.kill()
+    if when == "between its rounds":
+        process._process.wait()
     with pytest.raises(BackendError, match="openvino fp32, 50x40, K = 1 ended with exit status -9"):
-        process.run(1)
-    process.close()
-
-
-def test_a_process_that_died_between_its_rounds_is_the_same_error(tiny_bundle: Path) -> None:
-    process = TimedProcess(job(tiny_bundle, "openvino"))
-    process._process.kill()
-    process._process.wait()
-    with pytest.raises(BackendError, match="ended with exit status -9"):
         process.run(1)
     process.close()
 

@@ -31,7 +31,6 @@ from magicfuse_ros.backends.engine_cache import EngineCache, EngineKey
 from magicfuse_ros.backends.tensorrt_library import RTX
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BackendError, EngineError
-from test_cuda import runtime  # noqa: F401  a fixture
 
 # The part of both libraries that is needed to see whether a bundle's engines are there.
 _LIBRARY = """
@@ -55,11 +54,7 @@ Install = Callable[..., Path]
 
 
 @pytest.fixture
-def install(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    runtime: Library,  # noqa: F811
-) -> Iterator[Install]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: Library) -> Iterator[Install]:
     """Yield a function that installs a library; there is a GPU, an RTX 40 with CUDA 12.8."""
 
     def write(name: str, source: str = "", version: str = "10.3.0", start: str = _STARTS) -> Path:
@@ -138,11 +133,7 @@ def test_jetpack_6_0_is_too_old(install: Install, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
 def test_a_library_for_a_newer_cuda_than_the_driver_serves_is_refused(
-    install: Install,
-    bundle: Bundle,
-    runtime: Library,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
+    install: Install, bundle: Bundle, runtime: Library, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """An RTX with a driver 550 or 570 after `pip install tensorrt-rtx`, which is for CUDA 13."""
     install(name, version="10.16.0")
@@ -192,9 +183,7 @@ def test_a_library_that_cannot_start_gives_its_own_reason(install: Install, bund
 
 
 def test_a_gpu_that_the_library_has_no_engines_for_is_named(
-    install: Install,
-    bundle: Bundle,
-    runtime: Library,  # noqa: F811
+    install: Install, bundle: Bundle, runtime: Library
 ) -> None:
     install("tensorrt_rtx", version="1.7.1")
     runtime.capability = (9, 0)
@@ -235,9 +224,7 @@ def test_engines_of_another_gpu_or_release_are_named(install: Install, bundle: B
 
 
 def test_engines_without_their_gpu_are_a_warning(
-    install: Install,
-    bundle: Bundle,
-    runtime: Library,  # noqa: F811
+    install: Install, bundle: Bundle, runtime: Library
 ) -> None:
     """After a cold boot, the driver may be ready only after the node has chosen the CPU."""
     install("tensorrt")

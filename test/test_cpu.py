@@ -40,11 +40,7 @@ def _eight_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (V2, {"kubepods/pod/box/cpu.max": "900000 100000"}, 8),
         (V2, {"cpu.max": "max 100000"}, 8),
         (V2, {"cpu.max": "damaged"}, 8),
-        (
-            V1,
-            {QUOTA: "400000", PERIOD: "1000"},
-            8,
-        ),
+        (V1, {QUOTA: "400000", PERIOD: "1000"}, 8),
         (V1, {QUOTA: "4000", PERIOD: "1000"}, 4),
         (V1, {QUOTA: "-1", PERIOD: "1000"}, 8),
         (None, {"cpu.max": "200000 100000"}, 8),

@@ -15,7 +15,6 @@ Networks are copies within the device: everything except for an engine's own cal
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections.abc import Mapping
 from typing import Any
@@ -25,37 +24,11 @@ import numpy.typing as npt
 import pytest
 
 from cuda_stand_in import ILLEGAL_ADDRESS, Library, copy_on_device
-from magicfuse_ros.backends import cudart
 from magicfuse_ros.backends.cuda import Device, DeviceTensor, Event, missing_device
 from magicfuse_ros.backends.cuda_graph import GraphRecorder
 from magicfuse_ros.errors import BackendError, DeviceLostError
 
 Arrays = dict[str, npt.NDArray[Any]]
-no_gpu = missing_device()
-gpu = [pytest.mark.gpu, pytest.mark.skipif(bool(no_gpu), reason=f"no GPU: {no_gpu}")]
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Library:
-    """Install the stand-in instead of libcudart; return it."""
-    library = Library()
-    load = ctypes.CDLL
-
-    def stand_in(path: str) -> Any:
-        return library if "libcudart" in path else load(path)
-
-    monkeypatch.setattr("magicfuse_ros.backends.cudart.ctypes.CDLL", stand_in)
-    monkeypatch.setattr(cudart, "device_name", lambda index: "Test GPU")
-    monkeypatch.setattr(cudart, "_loaded", [])
-    return library
-
-
-@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=gpu)])
-def device(request: pytest.FixtureRequest) -> Device:
-    """Return both kinds of device, in turn."""
-    if request.param == "stand-in":
-        request.getfixturevalue("runtime")
-    return Device()
 
 
 def test_without_a_gpu_there_is_no_device_until_one_comes(runtime: Library) -> None:

@@ -42,7 +42,6 @@ from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.errors import BackendError
 from magicfuse_ros.outputs import OUTPUTS, Output
 from magicfuse_ros.sampler import Sampler
-from test_cuda import device, runtime  # noqa: F401  fixtures
 
 ALL = frozenset(OUTPUTS)
 
@@ -194,7 +193,7 @@ def build(bundle: Bundle, library: Library, gpu: Any) -> None:
 
 
 @pytest.fixture
-def backend(bundle: Bundle, device: Any, monkeypatch: pytest.MonkeyPatch) -> EngineBackend:  # noqa: F811
+def backend(bundle: Bundle, device: Any, monkeypatch: pytest.MonkeyPatch) -> EngineBackend:
     """Return the backend with all engines built."""
     monkeypatch.setattr(Context, "calls", 0)
     monkeypatch.setattr(Context, "accepts", True)
@@ -278,9 +277,7 @@ def test_an_engine_that_the_library_refuses_is_an_error_with_its_reason(
 
 
 def test_what_was_compiled_for_this_gpu_is_kept_for_the_next_start(
-    bundle: Bundle,
-    device: Any,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    bundle: Bundle, device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(bundle, RTX, device)
 
@@ -301,8 +298,7 @@ def test_what_was_compiled_for_this_gpu_is_kept_for_the_next_start(
 
 
 def test_compiled_code_lives_as_long_as_the_networks_that_use_it(
-    bundle: Bundle,
-    device: Any,  # noqa: F811
+    bundle: Bundle, device: Any
 ) -> None:
     build(bundle, RTX, device)
     backend = EngineBackend(RTX, "fp32")
@@ -318,10 +314,7 @@ def test_compiled_code_lives_as_long_as_the_networks_that_use_it(
 
 
 def test_compiled_code_that_is_damaged_never_reaches_the_library(
-    bundle: Bundle,
-    device: Any,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    bundle: Bundle, device: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     build(bundle, RTX, device)
 
@@ -340,10 +333,7 @@ def test_compiled_code_that_is_damaged_never_reaches_the_library(
 
 
 def test_a_cache_that_cannot_be_written_is_said_once_and_frames_go_on(
-    bundle: Bundle,
-    device: Any,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    bundle: Bundle, device: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     build(bundle, RTX, device)
 
@@ -403,10 +393,7 @@ def test_engines_load_in_a_thread_of_their_own_on_the_same_gpu(
 
 
 def test_engines_of_another_module_with_a_gpu_of_the_same_name_are_missed(
-    bundle: Bundle,
-    backend: EngineBackend,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    bundle: Bundle, backend: EngineBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert missing_engine(TENSORRT, bundle, "fp32") == ""
     model = tmp_path / "model"
@@ -419,8 +406,7 @@ def test_engines_of_another_module_with_a_gpu_of_the_same_name_are_missed(
 
 
 def test_the_peak_is_measured_on_the_gpu_and_built_once(
-    device: Any,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = []
 

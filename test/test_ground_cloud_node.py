@@ -37,18 +37,11 @@ from ros_rig import LATCHED, RELIABLE, Rig
 ROWS, COLUMNS, F, CX, CY = 48, 64, 50.0, 32.0, 24.0
 HEIGHT = 1.5
 ROAD, CAR, SKY = 0, 1, 2
-LABELS = String(
-    data=json.dumps(
-        {
-            "class_map": [
-                {"class_id": ROAD, "class_name": "road"},
-                {"class_id": CAR, "class_name": "car"},
-                {"class_id": SKY, "class_name": "sky"},
-            ],
-            "threshold": 0.0,
-        }
-    )
-)
+CLASSES = [
+    {"class_id": number, "class_name": name}
+    for number, name in ((ROAD, "road"), (CAR, "car"), (SKY, "sky"))
+]
+LABELS = String(data=json.dumps({"class_map": CLASSES, "threshold": 0.0}))
 
 
 class GroundRig(Rig):
@@ -67,6 +60,11 @@ class GroundRig(Rig):
 
     def activate(self) -> None:
         self.activate_for(self.masks, self.infos, self.labels)
+
+    def activate_with_classes(self) -> None:
+        self.activate()
+        self.labels.publish(LABELS)
+        self.wait_for_classes()
 
     def send(self, content: np.ndarray, stamp: int = 1, *, info: CameraInfo | None = None) -> Image:
         """Publish a calibration, if any, and a mask."""
@@ -148,9 +146,7 @@ FIXED: dict[str, Any] = {"use_tf": False, "camera_height": HEIGHT, "scan_increme
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GroundRig]:
     """An active node that knows its classes, for all tests that do not change it."""
     with GroundRig(tmp_path_factory.mktemp("ground"), **FIXED) as rig:
-        rig.activate()
-        rig.labels.publish(LABELS)
-        rig.wait_for_classes()
+        rig.activate_with_classes()
         yield rig
 
 

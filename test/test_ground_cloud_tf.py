@@ -28,7 +28,6 @@ from sensor_msgs.msg import LaserScan, PointCloud2
 
 from test_ground_cloud_node import (
     CY,
-    LABELS,
     F,
     GroundRig,
     calibration,
@@ -89,9 +88,7 @@ def test_the_pose_comes_from_tf(tmp_path: Path) -> None:
     rig = TfRig(tmp_path)
     place = rig.place
     try:
-        rig.activate()
-        rig.labels.publish(LABELS)
-        rig.wait_for_classes()
+        rig.activate_with_classes()
         clouds, scans = rig.subscribe("points", PointCloud2), rig.subscribe("scan", LaserScan)
         rig.send(scene(), info=calibration())
         assert rig.refusal("TF has no transform from 'front_camera' to 'base'"), rig.output()
@@ -142,9 +139,7 @@ def test_the_pose_comes_from_tf(tmp_path: Path) -> None:
 
 def test_a_mask_waits_for_its_transform(tmp_path: Path) -> None:
     with TfRig(tmp_path, transform_timeout=10.0) as rig:
-        rig.activate()
-        rig.labels.publish(LABELS)
-        rig.wait_for_classes()
+        rig.activate_with_classes()
         clouds = rig.subscribe("points", PointCloud2)
         sent = [rig.send(scene(), stamp=100, info=calibration())]
         rig.sync()  # the node answers while they wait; its queue has room for one
@@ -173,9 +168,7 @@ def test_a_mask_waits_for_its_transform(tmp_path: Path) -> None:
 def test_a_mask_waits_by_the_clock_of_the_simulation(tmp_path: Path) -> None:
     with TfRig(tmp_path, transform_timeout=0.3, use_sim_time=True) as rig:
         clock = rig.node.create_publisher(ClockMessage, "/clock", 10)
-        rig.activate()
-        rig.labels.publish(LABELS)
-        rig.wait_for_classes()
+        rig.activate_with_classes()
         clouds = rig.subscribe("points", PointCloud2)
 
         def tell(seconds: float) -> None:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
+from image_messages import compress
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.bag import BagSource
@@ -64,7 +64,7 @@ def test_a_bag_folder_and_its_file(tmp_path: Path, storage: StoragePlugin) -> No
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_compressed_images(tmp_path: Path, suffix: str) -> None:
-    data = cv2.imencode(suffix, cv2.cvtColor(picture(), cv2.COLOR_RGB2BGR))[1].tobytes()
+    data = compress(suffix, picture())
     name = {".jpg": "bgr8; jpeg compressed bgr8", ".png": "png"}[suffix]
     bag = write_bag(tmp_path / "bag", [("/image", START, compressed_message(data, START, name))])
     (frame,) = open_source(bag)

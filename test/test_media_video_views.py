@@ -31,7 +31,7 @@ from magicfuse_ros.media import open_source
 from magicfuse_ros.media.hdr import Transfer, tone_mapped
 from magicfuse_ros.media.source import mostly_missing
 from magicfuse_ros.media.video_file import lacks_index, stated_size
-from media_files import SECOND, picture, write_video
+from media_files import SECOND, encode, picture, write_video
 
 # From x, y of the stored image to a x + c y, b x + d y; and FFmpeg's filters for it.
 VIEWS = {
@@ -84,17 +84,9 @@ def test_every_display_matrix(tmp_path: Path, view: str) -> None:
 
 
 def encoded(path: Path, image: Any, form: str, codec: str = "ffv1", **options: Any) -> Path:
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=10)
-        stream.height, stream.width = image.shape[:2]
-        stream.pix_fmt = form
-        for name, value in options.items():
-            setattr(stream.codec_context, name, value)
-        kind = "rgb48le" if image.dtype == np.uint16 else "rgb24"
-        frame = av.VideoFrame.from_ndarray(image, format=kind).reformat(format=form)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    kind = "rgb48le" if image.dtype == np.uint16 else "rgb24"
+    frame = av.VideoFrame.from_ndarray(image, format=kind).reformat(format=form)
+    return encode(path, [frame], codec, form, **options)
 
 
 @settings(max_examples=12, deadline=None)
@@ -154,8 +146,7 @@ def test_hdr_gray_stays_gray_and_brighter_stays_brighter(level: int, transfer: T
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
 def test_a_file_that_is_cut(tmp_path: Path, suffix: str, part: float) -> None:
-    path = tmp_path / f"v.{suffix}"
-    write_many(path, 40)
+    path = write_video(tmp_path / f"v.{suffix}", range(40), gop_size=8, faststart=True)
     whole = [frame.image for frame in open_source(path)]
     data = path.read_bytes()
     assert stated_size(path) == len(data)
@@ -172,21 +163,8 @@ def test_a_file_that_is_cut(tmp_path: Path, suffix: str, part: float) -> None:
     assert mostly_missing(source, source.missing) == (part == 0.3)
 
 
-def write_many(path: Path, count: int) -> None:
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        stream: Any = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.bit_rate, stream.gop_size = 4_000_000, 8
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(picture(seed=i), format="rgb24")
-            frame.pts = i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
 def test_a_frame_that_the_decoder_marks_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "v.mp4"
-    write_many(path, 24)
+    path = write_video(tmp_path / "v.mp4", range(24), gop_size=8, faststart=True)
     with av.open(str(path)) as container:
         (packet,) = [p for i, p in enumerate(container.demux(video=0)) if i == 11]
     data = bytearray(path.read_bytes())
@@ -205,15 +183,10 @@ def test_a_frame_that_the_decoder_marks_is_refused(tmp_path: Path) -> None:
 def test_b_frames_come_in_their_order(tmp_path: Path, suffix: str) -> None:
     if "libx264" not in av.codecs_available:
         pytest.skip("PyAV has no libx264")
-    path = tmp_path / f"v.{suffix}"
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.options = {"bf": "3", "b-adapt": "0", "crf": "10"}
-        for i in range(12):
-            gray = np.full((48, 64, 3), 20 * i, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
-        container.mux(stream.encode(None))
+    grays = (np.full((48, 64, 3), 20 * i, np.uint8) for i in range(12))
+    made = [av.VideoFrame.from_ndarray(gray, format="rgb24") for gray in grays]
+    options = {"bf": "3", "b-adapt": "0", "crf": "10"}
+    path = encode(tmp_path / f"v.{suffix}", made, "libx264", "yuv420p", 25, options=options)
     frames = list(open_source(path))
     assert [round(frame.image.mean() / 20) for frame in frames] == list(range(12))
     assert [frame.stamp_ns * 25 // SECOND for frame in frames] == list(range(12))
@@ -228,14 +201,9 @@ def test_recordings_that_were_joined_have_rising_stamps(tmp_path: Path) -> None:
 
 
 def with_two_sizes(tmp_path: Path) -> Path:
-    path = tmp_path / "v.mjpeg"
-    small = write_video(tmp_path / "a.mjpeg", [0], "mjpeg").read_bytes()
-    with av.open(str(tmp_path / "b.mjpeg"), "w") as container:
-        stream: Any = container.add_stream("mjpeg", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
-        frame = av.VideoFrame.from_ndarray(picture(64, 96), format="rgb24")
-        container.mux([*stream.encode(frame), *stream.encode(None)])
-    path.write_bytes(small + (tmp_path / "b.mjpeg").read_bytes())
+    path = write_video(tmp_path / "v.mjpeg", [0], "mjpeg")
+    large = encoded(tmp_path / "b.mjpeg", picture(64, 96), "yuvj420p", "mjpeg")
+    path.write_bytes(path.read_bytes() + large.read_bytes())
     return path
 
 
@@ -267,12 +235,8 @@ def test_sizes_of_any_bytes(
 
 def test_a_sensor_of_12_of_16_bits_is_not_black(tmp_path: Path) -> None:
     values = np.linspace(0, 4095, 48 * 64).astype(np.uint16).reshape(48, 64)
-    path = tmp_path / "v.mkv"
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray16le"
-        frame = av.VideoFrame.from_ndarray(values, format="gray16le")
-        container.mux([*stream.encode(frame), *stream.encode()])
+    frame = av.VideoFrame.from_ndarray(values, format="gray16le")
+    path = encode(tmp_path / "v.mkv", [frame], "ffv1", "gray16le")
     np.testing.assert_array_equal(first(path)[..., 0], values >> 4)
 
 

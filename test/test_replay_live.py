@@ -48,14 +48,16 @@ TIMEOUT_S = 280
 PROGRAM = "from magicfuse_ros.cli import app; app()"
 
 
-def command(bag: Path, out: Path, *options: object) -> list[str]:
-    return [sys.executable, "-c", PROGRAM, "replay", *map(str, (bag, "--out", out, *options))]
+def started(bag: Path, out: Path, *options: object, **variables: str) -> subprocess.Popen[str]:
+    arguments = ["replay", *map(str, (bag, "--out", out, *options))]
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments], env={**os.environ, **variables},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def replay(bag: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    process = subprocess.Popen(
-        command(bag, out, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = started(bag, out, *options)
     try:
         stdout, stderr = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -115,9 +117,7 @@ def test_a_replay_that_is_terminated_says_that_it_is_not_complete(
     """As a CI job ends it, or `docker stop`."""
     bag, out = drive(tmp_path / "in", 40), tmp_path / "out"
     options = ("--bundle", tiny_bundle, "--rate", 0.2)  # it would take 20 seconds
-    process = subprocess.Popen(
-        command(bag, out, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = started(bag, out, *options)
     end = time.monotonic() + 120
     while not (out / "log" / "replay_node.yaml").exists() and time.monotonic() < end:
         time.sleep(0.05)
@@ -133,12 +133,7 @@ def test_ctrl_c_before_the_play_says_so_and_leaves_no_process(
     tmp_path: Path, tiny_bundle: Path
 ) -> None:
     bag, out = drive(tmp_path / "in", 40), tmp_path / "out"
-    process = subprocess.Popen(
-        command(bag, out, "--bundle", tiny_bundle),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(bag, out, "--bundle", tiny_bundle)
     end = time.monotonic() + 120
     while not (out / "log" / "fuse_node.txt").exists() and time.monotonic() < end:
         time.sleep(0.01)
@@ -177,13 +172,7 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
         rig.node.create_subscription(CameraInfo, topic, infos.append, RELIABLE, raw=True)
         # Endless, until Ctrl-C; in the shell's domain, which the rig has set.
         options = ("--no-node", "--name", rig.name, "--rate", 2, "--loop", 0)
-        player = subprocess.Popen(
-            command(bag, out, *options),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
-        )
+        player = started(bag, out, *options, PYTHONFAULTHANDLER="1")
 
         def recorded_enough() -> bool:
             # The node fuses once it knows the recorder, so its next report is recorded too.

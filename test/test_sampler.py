@@ -22,7 +22,7 @@ import pytest
 import tiny_bundle as tiny
 from magicfuse_ros.backends import select
 from magicfuse_ros.backends.engine_cache import Precision
-from magicfuse_ros.backends.interface import N, Network, Recorder, Stamp, Tensor
+from magicfuse_ros.backends.interface import Network, Tensor
 from magicfuse_ros.bundle import Bundle, NetworkName, NetworkSpec, TensorSpec
 from magicfuse_ros.errors import BundleError
 from magicfuse_ros.outputs import OUTPUTS, Output, available_outputs, frame_gflop, network_calls
@@ -57,23 +57,8 @@ class Counting:
     def join(self, *_: object) -> None:
         """Every network is visible."""
 
-    def twin(self, network: N) -> N:
-        return self.inner.twin(network)
-
-    def upload(self, array: Array) -> Tensor:
-        return self.inner.upload(array)
-
-    def download(self, tensor: Tensor) -> Array:
-        return self.inner.download(tensor)
-
-    def recorder(self) -> Recorder:
-        return self.inner.recorder()
-
-    def stamp(self) -> Stamp:
-        return self.inner.stamp()
-
-    def elapsed_ms(self, start: Stamp, end: Stamp) -> float:
-        return self.inner.elapsed_ms(start, end)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def count(self) -> dict[str, int]:
         names = [name for name, _ in self.calls]

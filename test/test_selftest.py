@@ -33,7 +33,6 @@ from magicfuse_ros.backends.onnxruntime import OnnxRuntimeBackend
 from magicfuse_ros.bench import gpu
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkSpec
 from magicfuse_ros.selftest import Row, SelftestLimits, check, decibels, reference_for
-from test_cuda import runtime  # noqa: F401  a fixture
 
 Array = npt.NDArray[Any]
 
@@ -165,9 +164,7 @@ def test_the_doctor_says_what_can_run_and_what_is_missing(
 
 
 def test_the_gpu_is_described(
-    runtime: Library,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    runtime: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "nvpmodel"
     tool.write_text("#!/bin/sh\necho 'NV Power Mode: MODE_15W'\necho 2\n")

@@ -37,7 +37,6 @@ from magicfuse_ros.bench import gpu_peak
 from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
 from magicfuse_ros.errors import BackendError, EngineError
 from test_backends import Watched, some_inputs
-from test_cuda import runtime  # noqa: F401  a fixture
 
 NANO = Path(__file__).resolve().parents[1] / "engines" / "nano"
 rtx = pytest.mark.skipif(
@@ -252,8 +251,7 @@ def test_capabilities_are_checked(builder: interface.Builder) -> None:
 
 @rtx
 def test_the_gpu_of_this_machine_is_built_for_unless_the_library_refuses_it(
-    builder: interface.Builder,
-    runtime: Library,  # noqa: F811
+    builder: interface.Builder, runtime: Library
 ) -> None:
     assert builder.devices([]) == ["sm_89"]
     runtime.capability = (9, 0)  # an H100

@@ -24,6 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
 from magicfuse_ros.media.bag_writer import BagWriter
+from magicfuse_ros.ros.subscriptions import type_name
 
 _RELIABLE = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 _LATCHED = QoSProfile(
@@ -61,9 +62,7 @@ class TopicRecorder:
         self._subscriptions: dict[str, Subscription] = {}
         self._types = dict(topics)
         for topic, message_type in topics.items():
-            package = message_type.__module__.partition(".")[0]
-            name = f"{package}/msg/{message_type.__name__}"
-            self._writer.add_topic(topic, name, latched=topic in latched)
+            self._writer.add_topic(topic, type_name(message_type), latched=topic in latched)
             self._subscribe(topic, _LATCHED if topic in latched else _RELIABLE)
 
     def _subscribe(self, topic: str, qos: QoSProfile) -> None:
