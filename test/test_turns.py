@@ -129,9 +129,9 @@ def test_what_a_camera_has_used_can_be_forgotten() -> None:
     loading, calm = turns.seat(), turns.seat()
     with loading.turn():
         sleep(0.01)
-    assert turns.share(calm).others == 1
+    assert calm.share().others == 1
     loading.forgive()
-    assert turns.share(calm).others == 0
+    assert calm.share().others == 0
 
 
 def test_a_camera_that_is_gone_is_not_charged() -> None:

@@ -221,6 +221,19 @@ def test_only_maps_of_mostly_sets_are_scored_by_group() -> None:
         assert groups_of(labels) == {}
 
 
+def test_a_class_of_a_few_frames_is_not_in_the_mean() -> None:
+    """Without its frames, a resample would have a mean of other classes."""
+    means = {}
+    for shown in (4, 5):
+        measure = Segmentation(CLASSES)
+        for i in range(20):
+            truth = row(ROAD, CAR if i < shown else SKY, SKY)
+            measure.add(frame(truth), flat(0), fused(mask=row(ROAD, SKY, SKY)))
+        means[shown] = measure.scores()["miou_percent"].value
+    assert means[4] == pytest.approx(100 * (1 + 36 / 40) / 2)
+    assert means[5] == pytest.approx(100 * (1 + 35 / 40 + 0) / 3)
+
+
 def test_mean_iou_is_of_all_frames_together() -> None:
     measure = Segmentation(CLASSES)
     for truth, predicted in (
@@ -342,6 +355,19 @@ def test_riders_are_people_in_the_first_two_scores_of_light() -> None:
     }  # fmt: skip
 
 
+def test_bicycles_of_coarse_masks_are_unknown_because_nobody_may_ride_them() -> None:
+    label = row(PEDESTRIAN, *[ROAD] * 20, BICYCLIST)
+    restored = flat(50, (1, 22, 3))
+    mag_image = restored.copy()
+    mag_image[0, [0, 12, 21]] = 90
+    measure = Light(CLASSES)
+    labelled = frame(label, Labels("coarse by eye"))
+    measure.add(labelled, restored, fused(mag_image=mag_image, restored=restored))
+    scores = measure.scores()
+    assert scores["light_precision"].value == 0.5, "of the pedestrian and the road"
+    assert scores["light_recall"].value == 1
+
+
 def test_without_people_there_is_no_score_of_light() -> None:
     measure = Light(CLASSES)
     image = flat(9, (1, 2, 3))
@@ -367,6 +393,12 @@ def test_coverage_of_normal_intervals() -> None:
     assert coverage(estimate, deviation, real, 50) == 50
     assert coverage(estimate, deviation, real, 90) == 75
     assert coverage(estimate, row(0, 0, 0, 0), row(100, 100, 101, 100), 90) == 75  # 0.5: 0.82
+
+
+def test_levels_that_are_cut_off_tell_nothing_of_an_interval() -> None:
+    real = row(0, 0, 255, 110, 130)
+    assert coverage(flat(0, (1, 5)) + row(5, 50, 250, 100, 100), flat(10, (1, 5)), real, 90) == 50
+    assert np.isnan(coverage(flat(5, (1, 2)), flat(9, (1, 2)), flat(0, (1, 2)), 90))
 
 
 def test_what_an_estimate_says_of_itself_is_what_happens() -> None:

@@ -132,7 +132,7 @@ def test_limits_that_are_missed_leave_the_bundle_as_it_was(
 )
 def test_each_limit(change: dict[str, float], message: str) -> None:
     good = {"agreement_percent": 98.1, "psnr_loss_db": 0.29, "miou_loss": 0.4}
-    rest = {"frames": 1, "mag_image_db": 40.0, "thermal_db": 40.0}
+    rest = {"frames": 1, "restored_db": 40.0, "mag_image_db": 40.0, "thermal_db": 40.0}
     check_losses({"K = 1": Int8Loss(**good, **rest)}, 25)  # type: ignore[arg-type]
     unknown = {"psnr_loss_db": None, "miou_loss": None}
     check_losses({"K = 1": Int8Loss(**{**good, **unknown}, **rest)}, 25)  # type: ignore[arg-type]

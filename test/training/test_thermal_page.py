@@ -54,6 +54,18 @@ def test_what_a_bundle_knows_of_a_set_is_in_its_provenance() -> None:
     ):
         assert relation(camvid, kind, split) == known, (kind, split)
     assert relation(TRAINED, "msrs-repacked", "dev") == "same set"
+    for known_set, kind, split, known in (
+        ("cityscapes, split train", "cityscapes-repacked", "dev", "trained on"),
+        ("cityscapes-repacked, split train", "cityscapes", "val", "same set"),
+        ("camvid, split all", "camvid-segnet", "test", "trained on"),
+        ("camvid-segnet, split train", "camvid", "all", "trained on"),
+        ("camvid-segnet, split train", "camvid-repacked", "val", "same set"),
+        ("idd-lite, split train", "idd-repacked", "dev", "trained on"),
+        ("msrs, split train", "msrs", "test", "same set"),
+        ("mfnet, split train", "msrs", "test", "trained on"),  # its frames are MFNet's
+        ("msrs, split train", "mfnet", "test", "trained on"),
+    ):
+        assert relation([f"{known_set}: 9 scenes"], kind, split) == known, (known_set, kind)
     assert relation(TRAINED, "roadscene-repacked", "train") == "unknown set"
     assert relation([], "msrs-repacked", "dev") == "not recorded"
     own = ["folder, split train: 9 scenes (somebody's)"]

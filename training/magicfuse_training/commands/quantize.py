@@ -73,13 +73,15 @@ def quantize_command(
         "mask agreement %",
         "restored PSNR, dB",
         "mIoU",
+        "restored dB",
         "MagImg dB",
         "thermal dB",
     ):
         table.add_column(column, justify="right")
     for where, loss in losses.items():
         cells = (f"{loss.agreement_percent:.2f}", _loss(loss.psnr_loss_db), _loss(loss.miou_loss))
-        images = (f"{loss.mag_image_db:.1f}", f"{loss.thermal_db:.1f}")
+        pictures = (loss.restored_db, loss.mag_image_db, loss.thermal_db)
+        images = (f"{decibels:.1f}" for decibels in pictures)
         table.add_row(where, str(loss.frames), *cells, *images)
     output_console().print(unclipped(table))
     say(f"written to {out or bundle}")

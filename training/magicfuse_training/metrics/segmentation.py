@@ -28,6 +28,8 @@ COARSE = ("sky", "building", "road", "tree", "car", "pedestrian")
 NOT_DRIVABLE = ("sky", "building", "tree")
 _SETS = tuple(SETS)
 _FEWEST = 2  # classes: with a single one, nothing could be confused
+# Frames that must show a class: without it, a resample would have a mean of other classes.
+_FEWEST_FRAMES = 5
 
 
 class Confusion:
@@ -110,8 +112,8 @@ def _allowed(classes: int) -> Mask:
 class Segmentation:
     """Masks against labels.
 
-    miou_percent        mean IoU of the classes that occur, 0 to 100 %; for coarse masks, of the
-                        classes for which they are reliable (`COARSE`). See `iou`
+    miou_percent        mean IoU of the classes that occur in 5 frames or more, 0 to 100 %; for
+                        coarse masks, of those for which they are reliable (`COARSE`). See `iou`
     iou_percent         by class
     right_group_percent for sets whose labels are groups of classes: the share of a group's pixels
                         that are called a class of the group, 0 to 100 %, mean over groups
@@ -149,6 +151,8 @@ class Segmentation:
         ids = [i for i, name in enumerate(self.names) if not coarse or name in COARSE]
         by_class = iou(matrices.sum(0))
         there = [i for i in ids if not np.isnan(by_class[i])]
+        frames = (matrices[..., : len(self.names), :].sum(-1) > 0).sum(0)
+        often = [i for i in there if frames[i] >= min(_FEWEST_FRAMES, len(matrices))]
         scores: dict[str, object] = {"labels": self._labels.origin}
         if groups := self._labels.groups:
             shares = right_group(matrices.sum(0), groups)
@@ -157,8 +161,8 @@ class Segmentation:
             )
             by_group = zip(groups.values(), shares.tolist(), strict=True)
             scores["group_percent"] = {name: v for name, v in by_group if not np.isnan(v)}
-        elif len(there) >= _FEWEST:
-            scores["miou_percent"] = figure_of(matrices, lambda m: mean_iou(m, ids))
+        elif len(often) >= _FEWEST:
+            scores["miou_percent"] = figure_of(matrices, lambda m: mean_iou(m, often))
         if there:
             scores["iou_percent"] = {self.names[i]: float(by_class[i]) for i in there}
         return scores | (self._called_road(matrices) if self._night else {})

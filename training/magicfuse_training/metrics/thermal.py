@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from magicfuse_ros.fuser import FusedFrame, Output
-from magicfuse_training.arrays import F64, U8
+from magicfuse_training.arrays import F64, U8, Mask
 from magicfuse_training.metrics.bootstrap import figures_of
 from magicfuse_training.metrics.frames import Frame, given
 from magicfuse_training.metrics.images import Constants, luma, psnr, ssim
@@ -56,13 +56,22 @@ def needed_interval(estimate: U8, deviation: U8, real: U8) -> F64:
 def coverage(estimate: U8, deviation: U8, real: U8, percent: float) -> float:
     """Return the share of pixels within their stated interval, 0 to 100 %; best: `percent`.
 
+    NaN if there is none. Pixels at the ends of the range are left out: see `within_range`.
+
     Args:
         estimate: see `needed_interval`.
         deviation: see `needed_interval`.
         real: gray levels (H, W).
         percent: nominal content of the interval.
     """
-    return 100 * float((needed_interval(estimate, deviation, real) <= percent).mean())
+    needed = needed_interval(estimate, deviation, real)
+    inside = needed[within_range(real)] <= percent
+    return 100 * float(inside.mean()) if inside.size else np.nan
+
+
+def within_range(real: U8) -> Mask:
+    """Return where a real level is not cut off at 0 or 255, (H, W): it may lie outside there."""
+    return (real > 0) & (real < 255)
 
 
 class Thermal:

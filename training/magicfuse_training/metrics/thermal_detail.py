@@ -31,11 +31,11 @@ from magicfuse_training.data.scenes import Scene, known_classes
 from magicfuse_training.metrics.bootstrap import Figure, figure_of, share
 from magicfuse_training.metrics.frames import given
 from magicfuse_training.metrics.images import luma
-from magicfuse_training.metrics.thermal import correlation, needed_interval
+from magicfuse_training.metrics.thermal import correlation, needed_interval, within_range
 
 Relation = Literal["trained on", "same set", "unknown set", "not recorded"]
 
-WHOLE = (".", "all")  # splits of sets that have none
+WHOLE = (".", "all", "*")  # splits of sets that have none; any split
 PERCENTS = np.arange(5, 100, 5)  # of the stated intervals whose content is counted
 FEWEST = 200  # pixels of a class that a frame must have to tell of the class
 # Sums over the pixels of one class in one frame, of deviations from their mean in the frame.
@@ -54,18 +54,25 @@ def relation(trained: Sequence[str], kind: str, split: str) -> Relation:
         return "not recorded"
     if kind == "folder" and any(line.startswith("folder,") for line in trained):
         return "not recorded"  # which folder it was
-    seen: set[tuple[str, str]] = set()
+    ours, found = _splits(kind, split), False
     for line in trained:
         name, comma, rest = line.partition(":")[0].partition(", split ")
-        if comma:
-            seen.add((name, rest))
-            published = DATASETS[name].repacked_from if name in DATASETS else {}
-            seen.update((other, part or rest) for other, part in published.items())
-    kinds = {name for name, _ in seen}
-    if {(kind, split), (kind, "*")} & seen or (split in WHOLE and kind in kinds):
-        return "trained on"
-    family = {kind, *(DATASETS[kind].repacked_from if kind in DATASETS else {})}
-    return "same set" if family & kinds else "unknown set"
+        theirs = _splits(name, rest) if comma else {}
+        shared = ours.keys() & theirs.keys()
+        if shared and all(_overlap(ours[one], theirs[one]) for one in shared):
+            return "trained on"
+        found = found or bool(shared)
+    return "same set" if found else "unknown set"
+
+
+def _splits(kind: str, split: str) -> dict[str, str]:
+    """Return the kinds that have the frames of a split, and its name or "*" in each."""
+    others = DATASETS[kind].taken_from if kind in DATASETS else {}
+    return {kind: split, **{other: part or split for other, part in others.items()}}
+
+
+def _overlap(a: str, b: str) -> bool:
+    return a == b or not {a, b}.isdisjoint(WHOLE)
 
 
 def distances(names: Sequence[str], trained: Sequence[str]) -> list[int | None]:
@@ -125,6 +132,7 @@ def compare(scene: Scene, fused: FusedFrame, classes: int) -> Compared:
     needed = None
     if fused.thermal_uncertainty is not None:
         needed = needed_interval(estimate, fused.thermal_uncertainty, real)
+        needed[~within_range(real)] = np.nan
     label = known_classes(scene.label, scene.teacher)
     sums = np.zeros((classes, 7))
     means = []
@@ -135,7 +143,9 @@ def compare(scene: Scene, fused: FusedFrame, classes: int) -> Compared:
         x, y = estimate[mask].astype(np.float64), real[mask].astype(np.float64)
         means.append((pixels, x.mean(), y.mean()))
         x, y = x - x.mean(), y - y.mean()
-        inside = np.nan if needed is None else float((needed[mask] <= 90).sum())
+        inside = np.nan
+        if needed is not None and not np.isnan(needed[mask]).all():
+            inside = pixels * float((needed[mask & ~np.isnan(needed)] <= 90).mean())
         off = error[mask]
         sums[i] = pixels, np.abs(off).sum(), off.sum(), x @ x, y @ y, x @ y, inside
     return Compared(
@@ -144,10 +154,16 @@ def compare(scene: Scene, fused: FusedFrame, classes: int) -> Compared:
         correlation(luma(scene.visible), real),
         float(np.abs(error).mean()),
         np.bincount(real.ravel(), minlength=256),
-        None if needed is None else (needed[..., None] <= PERCENTS).mean((0, 1)),
+        None if needed is None else _contents(needed),
         sums,
         _between(np.array(means)) if means else np.zeros(3),
     )
+
+
+def _contents(needed: F64) -> F64:
+    """Return the share of the known pixels within each of the `PERCENTS` intervals."""
+    known = needed[~np.isnan(needed)]
+    return np.asarray((known[:, None] <= PERCENTS).mean(0), np.float64)
 
 
 def _between(means: F64) -> F64:

@@ -44,16 +44,19 @@ class Int8Loss:
     Attributes:
         frames: number of frames.
         agreement_percent: share of pixels with the same class.
-        psnr_loss_db: mean loss of the restored image; None if no clean image is known.
+        psnr_loss_db: mean loss of the restored image against the clean frame; None if that is not
+            known. On clean frames of another size than the bundle's, resizing hides the loss.
         miou_loss: in points; None if there are no labels.
-        mag_image_db: mean PSNR of MagImg, int8 against float32.
-        thermal_db: mean PSNR of the thermal estimate, int8 against float32.
+        restored_db: mean PSNR of the restored image, int8 against float32.
+        mag_image_db: the same of MagImg.
+        thermal_db: the same of the thermal estimate.
     """
 
     frames: int
     agreement_percent: float
     psnr_loss_db: float | None
     miou_loss: float | None
+    restored_db: float
     mag_image_db: float
     thermal_db: float
 
@@ -144,11 +147,12 @@ def _compare(
 ) -> Int8Loss:
     confusions = (Confusion(classes), Confusion(classes))
     restored: list[tuple[float, float]] = []
-    agreement, mag_image, thermal = [], [], []
+    agreement, pictures, mag_image, thermal = [], [], [], []
     labelled = False
     for image, clean, label in frames:
         a, b = (fuser(image, OUTPUTS) for fuser in (exact, quantized))
         agreement.append(float((given(a.mask) == given(b.mask)).mean()))
+        pictures.append(psnr(given(b.restored), given(a.restored)))
         mag_image.append(psnr(given(b.mag_image), given(a.mag_image)))
         thermal.append(psnr(given(b.thermal_estimate), given(a.thermal_estimate)))
         if clean is not None:
@@ -166,6 +170,7 @@ def _compare(
         agreement_percent=100 * float(np.mean(agreement)),
         psnr_loss_db=float(np.mean([x - y for x, y in restored])) if restored else None,
         miou_loss=miou_loss,
+        restored_db=float(np.mean(pictures)),
         mag_image_db=float(np.mean(mag_image)),
         thermal_db=float(np.mean(thermal)),
     )
