@@ -23,7 +23,7 @@ import numpy.typing as npt
 from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BundleError, FrameError, MagicFuseError
-from magicfuse_ros.geometry import FITS, Fit, Geometry
+from magicfuse_ros.geometry import FITS, Fit, Geometry, Size
 from magicfuse_ros.outputs import LABELS, OUTPUTS, Output, available_outputs, check_outputs
 from magicfuse_ros.sampler import Images, Sample, Sampler
 
@@ -103,6 +103,11 @@ class Fuser:
         self.steps = manifest.default_steps if steps is None else steps
         self.tau = manifest.tau if tau is None else tau
         self._sampler: Samples = Sampler(bundle, backend) if sampler is None else sampler
+
+    @property
+    def size(self) -> Size:
+        """Rows and columns of the networks' image."""
+        return self._size
 
     @property
     def outputs(self) -> tuple[Output, ...]:

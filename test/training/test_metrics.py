@@ -52,6 +52,7 @@ from magicfuse_training.metrics.light import (
     recall,
 )
 from magicfuse_training.metrics.people_scores import People
+from magicfuse_training.metrics.restoration import Restoration
 from magicfuse_training.metrics.segmentation import (
     Confusion,
     Segmentation,
@@ -129,6 +130,16 @@ def test_the_best_constants_are_those_that_a_search_finds() -> None:
         assert found["level"] == np.argmax(values)
         key = {"psnr": "psnr_db", "ssim": "ssim"}[name]
         assert found[key] == pytest.approx(max(values), abs=1e-3)
+
+
+def test_a_clean_frame_is_restored_no_better_than_its_resizing_allows() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    found = {}
+    for size in ((16, 16), (12, 12)):
+        measure = Restoration(size)
+        measure.add(frame(visible=image), image, fused(restored=image, mag_image=image))
+        found[size] = measure.scores()["psnr_resized_db"].value
+    assert found[16, 16] == 60 and found[12, 12] < 30
 
 
 def test_luma_is_that_of_bt_601() -> None:

@@ -149,7 +149,8 @@ def test_every_set_is_scored_for_what_it_knows(scored: tuple[Path, str, dict]) -
     assert idd["right_group_percent"][0] == pytest.approx(mean, abs=1e-3)
     assert "light_by_tau" not in idd
     plain = sets["plain"]["clean"]
-    assert set(plain) == {"frames", "psnr_input_db", restored, "psnr_mag_image_db"}
+    others = {"psnr_input_db", "psnr_mag_image_db", "psnr_resized_db"}
+    assert set(plain) == {"frames", restored, *others}
 
 
 def test_pairs_are_scored_by_day_and_by_night(scored: tuple[Path, str, dict]) -> None:

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from magicfuse_ros.fuser import FusedFrame, Fuser, Output
+from magicfuse_ros.geometry import Geometry, Size
 from magicfuse_training.arrays import U8
 from magicfuse_training.degradations import Darkness, Degradation, apply, degrade
 from magicfuse_training.metrics.bootstrap import figures_of
@@ -54,11 +55,15 @@ class Restoration:
     psnr_input_db       of the input, dB, 0 to 60: see `images.psnr`
     psnr_restored_db    of the restored image
     psnr_mag_image_db   of MagImg, which also shows heat
+    psnr_resized_db     of the clean frame, scaled to the networks' size and back: what a network
+                        would get that changes nothing. Only if that size is given
     """
 
     outputs: frozenset[Output] = frozenset({"restored", "mag_image"})
 
-    def __init__(self) -> None:
+    def __init__(self, network: Size | None = None) -> None:
+        """Store the size of the networks' images."""
+        self._network = network
         self._columns = defaultdict[str, list[float]](list)
 
     def applies(self, frame: Frame) -> bool:
@@ -70,6 +75,10 @@ class Restoration:
         shown = {"input": image, "restored": fused.restored, "mag_image": fused.mag_image}
         for name, x in shown.items():
             self._columns[f"psnr_{name}_db"].append(psnr(given(x), frame.visible))
+        if self._network is not None:
+            place = Geometry.fit(frame.visible.shape[:2], self._network, "letterbox")
+            resized = place.image_back(place.forward(frame.visible))
+            self._columns["psnr_resized_db"].append(psnr(resized, frame.visible))
 
     def scores(self) -> dict[str, object]:
         """Return the scores."""

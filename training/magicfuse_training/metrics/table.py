@@ -41,6 +41,7 @@ MAIN: tuple[Row, ...] = (
     ("sky, building, tree called road, %", ("called_road_percent", "all"), 1),
     ("calibration error of the confidence, %", ("ece_percent",), 1),
     ("PSNR of the input, dB", ("psnr_input_db",), 2),
+    ("PSNR of the clean frame, resized, dB", ("psnr_resized_db",), 2),
     ("PSNR of the restored image, dB", ("psnr_restored_db",), 2),
     ("PSNR of MagImg, dB", ("psnr_mag_image_db",), 2),
     ("SSIM of the input", ("ssim_input",), 3),
@@ -104,16 +105,22 @@ IMAGE_DECIMALS = {
 }
 
 NOTES = """\
-- In brackets: the 95 % bootstrap interval over frames.
+- In brackets: the 95 % bootstrap interval over frames. Frames of one video are alike, so that
+  their intervals are too narrow.
 - *labels*: who made them. *coarse by eye*: drawn in part; mIoU of sky, building, road, tree, car
-  and pedestrian. *pseudo*: labels made by another network, for moving objects only.
+  and pedestrian. *pseudo*: labels made by another network, for moving objects only. *mIoU* is that
+  of the classes in 5 frames or more.
+- *PSNR of the clean frame, resized*: of a frame that is only scaled to the networks' size and back.
+  The restored image of a clean frame cannot do much better.
 - *right group*: IDD's labels are groups of classes. The share of a group's pixels that are called
   one of its classes, mean over groups.
 - *calibration error*: |share of right pixels - mean confidence|, in 15 bins of the confidence.
   With few frames it is overestimated; its interval then extends mostly upwards.
 - *light*: a pixel is lit where MagImg's luma is 20 of 255 above the restored image's. Precision:
-  the share of the light that is on people and riders, or within 5 pixels of them. Recall: the share
-  of their pixels that is lit.
+  the share of the light that is on pedestrians and what is labelled bicyclist (riders and bicycles;
+  void in coarse masks, where nobody rides them), or within 5 pixels of them. Recall: the share of
+  their pixels that is lit.
+- *stated intervals*: without pixels that the real image has cut off at 0 or 255.
 - *best constant image*: every pixel has the same level, the best one for these frames.
 - *correlation*: Pearson's, mean over frames. Thermal images of cameras with automatic gain were
   brought to MSRS's level and gain.
