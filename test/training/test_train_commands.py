@@ -221,6 +221,8 @@ def test_a_stage_starts_from_a_bundle_as_it_was_at_a_commit(
     for name in ("mkf", "one_step"):
         stage = yaml.safe_load((folder / "run" / name / "config.yaml").read_text())["stage"]
         assert stage["frozen_statistics"] and stage["optimizer"]["learning_rate"] == 4e-4
+        seen = yaml.safe_load((folder / "run" / name / "data.yaml").read_text())["data"]
+        assert seen[1:] == ["three scenes"], "a stage that is exported on its own tells it, too"
     ((weights, made),) = exports
     assert not all(torch.equal(last["ema"][key], begun[key]) for key in of_bundle)
     for key in of_bundle:

@@ -170,7 +170,7 @@ def _train(
     groups = load_groups(sources, preset.height, preset.width, [c.name for c in preset.classes])
     if plan.temperature:
         check_fit(preset, groups)  # fail now, not after hours
-    start = "random weights"
+    start, before = "random weights", _before(plan, run)
     for i, part in enumerate(plan.stages):
         stage = in_small_steps(STAGES[part.stage]) if plan.start else STAGES[part.stage]
         torch.manual_seed(part.seed)
@@ -184,8 +184,13 @@ def _train(
         budget = replace(
             common, minutes=part.minutes, steps=part.steps, batch=part.batch, seed=part.seed
         )
-        train_stage(stage, model, run / part.folder, sources, budget, start, groups)
+        train_stage(stage, model, run / part.folder, sources, budget, start, groups, before)
     return groups
+
+
+def _before(plan: Recipe, run: Path) -> Trained:
+    """Return what the weights that a recipe starts from were trained on."""
+    return Trained.of(Bundle.load(run / "start").manifest.provenance) if plan.start else NOTHING
 
 
 def _source(text: str, data: Path) -> Source:
@@ -206,8 +211,7 @@ def _overridden(preset: Preset, part: StageRun) -> Preset:
 
 def _provenance(plan: Recipe, sources: list[Source], run: Path, recipe: str) -> Provenance:
     """Return where the weights come from, including what their start was trained on."""
-    before = Bundle.load(run / "start").manifest.provenance if plan.start else None
-    trained = joined(describe(sources), Trained.of(before) if before else NOTHING)
+    trained = joined(describe(sources), _before(plan, run))
     minutes = minutes_of(run, [part.folder for part in plan.stages])
     commit = current_commit(Path(__file__).parent)
     return provenance(minutes, commit, trained.data, trained.terms, recipe)
