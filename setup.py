@@ -28,8 +28,8 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", glob("launch/*.py")),
-        (f"{SHARE}/config", glob("config/*")),
-        (f"{SHARE}/engines/nano", glob("engines/nano/*")),
+        (f"{SHARE}/config", glob("config/*.*")),
+        (f"{SHARE}/engines/nano", glob("engines/nano/*.*")),
     ],
     python_requires=">=3.10",
     # The ROS packages come from the ROS installation; wheels of them would shadow it.
@@ -39,7 +39,8 @@ setup(
         "pydantic>=2.5",  # older ones lack JsonValue
         "typer>=0.12.4",  # older ones do not know "Path | None"
         "rich>=12.3",  # Ubuntu 22.04 has 11.2
-        'openvino; platform_machine != "aarch64"',
+        # Older ones lack opset8 at this place, or drop inputs that a network does not read.
+        'openvino>=2026; platform_machine != "aarch64"',
         # Older ones end the process on ARM CPUs without SVE (openvino PR 36931).
         'openvino>=2026.4; platform_machine == "aarch64"',
         "av>=17",  # older ones decode every video as BT.601 in limited range

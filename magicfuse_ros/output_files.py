@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -97,6 +98,8 @@ def write_png(path: Path, image: Pixels) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes())
     except OSError as error:
+        with suppress(OSError):
+            path.unlink()  # a part of it looks like a result
         raise MediaError(f"cannot write '{path}': {error.strerror}") from error
 
 

@@ -40,5 +40,16 @@ def test_links_lead_to_files(text: Path) -> None:
     assert there and all((ROOT / link).exists() for link in there), there
 
 
+def test_a_shell_can_read_every_block_of_commands() -> None:
+    pages = [*TEXTS, *ROOT.glob("docs/*.md"), *ROOT.glob("[a-z]*/README.md")]
+    blocks = {
+        (page.name, block): subprocess.run(["bash", "-n"], input=block, text=True, check=False)
+        for page in pages
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    }
+    assert len(blocks) > 30
+    assert not [where for where, done in blocks.items() if done.returncode]
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= 9_000

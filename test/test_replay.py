@@ -241,7 +241,8 @@ def test_wrong_inputs_are_named_and_leave_nothing_behind(tmp_path: Path, tiny_bu
         (good, ("--loop", "2"), "for real time"),
         (good, ("--no-node",), "for real time"),
         (good, ("--rate", "0"), "rate"),
-        (good, ("--name", "fuse_node"), "name is 'fuse_node'"),
+        *((good, ("--name", n), f"name is '{n}'") for n in ("fuse_node", "/fuse-node", "/", "/a/")),
+        (good, ("--min-psnr", "50"), "need --compare"),
         (good, ("--compare", tmp_path / "other"), "other' does not exist"),
         (good, ("--compare", good), "holds none of the outputs"),
     ]

@@ -116,12 +116,12 @@ def test_a_replay_that_is_terminated_says_that_it_is_not_complete(
 ) -> None:
     """As a CI job ends it, or `docker stop`."""
     bag, out = drive(tmp_path / "in", 40), tmp_path / "out"
-    options = ("--bundle", tiny_bundle, "--rate", 0.2)  # it would take 20 seconds
+    options = ("--bundle", tiny_bundle, "--rate", 0.1)  # it would take 40 seconds
     process = started(bag, out, *options)
     end = time.monotonic() + 120
     while not (out / "log" / "replay_node.yaml").exists() and time.monotonic() < end:
         time.sleep(0.05)
-    time.sleep(5)  # the player finds the node and plays
+    time.sleep(12)  # the player finds the node and plays
     process.terminate()
     _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130 and "interrupted" in stderr

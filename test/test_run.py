@@ -312,3 +312,15 @@ def test_what_was_done_is_reported_after_ctrl_c_and_errors(
     assert report["stopped"] == (str(raised) or "interrupted")
     assert {name.partition("/")[2] for name in results(out)} == {"street 1", "street 3"}
     assert (out / "contact_sheet.png").exists()
+
+
+def test_a_frame_whose_name_is_too_long_for_a_file_ends_the_run_with_a_report(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    for name in ("one", "two"):  # equal names get those of their folders
+        (tmp_path / name).mkdir()
+        write_picture(tmp_path / name / f"{'x' * 251}.png", picture(48, 80))
+    out = tmp_path / "out"
+    result = magicfuse_run(tmp_path / "one", out, str(tmp_path / "two"), "--bundle", tiny_bundle)
+    assert result.exit_code == 2 and "File name too long" in result.stderr
+    assert report_of(out)["counts"]["fused"] == 0

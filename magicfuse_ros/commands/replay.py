@@ -13,6 +13,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -123,11 +125,15 @@ def replay_command(
         raise MagicFuseError("rate, loop, no-node and domain are for real time, not for offline")
     if not start_node and fusing != Fusing():
         raise MagicFuseError("bundle, backend, precision, steps and fit are the running node's")
-    if not name.startswith("/"):
+    if not re.fullmatch(r"(/[A-Za-z_]\w*)+", name, re.ASCII):
         raise MagicFuseError(f"name is {name!r}; expected a full name, such as {NODE}")
-    if bag.resolve() == out.resolve():
+    limits = ComparisonLimits(min_agreement, min_psnr, max_missing)
+    if reference is None and (plot or limits != _LIMITS):
+        raise MagicFuseError("plot, min-agreement, min-psnr and max-missing need --compare")
+    played, folder = os.path.realpath(bag), os.path.realpath(out)  # resolve() fails in a loop
+    if played == folder:
         raise MagicFuseError(f"out is '{out}', the bag itself; expected another folder")
-    if bag.resolve() == (out / BAG).resolve():
+    if played == os.path.realpath(out / BAG):
         raise MagicFuseError(f"out is '{out}', whose '{BAG}' is the bag; expected another folder")
     source = BagSource(bag, topic, start_s=start, duration_s=duration)
     if reference is not None:
@@ -156,7 +162,6 @@ def replay_command(
             f"most of '{bag}' is lost, {missing + 1} images: {_problems(report)[-1]}"
         )
     if reference is not None:
-        limits = ComparisonLimits(min_agreement, min_psnr, max_missing)
         _compare(out, reference, name, limits, plot, console)
 
 

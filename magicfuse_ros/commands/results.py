@@ -18,7 +18,9 @@ OUT/report.json       names the frames
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +83,10 @@ def check_apart(inputs: Sequence[Path], out: Path) -> None:
     Raises:
         MediaError: if one would be; the message names the input and the folder.
     """
-    folder = out.resolve()
+    folder = Path(os.path.realpath(out))  # resolve() fails in a loop of links
     results = [folder / name for name in (*KINDS, CONTACT_SHEET, REPORT)]
     for path in inputs:
-        found = path.resolve()
+        found = Path(os.path.realpath(path))
         if found == folder and found.is_dir():
             raise MediaError(
                 f"out is '{out}', the input itself: results would lie among its files; "
@@ -125,7 +127,8 @@ def remove_earlier(out: Path, console: Console) -> None:
 def remove_frame(out: Path, name: str) -> None:
     """Remove the images of an unfinished frame, so that report and images always agree."""
     for kind in KINDS:
-        (out / kind / f"{name}.png").unlink(missing_ok=True)
+        with suppress(OSError):  # it could not be written either, as under too long a name
+            (out / kind / f"{name}.png").unlink(missing_ok=True)
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:

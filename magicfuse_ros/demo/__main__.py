@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.bundle import Bundle
@@ -93,6 +95,8 @@ def run(
     Raises:
         MagicFuseError: if the input cannot be played, a process fails, or no frame comes out.
     """
+    if not math.isfinite(seconds):
+        raise MagicFuseError(f"seconds is {seconds}; expected a finite number")
     path = (input or street_video()).expanduser().resolve()
     source = open_source(path, topic or None)
     bundle = Bundle.load((root or default_bundle()).expanduser().resolve())
@@ -114,7 +118,8 @@ def run(
     camera = {"input": str(path), "topic": topic, "seconds": seconds, "night": input is None}
     camera["wait_for"] = 2  # the node and the recorder
     frames = min(len(source), max(1, round(seconds * rate)))
-    console.print(f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second")
+    line = f"playing {frames} of {len(source)} frames of {path.name} at {rate:.3g} a second"
+    console.print(line, markup=False)
     isolate(out / "log")
     places = (folder / "config" / "fuse.yaml" for folder in share_folders())
     parameters = next((path for path in places if path.is_file()), None)
@@ -152,12 +157,12 @@ def run(
     console.print("drawing ...")
     draw(bag, out, rate, bundle.manifest.classes)
     console.print(_table(summary))
-    console.print(f"results in {out}", soft_wrap=True, highlight=False)
+    console.print(f"results in {out}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _table(summary: dict[str, Any]) -> Table:
     frames, ages = summary["frames"], summary["age_ms"]
-    table = Table(title=f"fuse_node on {summary['input']} ({summary['degradation']})")
+    table = Table(title=Text(f"fuse_node on {summary['input']} ({summary['degradation']})"))
     table.add_column("")
     table.add_column("", justify="right")
     for name in ("sent", "fused", "dropped"):
