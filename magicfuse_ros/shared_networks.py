@@ -90,7 +90,7 @@ class SharedNetworks:
                     for _ in range(backend.frames_at_once):  # each time with the next sampler
                         Fuser(bundle, backend, sampler=lease).warm_up()
                     _give_back_memory()
-                    lease.seat.forgive()
+                    lease.seat.reset()
             except BaseException:
                 lease.free()  # before another camera can join what does not work
                 raise
@@ -113,7 +113,7 @@ class SharedNetworks:
             self._reload(lease, bundle)
         finally:
             self._loading.release()
-        lease.seat.forgive()
+        lease.seat.reset()
 
     def free(self, lease: Lease) -> None:
         """Free the networks if nobody else uses them."""

@@ -225,7 +225,7 @@ class Seat:
             if self in self._turns.seats:
                 self._turns.order.charge(self, seconds)
 
-    def forgive(self) -> None:
+    def reset(self) -> None:
         """Forget what this camera has used: loading networks must not cost it later turns."""
         with self._turns.changed:
             self._turns.order.forget(self)

@@ -130,7 +130,7 @@ def test_what_a_camera_has_used_can_be_forgotten() -> None:
     with loading.turn():
         sleep(0.01)
     assert calm.share().others == 1
-    loading.forgive()
+    loading.reset()
     assert calm.share().others == 0
 
 

@@ -110,8 +110,8 @@ NOTES = """\
 - *labels*: who made them. *coarse by eye*: drawn in part; mIoU of sky, building, road, tree, car
   and pedestrian. *pseudo*: labels made by another network, for moving objects only. *mIoU* is that
   of the classes in 5 frames or more.
-- *PSNR of the clean frame, resized*: of a frame that is only scaled to the networks' size and back.
-  The restored image of a clean frame cannot do much better.
+- *PSNR of the clean frame, resized*: that of a clean frame after it
+  was scaled to the networks' size and back. No restored image of a clean frame can be much better.
 - *right group*: IDD's labels are groups of classes. The share of a group's pixels that are called
   one of its classes, mean over groups.
 - *calibration error*: |share of right pixels - mean confidence|, in 15 bins of the confidence.
