@@ -164,7 +164,7 @@ def basic_measures(fuser: Fuser, names: Sequence[str], condition: str) -> list[M
         Calibration(len(names)),
         Light(names),
         LightCurve(fuser, names),
-        Restoration(fuser.size),
+        Restoration(fuser.size if condition == "clean" else None),
     ]
     if condition == "dark":
         measures.append(Flicker(fuser))
