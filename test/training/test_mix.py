@@ -145,6 +145,22 @@ def test_nights_without_a_thermal_image_teach_ckg_nothing(
             group_weights(STAGES["ckg"], [night])
 
 
+def test_scenes_without_a_label_teach_masks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, level in (("with/train/vi", 200), ("with/train/label", 3), ("without/train/vi", 90)):
+        (tmp_path / place).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / place / "a.png"), np.full((8, 8, 3), level, np.uint8))
+    some = [Source("folder", tmp_path / name) for name in ("with", "without")]
+    for in_memory in (10, 0):
+        monkeypatch.setattr(mix, "IN_MEMORY", in_memory)
+        labelled, unlabelled = load_groups(some, 64, 96)
+        assert group_weights(STAGES["masks"], [labelled, unlabelled]) == [0.74, 0.0]
+        assert group_weights(STAGES["few_step"], [labelled, unlabelled]) == [0.31, 0.31]
+        with pytest.raises(TrainingError, match=r"at night, if they have a label; .* 1 by day"):
+            group_weights(STAGES["masks"], [unlabelled])
+
+
 @pytest.mark.parametrize("text", ["pairs", "folder:", "foldr:pairs"])
 def test_data_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(DataError, match=r"folder.*camvid"):

@@ -44,12 +44,14 @@ CONDITIONS = ("by day without a thermal image", "by day with one", "at night")
 class Group:
     """Scenes of one data set under one condition, given as an index into CONDITIONS.
 
-    `paired` tells whether any of them has a thermal image: those at night may have none.
+    `paired` tells whether any of them has a thermal image: those at night may have none. `labelled`
+    tells whether any has a label, be it a coarse one or another network's.
     """
 
     condition: int
     scenes: Sequence[Scene]
     paired: bool
+    labelled: bool = True
 
 
 Groups = list[Group]
@@ -219,6 +221,7 @@ def load_groups(
 
 def _groups(scenes: Scenes, in_memory: bool) -> Groups:
     paired = [False for _ in CONDITIONS]
+    labelled = [False for _ in CONDITIONS]
     members: list[list[Scene]] = [[] for _ in CONDITIONS]
     places: list[list[tuple[Scenes, int]]] = [[] for _ in CONDITIONS]
     if in_memory:
@@ -227,14 +230,17 @@ def _groups(scenes: Scenes, in_memory: bool) -> Groups:
                 condition = _condition(scene.thermal is not None, scene.clean)
                 members[condition].append(scene)
                 paired[condition] |= scene.thermal is not None
+                labelled[condition] |= scene.teacher is not None
+                labelled[condition] |= bool((scene.label != IGNORE).any())
     else:
         for i, record in enumerate(scenes.records):
             condition = _condition(record.thermal is not None, scenes.is_clean(i))
             places[condition].append((scenes, i))
             paired[condition] |= record.thermal is not None
+            labelled[condition] |= any((record.label, record.coarse, record.teacher))
     lists: list[Sequence[Scene]] = [*members] if in_memory else [_Lazy(some) for some in places]
     return [
-        Group(condition, some, paired[condition])
+        Group(condition, some, paired[condition], labelled[condition])
         for condition, some in enumerate(lists)
         if len(some)
     ]

@@ -187,10 +187,13 @@ def group_weights(stage: Stage, groups: Groups) -> list[float]:
     Raises:
         TrainingError: if the stage learns from none of them.
     """
-    weights = [
-        weight if group.paired or not stage.paired_only else 0.0
-        for weight, group in zip(shares(groups, stage.condition_weights), groups, strict=True)
+    used = [
+        (g.paired or not stage.paired_only) and (g.labelled or not stage.labelled_only)
+        for g in groups
     ]
+    some = shares([g for g, use in zip(groups, used, strict=True) if use], stage.condition_weights)
+    of_used = iter(some)
+    weights = [next(of_used) if use else 0.0 for use in used]
     if not sum(weights):
         wanted = " or ".join(
             n for n, w in zip(CONDITIONS, stage.condition_weights, strict=True) if w
@@ -198,6 +201,7 @@ def group_weights(stage: Stage, groups: Groups) -> list[float]:
         counts = [sum(len(g.scenes) for g in groups if g.condition == i) for i in range(3)]
         there = ", ".join(f"{n} {name}" for n, name in zip(counts, CONDITIONS, strict=True))
         only = ", if they have a thermal image" if stage.paired_only else ""
+        only += ", if they have a label" if stage.labelled_only else ""
         raise TrainingError(
             f"stage '{stage.name}' learns from scenes {wanted}{only}; the data holds {there}"
         )

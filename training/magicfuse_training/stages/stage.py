@@ -46,6 +46,7 @@ class Stage:
     frozen_statistics: bool = False  # of batch norms: train exactly the function that will run
     loss_from: LossFromStart | None = None  # for a loss that needs the model as the stage starts
     paired_only: bool = False  # whether scenes without a thermal image teach it nothing
+    labelled_only: bool = False  # whether scenes without a label teach it nothing
     undegraded: bool = False  # whether batches also hold `seen`: see `Crops`
 
     def started_from(self, model: MagicFuse) -> Stage:

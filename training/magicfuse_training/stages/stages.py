@@ -326,6 +326,7 @@ STAGES: dict[str, Stage] = {
             None,
             (0.74, 0.06, 0.2),
             loss_from=masks.masks_loss,
+            labelled_only=True,
             optimizer=AdamWConfig(learning_rate=3e-4),
             frozen_statistics=True,
         ),
