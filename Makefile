@@ -1,6 +1,7 @@
 # make setup   runtime and ROS 2 (as wheels) in .venv, for a machine without ROS
 # make demo    a real video through the node; results in out/demo  [INPUT=video, folder or bag] [TOPIC=of a bag] [DURATION=60]
-# make test    all tests (also installs what they and the training package need)  [ROS=jazzy]
+# make tools   what the tests and the training package need, with torch (2.8 GB)  [ROS=jazzy]
+# make test    the same, then all tests  [ROS=jazzy]
 # make lint    ruff and mypy
 # make faults  the fault tests; writes their table into docs/faults.md
 # make soak    the node under random faults; results in out/soak  [MINUTES=30] [SEED=1] [CAMERAS=4: in one process, with faults in one of them]
@@ -30,7 +31,7 @@ MADE :=
 $(shell rm -f $(VENV)/*.stamp)
 endif
 
-.PHONY: setup demo test lint faults soak
+.PHONY: setup tools demo test lint faults soak
 
 setup: $(VENV)/setup.stamp
 
@@ -50,6 +51,8 @@ $(VENV)/demo.stamp: $(VENV)/setup.stamp requirements/demo.txt
 $(VENV)/test.stamp: $(VENV)/setup.stamp requirements/test.txt $(wildcard training/pyproject.toml)
 	$(PIP) -r requirements/test.txt $(if $(wildcard training/pyproject.toml),-e training)
 	touch $@
+
+tools: $(VENV)/test.stamp
 
 demo: $(VENV)/$(if $(INPUT),setup,demo).stamp
 	$(BIN)/python -m magicfuse_ros.demo --seconds $(DURATION) $(if $(TOPIC),--topic "$(TOPIC)") $(if $(INPUT),"$(INPUT)")

@@ -59,7 +59,7 @@ ARGUMENTS = {
     "respawn": ("true", "true: restart a node that dies"),
     "fastdds_profile": (
         "false",
-        "true: Fast DDS with the package's profile for images and clouds; or a profile's path",
+        "true: use the package's Fast DDS profile, made for images and clouds; or a profile's path",
     ),
 }
 

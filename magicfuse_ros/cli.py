@@ -22,7 +22,7 @@ from magicfuse_ros.commands.run import run_command
 
 app = CommandLine(
     name="magicfuse",
-    help="Fuses one visible camera with what a thermal camera would have added.",
+    help="Makes a fused image, a segmentation mask and a thermal estimate from one visible camera.",
 )
 app.command("run")(run_command)
 app.command("bench", cls=SeveralCombinations)(bench_command)

@@ -20,7 +20,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -29,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from magicfuse_ros import __version__
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.printable import printable
 
@@ -41,11 +42,29 @@ class CommandLine(typer.Typer):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cls=OneLineErrors, no_args_is_help=True, add_completion=False, **options)
+        self.callback()(_start)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
         """Register a command; it gets its paths with `~` expanded."""
         register = super().command(name, **options)
         return lambda function: register(_with_home(function))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output_console().print(__version__)
+        raise typer.Exit
+
+
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 class OneLineErrors(TyperGroup):

@@ -49,8 +49,8 @@ class FuseParameters(BaseModel):
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto",
-        description="number format of the networks; auto: fp16 on a GPU; on a CPU int8 if the "
-        "bundle has it and the CPU runs it faster, else fp32. fp16 needs a GPU, int8 a CPU",
+        description="number format of the networks; auto: fp16 on a GPU; in openvino int8 if "
+        "the bundle has it and the CPU runs it faster; else fp32. fp16 needs a GPU, int8 a CPU",
     )
     threads: int = Field(
         0,
@@ -67,8 +67,8 @@ class FuseParameters(BaseModel):
     )
     image_bits: int = Field(
         0, ge=0, le=16,
-        description="bits that the camera uses in its 16-bit images; 0: found from the images, the "
-        "smallest of 10, 12, 14 and 16 that holds 99.9 % of their pixels",
+        description="bits that the camera uses in its 16-bit images; 0: found from the first one "
+        "(10, 12, 14 or 16), and raised if later ones need more",
     )  # fmt: skip
     autostart: bool = Field(False, description=_AUTOSTART)
     mode: Mode = Field(
@@ -90,9 +90,9 @@ class FuseParameters(BaseModel):
     )  # fmt: skip
     tau: float = Field(
         -1.0, ge=-1.0, le=1.0,
-        description="tau of the paper's Eq. 11: the cap on the restored image's weight where "
-        "people are seen. Higher values light up fewer people, with more certainty; useful ones "
-        "are 0.3 to 0.75. Below 0: the bundle's value (0.7 in the shipped one)",
+        description="how sure the networks must be of a person before MagImg lights it up (tau "
+        "of the paper's Eq. 11). Higher values light up fewer people; useful ones are 0.3 to 0.75. "
+        "Below 0: the bundle's value (0.7 in the shipped one)",
         json_schema_extra=_LIVE,
     )  # fmt: skip
 
@@ -118,8 +118,8 @@ class GroundParameters(BaseModel):
     )
     transform_timeout: float = Field(
         0.2, ge=0.0, le=10.0,
-        description="how long a mask waits for its transform, seconds of ROS time, but at most "
-        "10 s; later masks wait behind it",
+        description="longest wait of a mask for its transform, seconds of ROS time (never more "
+        "than 10 s of real time); later masks queue behind it",
     )  # fmt: skip
     camera_height: float = Field(
         1.5, ge=0.01, le=100.0, description="height of the camera above the ground, metres"

@@ -183,7 +183,7 @@ def test_ctrl_c_ends_the_build_with_one_line_and_leaves_nothing_half_written(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     *told, last = errors.splitlines()[1:]
-    assert last == "interrupted; the engines that were finished before are kept, and are whole"
+    assert last == "interrupted; engines that were already finished are kept"
     assert told and all(line.endswith(", which may take minutes") for line in told)
     names = sorted(p.name.partition("-")[0] for p in tmp_path.glob("engines/*/*") if p.suffix)
     assert [n for n in names if not n.startswith(".")].count("encoder") == 3

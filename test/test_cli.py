@@ -17,15 +17,24 @@ import pytest
 from typer.testing import CliRunner
 
 from cli_run import magicfuse
+from magicfuse_ros import __version__
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.cli import app
 from media_files import picture, write_picture
+
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def test_help_names_every_command() -> None:
     result = magicfuse("--help")
     assert result.exit_code == 0
     assert all(command in result.stdout for command in ("run", "bench", "info"))
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = magicfuse("--version")
+    assert (result.exit_code, result.stdout) == (0, f"{__version__}\n")
+    assert f"<version>{__version__}</version>" in (PACKAGE / "package.xml").read_text()
 
 
 def test_info_explains_the_bundle(tiny_bundle: Path) -> None:

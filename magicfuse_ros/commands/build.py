@@ -88,7 +88,7 @@ def build_command(
         else:
             fill_cache(loaded, backend, asked, compute_capability or [], output)
     except KeyboardInterrupt:
-        line = "interrupted; the engines that were finished before are kept, and are whole"
+        line = "interrupted; engines that were already finished are kept"
         error_console().print(Text(line, "red"), soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if check and not check_engines(loaded, backend, kind):

@@ -31,9 +31,9 @@ FRAMES = 10
 def doctor_command(
     bundle: BundleArgument = None,
 ) -> None:
-    """Check machine, libraries and engines, and fuse a drawn image; paste the output into issues.
+    """Check the machine, the libraries and the engines, and fuse a test image.
 
-    Ends with exit code 1 if nothing here can fuse.
+    Paste the output into bug reports. Exits with code 1 if no backend can run on this machine.
     """
     sections = {"machine": aligned(facts())}
     able = False

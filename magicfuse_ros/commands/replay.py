@@ -106,7 +106,7 @@ def replay_command(
         float, typer.Option(min=0, help="Lowest PSNR of the images in any frame, dB.")
     ] = _LIMITS.min_psnr,
     max_missing: Annotated[
-        int, typer.Option(min=0, help="Most frames that only the earlier run may have.")
+        int, typer.Option(min=0, help="How many frames of the earlier run may be missing.")
     ] = _LIMITS.max_missing,
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw the comparison; needs matplotlib.")

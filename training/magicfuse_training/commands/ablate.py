@@ -68,7 +68,7 @@ def ablate_command(
     ] = None,
     seed: int = 0,
 ) -> None:
-    """Train phase 2 of every ablated model from the same start, score all, sweep tau."""
+    """Train every ablated model from the same start and score all; score the full one over tau."""
     check_folder(out)  # fail now, not after hours
     if only != "score":
         start = from_bundle or run / "ckg" / "last.pt"

@@ -32,7 +32,7 @@ from magicfuse_training.stages.stage import Stage
 def distill_command(
     data: options.Data,
     teacher: Annotated[Path, typer.Option(help="run folder of the larger model")],
-    teacher_preset: Annotated[str, typer.Option(help="its preset")],
+    teacher_preset: Annotated[str, typer.Option(help="preset of the teacher")],
     preset: Annotated[
         str, typer.Option(help="preset of the student; only ckg, name and steps may differ")
     ],

@@ -52,8 +52,8 @@ def evaluate_command(
         list[str] | None,
         typer.Option(
             help="fused images of another method as NAME=DIR, may be repeated; files are "
-            "DIR/[SET/]CONDITION/FRAME.png; CONDITION may be omitted for undegraded frames; with "
-            "the --every that wrote their inputs"
+            "DIR/[SET/]CONDITION/FRAME.png; CONDITION may be omitted for undegraded frames; use "
+            "the same --every as for --inputs"
         ),
     ] = None,
     inputs: Annotated[

@@ -52,7 +52,8 @@ def stage_command(
         int | None, typer.Option(min=1, help="crops per step, over all processes")
     ] = None,
     accumulate: Annotated[
-        int, typer.Option(min=1, help="parts into which a process divides its share of a batch")
+        int,
+        typer.Option(min=1, help="split a process's part of a batch in this many, to save memory"),
     ] = 1,
     mixed_precision: Annotated[
         MixedPrecision | None,

@@ -40,7 +40,9 @@ def thermal_command(
     data: options.Data,
     page_file: Annotated[
         Path,
-        typer.Option("--page", help="Markdown page: its marked section is replaced; plots beside"),
+        typer.Option(
+            "--page", help="Markdown page whose marked section is replaced; the plots go beside it"
+        ),
     ],
     other: Annotated[
         Path | None,
