@@ -44,10 +44,13 @@ def main(folder: Path, picture: Path) -> None:
 
 
 def newest(folder: Path) -> dict[str, BenchReport]:
-    """Return the latest report of every device that has one."""
+    """Return the latest report of every device, of those that compare the most combinations."""
     found: dict[str, BenchReport] = {}
     for path in sorted(folder.glob("*/*.json")):  # date strings sort in time order
-        found[path.parent.name] = BenchReport.model_validate_json(path.read_bytes())
+        report = BenchReport.model_validate_json(path.read_bytes())
+        device = path.parent.name
+        if device not in found or len(report.results) >= len(found[device].results):
+            found[device] = report
     return found
 
 
@@ -73,7 +76,7 @@ def draw(axes: Axes, report: BenchReport) -> None:
     if machine.gpu is not None:
         device += f"; {machine.gpu.name}, {machine.gpu.power_mode}"
     axes.set_title(
-        f"{device}; {report.bundle}, {report.created}",
+        f"{device}; {report.bundle}, {report.gflop_per_frame:.1f} GFLOP, {report.created}",
         fontsize=9,
         loc="left",
     )

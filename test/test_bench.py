@@ -196,6 +196,7 @@ def test_the_peak_is_one_that_a_cpu_can_have() -> None:
         (("--precision", "fp31"), "error: precision is 'fp31'"),
         (("--size", "640"), "error: size is '640'; expected WIDTHxHEIGHT, such as 1280x720"),
         (("--size", "0x480"), "error: size is '0x480'"),
+        (("--size", "60000x60000"), "size is '60000x60000'; expected at most 67108864 pixels"),
     ],
 )
 def test_what_cannot_be_timed_is_one_line(

@@ -35,6 +35,7 @@ from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
 from magicfuse_ros.commands.options import BundleFolder
 from magicfuse_ros.errors import BackendError, MagicFuseError
+from magicfuse_ros.image_codec import MAX_PIXELS
 from magicfuse_ros.output_files import check_file, write_text
 from magicfuse_ros.outputs import Output, available_outputs
 
@@ -183,7 +184,10 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not match:
         raise MagicFuseError(f"size is '{text}'; expected WIDTHxHEIGHT, such as 1280x720")
-    return int(match[1]), int(match[2])
+    width, height = int(match[1]), int(match[2])
+    if width * height > MAX_PIXELS:
+        raise MagicFuseError(f"size is '{text}'; expected at most {MAX_PIXELS} pixels")
+    return width, height
 
 
 def _print(report: BenchReport, console: Console) -> None:

@@ -85,6 +85,12 @@ def test_the_plot_shows_the_newest_result_of_every_device(tmp_path: Path) -> Non
     assert "drawn from 2 results" in done.stdout
     image = cv2.imread(str(picture))
     assert image is not None and image.std() > 10
+    few, more = _report("2026-03-01"), _report("2026-02-15")
+    more = more.model_copy(update={"results": 2 * more.results})
+    for report in (more, few):  # a later run of fewer combinations does not replace the picture
+        (tmp_path / "b" / f"{report.created}.json").write_text(report.model_dump_json())
+    subprocess.run(command, check=True)
+    assert len(cv2.imread(str(picture))) > len(image)
     (tmp_path / "none").mkdir()
     done = subprocess.run([*command[:2], str(tmp_path / "none")], capture_output=True, text=True)
     assert done.returncode == 1 and "holds no result" in done.stderr
