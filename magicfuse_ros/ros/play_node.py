@@ -47,7 +47,8 @@ class PlayNode(Node):
     """Publishes all frames, prints `{"sent": <frames>}` and ends."""
 
     def __init__(self) -> None:
-        super().__init__("play_node")
+        # It never spins while it plays: requests for parameters would get no answer.
+        super().__init__("play_node", start_parameter_services=False)
         start_values: dict[str, Any] = {
             "input": "",  # picture, folder of pictures, video or rosbag2
             "topic": "",  # image topic of a bag that has several

@@ -51,7 +51,8 @@ class ReplayNode(Node):
     """Prints JSON: what a listener must know before the play, and what was sent after it."""
 
     def __init__(self) -> None:
-        super().__init__("replay_node")
+        # It never spins while it plays: requests for parameters would get no answer.
+        super().__init__("replay_node", start_parameter_services=False)
         start_values: dict[str, Any] = {
             "bag": "",  # folder, .mcap or .db3
             "topic": "",  # image topic of a bag that has several
