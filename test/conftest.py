@@ -30,14 +30,34 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# A worker runs a whole file: if a long one began late, that worker would end alone with it.
+LONG = (
+    "test_train_commands", "test_replay_live", "test_processes", "test_adapt", "test_export",
+    "test_downstream", "test_deadline_node", "test_fuse_node", "test_faults", "test_fuse_cameras",
+    "test_fuse_node_process", "test_ground_cloud_node", "test_process_end", "test_replay",
+    "test_demo", "test_bench",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow tests, those of training, so that no worker ends alone with them."""
-    items.sort(key=lambda item: "training" not in item.path.parts)
+    """Begin with the long files, then those of training."""
+    rank = {name: i for i, name in enumerate(LONG)}
+    items.sort(
+        key=lambda item: (rank.get(item.path.stem, len(LONG)), "training" not in item.path.parts)
+    )
 
 
-@pytest.fixture(autouse=True)
-def _own_engine_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: MonkeyPatch) -> None:
-    """Keep tests from using the user's built engines or each other's."""
+@pytest.fixture(scope="session", autouse=True)
+def _shared_engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests from using the user's built engines; compile each network once in a worker."""
+    with MonkeyPatch.context() as patch:
+        patch.setenv("MAGICFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: MonkeyPatch) -> None:
+    """Give a test an engine cache that is empty."""
     monkeypatch.setenv("MAGICFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 

@@ -33,6 +33,9 @@ from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.errors import BackendError, EngineError
 
 # The part of both libraries that is needed to see whether a bundle's engines are there.
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 _LIBRARY = """
 __version__ = "{version}"
 class ComputeCapability:

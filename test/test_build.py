@@ -54,6 +54,9 @@ class Library:
         return f"{path.name} {device} {precision} {self.version}".encode()
 
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     library = Library()

@@ -43,6 +43,8 @@ from magicfuse_ros.errors import BackendError
 from magicfuse_ros.outputs import OUTPUTS, Output
 from magicfuse_ros.sampler import Sampler
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ALL = frozenset(OUTPUTS)
 
 

@@ -38,6 +38,8 @@ from magicfuse_ros.backends.engine_cache import (
 from magicfuse_ros.bundle import NetworkSpec, TensorSpec
 from magicfuse_ros.errors import EngineError, MagicFuseError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ENGINE = bytes(range(256)) * 40
 
 

@@ -35,6 +35,8 @@ from test_backends import Arrays, call, some_inputs
 
 IMAGES: tuple[Output, ...] = ("mag_image", "restored", "mask", "confidence")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def mkf(folder: Path) -> tuple[Arrays, OpenVinoBackend]:
     """Return what a newly loaded network computes, and its backend."""

@@ -119,9 +119,9 @@ def test_a_replay_that_is_terminated_says_that_it_is_not_complete(
     options = ("--bundle", tiny_bundle, "--rate", 0.1)  # it would take 40 seconds
     process = started(bag, out, *options)
     end = time.monotonic() + 120
-    while not (out / "log" / "replay_node.yaml").exists() and time.monotonic() < end:
+    sent = out / "log" / "published.txt"
+    while not (sent.exists() and sent.read_text().count("\n") > 1) and time.monotonic() < end:
         time.sleep(0.05)
-    time.sleep(12)  # the player finds the node and plays
     process.terminate()
     _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130 and "interrupted" in stderr

@@ -38,6 +38,8 @@ from magicfuse_ros.bundle import NETWORKS, Bundle, NetworkName, NetworkSpec
 from magicfuse_ros.errors import BackendError, EngineError
 from test_backends import Watched, some_inputs
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 NANO = Path(__file__).resolve().parents[1] / "engines" / "nano"
 rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"

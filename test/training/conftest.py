@@ -14,7 +14,6 @@ Tests marked slow run if MAGICFUSE_SLOW_TESTS=1 is set.
 """
 
 import functools
-import gc
 import os
 import subprocess
 from collections.abc import Callable
@@ -35,10 +34,6 @@ from magicfuse_training.export.weights import load_weights  # noqa: E402
 from magicfuse_training.model import MagicFuse  # noqa: E402
 from magicfuse_training.preset import Preset, load_preset  # noqa: E402
 from magicfuse_training.stages.stage import to_device  # noqa: E402
-
-# Tracing a graph makes millions of objects, and Python would look through all of them thousands
-# of times for cycles: a seventh of an export.
-gc.set_threshold(50_000, 20, 20)
 
 
 def _build_operator_table_once() -> None:

@@ -34,7 +34,7 @@ def test_every_network_of_edge_builds_in_half_precision(tmp_path: Path) -> None:
     preset = load_preset("edge")
     model = MagicFuse(preset).eval()
     round_weights_to_half(model)
-    examples = example_inputs(model, preset.height, preset.width)
+    examples = example_inputs(model)
     builder = backends.builder("tensorrt_rtx", "fp16")
     parameters = 0
     for name, graph in graphs(model).items():

@@ -15,10 +15,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    visual_information_fidelity,
-)
 
 from magicfuse_training.metrics.fusion import (
     edge_preservation,
@@ -100,6 +96,11 @@ def test_the_fused_psnr_is_of_the_mean_of_both_errors() -> None:
 
 
 def test_vif_and_ms_ssim_are_those_of_a_library() -> None:
+    from torchmetrics.functional.image import (  # takes seconds
+        multiscale_structural_similarity_index_measure,
+        visual_information_fidelity,
+    )
+
     image, other = textures()
     a, b = (torch.from_numpy(x).float()[None, None] for x in (other, image))
     assert vif(other, image) == pytest.approx(float(visual_information_fidelity(a, b)), rel=1e-3)

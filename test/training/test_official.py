@@ -104,10 +104,11 @@ def test_one_step_through_a_runtime_is_one_step_in_torch(
     fixture_model: MagicFuse, fixture_bundle: Bundle, backend: str
 ) -> None:
     manifest = fixture_bundle.manifest
-    model = MagicFuse(fixture_model.preset).eval()
+    size = {"height": manifest.height, "width": manifest.width}
+    model = MagicFuse(fixture_model.preset.model_copy(update=size)).eval()
     load_weights(model, fixture_bundle)  # rounded to float16
     step = ddim_steps(manifest.schedule, manifest.step_grids[25])[0]
-    known = example_inputs(model, manifest.height, manifest.width)
+    known = example_inputs(model)
     known |= {
         "t": torch.tensor([float(step.t)]),
         "abar_t": torch.tensor([step.abar_t], dtype=torch.float32),

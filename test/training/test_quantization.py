@@ -21,17 +21,14 @@ from dataset_files import picture
 from onnx import TensorProto, helper, numpy_helper
 
 from cli_run import train
-
-pytest.importorskip("nncf", reason="quantisation needs nncf")
-
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import MANIFEST, NETWORKS, Bundle, NetworkSpec, TensorSpec
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.data.files import read_image
 from magicfuse_training.errors import ExportError
-from magicfuse_training.quantization.guard import guarded
+from magicfuse_training.quantization.guard import QuantizedNetwork, guarded
 from magicfuse_training.quantization.losses import Int8Loss, check_losses
-from magicfuse_training.quantization.networks import layers
+from magicfuse_training.quantization.networks import folded, layers
 from magicfuse_training.quantization.networks import quantize as quantize_network
 
 
@@ -114,6 +111,11 @@ def test_limits_that_are_missed_leave_the_bundle_as_it_was(
 ) -> None:
     bundle, data = given
     before = {p.name: p.read_bytes() for p in bundle.iterdir()}
+
+    def unchanged(path: Path, *_: object) -> QuantizedNetwork:
+        return QuantizedNetwork(folded(path), [], [], 99.0)
+
+    monkeypatch.setattr("magicfuse_training.quantization.bundle.guarded", unchanged)
     monkeypatch.setattr("magicfuse_training.quantization.losses.AGREEMENT_PERCENT", 100.5)
     code, output = train("quantize", "--bundle", bundle, "--data", data, "--minimum-db", "10")
     assert code == 2

@@ -19,8 +19,6 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-pytest.importorskip("nncf", reason="quantisation needs nncf")
-
 from magicfuse_training.arrays import F32
 from magicfuse_training.quantization.networks import quantize
 from magicfuse_training.quantization.rounding import LEVELS, input_moments, round_weights

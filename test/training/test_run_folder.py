@@ -42,11 +42,17 @@ from magicfuse_training.stages.trainer import Trainer
 ROWS = ["train/a.jpg\t10\tab", "train/b.jpg\t10\tcd"]
 
 
+@pytest.fixture(scope="module")
+def two_steps(small_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run(small_preset, folder)
+    return folder
+
+
 @pytest.fixture
-def begun(small_preset: Preset, tmp_path: Path) -> Path:
+def begun(two_steps: Path, tmp_path: Path) -> Path:
     """Folder of a run of two steps."""
-    run(small_preset, tmp_path)
-    return tmp_path
+    return Path(shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True))
 
 
 def run(
@@ -105,6 +111,17 @@ def test_a_run_does_not_go_on_with_another_preset(small_preset: Preset, begun: P
         run(other, begun)
 
 
+def test_a_run_does_not_go_on_with_its_data_drawn_otherwise(
+    small_preset: Preset, begun: Path
+) -> None:
+    config = yaml.safe_load((begun / "config.yaml").read_text())
+    scenes, share = config["draws"][0]
+    config["draws"][0] = [scenes, share / 2]  # as of a set that was given only once
+    (begun / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(TrainingError, match="was started with draws"):
+        run(small_preset, begun, steps=3)
+
+
 def test_two_processes_do_not_train_in_one_folder(small_preset: Preset, begun: Path) -> None:
     before = (begun / "last.pt").read_bytes()
     with locked(begun), pytest.raises(TrainingError, match="another process trains in"):
@@ -131,25 +148,20 @@ def test_a_run_can_be_prolonged(small_preset: Preset, begun: Path) -> None:
     assert [json.loads(line)["budget"]["steps"] for line in lines] == [2, 3]
 
 
-@pytest.mark.parametrize(("before", "after"), [("bf16", "no"), ("no", "bf16")])
 def test_a_run_that_goes_on_keeps_its_precision(
-    before: MixedPrecision,
-    after: MixedPrecision,
-    small_preset: Preset,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    small_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every process measures the fastest again; the result may differ."""
-    monkeypatch.setattr(accelerator, "fastest_precision", lambda: before)
-    assert run(small_preset, tmp_path, steps=1).mixed_precision == before
-    monkeypatch.setattr(accelerator, "fastest_precision", lambda: after)
+    monkeypatch.setattr(accelerator, "fastest_precision", lambda: "bf16")
+    assert run(small_preset, tmp_path, steps=1).mixed_precision == "bf16"
+    monkeypatch.setattr(accelerator, "fastest_precision", lambda: "no")
     trainer = run(small_preset, tmp_path, steps=2)
-    assert trainer.accelerator.mixed_precision == before and trainer.at.step == 2
-    message = f"was started with mixed_precision {before}, and now has {after}"
+    assert trainer.accelerator.mixed_precision == "bf16" and trainer.at.step == 2
+    message = "was started with mixed_precision bf16, and now has no"
     with pytest.raises(TrainingError, match=message):
-        run(small_preset, tmp_path, steps=3, mixed_precision=after)
+        run(small_preset, tmp_path, steps=3, mixed_precision="no")
     (tmp_path / "last.pt").unlink()  # no checkpoint to resume from: a new run
-    assert run(small_preset, tmp_path, steps=1).mixed_precision == after
+    assert run(small_preset, tmp_path, steps=1).mixed_precision == "no"
 
 
 def test_a_checkpoint_of_an_earlier_version_is_named(small_preset: Preset, begun: Path) -> None:

@@ -13,9 +13,6 @@
 import numpy as np
 import pytest
 from onnx import numpy_helper
-
-pytest.importorskip("nncf", reason="quantisation needs nncf")
-
 from test_rounding import images, layer, run
 
 from magicfuse_training.arrays import F32

@@ -11,7 +11,7 @@
 """`magicfuse-train`: trains, exports and scores bundles, and converts the authors' weights.
 
 magicfuse-train make RECIPE --data DATA --out BUNDLE   all of the steps below except the scores
-magicfuse-train stage autoencoder --data DATA --minutes 8   then ikr, ckg, mkf, one_step, few_step
+magicfuse-train stage autoencoder --data KIND:ROOT   then ikr, ckg, mkf, one_step, few_step
 magicfuse-train export --run runs/nano --out engines/nano
 magicfuse-train quantize --bundle engines/nano --data DATA
 magicfuse-train score --bundle engines/nano --data KIND:ROOT --record

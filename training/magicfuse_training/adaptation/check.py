@@ -67,7 +67,8 @@ class Figures:
     masks with the old masks of the clean frames, on all pixels. `sure` is the share of all pixels
     whose confidence is high enough. All four are in percent. `restored` is the PSNR in dB of
     restored degraded frames against the clean ones; None if all frames are night frames. `thermal`
-    is the PSNR in dB of the new thermal estimate against the old one; 60 if they are identical.
+    is the PSNR in dB of the new thermal estimate against the old one in the worst frame; 60 if they
+    are identical.
     """
 
     frames: int
@@ -181,5 +182,5 @@ def compare(old: Fuser, new: Fuser, data: Path, size: tuple[int, int], confident
         sure_new=100 * second.sure / pixels,
         restored_old=fmean(first.restored) if first.restored else None,
         restored_new=fmean(second.restored) if second.restored else None,
-        thermal=fmean(thermal),
+        thermal=min(thermal),
     )

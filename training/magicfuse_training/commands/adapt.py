@@ -30,6 +30,7 @@ from magicfuse_training.console import say
 from magicfuse_training.errors import TrainingError
 from magicfuse_training.preset import load_preset
 from magicfuse_training.stages.accelerator import processes
+from magicfuse_training.stages.run_folder import locked
 from magicfuse_training.stages.runner import Budget
 
 REFUSED = 1  # exit code; errors exit with 2
@@ -87,7 +88,8 @@ def adapt_command(
     )
     trained = load_preset(preset or old.manifest.preset)
     check_stage(trained, "few_step")
-    result = adapt(Recording(input, topic), old, trained, folder, budget, backend=backend)
+    with locked(folder):
+        result = adapt(Recording(input, topic), old, trained, folder, budget, backend=backend)
     output_console().print(unclipped(_table(result.figures)))
     if result.misses:
         reasons = "; ".join(result.misses)

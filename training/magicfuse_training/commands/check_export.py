@@ -152,8 +152,8 @@ def check_network(
     The inputs are random, as `example_inputs` draws them. For a half body, the mask is left out and
     tau is 1: see `uncapped`.
     """
-    preset, graph = model.preset, graphs(model)[name]
-    examples = example_inputs(model, preset.height, preset.width)
+    graph = graphs(model)[name]
+    examples = example_inputs(model)
     inputs = {key: examples[key] for key in graph.inputs}
     if precision == "float16":
         inputs = uncapped(inputs)

@@ -31,6 +31,7 @@ from magicfuse_training.downstream.table import END, START
 from magicfuse_training.errors import TrainingError, did_you_mean
 from magicfuse_training.metrics.pages import check_page
 from magicfuse_training.metrics.restoration import ALL_CONDITIONS, Condition
+from magicfuse_training.stages.run_folder import locked
 
 DEGRADED: tuple[Condition, ...] = ALL_CONDITIONS[1:]
 MostFrames = Annotated[
@@ -93,17 +94,18 @@ def downstream_command(
         "precision": precision,
     }
     budget = comparison.Budget(steps, batch, *crop)
-    compared = comparison.Comparison(
-        [Source.parse(text) for text in data],
-        [c.name for c in loaded.manifest.classes],
-        run,
-        limits,
-        budget,
-        seeds,
-        about,
-    )
-    compared.make_inputs(lambda: Fuser(loaded, select(backend, precision=precision)))
-    compared.train(page)
+    with locked(run):
+        compared = comparison.Comparison(
+            [Source.parse(text) for text in data],
+            [c.name for c in loaded.manifest.classes],
+            run,
+            limits,
+            budget,
+            seeds,
+            about,
+        )
+        compared.make_inputs(lambda: Fuser(loaded, select(backend, precision=precision)))
+        compared.train(page)
     table = (run / "downstream.md").read_text(encoding="utf-8")
     output_console().print(table, markup=False, soft_wrap=True)
     say(f"table: {run / 'downstream'}.md, .json")

@@ -51,7 +51,9 @@ def quantize_command(
 ) -> None:
     """Add int8 graphs to a bundle, calibrated on training frames and checked on val and dev."""
     try:
-        from magicfuse_training.quantization.bundle import quantize_bundle  # nncf is an extra
+        import nncf  # noqa: F401  (an extra)
+
+        from magicfuse_training.quantization.bundle import quantize_bundle
         from magicfuse_training.quantization.guard import QuantizedNetwork
     except ModuleNotFoundError as error:
         raise ExportError(

@@ -44,7 +44,7 @@ Place = tuple[float, float]
 
 @dataclass(frozen=True)
 class CropConfig:
-    """How crops are drawn. `groups` are drawn with `group_weights`."""
+    """How crops are drawn from scenes."""
 
     height: int = 256
     width: int = 320

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
@@ -70,7 +71,7 @@ def export_bundle(
     model = model.cpu().eval()  # the files are checked on the CPU
     round_weights_to_half(model)
     costs = gflop_per_call(model)
-    examples = example_inputs(model, preset.height, preset.width)
+    examples = example_inputs(model)
     specs: dict[str, NetworkSpec] = {}
     with TemporaryDirectory(dir=folder, prefix=".export.") as made:
         for name, graph in graphs(model).items():
@@ -113,7 +114,7 @@ def export_bundle(
 
 def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
     """Write one graph as ONNX."""
-    with _quiet():
+    with _calm():
         program = torch.onnx.export(
             graph.eval(),
             tuple(inputs.values()),
@@ -129,17 +130,23 @@ def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporter's internal messages from the terminal; errors are still raised."""
+def _calm() -> Iterator[None]:
+    """Hide the exporter's internal messages from the terminal; errors are still raised.
+
+    Tracing makes millions of objects, and Python would look through all of them thousands of times
+    for cycles: a seventh of an export.
+    """
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, thresholds = logger.level, gc.get_threshold()
     logger.setLevel(logging.ERROR)
+    gc.set_threshold(50_000, 20, 20)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        gc.set_threshold(*thresholds)
 
 
 def make_half(path: Path) -> None:

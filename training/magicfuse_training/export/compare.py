@@ -67,19 +67,17 @@ def uncapped(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: torch.ones_like(v) if k == "tau" else v for k, v in inputs.items()}
 
 
-def check_graph(
-    path: Path, inputs: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = TOLERANCE
-) -> None:
+def check_graph(path: Path, inputs: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Run an exported file and compare it with eager.
 
     Raises:
         ExportError: names the file, the output and its relative error.
     """
     for name, have, want in _run(path, inputs, expected):
-        if not (error := relative_error(have, want)) <= tolerance:  # this also rejects NaN
+        if not (error := relative_error(have, want)) <= TOLERANCE:  # this also rejects NaN
             raise ExportError(
                 f"{path.name}: output '{name}' differs from eager by {error:.2e}; "
-                f"the limit is {tolerance:.0e}"
+                f"the limit is {TOLERANCE:.0e}"
             )
 
 

@@ -194,10 +194,10 @@ def graphs(model: MagicFuse) -> dict[str, Graph]:
     }
 
 
-def example_inputs(model: MagicFuse, height: int, width: int, seed: int = 0) -> dict[str, Tensor]:
-    """Return one tensor for every possible input of a graph, by name, at an image size."""
-    preset = model.preset
-    generator = torch.Generator().manual_seed(seed)
+def example_inputs(model: MagicFuse) -> dict[str, Tensor]:
+    """Return one tensor for every possible input of a graph, by name, at the preset's size."""
+    preset, generator = model.preset, torch.Generator().manual_seed(0)
+    height, width = preset.height, preset.width
     size = (height // preset.autoencoder.scale, width // preset.autoencoder.scale)
     latents = ("z", "x0", "x0_ikr", "x0_ckg", "eps_ikr", "eps_ckg")
     image = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=generator)

@@ -17,11 +17,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nncf
 import numpy as np
 import onnx
 import onnxruntime
-from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from onnx import numpy_helper
 
 from magicfuse_ros.backends.onnx_passes import fold_constants
@@ -97,6 +95,9 @@ def quantize(model: Any, calls: Sequence[Arrays], float32: Collection[str] = ())
         calls: inputs that set the ranges of the activations.
         float32: names of layers.
     """
+    import nncf  # an extra that takes seconds
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
     wanted = set(layers(model)) - set(float32)
     if not wanted:
         return model

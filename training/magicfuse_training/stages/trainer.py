@@ -11,14 +11,14 @@
 """The training loop that all stages share.
 
 One process, on the GPU if there is one:
-    magicfuse-train stage ikr --data DATA --minutes 10
+    magicfuse-train stage ikr --data KIND:ROOT --minutes 10
 The same on four GPUs, with the same total batch (accelerate's manual describes several machines;
 they must share one run folder, which the first process writes):
     accelerate launch --multi_gpu --num_processes 4 -m magicfuse_training.cli stage ikr ...
 Two processes on a CPU, which accelerate's launcher does not support:
     torchrun --nproc-per-node 2 -m -- magicfuse_training.cli stage ikr ...
 A run that can be repeated bit by bit, even if it is killed and restarted:
-    magicfuse-train stage ikr --data DATA --steps 2000
+    magicfuse-train stage ikr --data KIND:ROOT --steps 2000
 Watching it:
     tensorboard --logdir runs/nano
 
@@ -269,9 +269,9 @@ class Trainer:
                 last_examined = now
                 monitor.examine(self.at.step, self.ema)
         if monitor:
+            self.save()  # first: drawing pictures takes a while, and may fail
             monitor.log(self.at.step, self.at.elapsed, self.means, self._state(speed))
             monitor.examine(self.at.step, self.ema)
-            self.save()
         self.accelerator.wait_for_everyone()
 
     def train_step(self, parts: Sequence[Batch], seed: int, epoch: float) -> dict[str, float]:
@@ -346,6 +346,10 @@ class Trainer:
             parts=self.parts,
             budget=budget,
             start=start,
+            draws=[
+                [len(scenes), round(float(share), 6)]
+                for scenes, share in zip(crops.groups, crops.probabilities, strict=True)
+            ],
         )
         config["start_weights"] = self.start_weights  # last: any other difference says more
         going_on = self.checkpoint.exists()
