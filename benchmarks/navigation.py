@@ -61,7 +61,7 @@ def draw(
     source = open_source(video or street_video())
     found = next(islice(source, frame, None), None)
     if found is None:
-        raise MediaError(f"frame is {frame}; '{source}' has fewer")
+        raise MediaError(f"frame is {frame}; '{source.name}' has fewer")
     bundle = Bundle.load(default_bundle())
     classes = bundle.manifest.classes
     fused = Fuser(bundle, select("auto", bundle=bundle))(

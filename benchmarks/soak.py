@@ -74,7 +74,6 @@ class Run:
 
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
-    arrived: int = 0
     disorder: int = 0
     unaccounted: list[dict[str, int]] = field(default_factory=list)
     ages: list[tuple[float, float]] = field(default_factory=list)  # seconds, ms
@@ -280,7 +279,6 @@ class Soak:
         if not ok:
             self.run.unaccounted.append(counts)
         self.run.counts.update(counts)
-        self.run.arrived += self._arrived
 
 
 def warm_up_s(seconds: float) -> float:
@@ -331,12 +329,10 @@ def judge(run: Run, seconds: float) -> dict[str, Any]:
 
 def plot(run: Run, path: Path) -> None:
     """Draw memory and age over time."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (memory, age) = pyplot.subplots(2, 1, sharex=True, figsize=(9, 5))
+    figure = Figure(figsize=(9, 5), layout="tight")
+    memory, age = figure.subplots(2, 1, sharex=True)
     memory.plot(*zip(*run.rss, strict=True))
     memory.set_ylabel("memory of the node, MB")
     memory.set_ylim(bottom=0)
@@ -345,7 +341,6 @@ def plot(run: Run, path: Path) -> None:
     age.set_ylabel("age on arrival, ms")
     age.set_xlabel("seconds")
     age.set_yscale("log")
-    figure.tight_layout()
     figure.savefig(path, dpi=100)
 
 

@@ -70,7 +70,7 @@ def write_text(path: Path, text: str) -> None:
         MediaError: if that fails; the message names the file and the reason.
     """
     device = _is_device(path)
-    path = path if device else path.resolve()  # a link stays a link
+    path = path if device else Path(os.path.realpath(path))  # a link stays a link
     # Two commands may write the same file.
     partial = path if device else path.with_name(f".{os.getpid()}.{path.name}.partial")
     try:

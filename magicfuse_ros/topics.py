@@ -49,21 +49,17 @@ def _overlay(frame: FusedFrame, classes: Sequence[SemanticClass]) -> Pixels:
     return with_legend(overlay(frame.mag_image, frame.mask, classes), classes)
 
 
+def _of(name: str, output: Output) -> ImageTopic:
+    return ImageTopic(name, frozenset({output}), lambda frame, _: getattr(frame, output))
+
+
 IMAGE_TOPICS = (
-    ImageTopic(MAG_IMAGE, frozenset({"mag_image"}), lambda frame, _: frame.mag_image),
-    ImageTopic("restored_image", frozenset({"restored"}), lambda frame, _: frame.restored),
-    ImageTopic(
-        "thermal_estimate", frozenset({"thermal_estimate"}), lambda frame, _: frame.thermal_estimate
-    ),
-    ImageTopic(
-        "thermal_uncertainty",
-        frozenset({"thermal_uncertainty"}),
-        lambda frame, _: frame.thermal_uncertainty,
-    ),
-    ImageTopic(MASK, frozenset({"mask"}), lambda frame, _: frame.mask),
-    ImageTopic(
-        "segmentation/confidence", frozenset({"confidence"}), lambda frame, _: frame.confidence
-    ),
+    _of(MAG_IMAGE, "mag_image"),
+    _of("restored_image", "restored"),
+    _of("thermal_estimate", "thermal_estimate"),
+    _of("thermal_uncertainty", "thermal_uncertainty"),
+    _of(MASK, "mask"),
+    _of("segmentation/confidence", "confidence"),
     ImageTopic(OVERLAY, frozenset({"mag_image", "mask"}), _overlay),
 )
 

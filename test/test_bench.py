@@ -28,7 +28,7 @@ from magicfuse_ros.bench.conv_peak import ConvolutionPeak
 from magicfuse_ros.bench.gpu import Gpu
 from magicfuse_ros.bench.messages import Job, Ready, Round
 from magicfuse_ros.bench.report import make_report, summarise
-from magicfuse_ros.bench.rounds import TimedProcess, interleave
+from magicfuse_ros.bench.rounds import TimedProcess
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.commands import bench as bench_module
 from magicfuse_ros.errors import BackendError
@@ -108,10 +108,6 @@ def test_the_first_round_alone_tells_the_memory(tiny_bundle: Path) -> None:
         first, second = process.rounds
         assert first.rss_mb < second.rss_mb  # OpenVINO and the convolutions are loaded now
         assert summarise(process).rss_mb == pytest.approx(first.rss_mb, abs=0.1)
-
-
-def test_every_combination_has_a_turn_in_every_round() -> None:
-    assert list(interleave("abc", rounds=2)) == ["a", "b", "c", "a", "b", "c"]
 
 
 def test_a_process_that_cannot_run_says_why(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sensor_msgs.msg import CompressedImage, Image
 
 from magicfuse_ros.errors import FrameError
-from magicfuse_ros.image_codec import ENCODINGS
-from magicfuse_ros.ros.images import to_rgb
+from magicfuse_ros.image_codec import ENCODINGS, decode_message
 from media_files import picture
 
 FAULT = (
@@ -46,7 +45,7 @@ FILES = [cv2.imencode(suffix, PIXELS)[1].tobytes() for suffix in (".jpg", ".png"
 def check(message: Image | CompressedImage) -> None:
     """Accept an RGB image, or the one error that the node counts as a refusal."""
     try:
-        rgb = to_rgb(message)
+        rgb = decode_message(message)
     except FrameError as error:
         assert str(error)
         return

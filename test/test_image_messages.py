@@ -19,8 +19,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from magicfuse_ros.errors import FrameError
-from magicfuse_ros.image_codec import BitDepth
-from magicfuse_ros.ros.images import ImageMessage, to_message, to_rgb
+from magicfuse_ros.image_codec import BitDepth, decode_message
+from magicfuse_ros.ros.images import ImageMessage, to_message
 
 
 def picture(rows: int, columns: int, seed: int = 0) -> np.ndarray:
@@ -35,11 +35,11 @@ def test_a_message_that_is_filled_again_has_all_of_the_new_image() -> None:
         message = messages.fill(rgb, header)
         assert (message.encoding, message.step) == ("bgr8", 3 * size[1])
         assert message.header == header
-        assert np.array_equal(to_rgb(message), rgb)
+        assert np.array_equal(decode_message(message), rgb)
         mask = messages.fill(rgb[:, ::2, 0], header)  # not contiguous
         assert (mask.encoding, mask.height) == ("mono8", size[0])
         assert mask.step == mask.width == len(mask.data) // mask.height
-        assert np.array_equal(to_rgb(mask)[..., 0], rgb[:, ::2, 0])
+        assert np.array_equal(decode_message(mask)[..., 0], rgb[:, ::2, 0])
 
 
 def test_images_of_one_size_share_memory() -> None:
@@ -52,7 +52,7 @@ def test_a_new_message_is_nobody_elses() -> None:
     rgb = picture(4, 6)
     first, second = to_message(rgb, Header()), to_message(rgb, Header())
     second.data[0] ^= 255
-    assert np.array_equal(to_rgb(first), rgb)
+    assert np.array_equal(decode_message(first), rgb)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (0, 4, 3), (4, 4, 4), (4,)])
@@ -66,4 +66,4 @@ def test_a_camera_keeps_its_scale_of_16_bits() -> None:
     for highest, brightest in ((4000, 250), (400, 25)):
         message = Image(height=4, width=4, step=8, encoding="mono16")
         message.data.frombytes(np.full((4, 4), highest, "<u2").tobytes())
-        assert to_rgb(message, depth).max() == brightest
+        assert decode_message(message, depth).max() == brightest

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import TypeVar
@@ -24,7 +23,6 @@ from magicfuse_ros.bench.messages import Failure, Job, Ready, Round
 from magicfuse_ros.child_process import module_command
 from magicfuse_ros.errors import BackendError
 
-_T = TypeVar("_T")
 _Reply = TypeVar("_Reply", Ready, Round)
 
 
@@ -91,9 +89,3 @@ class TimedProcess:
             return expected.model_validate_json(line)
         except ValidationError:
             raise BackendError(Failure.model_validate_json(line).error) from None
-
-
-def interleave(participants: Sequence[_T], rounds: int) -> Iterator[_T]:
-    """Yield every participant once per round, always in the same order."""
-    for _ in range(rounds):
-        yield from participants

@@ -29,7 +29,7 @@ from magicfuse_ros import backends
 from magicfuse_ros.backends.engine_cache import ASKED_PRECISIONS, AskedPrecision
 from magicfuse_ros.bench.messages import Job
 from magicfuse_ros.bench.report import BenchReport, Skipped, make_report
-from magicfuse_ros.bench.rounds import TimedProcess, interleave
+from magicfuse_ros.bench.rounds import TimedProcess
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.command_line import INTERRUPTED, SeveralValues, output_console, unclipped
@@ -161,7 +161,7 @@ def run(
         with progress:
             task = progress.add_task("", total=rounds * len(processes))
             try:
-                for process in interleave(processes, rounds):
+                for process in processes * rounds:
                     process.run(frames)
                     progress.advance(task)
             except (KeyboardInterrupt, BackendError) as error:

@@ -34,7 +34,7 @@ def check_engines(bundle: Bundle, name: str, precision: Precision) -> bool:
     reference = reference_for(name)
     backend: Any = backends.select(name, precision=precision)
     rows = check(bundle, backend, reference)
-    passed = all(row.passed for row in rows)
+    failed = [row.what for row in rows if not row.passed]
     limits = LIMITS[precision]
     lines = [_line(row) for row in rows]
     memory = [f"{resident_mb():.0f} MB of this process"]
@@ -48,17 +48,13 @@ def check_engines(bundle: Bundle, name: str, precision: Precision) -> bool:
     sections = {
         compared: lines,
         f"limits: {limits.db:.0f} dB, {100 * limits.labels:.1f} % of the labels": [
-            "all within them" if passed else "TOO FAR: " + ", ".join(_failed(rows))
+            "TOO FAR: " + ", ".join(failed) if failed else "all within them"
         ],
         "memory": memory,
         "machine": aligned(facts()),
     }
     typer.echo(block(sections))
-    return passed
-
-
-def _failed(rows: list[Row]) -> list[str]:
-    return [row.what for row in rows if not row.passed]
+    return not failed
 
 
 def _line(row: Row) -> str:

@@ -177,15 +177,14 @@ class Fusing:
 
     def load(self) -> Bundle:
         """Return the verified bundle."""
-        return Bundle.load((self.bundle or default_bundle()).resolve())
+        return Bundle.load(Path(os.path.realpath(self.bundle or default_bundle())))
 
     def choose(self, bundle: Bundle) -> Choice:
         """Return the backend to use."""
         return backends.choose(self.backend, cast(AskedPrecision, self.precision), bundle)
 
-    def fuser(self, bundle: Bundle) -> Fuser:
+    def fuser(self, bundle: Bundle, choice: Choice) -> Fuser:
         """Return a fuser that is ready."""
-        choice = self.choose(bundle)
         engine = backends.select(choice.used, precision=choice.precision)
         fuser = Fuser(bundle, engine, fit=cast(Fit, self.fit), steps=self.steps)
         fuser.warm_up()
@@ -217,7 +216,7 @@ def _offline(
 ) -> dict[str, Any]:
     bundle = fusing.load()
     choice = fusing.choose(bundle)
-    fuser = fusing.fuser(bundle)
+    fuser = fusing.fuser(bundle, choice)
     _make_folder(out)
     console.print(Text(f"{bundle.manifest.name} on {choice}", "dim"), soft_wrap=True)
     columns = (TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

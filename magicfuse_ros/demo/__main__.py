@@ -87,6 +87,10 @@ def demo(
         raise typer.Exit(1) from error
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(os.path.expanduser(path)))  # pathlib's fail for odd paths
+
+
 def run(
     input: Path | None, out: Path, topic: str, seconds: float, root: Path | None, console: Console
 ) -> None:
@@ -97,10 +101,10 @@ def run(
     """
     if not math.isfinite(seconds):
         raise MagicFuseError(f"seconds is {seconds}; expected a finite number")
-    path = (input or street_video()).expanduser().resolve()
+    path = _real(input or street_video())
     source = open_source(path, topic or None)
-    bundle = Bundle.load((root or default_bundle()).expanduser().resolve())
-    out = out.expanduser().resolve()
+    bundle = Bundle.load(_real(root or default_bundle()))
+    out = _real(out)
     if out in (path, *path.parents):
         raise MediaError(
             f"'{path}' lies in '{out}', which is emptied; move it or choose another out"

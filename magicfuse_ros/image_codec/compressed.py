@@ -22,7 +22,6 @@ from magicfuse_ros.image_codec.bit_depth import BitDepth
 from magicfuse_ros.image_codec.pixels import Pixels, rgb_of_bgr
 from magicfuse_ros.image_codec.raw import ENCODINGS, decode, is_mosaic, is_yuv
 
-COMPRESSED_FORMATS: tuple[str, ...] = ("jpeg", "png")
 MAX_PIXELS = 2**26  # 200 MB as RGB
 _MAGICS = (jpeg.MAGIC, png.MAGIC)
 _CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "mjpeg": "jpeg", "mjpg": "jpeg", "png": "png"}
@@ -79,9 +78,7 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
         told = told._replace(encoding=told.codec if told.codec in ENCODINGS else "")
     content = np.frombuffer(data, np.uint8).tobytes()
     if told.codec.startswith("compresseddepth") or (unknown and not content.startswith(_MAGICS)):
-        raise FrameError(
-            f"compressed format is {format!r}; supported are {', '.join(COMPRESSED_FORMATS)}"
-        )
+        raise FrameError(f"compressed format is {format!r}; supported are jpeg, png")
     if content.startswith(jpeg.MAGIC):
         header = jpeg.read_header(content)
         _check_size(header.height, header.width)
@@ -100,6 +97,17 @@ def decode_compressed(format: str, data: Any, depth: BitDepth | None = None) -> 
     else:
         raise FrameError(f"{len(content)} bytes of image data are damaged: neither JPEG nor PNG")
     return rgb_of_bgr(rgb) if told.swapped else rgb
+
+
+def decode_message(message: Any, depth: BitDepth | None = None) -> Pixels:
+    """Decode a `sensor_msgs/Image` or `CompressedImage`, of rclpy or rosbags.
+
+    Errors, `depth` and the result are those of `decode` and `decode_compressed`.
+    """
+    if hasattr(message, "format"):
+        return decode_compressed(message.format, message.data, depth)
+    size = message.height, message.width, message.step
+    return decode(message.encoding, *size, message.is_bigendian, message.data, depth)
 
 
 def _png_to_rgb(pixels: Any, encoding: str, depth: BitDepth | None) -> Pixels:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from magicfuse_ros.errors import FrameError, MediaError
-from magicfuse_ros.image_codec import BitDepth, Pixels, decode, decode_compressed
+from magicfuse_ros.image_codec import BitDepth, decode_message
 from magicfuse_ros.media.bag_reader import (
     CAMERA_INFO,
     COMPRESSED,
@@ -196,7 +196,7 @@ class BagSource:
                 name = f"{index:06d}"
                 try:
                     message = bag.deserialize(raw)
-                    image = _decode(message, raw.channel.msgtype, depth)
+                    image = decode_message(message, depth)
                 except FrameError as error:
                     self.refused.append(Refusal(name, str(error)))
                     continue
@@ -294,20 +294,6 @@ def _listed(names: list[str]) -> str:
 
 def _damage(sentence: str) -> str:
     return f"the bag is damaged: {sentence}"
-
-
-def _decode(message: Any, msgtype: str, depth: BitDepth) -> Pixels:
-    if msgtype == COMPRESSED:
-        return decode_compressed(message.format, message.data, depth)
-    return decode(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        message.is_bigendian,
-        message.data,
-        depth,
-    )
 
 
 def _stamp_ns(message: Any) -> int:

@@ -33,7 +33,6 @@ _COEFFICIENTS: dict[str, tuple[int, ...]] = {
     "rational_polynomial": (8, 12, 14),
     "equidistant": (4,),
 }
-DISTORTION_MODELS: tuple[str, ...] = tuple(_COEFFICIENTS)
 # Parts of driver names for lenses that are not pinholes even if all coefficients are 0.
 _WIDE = ("fisheye", "equi", "kannala", "kb4", "omni", "mei", "ucm", "double_sphere", "ftheta")
 _BAND = 2**17  # pixels whose rays are computed at once: limits the memory for intermediate results
@@ -228,7 +227,7 @@ def _lens(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, ..
         if not coefficients and not any(part in model.lower() for part in _WIDE):
             return "", ()
         raise CalibrationError(
-            f"distortion_model is '{model}'; known are {', '.join(DISTORTION_MODELS)}. "
+            f"distortion_model is '{model}'; known are {', '.join(_COEFFICIENTS)}. "
             "Rectify the image and set rectified"
         )
     if not coefficients and model != "equidistant":  # without coefficients it is r = f theta

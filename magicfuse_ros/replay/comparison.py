@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from magicfuse_ros.errors import MediaError
+from magicfuse_ros.output_files import write_text
 
 _NAMED = 3  # stamps in a message
 
@@ -143,10 +143,7 @@ class Comparison:
             **parts,
             "per_frame": differences,
         }
-        try:
-            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise MediaError(f"cannot write '{path}': {error.strerror}") from error
+        write_text(path, json.dumps(report, indent=2) + "\n")
 
     def _images(self) -> list[str]:
         return list(self.differences[0].psnr_db) if self.differences else []

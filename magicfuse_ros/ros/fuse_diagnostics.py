@@ -76,7 +76,7 @@ class FuseDiagnostics:
 
 
 def _stuck(snapshot: Snapshot, silence_s: float) -> str:
-    """Return that no result follows the images, unless one refused image of a slow camera did."""
+    """Return that images come without results, unless a single refused image explains it."""
     costs_s = _STUCK_COSTS * snapshot.stages_ms.get("total", 0.0) / 1e3
     patience_s = max(STUCK_S, silence_s, costs_s)
     if snapshot.unanswered_s <= patience_s:

@@ -15,36 +15,10 @@ from __future__ import annotations
 from array import array
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from magicfuse_ros.image_codec import (
-    BitDepth,
-    Pixels,
-    decode,
-    decode_compressed,
-    encode_bgr8,
-    encode_mono8,
-)
-
-
-def to_rgb(message: Image | CompressedImage, depth: BitDepth | None = None) -> Pixels:
-    """Return the image of a message as RGB, HxWx3 uint8; `depth` as for `decode`.
-
-    Raises:
-        FrameError: if the message cannot be decoded.
-    """
-    if isinstance(message, CompressedImage):
-        return decode_compressed(message.format, message.data, depth)
-    return decode(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        message.is_bigendian,
-        message.data,
-        depth,
-    )
+from magicfuse_ros.image_codec import Pixels, encode_bgr8, encode_mono8
 
 
 class ImageMessage:

@@ -25,7 +25,6 @@ from typing import Any
 import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -33,6 +32,7 @@ from magicfuse_ros.errors import MediaError
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.night import by_night
+from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.images import to_message
 from magicfuse_ros.ros.process import Stop, run
 
@@ -59,8 +59,7 @@ class PlayNode(Node):
         }
         for name, value in start_values.items():
             self.declare_parameter(name, value)
-        camera = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        self._image_publisher = self.create_publisher(Image, "image", camera)
+        self._image_publisher = self.create_publisher(Image, "image", qos.images())
 
     def play(self, stop: Stop) -> None:
         """Publish all frames; the stamp of each is the time of its publication.

@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""QoS profiles of `fuse_node`, and their standard overrides.
+"""QoS profiles of the nodes, and their standard overrides.
 
 Every image topic accepts ROS's standard parameters `qos_overrides.<topic>.<publisher or
 subscription>.` + `reliability`, `depth` or `history`, for example in a parameter file:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from math import inf
 from pathlib import Path
@@ -30,7 +31,6 @@ from typing import Any
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -38,7 +38,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from magicfuse_ros.errors import FrameError, MagicFuseError
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.bag_reader import COMPRESSED, RawMessage, header_stamp_ns
+from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.process import Stop, run
+from magicfuse_ros.ros.subscriptions import node_name
 
 _TICK_S = 0.01  # real time between two messages of /clock
 _SETTLE_S = 0.5
@@ -86,7 +88,7 @@ class ReplayNode(Node):
         if not self._value("bag"):
             raise MagicFuseError("bag is empty; expected -p bag:=FILE")
         source = BagSource(
-            Path(self._value("bag")).expanduser(),
+            Path(os.path.expanduser(self._value("bag"))),
             self._value("topic") or None,
             start_s=self._value("start"),
             duration_s=self._value("duration") or None,
@@ -128,7 +130,7 @@ class ReplayNode(Node):
         return self.get_parameter(name).value
 
     def _make_publishers(self, source: BagSource) -> dict[str, Publisher]:
-        camera = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        camera = qos.images()
         compressed = source.msgtype == COMPRESSED
         base = source.played_topic
         name = f"{base}/compressed" if compressed else base
@@ -157,7 +159,7 @@ class ReplayNode(Node):
 
     def _listeners(self, topic: str) -> list[str]:
         found = self.get_subscriptions_info_by_topic(topic)
-        return sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in found})
+        return sorted(set(map(node_name, found)))
 
     def _paced(self, source: BagSource, rate: float, stop: Stop) -> Any:
         """Yield each message at its time; late messages are not skipped, but long pauses are.

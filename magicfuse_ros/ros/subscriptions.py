@@ -98,9 +98,7 @@ class MatchedSubscription:
         expected = type_name(self._type)
         problems = []
         for publisher in found:
-            name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
-            if "UNKNOWN" in name:  # not discovered yet, or not a ROS node
-                name = "somebody"
+            name = node_name(publisher)
             if publisher.topic_type != expected:
                 problem = f"{name} publishes {self.topic} as {publisher.topic_type}, not {expected}"
             else:
@@ -123,7 +121,7 @@ class MatchedSubscription:
         found = self._node.get_publishers_info_by_topic(self.topic)
         if len(found) < 2:
             return ""
-        names = sorted(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in found)
+        names = sorted(map(node_name, found))
         return f"several publishers of {self.topic}: {', '.join(names)}; expected one"
 
     def destroy(self) -> None:
@@ -181,6 +179,12 @@ class MatchedSubscription:
                 qos_overriding_options=_OTHERS,
                 event_callbacks=events,
             )
+
+
+def node_name(end: Any) -> str:
+    """Return the full name of the node behind a publisher or a subscription."""
+    name = f"{end.node_namespace.rstrip('/')}/{end.node_name}"
+    return "somebody" if "UNKNOWN" in name else name  # not discovered yet, or not a ROS node
 
 
 def type_name(message_type: Any) -> str:

@@ -25,12 +25,11 @@ from std_msgs.msg import Header
 from magicfuse_ros.deadline import DeadlineControl
 from magicfuse_ros.errors import DeviceLostError, FrameError
 from magicfuse_ros.fuser import Fuser, Output
-from magicfuse_ros.image_codec import BitDepth, Pixels
+from magicfuse_ros.image_codec import BitDepth, Pixels, decode_message
 from magicfuse_ros.input_checks import InputChecks
 from magicfuse_ros.ros.camera_infos import CameraInfos
 from magicfuse_ros.ros.debug_topics import DebugTopics
 from magicfuse_ros.ros.guard import Guard, describe
-from magicfuse_ros.ros.images import to_rgb
 from magicfuse_ros.ros.mailbox import Mailbox
 from magicfuse_ros.ros.publishers import Publishers
 from magicfuse_ros.ros.sequence import Sequence
@@ -216,7 +215,7 @@ class Worker:
             # Stamps in whole seconds, for example, repeat in different images.
             how = "equal to" if stamp_ns == self._newest_ns else "not newer than"
             raise FrameError(f"stamp is {how} the last image's")
-        image = to_rgb(message, self.depth)
+        image = decode_message(message, self.depth)
         try:
             self._fuse(image, message.header, stamp_ns, start, arrival)
         finally:

@@ -29,7 +29,7 @@ from magicfuse_ros.backends.engine_cache import PRECISIONS, Precision
 from magicfuse_ros.bench.machine import cpu_name, current_commit
 from magicfuse_ros.bench.messages import Job
 from magicfuse_ros.bench.report import BenchResult, summarise
-from magicfuse_ros.bench.rounds import TimedProcess, interleave
+from magicfuse_ros.bench.rounds import TimedProcess
 from magicfuse_ros.bench.timed_process import frame, time_frames
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.command_line import SeveralValues, output_console, unclipped
@@ -136,7 +136,7 @@ def compare(
                 continue
             workers.append(worker)
             turns.append(partial(worker.run, frames))
-        for turn in interleave(turns, rounds):
+        for turn in turns * rounds:
             turn()
         return eager_ms, [summarise(worker) for worker in workers]
 
