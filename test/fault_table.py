@@ -41,7 +41,9 @@ class Collector:
         self.rows: dict[tuple[str, str], list[str]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        for item in session.items:
+        for item in sorted(
+            session.items, key=lambda item: item.path
+        ):  # the suite has its own order
             for mark in item.iter_markers("fault"):
                 name = f"{item.path.name}::{getattr(item, 'originalname', item.name)}"
                 tests = self.rows.setdefault(mark.args, [])

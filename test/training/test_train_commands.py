@@ -25,7 +25,7 @@ import pytest
 import torch
 import training_process
 import yaml
-from dataset_files import write_data
+from dataset_files import picture, write_data
 from test_make import follow, state_of, steps, write_pairs, write_preset, write_recipe
 
 from cli_run import train
@@ -65,6 +65,8 @@ def trained(least_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> P
     """
     folder = tmp_path_factory.mktemp("made")
     write_pairs(folder)
+    for pair in range(5):  # stage `masks` needs labels
+        picture(folder / "pairs" / "label" / f"{pair}.png", np.full((64, 96), pair, np.uint8))
     write_preset(least_preset, folder / "least.yaml")
     stages = [steps(KILLED if name == "ikr" else 2, name) for name in STAGES]
     recipe = write_recipe(folder, stages)
