@@ -34,6 +34,7 @@ from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.image_codec import decode
 from magicfuse_ros.media import open_source
 from magicfuse_ros.overlay import overlay, with_legend
+from magicfuse_ros.replay.timing import latest
 from media_files import image_message, picture, write_bag
 from replay_bags import (
     CAMERA,
@@ -49,6 +50,13 @@ from replay_bags import (
     summary,
 )
 from tiny_bundle import CLASSES
+
+
+def test_a_summary_keeps_the_ages_of_the_latest_report_that_has_some() -> None:
+    """Ages cover ten seconds: the last report of a slow machine has none."""
+    reports = [{"fused": "1"}, {"fused": "2", "age_p50_ms": "30"}, {"fused": "3"}]
+    assert latest(reports) == {"fused": "3", "age_p50_ms": "30"}
+    assert latest([]) == {}
 
 
 def replay(bag: Path, out: Path, *options: str | Path) -> Result:

@@ -41,7 +41,7 @@ from magicfuse_ros.media.night import STOPS
 from magicfuse_ros.output_files import make_folder, write_text
 from magicfuse_ros.playback.children import isolate
 from magicfuse_ros.playback.play_and_record import Play, play_and_record
-from magicfuse_ros.replay.timing import diagnostics, timing
+from magicfuse_ros.replay.timing import diagnostics, latest, timing
 from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
 from magicfuse_ros.topics import NODE
 
@@ -143,8 +143,7 @@ def run(
     measured = timing(bag, NODE)
     if not measured.fused:
         raise MagicFuseError(f"{sent} frames were sent, but no fused image came out; see {out}/log")
-    reports = diagnostics(bag, NODE) or [{}]
-    node = reports[-1]
+    node = latest(diagnostics(bag, NODE))
     summary = {
         "input": path.name,
         "degradation": f"night, {STOPS:g} stops darker" if input is None else "none",

@@ -24,7 +24,7 @@ from rich.text import Text
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.bag_reader import COMPRESSED
-from magicfuse_ros.replay.timing import diagnostics, timing
+from magicfuse_ros.replay.timing import diagnostics, latest, timing
 
 _PUBLISHED = "published.txt"
 
@@ -110,7 +110,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
 
     measured = timing(out / "bag", live.node, _published(log / _PUBLISHED))
     reports = diagnostics(out / "bag", live.node) or [{}]
-    node, before = reports[-1], reports[0]
+    node, before = latest(reports), reports[0]
     sent = int(played["sent"])
     counts = {"fused": measured.fused}
     for name in ("refused", "failed"):

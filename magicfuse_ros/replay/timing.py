@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,3 +84,8 @@ def diagnostics(bag: Path, node: str) -> list[dict[str, str]]:
             if ours:
                 reports.append({v.key: v.value for status in ours for v in status.values})
     return reports
+
+
+def latest(reports: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Return the latest value of every key: a report lacks ages if its last 10 s had no result."""
+    return dict(ChainMap(*reversed(reports)))
