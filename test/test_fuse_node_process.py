@@ -28,7 +28,7 @@ from ros_rig import TIMEOUT_S, Rig, image
 
 @pytest.mark.fault("SIGINT or SIGTERM, even repeated", "ends cleanly with exit code 0")
 # 100 signals arrive at every moment of the exit, including the interpreter's own.
-@pytest.mark.parametrize("times", [1, 100])
+@pytest.mark.parametrize("times", [1, 2, 100])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_an_active_node_cleanly(
     tmp_path: Path, tiny_bundle: Path, number: signal.Signals, times: int
@@ -60,7 +60,7 @@ def test_a_signal_during_configuration_ends_the_node_cleanly(
         assert rig.end(signal.SIGINT, 2) == 0, rig.output()
 
 
-@pytest.mark.parametrize(("name", "value"), [("tau", 3.0), ("tau", 1)])
+@pytest.mark.parametrize(("name", "value"), [("tau", 3.0), ("tau", 1), ("steps", -1)])
 def test_a_wrong_start_value_is_named(tmp_path: Path, name: str, value: Any) -> None:
     with Rig(tmp_path, **{name: value}) as rig:
         assert rig.process.wait(TIMEOUT_S) == 1

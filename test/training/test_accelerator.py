@@ -24,7 +24,7 @@ from magicfuse_training.errors import TrainingError
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages import accelerator
-from magicfuse_training.stages.accelerator import make_accelerator
+from magicfuse_training.stages.accelerator import MixedPrecision, make_accelerator
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.stages.trainer import Trainer
 
@@ -44,8 +44,11 @@ def accelerates_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
 
 
-def test_every_run_of_a_process_has_its_own_precision(small_preset: Preset, tmp_path: Path) -> None:
-    before, order = accelerates_variables(), ("no", "bf16", "no")
+@pytest.mark.parametrize("order", [("no", "bf16", "no"), ("bf16", "no", "bf16")])
+def test_every_run_of_a_process_has_its_own_precision(
+    order: tuple[MixedPrecision, ...], small_preset: Preset, tmp_path: Path
+) -> None:
+    before = accelerates_variables()
     for i, precision in enumerate(order):
         folder = tmp_path / str(i)
         model = MagicFuse(small_preset)

@@ -30,7 +30,7 @@ from magicfuse_ros.bundle import NETWORKS, Bundle, sha256, write_manifest
 from magicfuse_ros.bundle.default import default_bundle
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.errors import ExportError
-from magicfuse_training.export.bundle import STORED_AS_HALF, _calm, export_bundle, provenance
+from magicfuse_training.export.bundle import STORED_AS_HALF, _tracing, export_bundle, provenance
 from magicfuse_training.export.compare import check_graph
 from magicfuse_training.export.weights import load_weights
 from magicfuse_training.model import MagicFuse
@@ -302,7 +302,7 @@ def test_exports_print_nothing_of_the_library(caplog: pytest.LogCaptureFixture) 
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        with _calm():
+        with _tracing():
             warnings.warn("treespec is deprecated", FutureWarning, stacklevel=1)
             logger.warning("torchvision is not installed")
         assert not seen and not caplog.records

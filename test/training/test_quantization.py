@@ -11,6 +11,7 @@
 """Quantisation of small bundles, and the guard."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,8 @@ from magicfuse_training.quantization.guard import QuantizedNetwork, guarded
 from magicfuse_training.quantization.losses import Int8Loss, check_losses
 from magicfuse_training.quantization.networks import folded, layers
 from magicfuse_training.quantization.networks import quantize as quantize_network
+
+pytestmark = pytest.mark.skipif(find_spec("nncf") is None, reason="quantisation needs nncf")
 
 
 def write_data(root: Path) -> None:

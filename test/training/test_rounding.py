@@ -10,6 +10,7 @@
 
 """Rounding of int8 weights changes a layer's output less than the nearest integers do."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import cv2
@@ -22,6 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 from magicfuse_training.arrays import F32
 from magicfuse_training.quantization.networks import quantize
 from magicfuse_training.quantization.rounding import LEVELS, input_moments, round_weights
+
+pytestmark = pytest.mark.skipif(find_spec("nncf") is None, reason="quantisation needs nncf")
 
 
 def layer(bias: bool = True, **attributes: Any) -> Any:

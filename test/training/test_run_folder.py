@@ -148,20 +148,25 @@ def test_a_run_can_be_prolonged(small_preset: Preset, begun: Path) -> None:
     assert [json.loads(line)["budget"]["steps"] for line in lines] == [2, 3]
 
 
+@pytest.mark.parametrize(("before", "after"), [("bf16", "no"), ("no", "bf16")])
 def test_a_run_that_goes_on_keeps_its_precision(
-    small_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: MixedPrecision,
+    after: MixedPrecision,
+    small_preset: Preset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every process measures the fastest again; the result may differ."""
-    monkeypatch.setattr(accelerator, "fastest_precision", lambda: "bf16")
-    assert run(small_preset, tmp_path, steps=1).mixed_precision == "bf16"
-    monkeypatch.setattr(accelerator, "fastest_precision", lambda: "no")
+    monkeypatch.setattr(accelerator, "fastest_precision", lambda: before)
+    assert run(small_preset, tmp_path, steps=1).mixed_precision == before
+    monkeypatch.setattr(accelerator, "fastest_precision", lambda: after)
     trainer = run(small_preset, tmp_path, steps=2)
-    assert trainer.accelerator.mixed_precision == "bf16" and trainer.at.step == 2
-    message = "was started with mixed_precision bf16, and now has no"
+    assert trainer.accelerator.mixed_precision == before and trainer.at.step == 2
+    message = f"was started with mixed_precision {before}, and now has {after}"
     with pytest.raises(TrainingError, match=message):
-        run(small_preset, tmp_path, steps=3, mixed_precision="no")
+        run(small_preset, tmp_path, steps=3, mixed_precision=after)
     (tmp_path / "last.pt").unlink()  # no checkpoint to resume from: a new run
-    assert run(small_preset, tmp_path, steps=1).mixed_precision == "no"
+    assert run(small_preset, tmp_path, steps=1).mixed_precision == after
 
 
 def test_a_checkpoint_of_an_earlier_version_is_named(small_preset: Preset, begun: Path) -> None:

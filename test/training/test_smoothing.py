@@ -10,6 +10,8 @@
 
 """Channels of different strength are evened out before int8; the layer's output is unchanged."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from onnx import numpy_helper
@@ -18,6 +20,8 @@ from test_rounding import images, layer, run
 from magicfuse_training.arrays import F32
 from magicfuse_training.quantization.networks import quantize
 from magicfuse_training.quantization.smoothing import input_peaks, smoothed
+
+pytestmark = pytest.mark.skipif(find_spec("nncf") is None, reason="quantisation needs nncf")
 
 STRENGTHS = np.array([1, 0.5, 0.1, 0.02], np.float32)[:, None, None]
 

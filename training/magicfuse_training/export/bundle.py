@@ -114,7 +114,7 @@ def export_bundle(
 
 def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
     """Write one graph as ONNX."""
-    with _calm():
+    with _tracing():
         program = torch.onnx.export(
             graph.eval(),
             tuple(inputs.values()),
@@ -130,7 +130,7 @@ def export_graph(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
 
 
 @contextmanager
-def _calm() -> Iterator[None]:
+def _tracing() -> Iterator[None]:
     """Hide the exporter's internal messages from the terminal; errors are still raised.
 
     Tracing makes millions of objects, and Python would look through all of them thousands of times

@@ -191,9 +191,8 @@ def check_unchanged(folder: Path, config: Config, rows: Sequence[str]) -> None:
     path = folder / "config.yaml"
     if not path.is_file():
         raise TrainingError(f"'{folder}' holds last.pt but no config.yaml; use another --run")
+    old = dict(flat(read_yaml(path)))
     new = dict(flat(config))
-    # Runs of before 2026-11-30 have no record of the draws.
-    old = {k: v for k, v in new.items() if k == "draws"} | dict(flat(read_yaml(path)))
     check_same(folder, old, new, [k for k in new | old if k.split(".")[0] not in MAY_CHANGE])
     try:
         text = (folder / "data.tsv").read_text(encoding="utf-8", errors="surrogateescape")

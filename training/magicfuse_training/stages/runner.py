@@ -188,12 +188,14 @@ def group_weights(stage: Stage, groups: Groups) -> list[float]:
         TrainingError: if the stage learns from none of them.
     """
     used = [
-        (g.paired or not stage.paired_only) and (g.labelled or not stage.labelled_only)
-        for g in groups
+        i
+        for i, g in enumerate(groups)
+        if (g.paired or not stage.paired_only) and (g.labelled or not stage.labelled_only)
     ]
-    some = shares([g for g, use in zip(groups, used, strict=True) if use], stage.condition_weights)
-    of_used = iter(some)
-    weights = [next(of_used) if use else 0.0 for use in used]
+    weights = [0.0] * len(groups)
+    some = shares([groups[i] for i in used], stage.condition_weights)
+    for i, share in zip(used, some, strict=True):
+        weights[i] = share
     if not sum(weights):
         wanted = " or ".join(
             n for n, w in zip(CONDITIONS, stage.condition_weights, strict=True) if w
