@@ -30,7 +30,8 @@ from magicfuse_training.losses.image import (
 )
 from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
 from magicfuse_training.model import MagicFuse
-from magicfuse_training.preset import load_preset
+from magicfuse_training.preset import Preset, load_preset
+from magicfuse_training.stages.head import head_loss
 from magicfuse_training.stages.stage import to_device
 from magicfuse_training.stages.stages import ikr_loss
 
@@ -82,6 +83,35 @@ def test_a_pixel_of_which_nothing_is_known_costs_nothing_and_dilutes_nothing() -
     logits = scores(5).requires_grad_()
     segmentation_loss(logits, labels(IGNORE), WEIGHTS).backward()
     assert logits.grad is not None and not logits.grad.any()
+
+
+def test_every_image_has_its_own_weights() -> None:
+    logits = torch.cat([scores(3), scores(5)])
+    label = torch.cat([labels(3), labels(9)])  # the first is right, the second is wrong
+    label[1, 0, 0] = 242  # IDD's vehicles, at the lower of the two weights of car and bicyclist
+    weights = torch.ones(2, 11)
+    weights[1, 9], weights[1, 8] = 3.0, 0.25
+    cost = -logits[1, :, 0, 0].log_softmax(0)
+    of_set = -logits[1, [8, 10], 0, 0].sub(logits[1, :, 0, 0].logsumexp(0)).logsumexp(0)
+    expected = (15 * 3 * cost[9] + 0.25 * of_set) / (16 + 15 * 3 + 0.25)
+    assert float(segmentation_loss(logits, label, weights)) == pytest.approx(float(expected), 1e-4)
+
+
+def test_crops_at_night_have_weights_of_their_own(small_preset: Preset) -> None:
+    weights = [1.0] * 9 + [8.0, 1.0]
+    losses = small_preset.losses.model_copy(
+        update={"class_weights_at_night": weights, "teacher": 0.0, "state": 0.0, "dice": 0.0}
+    )
+    model = MagicFuse(small_preset.model_copy(update={"losses": losses}))
+    logits = torch.cat([scores(3), scores(3)])
+    label = torch.cat([labels(3), labels(3)])
+    label[:, 0, 0] = 9
+    teacher = torch.full_like(label, IGNORE)
+    found = {}
+    for night in (0.0, 1.0):
+        batch = {"label": label, "teacher": teacher, "has_clean": torch.tensor([1.0, 1 - night])}
+        found[night] = float(head_loss(model, logits, logits, batch))
+    assert found[1.0] > 1.5 * found[0.0]
 
 
 def test_a_lookalike_counts_more_than_another_static_pixel() -> None:

@@ -124,15 +124,19 @@ def test_the_mean_of_stages_is_weighted(folder: Path, exports: Exports) -> None:
 
 def test_scale_is_of_all_budgets_and_a_run_keeps_its_own(folder: Path, exports: Exports) -> None:
     rate = {"optimizer": {"kind": "adamw", "learning_rate": 5e-5}}
-    stages = [steps(4, "autoencoder", **rate), {"stage": "ckg", "minutes": 0.0002, "batch": 2}]
+    night = {"class_weights_at_night": [0.5 * i for i in range(11)]}
+    ckg = {"stage": "ckg", "minutes": 0.0002, "batch": 2, **night}
+    stages = [steps(4, "autoencoder", **rate), ckg]
     recipe = write_recipe(folder, stages)
     assert follow(recipe, "--scale", "0.5")[0] == 0
     assert state_of(folder, "autoencoder")["step"] == 2
     config = yaml.safe_load((folder / "run" / "autoencoder" / "config.yaml").read_text())
     assert config["stage"]["optimizer"]["learning_rate"] == 5e-5
+    assert config["preset"]["losses"]["class_weights_at_night"] is None
     config = yaml.safe_load((folder / "run" / "ckg" / "config.yaml").read_text())
     assert config["budget"]["minutes"] == pytest.approx(0.0001)
     assert config["stage"]["optimizer"]["learning_rate"] == 2e-3
+    assert config["preset"]["losses"]["class_weights_at_night"] == [0.5 * i for i in range(11)]
     recipe_of = exports[0][2].recipe
     assert recipe_of is not None and recipe_of.endswith(", budgets x 0.5")
 
@@ -246,6 +250,9 @@ def test_what_would_fail_at_the_end_fails_before_training(
     (folder / "made").touch()
     code, output = follow(write_recipe(folder, [steps(1, "mkf")]))
     assert code == 2 and "made' is a file" in output
+    stage = steps(1, "mkf", class_weights_at_night=[1.0, 2.0])
+    code, output = follow(write_recipe(folder, [stage]))
+    assert code == 2 and "class_weights_at_night of stage mkf has 2 values; expected one" in output
     assert not (folder / "run").exists()
 
 

@@ -91,11 +91,13 @@ class Preset(BaseModel):
             )
         if len({c.thermal for c in self.classes}) < 2:
             raise ValueError("expected at least one thermal class and one that is not thermal")
-        if len(self.losses.class_weights) != len(self.classes):
-            raise ValueError(
-                f"losses.class_weights has {len(self.losses.class_weights)} values; expected one "
-                f"for each of the {len(self.classes)} classes"
-            )
+        for key in ("class_weights", "class_weights_at_night"):
+            weights = getattr(self.losses, key)
+            if weights is not None and len(weights) != len(self.classes):
+                raise ValueError(
+                    f"losses.{key} has {len(weights)} values; expected one for each of the "
+                    f"{len(self.classes)} classes"
+                )
         if self.schedule.prediction == "epsilon" and self.schedule.zero_terminal_snr:
             raise ValueError(
                 "schedule.zero_terminal_snr is true; expected false with prediction epsilon, "

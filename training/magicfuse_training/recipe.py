@@ -75,6 +75,9 @@ class StageRun(Strict):
         None, pattern=_NAME, description="name of the run, needed if a stage occurs twice"
     )
     optimizer: OptimizerConfig | None = Field(None, description="replaces the stage's own")
+    class_weights_at_night: list[float] | None = Field(
+        None, description="replaces that of the preset's losses"
+    )
 
     @property
     def folder(self) -> str:

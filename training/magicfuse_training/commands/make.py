@@ -91,6 +91,7 @@ def make_command(
     check_training(preset, name)
     for part in plan.stages:
         check_stage(preset, part.stage)
+        _overridden(preset, part)  # fail now, not after the stages before it
     if plan.int8 and not find_spec("nncf"):
         raise ExportError("int8 needs nncf: pip install './training[quantize]'")
     sources = [_source(text, data) for text in plan.data]
@@ -201,12 +202,24 @@ def _source(text: str, data: Path) -> Source:
 
 
 def _overridden(preset: Preset, part: StageRun) -> Preset:
-    """Return the preset with the recipe's optimizer for a stage."""
-    if part.optimizer is None:
-        return preset
-    old = preset.training.get(part.stage, StageOverrides())
-    new = old.model_copy(update={"optimizer": part.optimizer})
-    return preset.model_copy(update={"training": {**preset.training, part.stage: new}})
+    """Return the preset with what the recipe replaces for a stage.
+
+    Raises:
+        TrainingError: if the preset's classes do not have these weights.
+    """
+    if (weights := part.class_weights_at_night) is not None:
+        if len(weights) != len(preset.classes):
+            raise TrainingError(
+                f"class_weights_at_night of stage {part.folder} has {len(weights)} values; "
+                f"expected one for each of the {len(preset.classes)} classes"
+            )
+        losses = preset.losses.model_copy(update={"class_weights_at_night": weights})
+        preset = preset.model_copy(update={"losses": losses})
+    if part.optimizer is not None:
+        old = preset.training.get(part.stage, StageOverrides())
+        new = old.model_copy(update={"optimizer": part.optimizer})
+        preset = preset.model_copy(update={"training": {**preset.training, part.stage: new}})
+    return preset
 
 
 def _provenance(plan: Recipe, sources: list[Source], run: Path, recipe: str) -> Provenance:

@@ -119,6 +119,9 @@ class LossConfig(Strict):
     colour: float = Field(ge=0, description="L1 of Cb plus L1 of Cr to the visible image's")
     heat: HeatConfig | None = Field(None, description="None: Eq. 15 as published")
     class_weights: list[float] = Field(description="weights of the cross entropy, by class id")
+    class_weights_at_night: list[float] | None = Field(
+        None, description="those of crops at night, real or rendered; None: the same"
+    )
     dice: float = Field(
         0.0, ge=0, description="weight of the soft Dice loss, for small and rare classes"
     )

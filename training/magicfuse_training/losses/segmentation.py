@@ -25,6 +25,8 @@ _IDS = 256
 def segmentation_loss(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tensor:
     """Return the cross entropy of logits (B, C, h, w) against label (B, h, w), a scalar.
 
+    class_weights: (C,) for all images, or (B, C).
+
     If only a set of classes is known for a pixel, its cost is minus the log of their summed
     probability, at the lowest of their weights, because it says little about the rare ones. Only
     labels in the project's classes have such pixels. Ids that merely exclude classes (STATIC,
@@ -32,10 +34,11 @@ def segmentation_loss(logits: Tensor, label: Tensor, class_weights: Tensor) -> T
     which they occur. LOOKALIKE weighs more. An IGNORE pixel costs nothing.
     """
     log_p = logits.float().log_softmax(1)
-    allowed, weights = (t.to(label.device) for t in _tables(class_weights, logits.shape[1]))
+    each = class_weights.expand(len(label), -1)
+    allowed, weights = (t.to(label.device) for t in _tables(each, logits.shape[1]))
     excluded = torch.where(allowed, 0.0, -torch.inf)[label].permute(0, 3, 1, 2)
     cost = -(log_p + excluded).logsumexp(1)
-    weight = weights[label]
+    weight = weights.gather(1, label.flatten(1)).reshape(label.shape)
     excluding = (label == STATIC) | (label == NOBODY)
     negative = excluding.float() + _LOOKALIKE_WEIGHT * (label == LOOKALIKE)
     return _mean(cost, weight) + _mean(cost, negative)
@@ -46,20 +49,20 @@ def _mean(cost: Tensor, weight: Tensor) -> Tensor:
 
 
 def _tables(class_weights: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return the classes that each label id allows, (256, C) bool, and the id's weight, (256,).
+    """Return the classes that each label id allows, (256, C) bool, and its weights, (B, 256).
 
     An unknown pixel allows all classes, so it costs nothing.
     """
     allowed = torch.ones(_IDS, classes, dtype=torch.bool)
-    weights = torch.zeros(_IDS)
+    weights = torch.zeros(len(class_weights), _IDS)
     allowed[:classes] = torch.eye(classes, dtype=torch.bool)
-    weights[:classes] = class_weights.cpu().float()
+    weights[:, :classes] = class_weights.cpu().float()
     if classes == len(CLASSES):
         for i, some in SETS.items():
             allowed[i] = False
             allowed[i, list(some)] = True
             if i not in (STATIC, NOBODY, LOOKALIKE):
-                weights[i] = class_weights[list(some)].float().min()
+                weights[:, i] = weights[:, list(some)].amin(1)
     return allowed, weights
 
 

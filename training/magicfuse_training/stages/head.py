@@ -38,7 +38,10 @@ def scores(model: MagicFuse, z_seg: Tensor, condition: Tensor, details: list[Ten
 def head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
     """Return Eq. 16 for the scores and, with a lower weight, for the state behind them."""
     weights, label = model.preset.losses, batch["label"]
-    class_weights = torch.tensor(weights.class_weights)
+    by_day = torch.tensor(weights.class_weights)
+    at_night = torch.tensor(weights.class_weights_at_night or weights.class_weights)
+    night = (batch["has_clean"] < 1).cpu()  # those crops have a stand-in for their clean image
+    class_weights = torch.where(night[:, None], at_night, by_day)
     fine = resize_label(label, logits.shape[-2:])
     loss = segmentation_loss(logits, fine, class_weights)
     if weights.dice:
@@ -46,7 +49,9 @@ def head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> 
     taught = (batch["teacher"] != IGNORE).flatten(1).any(1)
     if weights.teacher and taught.any():  # few images have a teacher's label
         theirs = resize_label(batch["teacher"][taught], logits.shape[-2:])
-        loss = loss + weights.teacher * segmentation_loss(logits[taught], theirs, class_weights)
+        loss = loss + weights.teacher * segmentation_loss(
+            logits[taught], theirs, class_weights[taught.cpu()]
+        )
     if weights.state:
         coarse = resize_label(label, z_seg.shape[-2:])
         loss = loss + weights.state * segmentation_loss(z_seg, coarse, class_weights)
