@@ -85,6 +85,8 @@ def make_command(
     Several processes all train, and only the first one exports.
     """
     plan = load_recipe(recipe).scaled(scale)
+    scaled = "" if scale == 1 else f", budgets x {scale:g}"
+    made_by = f"{recipe.name}, SHA-256 {sha256(recipe)}{scaled}"  # now: it may change meanwhile
     beside = plan.preset.endswith((".yaml", ".yml"))
     name = str(recipe.parent / os.path.expanduser(plan.preset)) if beside else plan.preset
     preset = load_preset(name)
@@ -127,8 +129,7 @@ def make_command(
         fitted = fit_temperature(model.eval(), groups)
         say(f"temperature of the confidence: {fitted:.2f}")
     tell_replaced(out)
-    scaled = "" if scale == 1 else f", budgets x {scale:g}"
-    made = _provenance(plan, sources, run, f"{recipe.name}, SHA-256 {sha256(recipe)}{scaled}")
+    made = _provenance(plan, sources, run, made_by)
     if plan.int8:
         export_bundle(model, run / "bundle", made)
         quantize_command(run / "bundle", data, out, plan.int8.minimum_db)

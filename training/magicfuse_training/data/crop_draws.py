@@ -30,12 +30,13 @@ PASTED = (0.2, 0.6)  # height and width of a patch from another scene, as shares
 AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day and at night
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
 RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often; drawn by pixels, most crops would show none
-NEAR = 0.2  # share of crops that zoom in on a scene, so that people fill the frame
+NEAR = 0.2  # share of the crops of scenes with people that zoom in, so that people fill the frame
 NEAREST = 4.5  # scale
 LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
 ASPECT = 0.1  # a crop is stretched by exp(-0.1) to exp(0.1)
 DARK_CLOTHES = 0.3  # share of day crops whose people are darkened: few scenes show dark clothes
 CLOTHES_GAIN = (0.1, 0.7)  # factor on the codes of dark clothes
+STRONGER = 0.7  # exponent of strengths: a network restores what is degraded most too little
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 
@@ -100,7 +101,7 @@ def draw_window(
         rng: draws.
     """
     height, width = size
-    near = rng.random() < NEAR
+    near = len(people) > 0 and rng.random() < NEAR
     # A crop of a small scene is enlarged; a crop that exceeded the scene would be stretched.
     least = max(config.scale[0], config.height / height, config.width / width)
     most = max(config.scale[1], least * LEAST_RANGE)
@@ -145,14 +146,15 @@ class LightRange:
 
     gamma: tuple[float, float]
     gain: tuple[float, float]
-    balance: tuple[float, float] = (0.9, 1.1)  # for each colour
-    saturation: tuple[float, float] = (0.5, 1.4)  # for half of the crops
+    balance: tuple[float, float]  # for each colour
+    saturation: tuple[float, float]  # for half of the crops
 
 
-# By day and at night, where lamps and the camera's gain vary more.
+# By day and at night, where lamps and the camera's gain vary more. By day the light is also that of
+# the restorer's target, and nothing in a dark frame tells by how much it was changed.
 LIGHT = {
-    True: LightRange(gamma=(0.75, 1.35), gain=(0.85, 1.15)),
-    False: LightRange(gamma=(0.7, 1.4), gain=(0.6, 1.5)),
+    True: LightRange((0.88, 1.14), (0.95, 1.05), (0.97, 1.03), (0.75, 1.2)),
+    False: LightRange((0.7, 1.4), (0.6, 1.5), (0.9, 1.1), (0.5, 1.4)),
 }
 
 
@@ -176,12 +178,12 @@ def draw_light(clean: bool, rng: np.random.Generator) -> Light:
 
 @dataclass(frozen=True)
 class DegradationShares:
-    """Degradations of crops: shares of the clean scenes that are changed."""
+    """Degradations of crops: shares of the day crops that are degraded."""
 
-    dark: float = 0.36
-    haze: float = 0.32
-    blur: float = 0.06
-    # The remaining crops are compressed, and so is a quarter of the others; some are blurred first.
+    dark: float = 0.46
+    haze: float = 0.4
+    blur: float = 0.08
+    # The rest is compressed, and so is a quarter of the others; some are blurred first.
     compressed: float = 0.25
     blurred_first: float = 0.15
     dark_night: float = 0.15  # of the night scenes, mildly
@@ -218,10 +220,11 @@ def draw_effects(
         return draw("dark", 0.0, rng) if cause < SHARES.dark_night else []
     if cause < undegraded:
         return []
-    strength, effects = rng.random(), []
+    strength, effects = rng.random() ** STRONGER, []
     if rng.random() < SHARES.blurred_first:
         effects += draw("blur", rng.random() * 0.6, rng)
-    dark, haze, blurred = undegraded + np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
+    shares = np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
+    dark, haze, blurred = undegraded + (1 - undegraded) * shares
     if cause < dark:
         effects.append(draw_darkness(strength, rng))
     elif cause < haze:

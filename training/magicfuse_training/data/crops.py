@@ -39,7 +39,7 @@ from magicfuse_training.data.crop_light import Arrays, Relight, dress_darkly
 from magicfuse_training.data.night_scene import render_night
 from magicfuse_training.data.scenes import Scene, known_classes
 from magicfuse_training.data.silhouettes import Silhouette, paste, silhouettes
-from magicfuse_training.degradations import degrade
+from magicfuse_training.degradations import apply, degrade
 
 Batch = dict[str, torch.Tensor]
 LABELLED = 0.5  # share of a crop that must have known classes: night is made by class
@@ -102,7 +102,9 @@ class Crops(Dataset[Batch]):
         if scene.clean and rng.random() < DARK_CLOTHES:
             dress_darkly(crop, rng.uniform(*CLOTHES_GAIN), config.people)
         has_clean = 1.0 if scene.clean else config.night_weight
-        if not scene.clean and self.silhouettes and rng.random() < config.pasted:
+        # Not if their pixels would be the only ones with a class.
+        pastes = not scene.clean and self.silhouettes and (crop["label"] != IGNORE).any()
+        if pastes and rng.random() < config.pasted:
             paste(crop, self.silhouettes, rng)
         known = known_classes(crop["label"], crop["teacher"])
         by_day = scene.clean and scene.thermal is None and (known != IGNORE).mean() > LABELLED
@@ -112,9 +114,8 @@ class Crops(Dataset[Batch]):
                 degraded = degrade(degraded, "jpeg", rng.random(), rng)
             has_clean = config.night_weight
         else:
-            degraded = crop["visible"]
-            for effect in draw_effects(scene.clean, rng, config.clean, config.more):
-                degraded = effect.apply(degraded, rng, rows)
+            effects = draw_effects(scene.clean, rng, config.clean, config.more)
+            degraded = apply(effects, crop["visible"], rng, rows)
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
         seen = {"seen": crop["visible"].transpose(2, 0, 1)} if self.undegraded else {}
         return seen | {
@@ -158,14 +159,16 @@ class Crops(Dataset[Batch]):
         people, thermal = np.zeros((2, config.height, config.width), np.uint8)
         if scene.thermal is not None:
             thermal = cut(scene.thermal, cv2.INTER_AREA)
-            people = cut(scene.people_mask(), cv2.INTER_NEAREST)
+            people = cut(scene.people_mask(), cv2.INTER_NEAREST_EXACT)
         teacher = np.full((config.height, config.width), IGNORE, np.uint8)
+        if scene.teacher is not None:
+            teacher = cut(scene.teacher, cv2.INTER_NEAREST_EXACT)
         crop: Arrays = {
             "visible": visible,
             "target": clean.copy(),
             "thermal": thermal,
-            "label": cut(scene.label, cv2.INTER_NEAREST),
-            "teacher": teacher if scene.teacher is None else cut(scene.teacher, cv2.INTER_NEAREST),
+            "label": cut(scene.label, cv2.INTER_NEAREST_EXACT),
+            "teacher": teacher,
             "people": people,
         }
         return crop, (y / height, (y + h) / height), window.sharpness(config)

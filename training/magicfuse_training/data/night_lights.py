@@ -75,7 +75,7 @@ class View:
         self.height, self.width = label.shape
         h, w = max(1, self.height // 2), max(1, self.width // 2)
         self.small = small = np.asarray(
-            cv2.resize(label, (w, h), interpolation=cv2.INTER_NEAREST), np.uint8
+            cv2.resize(label, (w, h), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
         )
         rows = ((np.arange(h, dtype=np.float32) + 0.5) * (self.height / h))[:, None]
         columns = (np.arange(w, dtype=np.float32) + 0.5) * (self.width / w)

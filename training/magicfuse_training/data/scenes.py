@@ -33,6 +33,7 @@ from magicfuse_training.data.classes import (
     SETS,
     BoxMap,
     LabelMap,
+    ids_of_people,
     to_classes,
 )
 from magicfuse_training.data.errors import DataError
@@ -147,6 +148,8 @@ def read_scene(
     if record.coarse is not None:
         coarse = _read_classes(record.coarse, data, PROJECT, size, names)
         label = filled(label, coarse)
+        if not clean:
+            label = seen_people(label, coarse, ids_of_people(names))
     teacher = None
     if record.teacher is not None:
         teacher = _read_classes(record.teacher, data, PROJECT, size, names)
@@ -170,6 +173,16 @@ def usual_gain(thermal: U8) -> U8:
     values = thermal.astype(np.float32)
     deviation = (values - values.mean()) / max(float(values.std()), 1.0)
     return np.asarray((THERMAL_MEAN + THERMAL_SPREAD * deviation).clip(0, 255).round(), np.uint8)
+
+
+def seen_people(label: U8, coarse: U8, people: tuple[int, ...]) -> U8:
+    """Return a night label in which people whom the coarse one lacks are IGNORE.
+
+    A label made with a thermal sensor holds people whom nobody can see in the visible image. Those
+    taught the network to call shadows people.
+    """
+    unseen = np.isin(label, people) & ~np.isin(coarse, people)
+    return np.asarray(np.where(unseen, IGNORE, label), np.uint8)
 
 
 def filled(label: U8, coarse: U8) -> U8:
@@ -248,7 +261,10 @@ def resized(image: U8, size: Size, label: bool = False) -> U8:
     """Resize an image (H, W, 3), or a label (H, W), to (height, width)."""
     if image.shape[:2] == size:
         return np.ascontiguousarray(image)
-    how = cv2.INTER_NEAREST if label else cv2.INTER_CUBIC
+    if label:
+        how = cv2.INTER_NEAREST_EXACT  # INTER_NEAREST would shift it by half a pixel
+    else:
+        how = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, size[::-1], interpolation=how), dtype=np.uint8)
 
 

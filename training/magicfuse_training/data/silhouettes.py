@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from magicfuse_training.arrays import U8
+from magicfuse_training.arrays import F32, U8
 from magicfuse_training.data.classes import PEDESTRIAN
 from magicfuse_training.data.scenes import Scene
 
@@ -34,6 +34,7 @@ HEIGHT = (24, 200)  # pixels of a pasted person
 HORIZON = (0.3, 0.5)  # share of a crop's rows: the row at which people would have no height
 LIGHT = (0.5, 2.2)  # times the place's own light
 WARMTH = (30.0, 115.0)  # of 255, level in the middle of a person in a thermal image at night
+BLUR = (0.3, 1.2)  # pixels, standard deviation: day images are sharper than those of the night
 SOFT_EDGE = 3  # pixels over which a silhouette fades
 
 
@@ -90,6 +91,12 @@ def paste(
         _put(crop, _resized(person, (h, w), rng.random() < 0.5), top, left, rng)
 
 
+def _noise(image: F32) -> float:
+    """Return the standard deviation of an image's noise, from the middle of its finest details."""
+    fine = image[1:, 1:] - image[:-1, 1:] - image[1:, :-1] + image[:-1, :-1]
+    return float(np.median(np.abs(fine))) / (2 * 0.6745)  # sum of four independent ones; normal
+
+
 def _resized(person: Silhouette, size: tuple[int, int], flip: bool) -> Silhouette:
     image, mask = (
         cv2.resize(part, size[::-1], interpolation=cv2.INTER_AREA)
@@ -120,9 +127,12 @@ def _put(
     image = person.image[inside].astype(np.float32)
     own = image[mask > 127].mean(0) + 1 if (mask > 127).any() else np.float32(128)
     light = rng.uniform(*LIGHT)
+    softened = cv2.GaussianBlur(image, (0, 0), rng.uniform(*BLUR))
     for name in ("visible", "target"):
         behind = crop[name][place].astype(np.float32)
-        lit = image * (behind.mean((0, 1)) + 2) / own * light
+        lit = softened * (behind.mean((0, 1)) + 2) / own * light
+        if name == "visible":  # as noisy as the place, or the noise would tell who was pasted
+            lit += rng.normal(0, _noise(behind), lit.shape)
         crop[name][place] = (behind + soft * (lit - behind)).clip(0, 255).round()
     solid = mask > 127
     crop["label"][place][solid] = PEDESTRIAN

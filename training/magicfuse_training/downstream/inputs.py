@@ -184,7 +184,7 @@ class InputSet:
             return image
         how = cv2.INTER_AREA if wanted < width else cv2.INTER_CUBIC
         size = wanted, max(1, round(height * wanted / width))
-        resized = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if label else how)
+        resized = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST_EXACT if label else how)
         return np.asarray(resized, np.uint8)
 
     def _samples(self, scenes: Scenes, part: Part) -> list[Sample]:

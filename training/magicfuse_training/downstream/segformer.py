@@ -91,7 +91,7 @@ def crop(image: U8, label: U8, budget: Budget, rng: np.random.Generator) -> tupl
         part = cv2.resize(part, (budget.width, budget.height), interpolation=how)
         return np.asarray(part[:, ::-1] if mirror else part, np.uint8)
 
-    return cut(image, cv2.INTER_LINEAR), cut(label, cv2.INTER_NEAREST)
+    return cut(image, cv2.INTER_LINEAR), cut(label, cv2.INTER_NEAREST_EXACT)
 
 
 def batch_of(files: Files, budget: Budget, seed: int, step: int) -> tuple[U8, U8]:

@@ -67,8 +67,14 @@ def _tables(class_weights: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def resize_label(label: Tensor, size: torch.Size) -> Tensor:
-    """Resize a label (B, H, W) int64 to `size` (h, w) by nearest neighbour."""
-    return F.interpolate(label[:, None].float(), size=size, mode="nearest")[:, 0].long()
+    """Shrink a label (B, H, W) int64 to `size` (h, w), which divides it.
+
+    Every cell gets the class of one of its pixels, drawn anew at every call: the same one every
+    time would shift the label.
+    """
+    down, across = (n // m for n, m in zip(label.shape[1:], size, strict=True))
+    row, column = int(torch.randint(down, ())), int(torch.randint(across, ()))
+    return label[:, row::down, column::across]
 
 
 def dice_loss(logits: Tensor, label: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from magicfuse_ros.bundle.schedule import ddim_steps
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_training.data.crops import Batch
-from magicfuse_training.losses.image import detail_l1, luma, weighted_l1
+from magicfuse_training.losses.image import detail_l1, weighted_l1
+from magicfuse_training.losses.thermal import read_estimate
 from magicfuse_training.model import MagicFuse, levels_of
 from magicfuse_training.preset import Preset
 from magicfuse_training.stages.stage import Loss
@@ -69,7 +70,8 @@ def distillation_loss(teacher: MagicFuse, teacher_steps: int) -> Loss:
             target = _sample(teacher, teacher.ckg, condition, start, teacher_steps)
         x0 = _sample(model, model.ckg, condition, start, model.preset.default_steps)
         paired = batch["has_thermal"][:, None, None, None]
-        estimate = luma(model.decoder(x0, *details).float())
+        decoded = model.decoder(x0, *details).float()
+        estimate = read_estimate(decoded, model.preset.thermal_uncertainty).mean
         return {
             "teacher": 10 * weighted_l1(x0, target, x0.new_ones(1, 1, 1, 1)),
             "thermal": 10 * detail_l1(estimate, batch["thermal"], batch["weight"] * paired),

@@ -38,9 +38,9 @@ def scores(model: MagicFuse, z_seg: Tensor, condition: Tensor, details: list[Ten
 def head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> Tensor:
     """Return Eq. 16 for the scores and, with a lower weight, for the state behind them."""
     weights, label = model.preset.losses, batch["label"]
-    by_day = torch.tensor(weights.class_weights)
-    at_night = torch.tensor(weights.class_weights_at_night or weights.class_weights)
-    night = (batch["has_clean"] < 1).cpu()  # those crops have a stand-in for their clean image
+    by_day = label.new_tensor(weights.class_weights, dtype=torch.float32)
+    at_night = by_day.new_tensor(weights.class_weights_at_night or weights.class_weights)
+    night = batch["has_clean"] < 1  # those crops have a stand-in for their clean image
     class_weights = torch.where(night[:, None], at_night, by_day)
     fine = resize_label(label, logits.shape[-2:])
     loss = segmentation_loss(logits, fine, class_weights)
@@ -50,7 +50,7 @@ def head_loss(model: MagicFuse, z_seg: Tensor, logits: Tensor, batch: Batch) -> 
     if weights.teacher and taught.any():  # few images have a teacher's label
         theirs = resize_label(batch["teacher"][taught], logits.shape[-2:])
         loss = loss + weights.teacher * segmentation_loss(
-            logits[taught], theirs, class_weights[taught.cpu()]
+            logits[taught], theirs, class_weights[taught]
         )
     if weights.state:
         coarse = resize_label(label, z_seg.shape[-2:])

@@ -175,6 +175,8 @@ def check_same(
     """
     for key in keys:
         before, now = old.get(key, "not set"), new.get(key, "not set")
+        if key not in old and now is None:
+            continue  # an optional key that is newer than the run
         if before != now:
             raise TrainingError(
                 f"run '{run}' was started with {key} {before}, and now has {now}; "
