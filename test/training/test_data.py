@@ -22,6 +22,7 @@ import torch
 
 from magicfuse_training.data.classes import (
     BICYCLIST,
+    IGNORE,
     MFNET_CLASSES,
     MSRS_BOXES,
     PEDESTRIAN,
@@ -35,14 +36,18 @@ from magicfuse_training.data.crop_draws import (
     FEW,
     NEAR,
     RARE,
+    SHARES,
     CropConfig,
+    draw_effects,
     draw_window,
     rare_place,
 )
 from magicfuse_training.data.crops import Crops
 from magicfuse_training.data.device_crops import DeviceCrops
 from magicfuse_training.data.night import night_reference
-from magicfuse_training.data.scenes import Scene, people_in, people_labelled
+from magicfuse_training.data.scenes import Scene, people_in, people_labelled, resized
+from magicfuse_training.data.silhouettes import Silhouette, paste
+from magicfuse_training.degradations import Darkness, Haze, Jpeg
 
 NOBODY = np.zeros((0, 4), np.float32)
 CONFIG = CropConfig(height=64, width=96, batch=6, night=0.0)
@@ -171,6 +176,50 @@ def test_some_crops_show_people_from_near(maker: Maker) -> None:
     assert NEAR / 8 < near < NEAR
 
 
+def test_a_scene_without_people_is_never_enlarged_beyond_the_usual_scales() -> None:
+    rng, wide = np.random.default_rng(0), CONFIG.width / CONFIG.scale[1]
+    for people, near in ((NOBODY, False), (np.array([[100, 80, 140, 160]], np.float32), True)):
+        windows = [
+            draw_window((480, 640), True, people, lambda _: None, CONFIG, rng) for _ in range(400)
+        ]
+        least = min(window.width for window in windows)
+        assert (least < 0.8 * wide) == near
+
+
+def test_every_degradation_has_its_share() -> None:
+    rng, count = np.random.default_rng(0), 4000
+    kinds = [{type(e) for e in draw_effects(True, rng, 0.25)} for _ in range(count)]
+    shares = {kind: sum(kind in some for some in kinds) / count for kind in (Darkness, Haze)}
+    assert shares[Darkness] == pytest.approx(0.75 * SHARES.dark, abs=0.03)
+    assert shares[Haze] == pytest.approx(0.75 * SHARES.haze, abs=0.03)
+    assert kinds.count(set()) / count == pytest.approx(0.25, abs=0.03)
+    others = 0.75 * (1 - SHARES.dark - SHARES.haze)
+    neither = sum(bool(some) and not some & {Darkness, Haze} for some in kinds) / count
+    assert neither == pytest.approx(others, abs=0.03)
+    assert kinds.count({Jpeg}) > 0.02 * count
+
+
+def test_a_label_keeps_its_place_when_it_is_resized() -> None:
+    label = np.zeros((240, 320), np.uint8)
+    label[60:180, 80:240] = 1  # in the middle
+    for size in ((360, 480), (480, 640), (120, 160), (100, 133)):
+        rows, columns = np.nonzero(resized(label, size, label=True))
+        assert abs(rows.mean() - (size[0] - 1) / 2) < 0.26, size
+        assert abs(columns.mean() - (size[1] - 1) / 2) < 0.26, size
+
+
+def test_crops_and_their_labels_lie_on_each_other() -> None:
+    """A bright half and its label have the same border, mirrored or not."""
+    image, label = np.zeros((240, 320, 3), np.uint8), np.zeros((240, 320), np.uint8)
+    image[:, 160:], label[:, 160:] = 255, 1
+    half = Scene("s", image, image, True, None, label, NOBODY)
+    batch = Crops([[half]], [1.0], replace(CONFIG, clean=1.0, mixed=0.0, night=0.0), 0)[range(300)]
+    bright = (batch["clean"].float().mean(1) > 120).float().mean((1, 2))
+    shown = (bright > 0.1) & (bright < 0.9)
+    shift = (batch["label"].float().mean((1, 2)) - bright)[shown] * CONFIG.width
+    assert shown.sum() > 50 and abs(float(shift.mean())) < 0.15
+
+
 def test_labelled_people_and_riders_get_boxes_but_for_the_smallest() -> None:
     label = np.full((240, 320), SKY, np.uint8)
     label[80:160, 100:140] = PEDESTRIAN
@@ -290,6 +339,31 @@ def test_people_of_other_scenes_are_put_into_nights_and_get_their_light_and_labe
     assert thermal[person].mean() > thermal[~person].mean() + 20
     nobody = Crops([[labelled()], [night]], [0.0, 1.0], replace(config, pasted=0.0), 0)[range(30)]
     assert not (nobody["label"] == PEDESTRIAN).any()
+
+
+def test_nobody_is_put_into_a_night_without_labels() -> None:
+    night = replace(replace_label(labelled(thermal=True, night=True), IGNORE), people=NOBODY)
+    config = replace(CONFIG, pasted=1.0, mixed=0.0)
+    batch = Crops([[labelled()], [night]], [0.0, 1.0], config, 0)[range(20)]
+    assert (batch["label"] == IGNORE).all()
+
+
+def test_people_are_as_noisy_as_the_place_that_they_are_put_into() -> None:
+    person = Silhouette(np.full((160, 60, 3), 120, np.uint8), np.full((160, 60), 255, np.uint8))
+    found = {}
+    for noise in (0.0, 8.0):
+        rng = np.random.default_rng(1)
+        night = (40 + rng.normal(0, noise, (256, 320, 3))).clip(0, 255).astype(np.uint8)
+        crop = {"visible": night.copy(), "target": night.copy()}
+        crop |= {
+            n: np.zeros((256, 320), np.uint8) for n in ("thermal", "label", "teacher", "people")
+        }
+        paste(crop, [person], rng)
+        inside = crop["label"] == PEDESTRIAN
+        assert inside.sum() > 300
+        grain = np.diff(crop["visible"].astype(float), axis=1)[inside[:, 1:] & inside[:, :-1]]
+        found[noise] = float(np.median(np.abs(grain))) / 0.6745 / 2**0.5
+    assert found[0.0] < 1 and 5 < found[8.0] < 11
 
 
 def test_a_crop_of_a_small_scene_is_enlarged_and_never_stretched() -> None:

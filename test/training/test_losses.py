@@ -28,7 +28,7 @@ from magicfuse_training.losses.image import (
     luma,
     sobel,
 )
-from magicfuse_training.losses.segmentation import dice_loss, segmentation_loss
+from magicfuse_training.losses.segmentation import dice_loss, resize_label, segmentation_loss
 from magicfuse_training.model import MagicFuse
 from magicfuse_training.preset import Preset, load_preset
 from magicfuse_training.stages.head import head_loss
@@ -83,6 +83,15 @@ def test_a_pixel_of_which_nothing_is_known_costs_nothing_and_dilutes_nothing() -
     logits = scores(5).requires_grad_()
     segmentation_loss(logits, labels(IGNORE), WEIGHTS).backward()
     assert logits.grad is not None and not logits.grad.any()
+
+
+def test_a_label_that_shrinks_stays_where_it_is() -> None:
+    label = torch.arange(16).expand(1, 8, 16)  # every pixel says its column
+    torch.manual_seed(0)
+    small = torch.stack([resize_label(label, torch.Size((4, 4))) for _ in range(400)]).float()
+    assert small.shape[1:] == (1, 4, 4)
+    assert small[..., 0].mean() == pytest.approx(1.5, abs=0.2)
+    assert small[..., 3].mean() == pytest.approx(13.5, abs=0.2)
 
 
 def test_every_image_has_its_own_weights() -> None:

@@ -111,6 +111,18 @@ def test_a_run_does_not_go_on_with_another_preset(small_preset: Preset, begun: P
         run(other, begun)
 
 
+def test_an_optional_setting_that_is_newer_than_a_run_does_not_end_it(
+    small_preset: Preset, begun: Path
+) -> None:
+    config = yaml.safe_load((begun / "config.yaml").read_text())
+    assert config["preset"]["losses"].pop("class_weights_at_night") is None
+    (begun / "config.yaml").write_text(yaml.safe_dump(config))
+    run(small_preset, begun)
+    losses = small_preset.losses.model_copy(update={"class_weights_at_night": [1.0] * 11})
+    with pytest.raises(TrainingError, match="class_weights_at_night"):
+        run(small_preset.model_copy(update={"losses": losses}), begun)
+
+
 def test_a_run_does_not_go_on_with_its_data_drawn_otherwise(
     small_preset: Preset, begun: Path
 ) -> None:
