@@ -173,7 +173,8 @@ def _unit(vector: Sequence[float]) -> np.ndarray:
     ("changes", "words"),
     [
         ({"k": ZERO}, "focal lengths 0 and 0 in K.*is the camera calibrated"),
-        ({"k": (np.nan, *K[1:])}, "focal lengths nan"),
+        ({"k": (np.nan, *K[1:])}, "camera_info has nan, .* in K; expected finite numbers"),
+        ({"k": (*K[:2], np.inf, *K[3:])}, "camera_info has .*inf.* in K; expected finite numbers"),
         ({"width": 0}, "0x48 pixels"),
         ({"model": "fisheye_62"}, "distortion_model is 'fisheye_62'; known are plumb_bob"),
         ({"model": "equidistant"}, "equidistant has the coefficients .* expected 4 finite"),

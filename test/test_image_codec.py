@@ -237,8 +237,10 @@ def test_the_bits_of_a_camera_can_be_told() -> None:
     opaque = np.full((4, 5, 4), 65535, "<u2")
     opaque[..., :3] = 2048
     assert decode("rgba16", 4, 5, 40, 0, opaque.tobytes(), BitDepth()).max() == 128, "12 bits"
-    few = decode("mono16", 4, 5, 10, 0, levels(100), BitDepth(4))
-    assert few.max() == 240, "15 of 15"
+    for bits in (1, 4, 7, 8, 9):
+        few = decode("mono16", 4, 5, 10, 0, levels(65535), BitDepth(bits))
+        assert few.max() == 255, f"white of {bits} bits"
+    assert decode("mono16", 4, 5, 10, 0, levels(5), BitDepth(4)).max() == 85, "5 of 15"
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))

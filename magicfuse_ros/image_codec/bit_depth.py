@@ -57,10 +57,12 @@ class BitDepth:
         """Return values of any shape and byte order as uint8; values above the depth become 255."""
         if not self._fixed and values.size:
             self._judge(values)
+        most = (1 << self.bits) - 1
         if self.bits < 16:
-            values = np.minimum(values, np.uint16((1 << self.bits) - 1))
-        levels = values >> max(0, self.bits - 8) << max(0, 8 - self.bits)
-        return np.asarray(levels).astype(np.uint8)
+            values = np.minimum(values, np.uint16(most))
+        if 0 < self.bits < 8:
+            return np.asarray(values.astype(np.uint32) * 255 // most, np.uint8)
+        return np.asarray(values >> max(0, self.bits - 8)).astype(np.uint8)
 
     def _judge(self, values: npt.NDArray[np.uint16]) -> None:
         needed = 0

@@ -118,7 +118,10 @@ class CameraModel:
             raise CalibrationError(f"camera_info is for {width}x{height} pixels; not calibrated?")
         name = "P" if rectified else "K"
         matrix = tuple(map(float, np.reshape(p, (3, 4))[:, :3].flat if rectified else k))
-        if not (np.isfinite(matrix).all() and matrix[0] > 0 and matrix[4] > 0):
+        if not np.isfinite(matrix).all():
+            numbers = ", ".join(f"{value:g}" for value in matrix)
+            raise CalibrationError(f"camera_info has {numbers} in {name}; expected finite numbers")
+        if not (matrix[0] > 0 and matrix[4] > 0):
             raise CalibrationError(
                 f"camera_info has focal lengths {matrix[0]:g} and {matrix[4]:g} in {name}; "
                 "expected both above 0: is the camera calibrated?"

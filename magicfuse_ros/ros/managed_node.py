@@ -202,7 +202,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
                     self.warn_once(
                         f"parameter '{name}' is not used: this node has no such topic, or cannot "
                         "override that policy; expected qos_overrides.<full topic>.<subscription "
-                        "or publisher>.<reliability, depth or history>"
+                        "or publisher>.<reliability, depth or history>; if it is meant for another "
+                        "node, give that node's name in the parameter file, not /**"
                     )
 
         return self._change("activation", activate, undo=lambda: self._deactivate(state))

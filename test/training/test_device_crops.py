@@ -130,6 +130,14 @@ def test_visible_thermal_and_people_are_cut_alike() -> None:
     assert ((share > 0) & (share < 1)).float().mean() > 0.4
 
 
+def test_a_set_that_is_given_twice_is_stored_once_and_drawn_twice_as_often() -> None:
+    dark, bright = [scene(True, False, 1)], [scene(True, False, 2)]
+    crops = DeviceCrops([bright, dark, bright], [1, 1, 1], CropConfig(64, 96), 0, CPU, SIZE)
+    assert len(crops.images) == 2
+    labels = crops[range(30)]["label"][:, 0, 0].tolist()
+    assert labels.count(2) == 20 and labels.count(1) == 10
+
+
 def test_a_part_of_another_scene_of_the_group_is_pasted() -> None:
     day = [scene(True, True, 2), scene(True, True, 3)]
     crops = DeviceCrops([[], day, []], [0, 1, 0], CropConfig(64, 96, mixed=1.0), 0, CPU, SIZE)

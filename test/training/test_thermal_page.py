@@ -119,6 +119,18 @@ def test_errors_by_class_and_what_is_stated_of_them() -> None:
     assert inside.tolist() == [0.5 if percent > 52.5 else 0.0 for percent in PERCENTS]
 
 
+def test_a_frame_whose_sky_is_cut_off_says_nothing_of_the_intervals_there() -> None:
+    label, shown = np.zeros((30, 30), np.uint8), np.full((30, 30), 100, np.uint8)
+    cut_off, real = np.zeros((30, 30), np.uint8), np.full((30, 30), 100, np.uint8)
+    real[:15] = 255  # known in half of the second frame
+    part = Part("msrs", "dev", False, "same set")
+    part.frames = [compare(scene(r, label), estimate(shown, 14), 1) for r in (cut_off, real)]
+    sky = part.by_class(0)
+    assert sky is not None and sky["inside"].value == 100 and sky["error"].value > 50
+    inside = part.inside()
+    assert inside is not None and inside[-1] == 1
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Write three sets: pairs of which the bundle knows some, and one without a thermal image."""

@@ -106,11 +106,15 @@ class DeviceCrops(Crops):
         Raises:
             DataError: if the device cannot hold them.
         """
-        count = sum(map(len, groups))
+        kept = list({id(group): group for group in groups}.values())  # a set may be given twice
+        count = sum(map(len, kept))
         _check_room(count, canvas, device)
         super().__init__(groups, group_weights, config, seed, undegraded)
         self.device = device
-        self.starts = np.cumsum([0, *(len(group) for group in groups)])
+        lengths = [len(group) for group in kept]
+        starts = dict(zip(map(id, kept), np.cumsum([0, *lengths]).tolist(), strict=False))
+        self.starts = np.array([starts[id(group)] for group in groups])
+        self.lengths = np.array([len(group) for group in groups])
         self.canvas = canvas  # each scene lies in a corner of it
         self.sizes = np.zeros((count, 2), np.int64)  # of the scenes
         self.clean, self.paired = np.zeros((2, count), bool)
@@ -121,7 +125,7 @@ class DeviceCrops(Crops):
         self.images = torch.zeros((count, PLANES, *canvas), dtype=torch.uint8, device=device)
         rng = np.random.default_rng(seed)
         # The host's memory need not hold more than one scene of those that are read on demand.
-        for i, scene in enumerate(scene for group in groups for scene in group):
+        for i, scene in enumerate(scene for group in kept for scene in group):
             height, width = self.sizes[i] = scene.label.shape
             self.clean[i], self.paired[i] = scene.clean, scene.thermal is not None
             self.boxes.append(scene.people)
@@ -135,7 +139,7 @@ class DeviceCrops(Crops):
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         count, config = len(indices), self.config
         group = np.repeat(np.arange(len(self.groups)), self._counts(count))
-        first, size = self.starts[group], np.diff(self.starts)[group]
+        first, size = self.starts[group], self.lengths[group]
         scene = first + rng.integers(size)
         images, rows, sharpness = self._cut_all(scene, rng)
         mixed = np.nonzero((rng.random(count) < config.mixed) & (size <= FEW))[0]

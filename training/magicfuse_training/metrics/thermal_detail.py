@@ -39,7 +39,7 @@ WHOLE = (".", "all", "*")  # splits of sets that have none; any split
 PERCENTS = np.arange(5, 100, 5)  # of the stated intervals whose content is counted
 FEWEST = 200  # pixels of a class that a frame must have to tell of the class
 # Sums over the pixels of one class in one frame, of deviations from their mean in the frame.
-PIXELS, ERROR, BIAS, XX, YY, XY, INSIDE = range(7)
+PIXELS, ERROR, BIAS, XX, YY, XY, INSIDE, KNOWN = range(8)  # KNOWN: not cut off at 0 or 255
 
 
 def relation(trained: Sequence[str], kind: str, split: str) -> Relation:
@@ -110,8 +110,8 @@ class Compared:
         error: mean absolute error, gray levels.
         levels: number of pixels of the real image at each level, (256,).
         inside: share of the pixels inside of each interval of PERCENTS, 0 to 1; None if the bundle
-            states no uncertainty.
-        classes: sums by class (classes, 7), see PIXELS; zeros for a class with fewer than FEWEST.
+            states no uncertainty, or the real image is cut off everywhere.
+        classes: sums by class (classes, 8), see PIXELS; zeros for a class with fewer than FEWEST.
         between: the sums XX, YY, XY of the classes' means, (3,).
     """
 
@@ -134,7 +134,7 @@ def compare(scene: Scene, fused: FusedFrame, classes: int) -> Compared:
         needed = needed_interval(estimate, fused.thermal_uncertainty, real)
         needed[~within_range(real)] = np.nan
     label = known_classes(scene.label, scene.teacher)
-    sums = np.zeros((classes, 7))
+    sums = np.zeros((classes, 8))
     means = []
     for i in range(classes):
         mask = label == i
@@ -143,18 +143,17 @@ def compare(scene: Scene, fused: FusedFrame, classes: int) -> Compared:
         x, y = estimate[mask].astype(np.float64), real[mask].astype(np.float64)
         means.append((pixels, x.mean(), y.mean()))
         x, y = x - x.mean(), y - y.mean()
-        inside = np.nan
-        if needed is not None and not np.isnan(needed[mask]).all():
-            inside = pixels * float((needed[mask & ~np.isnan(needed)] <= 90).mean())
+        stated = np.zeros(0) if needed is None else needed[mask & ~np.isnan(needed)]
         off = error[mask]
-        sums[i] = pixels, np.abs(off).sum(), off.sum(), x @ x, y @ y, x @ y, inside
+        within = (stated <= 90).sum(), stated.size
+        sums[i] = pixels, np.abs(off).sum(), off.sum(), x @ x, y @ y, x @ y, *within
     return Compared(
         scene.name,
         correlation(estimate, real),
         correlation(luma(scene.visible), real),
         float(np.abs(error).mean()),
         np.bincount(real.ravel(), minlength=256),
-        None if needed is None else _contents(needed),
+        None if needed is None or np.isnan(needed).all() else _contents(needed),
         sums,
         _between(np.array(means)) if means else np.zeros(3),
     )
@@ -238,7 +237,7 @@ class Part:
             "error": _ratio(sums, ERROR),
             "bias": _ratio(sums, BIAS),
             "correlation": _correlation(sums[:, [XX, YY, XY]]),
-            "inside": _ratio(sums, INSIDE, 100),
+            "inside": _ratio(sums, INSIDE, KNOWN, 100),
         }
 
     def within(self) -> Figure:
@@ -254,8 +253,8 @@ class Part:
         return _correlation(np.array([frame.between for frame in self.frames]))
 
 
-def _ratio(sums: F64, part: int, times: float = 1.0) -> Figure:
-    return figure_of(sums[:, [part, PIXELS]], lambda m: times * share(m[:, 0], m[:, 1]))
+def _ratio(sums: F64, part: int, whole: int = PIXELS, times: float = 1.0) -> Figure:
+    return figure_of(sums[:, [part, whole]], lambda m: times * share(m[:, 0], m[:, 1]))
 
 
 def _correlation(sums: F64) -> Figure:
