@@ -24,6 +24,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from magicfuse_ros.demo.__main__ import PRODUCTS, remove_earlier
 from magicfuse_ros.media.video_writer import VideoWriter
 from magicfuse_ros.output_files import write_png
 from replay_bags import messages, stamp_ns
@@ -104,6 +105,30 @@ def test_it_fails_where_nothing_comes_out(tmp_path: Path, tiny_bundle: Path) -> 
     done = run_demo(pictures, "--bundle", tiny_bundle, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "no fused image came out" in done.stdout
+    remove_earlier(tmp_path / "out")  # a failed demo is a demo, too
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("summary", [None, "[1]", '{"bag": "drive.mcap", "frames": {"sent": 9}}'])
+def test_only_the_results_of_a_demo_are_removed(
+    tmp_path: Path, video: Path, tiny_bundle: Path, summary: str | None
+) -> None:
+    out = tmp_path / "out"
+    (out / "bag").mkdir(parents=True)
+    (mine := out / "bag" / "drive.mcap").touch()
+    if summary is not None:
+        (out / "summary.json").write_text(summary)
+    done = run_demo(video, "--bundle", tiny_bundle, "--out", out)
+    assert done.returncode == 1 and mine.exists()
+    assert f"'{out}' holds 'bag', but no summary.json of an earlier demo" in done.stdout
+
+
+def test_the_results_of_an_earlier_demo_are_removed(tmp_path: Path) -> None:
+    for product in (*PRODUCTS, "mine.png"):
+        (tmp_path / product).touch()
+    (tmp_path / "summary.json").write_text('{"degradation": "none"}')
+    remove_earlier(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
 
 
 def test_it_fails_where_the_node_does_not_come_up(

@@ -10,16 +10,24 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
+from bag_files import mcap
 from image_messages import compress
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.bag import BagSource
+from magicfuse_ros.media.bag_reader import CAMERA_INFO, RAW, header_stamp_ns, open_bag
+from magicfuse_ros.media.mcap_file import Channel, McapFile
+from magicfuse_ros.media.sqlite_file import SqliteFile
+from magicfuse_ros.media.zstandard import zstd
 from media_files import (
     SECOND,
     Message,
@@ -163,6 +171,82 @@ def test_a_camera_info_that_was_sent_once_is_played_from_the_middle(tmp_path: Pa
         assert first.channel.topic == "/camera/camera_info"
         assert first.recorded_ns == START + round(start_s * SECOND)
         assert len(rest) == images and all(m.channel.topic != first.channel.topic for m in rest)
+
+
+IMAGES, INFOS = Channel("/camera/image_raw", RAW), Channel("/camera/camera_info", CAMERA_INFO)
+FORMS: dict[str, dict[str, Any]] = {
+    "single": {},
+    "chunks": {"chunk": 7},
+    "no index": {"chunk": 7, "index": False, "compression": "lz4"},
+}
+
+
+def long_drive(folder: Path, form: str) -> Path:
+    """A bag of 200 images at 20 Hz; a camera_info comes with every 10th image."""
+    messages = camera(count=200)
+    messages[80], messages[99] = messages[99], messages[80]  # their chunks overlap in time
+    for i in range(190, -1, -10):
+        time = START + 5_000_000 + i * SECOND // 20
+        messages.insert(i, (INFOS.topic, time, camera_info(time, focal=float(i))))
+    if form == "sqlite":
+        return write_bag(folder / "bag", messages, StoragePlugin.SQLITE3)
+    file = folder / ("drive.mcap.zstd" if form == "packed" else "drive.mcap")
+    content = mcap(messages, **FORMS["chunks" if form == "packed" else form])
+    file.write_bytes(zstd.compress(content) if form == "packed" else content)
+    return file
+
+
+@pytest.mark.parametrize("form", [*FORMS, "sqlite", "packed"])
+def test_messages_are_counted_and_the_latest_one_is_found(tmp_path: Path, form: str) -> None:
+    first = START + 5_000_000
+    limits = [None, first, first + SECOND // 3, first + 5 * SECOND, first + 60 * SECOND]
+    with open_bag(long_drive(tmp_path, form)) as bag:
+        for start, stop in itertools.product(limits, limits):
+            for channels in ([IMAGES], [INFOS], [IMAGES, INFOS], []):
+                found = list(bag.messages(channels, start, stop))
+                assert bag.count(channels, start, stop) == len(found), (start, stop, channels)
+                if start is None and stop is not None:
+                    assert bag.latest(channels, stop) == (found[-1] if found else None)
+
+
+@pytest.mark.parametrize(("form", "most"), [("chunks", 12), ("sqlite", 40)])
+def test_a_part_of_a_bag_is_found_without_reading_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, most: int
+) -> None:
+    path = long_drive(tmp_path, form)
+    read: list[object] = []
+    decompressed, read_rows = McapFile._decompressed, SqliteFile._read
+
+    def noted(self: McapFile, record: Any) -> bytes:
+        read.append(record)
+        return decompressed(self, record)
+
+    def noted_rows(self: SqliteFile, rows: Iterable[Any]) -> Iterator[tuple[int, int, bytes]]:
+        for row in rows:
+            read.append(row)
+            yield from read_rows(self, [row])
+
+    monkeypatch.setattr(McapFile, "_decompressed", noted)
+    monkeypatch.setattr(SqliteFile, "_read", noted_rows)
+    source = BagSource(path, start_s=7.6)
+    assert len(source) == 48
+    # The rate needs 30 images; a chunk has 7 messages.
+    assert len(read) < most
+    read.clear()
+    info = next(source.raw_messages())
+    time_ns = START + 5_000_000 + 150 * SECOND // 20
+    assert (info.channel, header_stamp_ns(info.cdr)) == (INFOS, time_ns)
+    assert len(read) < 4
+
+
+def test_a_damaged_chunk_is_counted_by_its_index(tmp_path: Path) -> None:
+    content = bytearray(mcap(camera(count=40), chunk=5))
+    at = content.index(bytes(image_message(picture(seed=22), 0).data[:50]))
+    content[at] ^= 0xFF
+    (tmp_path / "drive.mcap").write_bytes(content)
+    source = BagSource(tmp_path / "drive.mcap", start_s=0.6)
+    read = len(list(source))
+    assert (len(source), read, len(source.refused), source.missing) == (28, 23, 1, 4)
 
 
 def test_a_folder_with_a_damaged_metadata_file_is_refused(tmp_path: Path) -> None:

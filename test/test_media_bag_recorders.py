@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from bag_files import Definition, in_wal, mcap
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.media import Source, open_source
+from magicfuse_ros.media import Source, open_source, zstandard
 from magicfuse_ros.media.bag import BagSource
+from magicfuse_ros.media.several import SeveralSources
 from magicfuse_ros.media.source import mostly_missing
 from magicfuse_ros.media.zstandard import MAGIC as ZSTD
 from magicfuse_ros.media.zstandard import zstd
@@ -76,8 +78,9 @@ def test_an_mcap_whose_recorder_was_killed(tmp_path: Path, form: dict[str, objec
     file.write_bytes(whole)
     source = open_source(file)
     check(source, list(range(10)))
-    assert "drive.mcap' was not finished" in source.refused[0].reason
-    assert (source.refused[0].name, source.missing) == ("000010", 0)
+    assert (source.refused, source.missing, len(source)) == ([], 0, 10)
+    (sentence,) = source.damage
+    assert "drive.mcap' was not finished" in sentence
 
     file.write_bytes(whole[: len(whole) * 3 // 4])
     source = open_source(file)
@@ -85,6 +88,37 @@ def test_an_mcap_whose_recorder_was_killed(tmp_path: Path, form: dict[str, objec
     assert 6 <= len(list(source)) <= 8
     (refusal,) = source.refused
     assert "drive.mcap' " in refusal.reason and " byte " in refusal.reason
+    assert len(list(source)) + 1 + source.missing == len(source) and not source.damage
+
+
+def test_a_file_without_its_last_images_tells_of_them_though_it_ends_with_a_record(
+    tmp_path: Path,
+) -> None:
+    bag = write_bag(tmp_path / "bag", camera())
+    (bag / "bag.mcap").write_bytes(mcap(camera(7), footer=False))
+    source = open_source(bag)  # metadata.yaml lists ten
+    check(source, list(range(7)))
+    (refusal,) = source.refused
+    assert "was not finished" in refusal.reason
+    assert (refusal.name, source.missing, source.damage) == ("000007", 2, [])
+
+
+def test_damage_outside_the_part_that_is_read_costs_no_image(tmp_path: Path) -> None:
+    file = tmp_path / "drive.mcap"
+    whole = mcap(camera())
+    file.write_bytes(whole[: len(whole) * 3 // 4])
+    source = BagSource(file, duration_s=0.25)
+    check(source, [0, 1, 2])
+    assert (source.refused, source.missing, len(source.damage)) == ([], 0, 1)
+
+
+def test_several_sources_tell_their_damage(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mcap").write_bytes(mcap(camera(2), footer=False))
+    several = SeveralSources([open_source(tmp_path / f"{name}.mcap") for name in ("a", "b")])
+    for _ in range(2):
+        assert len(list(several)) == 4 and not several.refused
+        assert [("a.mcap'" in s, "b.mcap'" in s) for s in several.damage] == [(1, 0), (0, 1)]
 
 
 @pytest.mark.parametrize("compression", ["", "zstd", "lz4"])
@@ -255,15 +289,69 @@ def test_of_many_compressed_files_only_the_one_in_use_is_unpacked(
     assert not list(scratch.iterdir())
 
 
+@pytest.mark.parametrize("share", [1.0, 0.7])
+def test_each_reading_unpacks_a_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    unpack, unpacked = zstandard.unpack, []
+
+    def noted(path: Path, out: Path) -> None:
+        unpacked.append(path)
+        unpack(path, out)
+
+    monkeypatch.setattr(zstandard, "unpack", noted)
+    file = tmp_path / "drive.mcap.zstd"
+    images = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8) for i in range(9)]
+    messages = [(TOPIC, START + i, image_message(image, 1)) for i, image in enumerate(images)]
+    packed = zstd.compress(mcap(messages))
+    file.write_bytes(packed[: round(share * len(packed))])
+    source = open_source(file)
+    told = []
+    for _ in range(2):
+        unpacked.clear()
+        told.append((len(list(source)), *source.refused))
+        assert unpacked == [file]
+    assert told[0] == told[1] and len(told[0]) == (1 if share == 1 else 2)
+    file.write_bytes(zstd.compress(mcap(messages[:4])))
+    assert len(list(open_source(file))) == 4
+
+
+def test_only_the_packed_files_of_the_part_that_is_read_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        part = mcap(camera(20)[4 * number : 4 * number + 4])
+        (tmp_path / f"drive_{number}.mcap.zstd").write_bytes(zstd.compress(part))
+    BagSource(tmp_path)
+    unpack, unpacked = zstandard.unpack, []
+
+    def noted(path: Path, out: Path) -> None:
+        unpacked.append(path.name)
+        unpack(path, out)
+
+    monkeypatch.setattr(zstandard, "unpack", noted)
+    source = BagSource(tmp_path, start_s=1.0, duration_s=0.6)
+    assert len(source) == 6
+    # the second file is counted without; the rate is known before the third
+    assert sorted(unpacked) == [*["drive_2.mcap.zstd"] * 2, *["drive_3.mcap.zstd"] * 1]
+    unpacked.clear()
+    assert len(list(source.raw_messages())) == 6
+    assert unpacked == ["drive_2.mcap.zstd", "drive_3.mcap.zstd"]
+
+
 def test_a_sqlite_file_whose_recorder_was_killed(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag 100%", camera(), StoragePlugin.SQLITE3)
     (file,) = bag.glob("*.db3")
     in_wal(file, 4)
-    for path in (bag, file):
+    link = tmp_path / "link.db3"
+    link.symlink_to(file)
+    for path in (bag, file, link):
         check(open_source(path), list(range(10)))
     Path(f"{file}-wal").unlink()
     source = open_source(bag)  # six are left, but metadata.yaml lists ten
-    assert (len(list(source)), source.missing) == (6, 4)
+    assert (len(list(source)), source.missing) == (6, 3)
+    (refusal,) = source.refused
+    assert "announces 10 images and holds 6" in refusal.reason
 
 
 def test_a_sqlite_file_that_is_cut_or_damaged(tmp_path: Path) -> None:
@@ -273,6 +361,25 @@ def test_a_sqlite_file_that_is_cut_or_damaged(tmp_path: Path) -> None:
     file.write_bytes(data[: len(data) // 2])
     with pytest.raises(MediaError, match=r"bag\.db3' .* \.recover"):
         open_source(bag)
+    packed = tmp_path / "a drive.db3.zstd"
+    packed.write_bytes(zstd.compress(data[: len(data) // 2]))
+    plain = shlex.quote(str(packed.with_suffix("")))
+    with pytest.raises(MediaError) as caught:
+        open_source(packed)
+    unpack = f"zstd -dc {shlex.quote(str(packed))} > {plain}"
+    assert str(caught.value).endswith(f"{unpack}; sqlite3 {plain} .recover | sqlite3 repaired.db3")
+
+
+def test_the_advice_for_a_damaged_metadata_file_of_packed_files_unpacks_them(
+    tmp_path: Path,
+) -> None:
+    bag = _compressed(tmp_path / "a bag", CompressionMode.FILE, StoragePlugin.MCAP, camera(1))
+    (bag / "metadata.yaml").write_text("rosbag2_bagfile_information: 1")
+    folder = shlex.quote(str(bag))
+    with pytest.raises(MediaError) as caught:
+        open_source(bag)
+    assert f"; `zstd -d {folder}/*.zstd` unpacks its files" in str(caught.value)
+    assert f"`ros2 bag reindex {folder}` rebuilds it" in str(caught.value)
 
 
 def test_bags_without_an_image_say_what_they_hold(tmp_path: Path) -> None:

@@ -10,7 +10,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +26,7 @@ from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.night import by_night
 from magicfuse_ros.ros import play_node
 from magicfuse_ros.ros.play_node import paced
+from media_files import picture, write_picture
 
 
 def test_a_night_keeps_its_light_and_has_fresh_noise() -> None:
@@ -49,6 +55,27 @@ def test_images_come_in_time_and_a_late_one_delays_the_rest(
         times.append(now)
         pass_by(0.3 if number == 2 else 0.01)
     assert np.diff(times) == pytest.approx([0.12, 0.12, 0.3, 0.12, 0.12])
+
+
+def test_a_broken_picture_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    write_picture(pictures / "a.png", picture())
+    (pictures / os.fsdecode(b"b\xff.png")).write_bytes(b"broken")
+    command = [sys.executable, "-m", "magicfuse_ros.ros.play_node", "--ros-args"]
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(101 + os.getpid() % 100),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOG_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [*command, "-p", f"input:={pictures}"],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"sent": 1}
+    assert r"1 frames of" in done.stderr and r"b\udcff.png" in done.stderr
 
 
 def test_a_signal_ends_the_play() -> None:

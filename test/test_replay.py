@@ -27,9 +27,11 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin
 from typer.testing import Result
 
+from bag_files import mcap
 from cli_run import magicfuse
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import Bundle
+from magicfuse_ros.commands import replay as replay_commands
 from magicfuse_ros.fuser import Fuser
 from magicfuse_ros.image_codec import decode
 from magicfuse_ros.media import open_source
@@ -57,6 +59,14 @@ def test_a_summary_keeps_the_ages_of_the_latest_report_that_has_some() -> None:
     reports = [{"fused": "1"}, {"fused": "2", "age_p50_ms": "30"}, {"fused": "3"}]
     assert latest(reports) == {"fused": "3", "age_p50_ms": "30"}
     assert latest([]) == {}
+
+
+def test_a_summary_lists_a_cause_that_has_moved_into_other_once() -> None:
+    reports = [
+        {"refused": "1", "refused: odd": "1", "delay_p50_ms": "3", "stage_total_ms": "2"},
+        {"refused": "9", "refused: other": "1", "refused: even": "8"},
+    ]
+    assert latest(reports) == {**reports[1], "delay_p50_ms": "3", "stage_total_ms": "2"}
 
 
 def replay(bag: Path, out: Path, *options: str | Path) -> Result:
@@ -176,8 +186,11 @@ def test_a_damaged_camera_info_costs_no_image(tmp_path: Path, tiny_bundle: Path)
     result = replay(bag, out, "--bundle", tiny_bundle)
     assert result.exit_code == 0, result.output
     report = summary(out)
-    assert report["frames"]["fused"] == 6
-    assert [r["name"] for r in report["refused"]] == ["/camera/camera_info"]
+    assert report["frames"] == {"read": 6, "fused": 6, "refused": 0}
+    assert report["refused"] == []
+    (sentence,) = report["damaged"]
+    assert sentence.startswith("/camera/camera_info: the message is damaged")
+    assert sentence in result.output
     assert len(messages(out / "bag")["/fuse_node/camera_info"]) == 6, "the first one holds"
 
 
@@ -215,6 +228,34 @@ def test_nothing_readable_is_an_error(tmp_path: Path, tiny_bundle: Path) -> None
     result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
     assert result.exit_code == 2
     assert "no image of" in result.output and "odd_code" in result.output
+
+
+def test_damage_that_costs_no_image_is_told_and_not_counted(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    images = [(CAMERA, START + i, image_message(picture(64, 96), START + i)) for i in range(5)]
+    bag = tmp_path / "drive.mcap"
+    bag.write_bytes(mcap(images, footer=False))
+    result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    report = summary(tmp_path / "out")
+    assert report["frames"] == {"read": 5, "fused": 5, "refused": 0}
+    (sentence,) = report["damaged"]
+    assert "was not finished" in sentence and sentence in result.output
+
+
+@pytest.mark.parametrize(("missing", "code"), [(6, 0), (24, 2)])
+def test_what_is_missing_in_all_rounds_is_compared_with_all_rounds(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, missing: int, code: int
+) -> None:
+    frames = {"sent": 36, "fused": 36, "missing": missing}
+    report = {"frames": frames, "fps": 1.0, "damaged": ["it is cut"], "node": {}}
+    monkeypatch.setattr(replay_commands, "replay_live", lambda *_: report)
+    options = ("--bundle", tiny_bundle, "--loop", "6")
+    bag = drive(tmp_path / "in", 8)
+    result = magicfuse("replay", bag, "--out", tmp_path / "out", *options)
+    assert result.exit_code == code, result.output
+    assert ("most of" in result.output and "5 images" in result.output) == bool(code)
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))

@@ -29,6 +29,7 @@ from rosbags.rosbag2 import StoragePlugin
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
+from bag_files import mcap
 from media_files import image_message, write_bag
 from replay_bags import (
     CAMERA,
@@ -227,7 +228,7 @@ def test_a_node_that_is_up_already_sees_the_bags_time(tmp_path: Path, tiny_bundl
     assert len(messages(out / "bag")[f"{rig.name}/segmentation/label_info"]) == 1
 
 
-def player(folder: Path, *parameters: str) -> subprocess.CompletedProcess[str]:
+def playing(folder: Path, *parameters: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(101 + os.getpid() % 100),
@@ -236,7 +237,61 @@ def player(folder: Path, *parameters: str) -> subprocess.CompletedProcess[str]:
     }
     given = [word for parameter in parameters for word in ("-p", parameter)]
     command = [sys.executable, "-m", "magicfuse_ros.ros.replay_node", "--ros-args", *given]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def player(folder: Path, *parameters: str) -> subprocess.CompletedProcess[str]:
+    with playing(folder, *parameters) as process:
+        stdout, stderr = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def cut_drive(folder: Path) -> Path:
+    """A bag of 9 images whose file holds the first 5."""
+    images = [(CAMERA, t + LATENCY, image_message(frame(0), t)) for t in stamps(9)]
+    bag = write_bag(folder / "in", images)
+    (bag / "in.mcap").write_bytes(mcap(images[:5], footer=False))
+    return bag
+
+
+def test_rounds_add_up_what_is_missing_and_tell_each_damage_once(tmp_path: Path) -> None:
+    done = player(tmp_path, f"bag:={cut_drive(tmp_path)}", "loop:=3", "rate:=20.0")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (report["sent"], report["missing"]) == (15, 9)
+    (sentence,) = report["damaged"]
+    assert "in.mcap' was not finished" in sentence
+
+
+def test_a_round_that_is_interrupted_keeps_what_earlier_rounds_found(tmp_path: Path) -> None:
+    sent = tmp_path / "sent.txt"
+    published = (f"bag:={cut_drive(tmp_path)}", "loop:=0", f"published:={sent}")
+    with playing(tmp_path, *published) as process:
+        end = time.monotonic() + 60
+        while not (sent.exists() and sent.read_text().count("\n") == 6) and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    report = json.loads(stdout.splitlines()[-1])
+    assert report["sent"] > 5 and report["missing"] == report["sent"] // 5 * 3
+    assert len(report["damaged"]) == 1
+
+
+def test_the_file_of_what_was_sent_is_in_the_home_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    bag = drive(tmp_path / "in", 2)
+    done = player(tmp_path, f"bag:={bag}", "published:=~/sent.txt")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sent.txt").read_text().count("\n") == 2
+    done = player(tmp_path, f"bag:={bag}", "published:=~/none/sent.txt")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    expected = f"cannot write '{tmp_path}/none/sent.txt' (published): No such file or directory"
+    assert expected in done.stderr
 
 
 def test_a_jump_of_the_recorders_clock_is_skipped(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin
 from typer.testing import Result
 
+from bag_files import in_wal, mcap
 from cli_run import magicfuse
 from magicfuse_ros import backends
 from magicfuse_ros.bundle import Bundle
@@ -174,6 +176,40 @@ def test_a_bag_by_topic(tmp_path: Path, tiny_bundle: Path) -> None:
     assert report["counts"] == {"read": 3, "fused": 2, "refused": 1}
     assert "odd_code" in report["refused"][0]["reason"]
     assert [frame["stamp_ns"] for frame in report["frames"]] == [SECOND, 3 * SECOND]
+
+
+def test_damage_that_costs_no_image_is_told_and_not_counted(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    messages = [
+        ("/image", SECOND * i, image_message(picture(seed=i), SECOND * i)) for i in range(5)
+    ]
+    bag = tmp_path / "drive.mcap"
+    bag.write_bytes(mcap(messages, footer=False))
+    out = tmp_path / "out"
+    result = magicfuse_run(bag, out, "--bundle", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    report = report_of(out)
+    assert report["counts"] == {"read": 5, "fused": 5, "refused": 0}
+    (sentence,) = report["damaged"]
+    assert "fused 5 of 5 frames" in result.output and sentence in result.output
+    assert "drive.mcap' was not finished" in sentence
+
+
+def test_images_that_only_the_metadata_knows_are_missing(tmp_path: Path, tiny_bundle: Path) -> None:
+    messages = [
+        ("/image", SECOND * i, image_message(picture(seed=i), SECOND * i)) for i in range(9)
+    ]
+    bag = write_bag(tmp_path / "bag", messages, StoragePlugin.SQLITE3)
+    (file,) = bag.glob("*.db3")
+    in_wal(file, 3)
+    Path(f"{file}-wal").unlink()
+    result = magicfuse_run(bag, tmp_path / "out", "--bundle", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    assert report_of(tmp_path / "out")["counts"] == {
+        "read": 7, "fused": 6, "refused": 1, "missing": 2
+    }  # fmt: skip
+    assert "announces 9 images and holds 6" in result.output
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path, tiny_bundle: Path) -> None:

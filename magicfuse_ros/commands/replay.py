@@ -157,7 +157,8 @@ def replay_command(
     if not report["frames"]["fused"]:
         first = "; ".join(_problems(report)[:1]) or f"see {out / 'log'}"
         raise MagicFuseError(f"no image of '{bag}' was fused: {first}")
-    if mostly_missing(source, missing := report["frames"].get("missing", 0)):
+    missing = report["frames"].get("missing", 0) // loop if loop else 0  # in a round
+    if mostly_missing(source, missing):
         raise MagicFuseError(
             f"most of '{bag}' is lost, {missing + 1} images: {_problems(report)[-1]}"
         )
@@ -231,6 +232,8 @@ def _offline(
             node,
             lambda: interrupt.asked,
         )
+    for sentence in result.damaged[:_SHOWN]:
+        console.print(Text(sentence, "yellow"), soft_wrap=True)
     return {
         "mode": "offline",
         **({"stopped": "interrupted"} if interrupt.asked else {}),

@@ -137,10 +137,11 @@ class Run:
     frames: list[dict[str, Any]] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     missing: int = 0
+    damage: list[str] = field(default_factory=list)
     sheet: EvenSample[Row] = field(default_factory=EvenSample)
 
     def report(self) -> dict[str, Any]:
-        """Return the part of report.json about frames: counts, median ms, refusals, frames."""
+        """Return what report.json says of frames: counts, median ms, refusals, damage, frames."""
         return {
             "counts": {
                 "read": len(self.frames) + len(self.refused),
@@ -150,6 +151,7 @@ class Run:
             },
             "median_ms": self.median_ms(),
             "refused": [asdict(refusal) for refusal in self.refused],
+            "damaged": self.damage,
             "frames": self.frames,
         }
 
@@ -206,6 +208,7 @@ def fuse_source(
         finally:
             run.refused = list(source.refused)
             run.missing = source.missing
+            run.damage = list(source.damage)
         progress.update(task, completed=total)
 
 
@@ -264,3 +267,5 @@ def _print_summary(run: Run, out: Path, console: Console, announced: int | None)
     if run.missing:
         line = f"missing {run.missing} more frames: {run.refused[-1].reason}"
         console.print(Text(line, "yellow"), soft_wrap=True)
+    for sentence in run.damage:
+        console.print(Text(sentence, "yellow"), soft_wrap=True)

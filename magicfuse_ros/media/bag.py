@@ -16,7 +16,6 @@ import itertools
 import math
 import re
 import statistics
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,7 @@ class BagSource:
     Stamps come from the headers, or are the recording times if a header has no stamp. Frames are
     named by their number, `000000`, `000001`, ... A message that cannot be decoded becomes a
     refusal, and reading continues. A place where the bag is cut or damaged also becomes one
-    refusal; further messages lost there count as missing.
+    refusal, if an image is lost there; further images lost there count as missing.
 
     Attributes:
         topic: the topic that is read.
@@ -96,6 +95,7 @@ class BagSource:
         self.name = str(path)
         self.refused: list[Refusal] = []
         self.missing = 0
+        self.damage: list[str] = []
         self._path = path
         for name, seconds in (("start", start_s), ("duration", duration_s)):
             if seconds is not None and not 0 <= seconds < math.inf:
@@ -111,7 +111,7 @@ class BagSource:
             if self._window == (None, None):
                 self._length = sum(bag.announced[channel] for channel in self._channels)
             else:
-                self._length = sum(1 for _ in bag.messages(self._channels, *self._window))
+                self._length = bag.count(self._channels, *self._window)
             if not self._length:
                 raise MediaError(
                     f"rosbag2 '{path}' is {(last_ns - first_ns) / _SECOND:.1f} s long; it holds no "
@@ -191,6 +191,7 @@ class BagSource:
     def __iter__(self) -> Iterator[RecordedFrame]:
         """Read the topic from the start."""
         depth = BitDepth()
+        self._forget()
         with open_bag(self._path) as bag:
             for index, raw in self._readable(bag, self._channels):
                 name = f"{index:06d}"
@@ -211,23 +212,33 @@ class BagSource:
                 )
 
     def _readable(self, bag: Bag, channels: list[Channel]) -> Iterator[tuple[int, RawMessage]]:
-        """Yield messages, numbered by the images before them; turn damage into refusals."""
-        self.refused.clear()
-        self.missing = 0
+        """Yield messages, numbered by the images before them; tell of damage."""
         index = 0
-        later = set(bag.damage)  # tied to no message; reported last: a killed recorder cuts the end
+        later = list(dict.fromkeys(bag.damage))  # told last: a killed recorder cuts the end
+        told = set(later)
         for message in bag.messages(channels, *self._window):
             for sentence in bag.damage:
-                if sentence not in later:
+                if sentence not in told:
                     self._refuse(sentence, index)
-                    later.add(sentence)
+                    told.add(sentence)
             yield index, message
             index += message.channel in self._channels
-        told = {refusal.reason for refusal in self.refused}
-        for sentence in bag.damage:
-            if _damage(sentence) not in told:
+        lost = self._length - index - (len(told) - len(later))
+        latest = [sentence for sentence in bag.damage if sentence not in told]
+        if lost > 0 and not bag.damage:  # a -wal was left behind
+            latest = [f"'{self.name}' announces {self._length} images and holds {index}"]
+        for sentence in [*latest, *later]:
+            if lost > 0:
                 self._refuse(sentence, index)
-        self.missing = max(0, self._length - index - len(bag.damage))
+                lost -= 1
+            else:
+                self.damage.append(_damage(sentence))
+        self.missing = max(0, lost)
+
+    def _forget(self) -> None:
+        self.refused.clear()
+        self.damage.clear()
+        self.missing = 0
 
     def _refuse(self, sentence: str, index: int) -> None:
         self.refused.append(Refusal(f"{index:06d}", _damage(sentence)))
@@ -238,11 +249,12 @@ class BagSource:
         The camera_info in effect at the start comes first, as if it were recorded then, because
         many cameras send it only once.
         """
+        self._forget()
         with open_bag(self._path) as bag:
             if (begin_ns := self._window[0]) is not None:
-                before = bag.messages([self._camera_info], None, begin_ns)
-                for message in deque(before, maxlen=1):
-                    yield message._replace(recorded_ns=begin_ns)
+                before = bag.latest([self._camera_info], begin_ns)
+                if before is not None:
+                    yield before._replace(recorded_ns=begin_ns)
             for _, message in self._readable(bag, [*self._channels, self._camera_info]):
                 yield message
 
@@ -264,11 +276,12 @@ class BagSource:
                 raise MediaError("; ".join(bag.damage))
         return stamps
 
-    def calibrations(self, refused: list[Refusal]) -> list[tuple[int, Any]]:
+    def calibrations(self, damaged: list[str]) -> list[tuple[int, Any]]:
         """Return the camera_info messages that differ from the one before, ignoring the header.
 
         Each comes with its recording time. Messages from before the first image are included,
-        because the last of them applies to that image. A damaged one is added to `refused`.
+        because the last of them applies to that image. A sentence about each damaged one is added
+        to `damaged`.
         """
         found: list[tuple[int, Any]] = []
         content = None
@@ -277,7 +290,7 @@ class BagSource:
                 try:
                     message = bag.deserialize(raw)
                 except FrameError as error:
-                    refused.append(Refusal(self.camera_info_topic, str(error)))
+                    damaged.append(f"{_listed([self.camera_info_topic])}: {error}")
                     continue
                 fields = {name: repr(value) for name, value in vars(message).items()}
                 del fields["header"]

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from magicfuse_ros.errors import MediaError
-from magicfuse_ros.media import bag_files_in
+from magicfuse_ros.media import COMPRESSED_BAG_SUFFIX, bag_files_in
 from magicfuse_ros.media.mcap_file import MAX_MESSAGES, Channel
 
 METADATA = "metadata.yaml"
@@ -40,7 +41,10 @@ def files_of(path: Path) -> tuple[list[Path], Counter[Channel] | None]:
     metadata = path / METADATA
     if not metadata.is_file():
         return bag_files_in(path), None
-    mend = f"`ros2 bag reindex {path}` rebuilds it"
+    folder = shlex.quote(str(path))
+    mend = f"`ros2 bag reindex {folder}` rebuilds it"
+    if any(file.suffix.lower() == COMPRESSED_BAG_SUFFIX for file in bag_files_in(path)):
+        mend = f"`zstd -d {folder}/*{COMPRESSED_BAG_SUFFIX}` unpacks its files, and then {mend}"
     try:
         information = _load(metadata)["rosbag2_bagfile_information"]
         # The suffixes give the storage type, because Humble's reindex leaves its name empty.

@@ -99,13 +99,46 @@ class Bag:
             start_ns: first recording time; None: from the start.
             stop_ns: end of the recording times, exclusive; None: to the end.
         """
-        begin, end = min(start_ns or 0, _EVER), _EVER if stop_ns is None else min(stop_ns, _EVER)
-        for group in _in_time_order(self._files):
-            readers = (_messages(file, channels, begin, end) for file in group)
-            try:
+        begin, end = _limits(start_ns, stop_ns)
+        with _disk():
+            for group in _in_time_order(self._files, begin, end):
+                readers = (_messages(file, channels, begin, end) for file in group)
                 yield from merge(*readers, key=lambda message: message.recorded_ns)
-            except OSError as error:  # the disk or the network share has gone
-                raise MediaError(f"the bag cannot be read to its end: {error}") from error
+
+    def count(
+        self, channels: Collection[Channel], start_ns: int | None = None, stop_ns: int | None = None
+    ) -> int:
+        """Count the messages that `messages` looks for, without reading their content if possible.
+
+        Raises:
+            MediaError: if a file cannot be read.
+        """
+        begin, end = _limits(start_ns, stop_ns)
+        with _disk():
+            return sum(
+                file.count(_wanted(file, channels), begin, end)
+                for group in _in_time_order(self._files, begin, end)
+                for file in group
+            )
+
+    def latest(self, channels: Collection[Channel], stop_ns: int) -> RawMessage | None:
+        """Return the last message of some channels before a time; read backwards from there.
+
+        Raises:
+            MediaError: if a file cannot be read.
+        """
+        begin, end = _limits(None, stop_ns)
+        with _disk():
+            for group in reversed(list(_in_time_order(self._files, begin, end))):
+                found = []
+                for file in group:
+                    wanted = _wanted(file, channels)
+                    if (message := file.latest(wanted, end)) is not None:
+                        number, time_ns, content = message
+                        found.append(RawMessage(wanted[number], time_ns, _unpacked(content)))
+                if found:
+                    return max(found, key=lambda message: message.recorded_ns)
+        return None
 
     def deserialize(self, message: RawMessage) -> Any:
         """Decode a message of a known type, see `message_types`.
@@ -172,13 +205,29 @@ def _open_file(path: Path, stack: ExitStack) -> BagFile:
     return file
 
 
-def _in_time_order(files: Iterable[BagFile]) -> Iterator[list[BagFile]]:
-    """Yield groups of files; files that overlap in time are in the same group."""
+@contextmanager
+def _disk() -> Iterator[None]:
+    """Report that the disk or the network share has gone."""
+    try:
+        yield
+    except OSError as error:
+        raise MediaError(f"the bag cannot be read to its end: {error}") from error
+
+
+def _limits(start_ns: int | None, stop_ns: int | None) -> tuple[int, int]:
+    return min(start_ns or 0, _EVER), _EVER if stop_ns is None else min(stop_ns, _EVER)
+
+
+def _in_time_order(
+    files: Iterable[BagFile], start_ns: int, stop_ns: int
+) -> Iterator[list[BagFile]]:
+    """Yield groups of the files with messages in a span of time; files of a group overlap."""
     group: list[BagFile] = []
     group_end = 0
     spans = [(f.start_ns, f.end_ns, f) for f in files]
     filled = [(start, end, f) for start, end, f in spans if start is not None and end is not None]
-    for start, end, file in sorted(filled, key=lambda span: span[0]):
+    within = [span for span in filled if span[0] < stop_ns and span[1] >= start_ns]
+    for start, end, file in sorted(within, key=lambda span: span[0]):
         if group and start > group_end:
             yield group
             group = []
@@ -191,9 +240,13 @@ def _in_time_order(files: Iterable[BagFile]) -> Iterator[list[BagFile]]:
 def _messages(
     file: BagFile, channels: Collection[Channel], start_ns: int, stop_ns: int
 ) -> Iterator[RawMessage]:
-    wanted = {number: found for number, found in file.channels.items() if found in channels}
+    wanted = _wanted(file, channels)
     for number, time_ns, content in file.messages(wanted, start_ns, stop_ns):
         yield RawMessage(wanted[number], time_ns, _unpacked(content))
+
+
+def _wanted(file: BagFile, channels: Collection[Channel]) -> dict[int, Channel]:
+    return {number: found for number, found in file.channels.items() if found in channels}
 
 
 def _unpacked(content: bytes) -> bytes:

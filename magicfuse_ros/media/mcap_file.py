@@ -118,7 +118,7 @@ class McapFile:
         if self._stated is not None:
             return self._stated
         covered = max(1, self._size - self._lost)
-        return Counter({c: round(n * self._size / covered) for c, n in self.counts.items()})
+        return Counter({c: -(-n * self._size // covered) for c, n in self.counts.items()})
 
     def close(self) -> None:
         """Close the file."""
@@ -128,18 +128,9 @@ class McapFile:
         self, channels: Collection[int], start_ns: int, stop_ns: int
     ) -> Iterator[tuple[int, int, bytes]]:
         """Yield channel, recording time and content in time order; `stop_ns` is exclusive."""
-        records = [
-            (chunk.first_ns, chunk.record)
-            for chunk in self._chunks
-            if not chunk.counts.keys().isdisjoint(channels)
-            and chunk.first_ns < stop_ns
-            and chunk.last_ns >= start_ns
-        ]
-        for channel in channels:
-            fields = iter(self._single.get(channel, ()))
-            for time_ns, begin, end in zip(fields, fields, fields, strict=True):
-                if start_ns <= time_ns < stop_ns:
-                    records.append((time_ns, _Record(_MESSAGE, begin, end)))
+        chunks = self._chunks_with(channels, start_ns, stop_ns)
+        records = [(chunk.first_ns, chunk.record) for chunk in chunks]
+        records += self._single_ones(channels, start_ns, stop_ns)
         order = count()
         waiting: list[tuple[int, int, int, bytes]] = []  # read from a chunk, not yet due
         for time_ns, record in sorted(records):
@@ -152,6 +143,53 @@ class McapFile:
         while waiting:
             due_ns, _, channel, content = heappop(waiting)
             yield channel, due_ns, content
+
+    def count(self, channels: Collection[int], start_ns: int, stop_ns: int) -> int:
+        """Count the messages of a span of time; read only the chunks at its ends."""
+        found = len(self._single_ones(channels, start_ns, stop_ns))
+        for chunk in self._chunks_with(channels, start_ns, stop_ns):
+            if start_ns <= chunk.first_ns and chunk.last_ns < stop_ns:
+                found += sum(chunk.counts[channel] for channel in channels)
+            else:
+                for time_ns, channel, _ in self._read(chunk.record):
+                    found += channel in channels and start_ns <= time_ns < stop_ns
+        return found
+
+    def latest(self, channels: Collection[int], stop_ns: int) -> tuple[int, int, bytes] | None:
+        """Return channel, recording time and content of the last message before a time."""
+        chunks = self._chunks_with(channels, 0, stop_ns)
+        records = [(chunk.last_ns, chunk.record) for chunk in chunks]
+        records += self._single_ones(channels, 0, stop_ns)
+        found: tuple[int, int, bytes] | None = None
+        for last_ns, record in sorted(records, reverse=True):
+            if found is not None and last_ns <= found[1]:
+                break
+            for time_ns, channel, content in self._read(record):
+                later = time_ns < stop_ns and (found is None or time_ns >= found[1])
+                if channel in channels and later:
+                    found = channel, time_ns, content
+        return found
+
+    def _chunks_with(self, channels: Collection[int], start_ns: int, stop_ns: int) -> list[_Chunk]:
+        return [
+            chunk
+            for chunk in self._chunks
+            if not chunk.counts.keys().isdisjoint(channels)
+            and chunk.first_ns < stop_ns
+            and chunk.last_ns >= start_ns
+        ]
+
+    def _single_ones(
+        self, channels: Collection[int], start_ns: int, stop_ns: int
+    ) -> list[tuple[int, _Record]]:
+        """Return the times and places of messages outside chunks."""
+        found = []
+        for channel in channels:
+            fields = iter(self._single.get(channel, ()))
+            for time_ns, begin, end in zip(fields, fields, fields, strict=True):
+                if start_ns <= time_ns < stop_ns:
+                    found.append((time_ns, _Record(_MESSAGE, begin, end)))
+        return found
 
     def _read(self, record: _Record) -> Iterator[tuple[int, int, bytes]]:
         """Yield time, channel and content of a message, or of all messages in a chunk."""
@@ -281,6 +319,7 @@ class McapFile:
                 if chunk is not None:
                     self._add_chunk(chunk, index)
                 chunk, at = record, self._size  # the part that exists
+                self._lost += 1  # at least
                 break
             if record.opcode == _MESSAGE_INDEX:
                 content = self._content(record)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from typing import NamedTuple
 
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import zstandard
@@ -31,23 +32,44 @@ from magicfuse_ros.media.sqlite_file import SqliteFile
 OpenFile = Callable[[Path], "McapFile | SqliteFile"]
 
 
+class _Content(NamedTuple):
+    channels: dict[int, Channel]
+    foreign: set[str]
+    counts: Counter[int]
+    announced: Counter[int]
+    start_ns: int | None
+    end_ns: int | None
+    damage: list[str]
+
+
+# By path as given (which the sentences name), resolved path, size and time of the last change.
+_known: dict[tuple[Path, Path, int, int], _Content] = {}
+
+
 class PackedFile:
     """Has the attributes of the file inside; see `McapFile`."""
 
     def __init__(self, path: Path, open_file: OpenFile) -> None:
         """Unpack the file, note what it holds, and remove it again.
 
+        Later, this process knows what the file holds, and opens it without unpacking it.
+
         Raises:
             MediaError: if it cannot be read or unpacked; also see `open_file`.
         """
         self._path, self._open_file = path, open_file
         self.damage: list[str] = []
-        with self._unpacked() as file:
-            self.channels: dict[int, Channel] = file.channels
-            self.foreign: set[str] = file.foreign
-            self.counts: Counter[int] = file.counts
-            self.announced: Counter[int] = file.announced
-            self.start_ns, self.end_ns = file.start_ns, file.end_ns
+        status = path.stat()
+        key = path, path.resolve(), status.st_size, status.st_mtime_ns
+        if key not in _known:
+            with self._unpacked() as file:
+                counts, limits = (file.counts, file.announced), (file.start_ns, file.end_ns)
+                _known[key] = _Content(file.channels, file.foreign, *counts, *limits, file.damage)
+        content = _known[key]
+        self.channels, self.foreign = content.channels, content.foreign
+        self.counts, self.announced = content.counts, content.announced
+        self.start_ns, self.end_ns = content.start_ns, content.end_ns
+        self.damage = list(content.damage)
 
     def messages(
         self, channels: Collection[int], start_ns: int, stop_ns: int
@@ -57,6 +79,22 @@ class PackedFile:
             for message in file.messages(channels, start_ns, stop_ns):
                 self._tell(file)
                 yield message
+
+    def count(self, channels: Collection[int], start_ns: int, stop_ns: int) -> int:
+        """See `McapFile.count`; a file that lies within the span of time is not unpacked."""
+        if self.start_ns is None or self.end_ns is None:
+            return 0
+        if start_ns <= self.start_ns and self.end_ns < stop_ns:
+            return sum(self.counts[channel] for channel in channels)
+        with self._unpacked() as file:
+            return file.count(channels, start_ns, stop_ns)
+
+    def latest(self, channels: Collection[int], stop_ns: int) -> tuple[int, int, bytes] | None:
+        """See `McapFile.latest`; a file without a message of the channels is not unpacked."""
+        if not any(self.counts[channel] for channel in channels):
+            return None
+        with self._unpacked() as file:
+            return file.latest(channels, stop_ns)
 
     @contextmanager
     def _unpacked(self) -> Iterator[McapFile | SqliteFile]:

@@ -73,6 +73,7 @@ class PictureSource:
         self.frame_rate: float | None = None
         self.refused: list[Refusal] = []
         self.missing = 0  # every picture is either read or refused
+        self.damage: list[str] = []
         self._pictures = _unique_names(pictures)
 
     def __len__(self) -> int:

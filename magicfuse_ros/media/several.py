@@ -33,6 +33,7 @@ class SeveralSources:
         self.frame_rate: float | None = None
         self.refused: list[Refusal] = []
         self.missing = 0
+        self.damage: list[str] = []
         self._sources = list(sources)
 
     def __len__(self) -> int:
@@ -41,7 +42,7 @@ class SeveralSources:
 
     def __iter__(self) -> Iterator[Frame]:
         """Read the sources in order."""
-        self.refused, self.missing = [], 0
+        self.refused, self.missing, self.damage = [], 0, []
         names: set[str] = set()
         for source in self._sources:
             refused, missing = self.refused, self.missing  # of the earlier sources
@@ -53,6 +54,7 @@ class SeveralSources:
                 yield replace(frame, name=name)
             self.refused = [*refused, *_refused(source)]
             self.missing = missing + source.missing
+            self.damage += source.damage
 
 
 def _refused(source: Source) -> list[Refusal]:

@@ -61,12 +61,15 @@ class Source(Protocol):
         missing: number of further frames that the source announces but does not hold, because it is
             cut or damaged; known after the last frame. The first lost frame is in `refused`, with
             the reason.
+        damage: what else is wrong with the source, in sentences: it costs no frame; known after the
+            last frame.
     """
 
     name: str
     frame_rate: float | None
     refused: list[Refusal]
     missing: int
+    damage: list[str]
 
     def __len__(self) -> int:
         """Return how many frames the source announces, including damaged ones."""

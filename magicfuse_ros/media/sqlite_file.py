@@ -13,13 +13,17 @@
 from __future__ import annotations
 
 import reprlib
+import shlex
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from magicfuse_ros.errors import MediaError
+from magicfuse_ros.media import COMPRESSED_BAG_SUFFIX
 from magicfuse_ros.media.mcap_file import Channel
+
+_PLACES = "id, topic_id, timestamp"
 
 
 class SqliteFile:
@@ -35,11 +39,12 @@ class SqliteFile:
         """
         self.damage: list[str] = []
         self._name = name
+        path = path.resolve()  # SQLite looks for pending data beside the file, not beside a link
         pending = [p for s in ("-wal", "-journal") if _holds_data(p := Path(f"{path}{s}"))]
         # Without pending data nothing is written beside the file, not even for a moment.
         mode = "mode=ro" if pending else "immutable=1"
         try:
-            self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+            self._connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True)
             self.channels: dict[int, Channel] = {}
             self.foreign: set[str] = set()
             for number, topic, msgtype, encoding in self._connection.execute(
@@ -66,12 +71,11 @@ class SqliteFile:
             if pending:
                 message += (
                     f"; its recorder was killed and left '{pending[0]}': copy both to a folder "
-                    f"that can be written, and run there: sqlite3 {path.name} .tables"
+                    "that can be written, and run there: "
+                    f"sqlite3 {shlex.quote(path.name)} .tables"
                 )
             elif "malformed" in str(error):
-                message += (
-                    f"; it is cut or damaged: sqlite3 {path.name} .recover | sqlite3 repaired.db3"
-                )
+                message += f"; it is cut or damaged: {_repair(Path(name))}"
             raise MediaError(message) from error
 
     def _check(self, column: str, value: object, kind: type[int] | type[str]) -> None:
@@ -91,16 +95,32 @@ class SqliteFile:
         self, channels: Collection[int], start_ns: int, stop_ns: int
     ) -> Iterator[tuple[int, int, bytes]]:
         """Yield channel, recording time and content in time order; `stop_ns` is exclusive."""
-        places = ",".join("?" * len(channels))
+        rows = self._select(_PLACES, channels, start_ns, stop_ns, "ORDER BY timestamp, id")
+        yield from self._read(rows.fetchall())
+
+    def count(self, channels: Collection[int], start_ns: int, stop_ns: int) -> int:
+        """Count the messages of a span of time."""
+        return int(self._select("count(*)", channels, start_ns, stop_ns).fetchone()[0])
+
+    def latest(self, channels: Collection[int], stop_ns: int) -> tuple[int, int, bytes] | None:
+        """Return channel, recording time and content of the last message before a time."""
+        order = "ORDER BY timestamp DESC, id DESC"
+        return next(self._read(self._select(_PLACES, channels, 0, stop_ns, order)), None)
+
+    def _select(
+        self, what: str, channels: Collection[int], start_ns: int, stop_ns: int, order: str = ""
+    ) -> sqlite3.Cursor:
+        wanted = ",".join("?" * len(channels))
         select = (
-            f"SELECT id, topic_id, timestamp FROM messages WHERE topic_id IN ({places}) "
-            "AND timestamp >= ? AND timestamp < ? ORDER BY timestamp, id"
+            f"SELECT {what} FROM messages WHERE topic_id IN ({wanted}) "
+            f"AND timestamp >= ? AND timestamp < ? {order}"
         )
+        return self._connection.execute(select, (*channels, start_ns, stop_ns))
+
+    def _read(self, rows: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, bytes]]:
+        """Read messages one by one, to get every intact message of a damaged file."""
         fetch = "SELECT data FROM messages WHERE id = ?"
-        # Read messages one by one, to get every intact message of a damaged file.
-        for number, channel, time_ns in self._connection.execute(
-            select, (*channels, start_ns, stop_ns)
-        ).fetchall():
+        for number, channel, time_ns in rows:
             try:
                 (content,) = self._connection.execute(fetch, (number,)).fetchone()
                 if not isinstance(content, bytes | None):
@@ -111,6 +131,15 @@ class SqliteFile:
                     self.damage.append(f"{where} and maybe others cannot be read: {error}")
             else:
                 yield channel, int(time_ns), content or b""
+
+
+def _repair(path: Path) -> str:
+    """Return the commands that save what is left of a file; of a cut one, zstd -d leaves none."""
+    plain, unpack = path, ""
+    if path.suffix.lower() == COMPRESSED_BAG_SUFFIX:
+        plain = path.with_suffix("")
+        unpack = f"zstd -dc {shlex.quote(str(path))} > {shlex.quote(str(plain))}; "
+    return f"{unpack}sqlite3 {shlex.quote(str(plain))} .recover | sqlite3 repaired.db3"
 
 
 def _holds_data(path: Path) -> bool:

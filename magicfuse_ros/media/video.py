@@ -52,6 +52,7 @@ class VideoSource:
         self.name = str(path)
         self.refused: list[Refusal] = []
         self.missing = 0
+        self.damage: list[str] = []
         self._path = path
         self._size = path.stat().st_size
         self._stated_size = stated_size(path) or 0

@@ -67,7 +67,7 @@ def replay_live(source: BagSource, live: Live, out: Path, console: Console) -> d
         Counts, fps, ages and the node's last diagnostics, for a JSON report; also "stopped" if
         Ctrl-C came before the last round's end. Each image sent was fused, refused, failed, or
         dropped: replaced by a newer image, or lost on the way. Images that the bag announces but
-        does not hold count as missing.
+        does not hold count as missing, in every round.
 
     Raises:
         MagicFuseError: if ROS is missing, or the node or the player fails.

@@ -45,16 +45,18 @@ class ReplayResult:
         total_ms: the fuser's time for each fused image.
         refused: images that could not be decoded or fused.
         missing: further images that the bag announces but does not hold.
+        damaged: what else is wrong with the bag, in sentences: it costs no image.
         seconds: time from the first to the last image, including reading and writing.
     """
 
     total_ms: list[float] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     missing: int = 0
+    damaged: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def report(self) -> dict[str, Any]:
-        """Return counts, refusals and times for a JSON report."""
+        """Return counts, refusals, damage and times for a JSON report."""
         fused = len(self.total_ms)
         return {
             "frames": {
@@ -64,6 +66,7 @@ class ReplayResult:
                 **({"missing": self.missing} if self.missing else {}),
             },
             "refused": [{"name": r.name, "reason": r.reason} for r in self.refused],
+            "damaged": self.damaged,
             "fps": round(fused / self.seconds, 2) if self.seconds else 0.0,
             "median_ms": round(median(self.total_ms), 3) if self.total_ms else None,
         }
@@ -98,7 +101,7 @@ def replay_offline(
     refused: list[Refusal] = []
     with BagWriter(bag, compress=True) as writer:
         images = topics.image_topics(fuser.outputs)
-        recording = _Recording(writer, node, images, classes, source.calibrations(refused))
+        recording = _Recording(writer, node, images, classes, source.calibrations(result.damaged))
         for frame in source:
             if stop():
                 break
@@ -112,6 +115,7 @@ def replay_offline(
             show(len(result.total_ms) + len(refused) + len(source.refused))
     result.seconds = perf_counter() - begin
     result.missing = source.missing
+    result.damaged += source.damage
     result.refused = sorted([*source.refused, *refused], key=lambda refusal: refusal.name)
     return result
 

@@ -87,5 +87,9 @@ def diagnostics(bag: Path, node: str) -> list[dict[str, str]]:
 
 
 def latest(reports: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Return the latest value of every key: a report lacks ages if its last 10 s had no result."""
-    return dict(ChainMap(*reversed(reports)))
+    """Return the latest value of every key: a report lacks ages if its last 10 s had no result.
+
+    Of the causes of refusal only the latest: one may have moved into `other` since.
+    """
+    older = [{k: v for k, v in r.items() if not k.startswith("refused: ")} for r in reports[:-1]]
+    return dict(ChainMap(*reports[-1:], *reversed(older)))

@@ -32,6 +32,7 @@ from magicfuse_ros.errors import MediaError
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.night import by_night
+from magicfuse_ros.printable import printable
 from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.images import to_message
 from magicfuse_ros.ros.process import Stop, run
@@ -88,10 +89,13 @@ class PlayNode(Node):
             self._image_publisher.publish(to_message(image, header))
             sent += 1
         self._image_publisher.wait_for_all_acked(_LAST_IMAGE)
+        lines = list(source.damage)
         if source.refused:
             lost, last = len(source.refused) + source.missing, source.refused[-1]
             line = f"{lost} frames of '{source.name}' were not played; {last.name}: {last.reason}"
-            self.get_logger().warning(line)
+            lines.append(line)
+        for line in lines:
+            self.get_logger().warning(printable(line))
         print(json.dumps({"sent": sent}), flush=True)
 
     def _wait(self, subscribers: int, stop: Stop) -> None:

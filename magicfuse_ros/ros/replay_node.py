@@ -26,7 +26,7 @@ import sys
 from math import inf
 from pathlib import Path
 from time import monotonic, sleep, time_ns
-from typing import Any
+from typing import Any, TextIO
 
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -35,7 +35,7 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from magicfuse_ros.errors import FrameError, MagicFuseError
+from magicfuse_ros.errors import FrameError, MagicFuseError, MediaError
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.bag_reader import COMPRESSED, RawMessage, header_stamp_ns
 from magicfuse_ros.ros import qos
@@ -77,8 +77,8 @@ class ReplayNode(Node):
         """Play the bag.
 
         Raises:
-            MagicFuseError: if the bag cannot be read, a parameter is out of range, or the node to
-                wait for does not appear.
+            MagicFuseError: if the bag cannot be read, `published` cannot be written, a parameter is
+                out of range, or the node to wait for does not appear.
         """
         rate, loop = self._value("rate"), self._value("loop")
         if not 0 < rate < inf:
@@ -93,14 +93,16 @@ class ReplayNode(Node):
             start_s=self._value("start"),
             duration_s=self._value("duration") or None,
         )
+        published = _opened(self._value("published"))
         publishers = self._make_publishers(source)
         transport = "compressed" if source.msgtype == COMPRESSED else "raw"
         # Arguments of fuse.launch.py, which replay.launch.py passes on.
         camera = {"image": source.played_topic, "image_transport": transport}
         print(json.dumps(camera), flush=True)
         self._wait(publishers[source.topic], stop)
-        # Flush after each line: even after a signal, the file must hold what was sent.
-        with open(self._value("published") or "/dev/null", "w", buffering=1) as published:
+        missing = 0
+        damaged: dict[str, None] = {}  # each sentence once
+        with published:
             for number in range(loop) if loop else itertools.count():
                 if number:  # keep the usual interval between the last image and the next
                     self._rest(1 / (source.frame_rate or _IMAGES_A_SECOND) / rate, stop)
@@ -109,6 +111,9 @@ class ReplayNode(Node):
                     if message.channel.topic == source.topic:
                         self._sent += 1
                         published.write(f"{_stamp(message)} {time_ns()}\n")
+                missing += source.missing
+                reasons = [refusal.reason for refusal in source.refused]
+                damaged |= dict.fromkeys([*reasons, *source.damage])
                 if stop:
                     break
         publishers[source.topic].wait_for_all_acked(_LAST_IMAGE)
@@ -116,8 +121,8 @@ class ReplayNode(Node):
             "sent": self._sent,
             "late_ms": round(1e3 * self._late_s, 1),
             "skipped_s": round(self._skipped_s, 1),
-            "missing": source.missing,
-            "damaged": [refusal.reason for refusal in source.refused],
+            "missing": missing,
+            "damaged": list(damaged),
         }
         print(json.dumps(report), flush=True)
 
@@ -189,6 +194,15 @@ class ReplayNode(Node):
 
     def _publish_clock(self, time_ns: int) -> None:
         self._clock_publisher.publish(Clock(clock=Time(nanoseconds=time_ns).to_msg()))
+
+
+def _opened(path: str) -> TextIO:
+    """Open a file and flush it after each line: even after a signal, it must hold what was sent."""
+    path = os.path.expanduser(path or os.devnull)
+    try:
+        return open(path, "w", buffering=1)
+    except OSError as error:
+        raise MediaError(f"cannot write '{path}' (published): {error.strerror}") from error
 
 
 def _stamp(message: RawMessage) -> int:
