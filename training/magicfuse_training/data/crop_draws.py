@@ -31,6 +31,7 @@ AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
 RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often; drawn by pixels, most crops would show none
 NEAR = 0.2  # share of the crops of scenes with people that zoom in, so that people fill the frame
+NEAR_OTHERS = 0.07  # of the other scenes: or all that is seen from near would be taken for people
 NEAREST = 4.5  # scale
 LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
 ASPECT = 0.1  # a crop is stretched by exp(-0.1) to exp(0.1)
@@ -89,8 +90,9 @@ def draw_window(
 ) -> Window:
     """Draw a part of a scene, sometimes around people (less often at night) or a rare class.
 
-    Zoomed-in crops are always around people: most other places would show no more than a patch. If
-    little tells people from lit windows and cones, an estimate follows their shares in the crops.
+    Zoomed-in crops of scenes with people are always around one of them: most other places would
+    show no more than a patch. If little tells people from lit windows and cones, an estimate
+    follows their shares in the crops.
 
     Args:
         size: rows and columns of the scene.
@@ -101,7 +103,7 @@ def draw_window(
         rng: draws.
     """
     height, width = size
-    near = len(people) > 0 and rng.random() < NEAR
+    near = rng.random() < (NEAR if len(people) else NEAR_OTHERS)
     # A crop of a small scene is enlarged; a crop that exceeded the scene would be stretched.
     least = max(config.scale[0], config.height / height, config.width / width)
     most = max(config.scale[1], least * LEAST_RANGE)
