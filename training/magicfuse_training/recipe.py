@@ -24,6 +24,7 @@ stages:                   # run in order, each from the previous one
     seed: 1
     name: second
     optimizer: {kind: muon, learning_rate: 6.0e-4, factors: {encoder.context.deeper.: 5}}
+    class_weights_at_night: [1, 1, 1, 2]   # replaces that of the preset's losses
 average: {stages: [mkf, second], weights: [1, 3]}   # what is exported; if omitted, the last stage
                           # `start` may be one of them; networks: [mkf] averages only those
 temperature: true         # fit the confidence's temperature to training frames; no mask changes

@@ -31,13 +31,13 @@ AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
 RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often; drawn by pixels, most crops would show none
 NEAR = 0.2  # share of the crops of scenes with people that zoom in, so that people fill the frame
-NEAR_OTHERS = 0.07  # of the other scenes: or all that is seen from near would be taken for people
+NEAR_OTHERS = 0.07  # of the other scenes: without them the network takes any close-up for people
 NEAREST = 4.5  # scale
 LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
 ASPECT = 0.1  # a crop is stretched by exp(-0.1) to exp(0.1)
 DARK_CLOTHES = 0.3  # share of day crops whose people are darkened: few scenes show dark clothes
 CLOTHES_GAIN = (0.1, 0.7)  # factor on the codes of dark clothes
-STRONGER = 0.7  # exponent of strengths: a network restores what is degraded most too little
+STRONGER = 0.7  # exponent of the strengths: strong degradations come more often than weak ones
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 

@@ -131,7 +131,7 @@ def _put(
     for name in ("visible", "target"):
         behind = crop[name][place].astype(np.float32)
         lit = softened * (behind.mean((0, 1)) + 2) / own * light
-        if name == "visible":  # as noisy as the place, or the noise would tell who was pasted
+        if name == "visible":  # a lack of noise would give a pasted person away
             lit += rng.normal(0, _noise(behind), lit.shape)
         crop[name][place] = (behind + soft * (lit - behind)).clip(0, 255).round()
     solid = mask > 127

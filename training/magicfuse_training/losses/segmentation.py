@@ -69,8 +69,8 @@ def _tables(class_weights: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 def resize_label(label: Tensor, size: torch.Size) -> Tensor:
     """Shrink a label (B, H, W) int64 to `size` (h, w), which divides it.
 
-    Every cell gets the class of one of its pixels, drawn anew at every call: the same one every
-    time would shift the label.
+    Each cell takes the class of one of its pixels, drawn at random on every call. Always taking the
+    same pixel would shift the label.
     """
     down, across = (n // m for n, m in zip(label.shape[1:], size, strict=True))
     row, column = int(torch.randint(down, ())), int(torch.randint(across, ()))
