@@ -31,7 +31,7 @@ AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
 RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often; drawn by pixels, most crops would show none
 NEAR = 0.2  # share of the crops of scenes with people that zoom in, so that people fill the frame
-NEAR_OTHERS = 0.07  # of the other scenes: without them the network takes any close-up for people
+NEAR_OTHERS = 0.12  # of the other scenes: without them the network takes any close-up for people
 NEAREST = 4.5  # scale
 LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
 ASPECT = 0.1  # a crop is stretched by exp(-0.1) to exp(0.1)
@@ -40,6 +40,7 @@ CLOTHES_GAIN = (0.1, 0.7)  # factor on the codes of dark clothes
 STRONGER = 0.7  # exponent of the strengths: strong degradations come more often than weak ones
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
+GRAIN = 1.4  # most crop pixels per sensor pixel: a crop zoomed in further shows what is near
 
 Place = tuple[float, float]
 
@@ -78,6 +79,11 @@ class Window:
     def sharpness(self, config: CropConfig) -> float:
         """Return scene pixels per crop pixel, at most 1: an enlarged crop is no sharp target."""
         return min(1.0, self.height * self.width / (config.height * config.width))
+
+    def grain(self, config: CropConfig, enlarged: float) -> float:
+        """Return crop pixels per sensor pixel, 1 to GRAIN; `enlarged`: of the scene's pixels."""
+        shown = config.height * config.width / (self.height * self.width)
+        return float(np.clip(enlarged * shown**0.5, 1.0, GRAIN))
 
 
 def draw_window(
@@ -195,9 +201,9 @@ class DegradationShares:
 SHARES = DegradationShares()
 
 
-def draw_darkness(strength: float, rng: np.random.Generator) -> Darkness:
+def draw_darkness(strength: float, rng: np.random.Generator, grain: float = 1.0) -> Darkness:
     """Draw from the camera model, sometimes with a noisier sensor than the scores use."""
-    effect = Darkness.draw(strength, rng)
+    effect = Darkness.draw(strength, rng).model_copy(update={"grain": grain})
     if rng.random() < SHARES.noisier:
         well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
         effect = effect.model_copy(update={"full_well": well, "read_noise": read})
@@ -205,7 +211,11 @@ def draw_darkness(strength: float, rng: np.random.Generator) -> Darkness:
 
 
 def draw_effects(
-    clean: bool, rng: np.random.Generator, undegraded: float, more: Sequence[tuple[str, float]] = ()
+    clean: bool,
+    rng: np.random.Generator,
+    undegraded: float,
+    more: Sequence[tuple[str, float]] = (),
+    grain: float = 1.0,
 ) -> list[Effect]:
     """Draw the degradations of a crop, in their order.
 
@@ -216,6 +226,7 @@ def draw_effects(
         rng: draws.
         undegraded: share of the day crops that stay as they are.
         more: extra kinds for degraded crops, and their probabilities.
+        grain: see `Darkness`; by day.
     """
     cause = rng.random()
     if not clean:
@@ -228,7 +239,7 @@ def draw_effects(
     shares = np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
     dark, haze, blurred = undegraded + (1 - undegraded) * shares
     if cause < dark:
-        effects.append(draw_darkness(strength, rng))
+        effects.append(draw_darkness(strength, rng, grain))
     elif cause < haze:
         effects += draw("haze", strength, rng)
     elif cause < blurred:

@@ -29,6 +29,7 @@ from magicfuse_training.data.crop_draws import (
     SHARES,
     CropConfig,
     Place,
+    Window,
     draw_effects,
     draw_light,
     draw_patch,
@@ -93,9 +94,9 @@ class Crops(Dataset[Batch]):
         config = self.config
         group = self.groups[int(rng.choice(len(self.groups), p=self.probabilities))]
         scene = group[int(rng.integers(len(group)))]
-        crop, rows, sharpness = self._cut(scene, rng)
+        crop, window = self._cut(scene, rng)
         if rng.random() < config.mixed and len(group) <= FEW:
-            other, *_ = self._cut(group[int(rng.integers(len(group)))], rng)
+            other, _ = self._cut(group[int(rng.integers(len(group)))], rng)
             part = self._slices(draw_patch(rng))
             for name, image in crop.items():
                 image[part] = other[name][part]
@@ -114,7 +115,10 @@ class Crops(Dataset[Batch]):
                 degraded = degrade(degraded, "jpeg", rng.random(), rng)
             has_clean = config.night_weight
         else:
-            effects = draw_effects(scene.clean, rng, config.clean, config.more)
+            grain = window.grain(config, scene.enlarged)
+            effects = draw_effects(scene.clean, rng, config.clean, config.more, grain)
+            tall = scene.visible.shape[0]
+            rows = window.y / tall, (window.y + window.height) / tall
             degraded = apply(effects, crop["visible"], rng, rows)
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
         seen = {"seen": crop["visible"].transpose(2, 0, 1)} if self.undegraded else {}
@@ -127,17 +131,11 @@ class Crops(Dataset[Batch]):
             "weight": weight[None],
             "has_clean": np.float32(has_clean),
             "has_thermal": np.float32(scene.thermal is not None),
-            "sharpness": np.float32(sharpness),
+            "sharpness": np.float32(window.sharpness(config)),
         }
 
-    def _cut(
-        self, scene: Scene, rng: np.random.Generator
-    ) -> tuple[Arrays, tuple[float, float], float]:
-        """Cut a random crop out of a scene's images.
-
-        Also return its rows and its sharpness: scene pixels per crop pixel, at most 1. An enlarged
-        crop is not a sharp restoration target.
-        """
+    def _cut(self, scene: Scene, rng: np.random.Generator) -> tuple[Arrays, Window]:
+        """Cut a random crop out of a scene's images; also return the window."""
         config = self.config
         height, width = scene.visible.shape[:2]
 
@@ -171,7 +169,7 @@ class Crops(Dataset[Batch]):
             "teacher": teacher,
             "people": people,
         }
-        return crop, (y / height, (y + h) / height), window.sharpness(config)
+        return crop, window
 
     def _slices(self, patch: tuple[Place, Place]) -> tuple[slice, slice]:
         """Return the rows and columns of a patch that `draw_patch` drew."""

@@ -84,6 +84,9 @@ class Darkness(Effect):
     light_stops: Grid = Field(
         default=((0.0,),), description="pools of light: stops added, on a coarse grid"
     )
+    grain: float = Field(
+        default=1.0, ge=1, description="pixels of the image per pixel of the sensor, across"
+    )
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> Darkness:
@@ -110,7 +113,10 @@ class Darkness(Effect):
         light = np.exp2(pools) * np.float32(2.0**-self.stops)
         cast = np.array(self.cast, np.float32)
         electrons = to_linear(image) * (light[..., None] * (cast / cast.mean() * self.full_well))
-        draw = noise.standard_normal(electrons.shape, dtype=np.float32)
+        sensor = max(1, round(height / self.grain)), max(1, round(width / self.grain)), 3
+        draw = noise.standard_normal(sensor, dtype=np.float32)
+        if sensor != electrons.shape:  # as noisy as the sensor's own image, enlarged
+            draw = cv2.resize(draw, (width, height), interpolation=cv2.INTER_LINEAR)
         # Shot noise is Gaussian at these counts.
         draw *= np.sqrt(electrons + np.float32(self.read_noise**2))
         return to_srgb((electrons + draw) * np.float32(self.gain / self.full_well))

@@ -18,18 +18,16 @@ from torch.nn import functional as F
 
 from magicfuse_training.losses.config import HeatConfig, LossConfig
 
-_SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
-
 
 def sobel(image: Tensor) -> Tensor:
     """Return |gx| + |gy| of every channel, same shape."""
-    c = image.shape[1]
-    kernel = torch.stack([_SOBEL, _SOBEL.T])[:, None].to(image)
-    kernel = kernel.repeat(c, 1, 1, 1)  # (2C, 1, 3, 3)
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    with torch.autocast(image.device.type, enabled=False):  # differences of nearly equal values
-        g = F.conv2d(padded, kernel, groups=c).abs()
-    return g[:, 0::2] + g[:, 1::2]
+    # Sums of slices, as torch takes five times as long for a convolution of a single channel.
+    rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+    columns = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    across = rows[..., 2:] - rows[..., :-2]
+    down = columns[..., 2:, :] - columns[..., :-2, :]
+    return (across.abs() + down.abs()) / 4
 
 
 def luma(image: Tensor) -> Tensor:
