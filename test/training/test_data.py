@@ -34,11 +34,13 @@ from magicfuse_training.data.crop_draws import (
     AROUND_RARE,
     DARK_CLOTHES,
     FEW,
+    GRAIN,
     NEAR,
     NEAR_OTHERS,
     RARE,
     SHARES,
     CropConfig,
+    Window,
     draw_effects,
     draw_window,
     rare_place,
@@ -220,6 +222,40 @@ def test_crops_and_their_labels_lie_on_each_other() -> None:
     shown = (bright > 0.1) & (bright < 0.9)
     shift = (batch["label"].float().mean((1, 2)) - bright)[shown] * CONFIG.width
     assert shown.sum() > 50 and abs(float(shift.mean())) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("enlarged", "scale", "grain"),
+    [
+        (1.0, 1.0, 1.0),
+        (1.25, 1.0, 1.25),
+        (1.25, 0.6, 1.0),  # the crop averages pixels of the sensor: no coarser than its own
+        (1.25, 4.0, GRAIN),  # somebody near, not a camera with fewer pixels
+    ],
+)
+def test_the_grain_of_a_crop_is_that_of_its_camera(
+    enlarged: float, scale: float, grain: float
+) -> None:
+    window = Window(0, 0, CONFIG.height / scale, CONFIG.width / scale, False)
+    assert window.grain(CONFIG, enlarged) == pytest.approx(grain)
+
+
+def test_dark_crops_of_an_enlarged_scene_have_coarse_noise() -> None:
+    image, label = np.full((240, 320, 3), 128, np.uint8), np.full((240, 320), IGNORE, np.uint8)
+
+    def alike(enlarged: float) -> float:
+        """Return the correlation of neighbouring pixels in noisy crops."""
+        flat = Scene("s", image, image, True, None, label, NOBODY, enlarged=enlarged)
+        config = replace(CONFIG, clean=0.0, mixed=0.0, scale=(0.5, 0.5))
+        batch = Crops([[flat]], [1.0], config, 0)[range(60)]["degraded"].float()
+        noise = batch[..., 1:] - batch[..., :-1]
+        noisy = noise.std((1, 2, 3)) > 4
+        assert noisy.sum() > 5
+        left, right = noise[noisy][..., 1:].flatten(), noise[noisy][..., :-1].flatten()
+        return float(torch.corrcoef(torch.stack([left, right]))[0, 1])
+
+    # Differences of independent pixels have a correlation of -0.5.
+    assert alike(1.0) < -0.35 < -0.25 < alike(2.8)
 
 
 def test_labelled_people_and_riders_get_boxes_but_for_the_smallest() -> None:

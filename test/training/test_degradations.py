@@ -146,6 +146,19 @@ def test_a_stop_halves_linear_light() -> None:
     assert dark.mean() == pytest.approx(to_linear(flat).mean() / 2, rel=0.01)
 
 
+@pytest.mark.parametrize(("grain", "alike", "spread"), [(1.0, 0.0, 1.0), (1.6, 0.6, 0.65)])
+def test_noise_of_a_sensor_with_fewer_pixels_is_coarser_and_averaged(
+    grain: float, alike: float, spread: float
+) -> None:
+    flat = np.full((192, 192, 3), 128, np.uint8)
+    noise = with_effect(Darkness(stops=0, read_noise=250, grain=grain), flat).astype(float)
+    assert np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1] == pytest.approx(
+        alike, abs=0.1
+    )
+    fine = with_effect(Darkness(stops=0, read_noise=250), flat).astype(float)
+    assert noise.std() / fine.std() == pytest.approx(spread, abs=0.1)
+
+
 def test_frames_of_a_video_share_their_light_and_differ_in_noise() -> None:
     sensor = np.random.default_rng(1)
     a, b = (
