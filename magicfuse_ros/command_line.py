@@ -75,6 +75,13 @@ class OneLineErrors(TyperGroup):
         escape_output()
         return super().main(*args, **kwargs)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an empty value, such as an unset variable: as a path, it is the current folder."""
+        for before, arg in zip(["", *args], args, strict=False):
+            if not arg or re.fullmatch(r"--[\w-]+=", arg):
+                raise typer.BadParameter(f"the value after '{arg or before}' is empty")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C ends it with exit code 130, an error with 2."""
         try:

@@ -97,6 +97,16 @@ def test_an_error_is_one_line_without_a_traceback(
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "before"),
+    [(("", "--out", "out"), "run"), (("in", "--out", ""), "--out"), (("in", "--out="), "--out=")],
+)
+def test_an_empty_path_is_not_the_current_folder(arguments: tuple[str, ...], before: str) -> None:
+    result = magicfuse("run", *arguments)
+    assert result.exit_code == 2
+    assert f"the value after '{before}' is empty" in result.stderr
+
+
 def test_the_error_line_is_red_on_a_terminal() -> None:
     result = magicfuse("info", "no/bundle", FORCE_COLOR="1", TERM="xterm")
     assert result.stderr.startswith("\x1b[31merror: ")

@@ -201,7 +201,7 @@ class BagSource:
                 except FrameError as error:
                     self.refused.append(Refusal(name, str(error)))
                     continue
-                header_ns = _stamp_ns(message)
+                header_ns = header_stamp_ns(raw.cdr)
                 yield RecordedFrame(
                     image=image,
                     name=name,
@@ -307,8 +307,3 @@ def _listed(names: list[str]) -> str:
 
 def _damage(sentence: str) -> str:
     return f"the bag is damaged: {sentence}"
-
-
-def _stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * _SECOND + int(stamp.nanosec)

@@ -97,12 +97,19 @@ class PictureSource:
 
 def _unique_names(pictures: Sequence[Path]) -> dict[str, Path]:
     """Name each picture by its stem; if stems collide (a.png and a.jpg), append _2, _3, ..."""
-    stems = {path.stem for path in pictures}
+    used = {path.stem for path in pictures}
     named: dict[str, Path] = {}
     for path in pictures:
-        name, count = path.stem, 1
-        while name in named or (count > 1 and name in stems):
-            count += 1
-            name = f"{path.stem}_{count}"
+        name = unused(path.stem, used) if path.stem in named else path.stem
+        used.add(name)
         named[name] = path
     return named
+
+
+def unused(name: str, used: set[str]) -> str:
+    """Return a name that is not in use: append _2, _3, ... if necessary."""
+    count, found = 1, name
+    while found in used:
+        count += 1
+        found = f"{name}_{count}"
+    return found

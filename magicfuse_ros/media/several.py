@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from magicfuse_ros.media.pictures import PictureSource
+from magicfuse_ros.media.pictures import PictureSource, unused
 from magicfuse_ros.media.source import Frame, Refusal, Source
 
 
@@ -49,7 +49,7 @@ class SeveralSources:
             for frame in source:
                 self.refused = [*refused, *_refused(source)]
                 name = frame.name if _is_picture(source) else f"{_stem(source)}_{frame.name}"
-                name = _unused(name, names)
+                name = unused(name, names)
                 names.add(name)
                 yield replace(frame, name=name)
             self.refused = [*refused, *_refused(source)]
@@ -71,11 +71,3 @@ def _is_picture(source: Source) -> bool:
 def _stem(source: Source) -> str:
     """Return the name of a source's file or folder, for use in file names."""
     return re.sub(r"[^\w.-]", "_", Path(source.name).resolve().stem) or "root"
-
-
-def _unused(name: str, used: set[str]) -> str:
-    unused, count = name, 1
-    while unused in used:
-        count += 1
-        unused = f"{name}_{count}"
-    return unused

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from magicfuse_ros.deadline import Status
 from magicfuse_ros.input_checks import Measures
 from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, refusal_values
-from magicfuse_ros.ros.statistics import SILENCE_S, SILENT_PERIODS, Snapshot
+from magicfuse_ros.ros.statistics import Snapshot, silent_after_s
 
 STUCK_S = 5.0
 AHEAD_S = 0.1  # TF refuses to look into the future
@@ -63,7 +63,7 @@ class FuseDiagnostics:
         lost = snapshot.lost + snapshot.failed + sum(snapshot.refused.values())
         found = [*self._losses.problems(lost, "images"), *problems]
         stuck = ""
-        patience_s = max(SILENCE_S, SILENT_PERIODS * (activity.control.period_s or 0.0))
+        patience_s = silent_after_s(activity.control.period_s or 0.0)
         if snapshot.last_received_s is None or snapshot.last_received_s > patience_s:
             found.insert(0, f"no image on {settings['image_topic']}")
         else:

@@ -19,7 +19,7 @@ from time import monotonic
 
 from magicfuse_ros.ros.causes import Causes
 from magicfuse_ros.ros.diagnostics import Diagnosis, Losses, refusal_values
-from magicfuse_ros.ros.statistics import SILENCE_S, SILENT_PERIODS
+from magicfuse_ros.ros.statistics import silent_after_s
 
 _RECENT = 100
 
@@ -67,8 +67,8 @@ class GroundDiagnostics:
         values |= refusal_values(self._refused.counts, self._refused.latest)
         if self._times_ms:
             values["projection_ms"] = f"{median(self._times_ms):.2f}"
-        patience_s = max(SILENCE_S, SILENT_PERIODS * self._interval)
-        silent = self._last_mask is None or monotonic() - self._last_mask > patience_s
+        last = self._last_mask
+        silent = last is None or monotonic() - last > silent_after_s(self._interval)
         found = ["no mask arrives"] if silent else []
         lost = self._refused.total + self.counts["failed"] + self.counts["lost"]
         found += self._losses.problems(lost, "masks")

@@ -23,9 +23,12 @@ from magicfuse_ros.percentiles import percentiles
 from magicfuse_ros.ros.causes import Causes
 
 WINDOW_S = 10.0
-SILENT_PERIODS = 3  # of a slow camera
 OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is from another clock
-SILENCE_S = 2.0  # a topic on which nothing arrives for this long is silent
+
+
+def silent_after_s(period_s: float) -> float:
+    """Return how long a topic may be quiet before it is silent: a slow camera gets more time."""
+    return max(2.0, 3 * period_s)
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,7 @@ class Statistics:
         with self._lock:
             self._counts["received"] += 1
             interval = 0.0 if self._last_received is None else now - self._last_received
-            # A slow camera is not silent between its images.
-            silent = interval > max(SILENCE_S, SILENT_PERIODS * self._interval)
-            if silent or self._unanswered_since is None:
+            if self._unanswered_since is None or interval > silent_after_s(self._interval):
                 self._unanswered_since = now
             self._last_received, self._interval = now, interval
 

@@ -48,6 +48,8 @@ def test_two_pictures_make_a_sheet_of_twice_the_rows(tmp_path: Path) -> None:
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     text = tmp_path / "notes.png"
     text.write_text("no picture")
-    for path in (text, tmp_path / "missing.png"):
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    for path in (text, loop, tmp_path / "missing.png"):
         code, output = train("degradations", path, "--out", tmp_path / "o")
         assert code == 2 and path.name in output

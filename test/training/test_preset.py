@@ -80,6 +80,7 @@ def test_keys_that_do_not_hold_together_are_named_and_no_more(tmp_path: Path) ->
         ({"height": 481}, "height and width are 481 and 640; expected multiples of 32"),
         ({"tau": 2.0}, "tau is 2.0"),
         ({"seed": -1}, "seed is -1"),
+        ({"losses.class_weights": [1.0]}, "losses.class_weights has 1 values; expected one for"),
     ],
 )
 def test_what_no_bundle_can_have_is_refused_before_training(

@@ -92,12 +92,7 @@ class Preset(BaseModel):
         if len({c.thermal for c in self.classes}) < 2:
             raise ValueError("expected at least one thermal class and one that is not thermal")
         for key in ("class_weights", "class_weights_at_night"):
-            weights = getattr(self.losses, key)
-            if weights is not None and len(weights) != len(self.classes):
-                raise ValueError(
-                    f"losses.{key} has {len(weights)} values; expected one for each of the "
-                    f"{len(self.classes)} classes"
-                )
+            self.check_weights(f"losses.{key}", getattr(self.losses, key), ValueError)
         if self.schedule.prediction == "epsilon" and self.schedule.zero_terminal_snr:
             raise ValueError(
                 "schedule.zero_terminal_snr is true; expected false with prediction epsilon, "
@@ -116,6 +111,14 @@ class Preset(BaseModel):
         for kind in self.degradations:
             kinds_of(kind)  # raises for an unknown kind
         return self
+
+    def check_weights(self, name: str, weights: list[float] | None, error: type[Exception]) -> None:
+        """Raise `error` unless there is one weight for each class, or None."""
+        if weights is not None and len(weights) != len(self.classes):
+            raise error(
+                f"{name} has {len(weights)} values; expected one for each of the "
+                f"{len(self.classes)} classes"
+            )
 
     def timesteps(self, count: int) -> list[int]:
         """Return the time steps of the grid for K = `count`.

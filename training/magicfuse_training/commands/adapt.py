@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -71,11 +72,11 @@ def adapt_command(
     if processes().num_processes > 1:
         raise TrainingError("adapt runs in one process; expected no launcher of several")
     old = Bundle.load(bundle)
-    if out.resolve() == old.root.resolve():
+    if os.path.realpath(out) == os.path.realpath(old.root):  # resolve() fails in a loop of links
         raise TrainingError(f"out is '{out}', the bundle itself; expected another folder")
     folder = run or Path("runs") / out.name
-    given = input.resolve()
-    if folder.resolve() in (given, *given.parents):
+    given = Path(os.path.realpath(input))
+    if Path(os.path.realpath(folder)) in (given, *given.parents):
         raise TrainingError(f"run is '{folder}', which holds the input; expected another folder")
     check_folder(out)  # fail now, not after a night
     budget = Budget(

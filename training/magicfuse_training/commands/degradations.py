@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def degradations_command(
     seed: int = 0,
 ) -> None:
     """Draw every kind of degradation, and some combinations, at three strengths."""
-    if out.resolve() in [path.resolve() for path in images]:
+    if os.path.realpath(out) in map(os.path.realpath, images):  # resolve() fails in a loop
         raise MediaError(f"out is '{out}', one of the pictures; expected another file")
     pictures = [(path, _read(path)) for path in images]
     if out.parent.is_dir():

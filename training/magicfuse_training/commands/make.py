@@ -209,11 +209,8 @@ def _overridden(preset: Preset, part: StageRun) -> Preset:
         TrainingError: if the preset's classes do not have these weights.
     """
     if (weights := part.class_weights_at_night) is not None:
-        if len(weights) != len(preset.classes):
-            raise TrainingError(
-                f"class_weights_at_night of stage {part.folder} has {len(weights)} values; "
-                f"expected one for each of the {len(preset.classes)} classes"
-            )
+        name = f"class_weights_at_night of stage {part.folder}"
+        preset.check_weights(name, weights, TrainingError)
         losses = preset.losses.model_copy(update={"class_weights_at_night": weights})
         preset = preset.model_copy(update={"losses": losses})
     if part.optimizer is not None:

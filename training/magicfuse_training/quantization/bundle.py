@@ -101,7 +101,7 @@ def _save(result: QuantizedNetwork, path: Path) -> QuantizedGraph:
 
 def _publish(made: Path, old: Path, out: Path, manifest: Manifest) -> None:
     """Move the files to their place, the manifest last; copy all other files too."""
-    if out.resolve() != old.resolve():
+    if os.path.realpath(out) != os.path.realpath(old):
         for path in old.iterdir():
             if path.is_file() and path.name != MANIFEST:
                 shutil.copy(path, out)
