@@ -116,9 +116,11 @@ def test_size_and_encoding_change(rig: Rig) -> None:
 @pytest.mark.fault("big-endian mono16", "read as such")
 def test_layout_in_memory(rig: Rig) -> None:
     received = rig.subscribe("restored_image")
+    assert rig.set(steps=2).successful  # on a slow machine the node would change them
     plain = fused(rig, received, gray("mono8", (48, 64))).data
     for encoding, big in (*((name, False) for name in CHANNELS), ("mono16", True)):
         assert fused(rig, received, gray(encoding, (48, 64), 5, big)).data == plain, encoding
+    assert rig.set(steps=0).successful
 
 
 @pytest.mark.fault(

@@ -72,7 +72,8 @@ def test_the_node_gives_what_the_offline_replay_gives(
     tmp_path: Path, tiny_uncertain_bundle: Path
 ) -> None:
     bag = drive(tmp_path / "in", 12, suffix=".png", info=True, storage=StoragePlugin.SQLITE3)
-    bundle = ("--bundle", tiny_uncertain_bundle)
+    # Without --steps, a node on a slow machine would do fewer.
+    bundle = ("--bundle", tiny_uncertain_bundle, "--steps", 2)
     offline = tmp_path / "offline"
     done = replay(bag, offline, *bundle, "--offline")
     assert done.returncode == 0, done.stderr
