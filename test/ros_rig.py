@@ -12,13 +12,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,6 +38,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from magicfuse_ros.image_codec import encode_bgr8
+from magicfuse_ros.playback.children import claim_domain
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 60.0  # for events that must happen eventually; a busy machine may stall for seconds
@@ -64,18 +63,14 @@ class Resources:
 
 
 class Domain:
-    """A ROS domain that no other rig on this machine uses until it is released."""
+    """A ROS domain that nothing else on this machine uses until it is released."""
 
     def __init__(self) -> None:
-        folder = Path(tempfile.gettempdir())
-        while True:
+        claimed = None
+        while claimed is None:
             self.number = 1 + next(_domains) % 100
-            self._claim = (folder / f"magicfuse_test_domain_{self.number}.lock").open("w")
-            try:
-                fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                self._claim.close()
+            claimed = claim_domain(self.number)
+        self._claim = claimed
 
     def free(self) -> None:
         self._claim.close()

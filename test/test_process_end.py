@@ -268,6 +268,15 @@ def test_the_private_domain_is_nobody_elses(
     assert 1 <= first <= 100
     assert chosen(str(first)) != first
     assert chosen(f"0{first}") != first
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(("127.0.0.1", 7410 + 250 * first))
-        assert chosen("0") != first
+
+
+def test_a_domain_is_claimed_before_its_first_node_has_a_port() -> None:
+    domain = Domain()
+    assert children.claim_domain(domain.number) is None
+    domain.free()
+    claimed = children.claim_domain(domain.number)
+    assert claimed is not None
+    claimed.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as node:
+        node.bind(("127.0.0.1", 7410 + 250 * domain.number))
+        assert children.claim_domain(domain.number) is None

@@ -36,6 +36,7 @@ _DISCOVERY = ("ROS_DISCOVERY_SERVER", "ROS_SUPER_CLIENT", "ROS_STATIC_PEERS", "R
 _SEGMENTS = 3 * 64 * 2**20  # bytes that the profile takes for fuse_node, player and recorder
 
 Process = subprocess.Popen[str]
+_claims: list[socket.socket] = []  # of this process, until it ends
 
 
 def isolate(log: Path) -> None:
@@ -87,17 +88,34 @@ def _free_domain() -> int:
     caller = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
     numbers = [1 + (os.getpid() + i) % _DOMAINS for i in range(_DOMAINS)]
     others = [number for number in numbers if str(number) != caller.lstrip("0")]
-    return next((number for number in others if not _in_use(number)), others[0])
+    for number in others:
+        if claimed := claim_domain(number):
+            _claims.append(claimed)
+            return number
+    return others[0]
 
 
-def _in_use(domain: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # The port of a domain's first DDS participant.
-            probe.bind(("", 7410 + 250 * domain))
-        except OSError:
-            return True
-    return False
+def claim_domain(domain: int) -> socket.socket | None:
+    """Claim a ROS domain on this machine until the socket is closed; None if it is in use.
+
+    A domain counts as in use from its claim on: its first node needs seconds until it has a port.
+    """
+    first = 7410 + 250 * domain  # the port of a domain's first DDS participant
+    probe = _bound(first)
+    if probe is None:
+        return None
+    probe.close()
+    return _bound(first + 2 * 119)  # the port of its last one
+
+
+def _bound(port: int) -> socket.socket | None:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        bound.bind(("", port))
+    except OSError:
+        bound.close()
+        return None
+    return bound
 
 
 @contextmanager
