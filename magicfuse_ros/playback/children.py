@@ -105,13 +105,13 @@ def claim_domain(domain: int) -> socket.socket | None:
     if probe is None:
         return None
     probe.close()
-    return _bound(first + 2 * 119)  # the port of its last one
+    return _bound(first + 2 * 119, "127.0.0.1")  # the port of its last one
 
 
-def _bound(port: int) -> socket.socket | None:
+def _bound(port: int, address: str = "") -> socket.socket | None:
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        bound.bind(("", port))
+        bound.bind((address, port))
     except OSError:
         bound.close()
         return None

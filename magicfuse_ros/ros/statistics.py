@@ -27,7 +27,7 @@ OTHER_CLOCK_S = 3600.0  # a greater age means that the stamp is from another clo
 
 
 def silent_after_s(period_s: float) -> float:
-    """Return how long a topic may be quiet before it is silent: a slow camera gets more time."""
+    """Return for how many seconds a topic may be quiet: three periods of its camera, at least 2."""
     return max(2.0, 3 * period_s)
 
 

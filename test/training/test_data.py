@@ -225,7 +225,7 @@ def test_crops_and_their_labels_lie_on_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("enlarged", "scale", "grain"),
+    ("enlargement", "scale", "grain"),
     [
         (1.0, 1.0, 1.0),
         (1.25, 1.0, 1.25),
@@ -234,18 +234,18 @@ def test_crops_and_their_labels_lie_on_each_other() -> None:
     ],
 )
 def test_the_grain_of_a_crop_is_that_of_its_camera(
-    enlarged: float, scale: float, grain: float
+    enlargement: float, scale: float, grain: float
 ) -> None:
     window = Window(0, 0, CONFIG.height / scale, CONFIG.width / scale, False)
-    assert window.grain(CONFIG, enlarged) == pytest.approx(grain)
+    assert window.grain(CONFIG, enlargement) == pytest.approx(grain)
 
 
 def test_dark_crops_of_an_enlarged_scene_have_coarse_noise() -> None:
     image, label = np.full((240, 320, 3), 128, np.uint8), np.full((240, 320), IGNORE, np.uint8)
 
-    def alike(enlarged: float) -> float:
+    def alike(enlargement: float) -> float:
         """Return the correlation of neighbouring pixels in noisy crops."""
-        flat = Scene("s", image, image, True, None, label, NOBODY, enlarged=enlarged)
+        flat = Scene("s", image, image, True, None, label, NOBODY, enlargement=enlargement)
         config = replace(CONFIG, clean=0.0, mixed=0.0, scale=(0.5, 0.5))
         batch = Crops([[flat]], [1.0], config, 0)[range(60)]["degraded"].float()
         noise = batch[..., 1:] - batch[..., :-1]

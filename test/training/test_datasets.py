@@ -168,7 +168,7 @@ def test_a_scene_is_fitted_into_the_size_as_a_letterbox_fits_it(tmp_path: Path) 
     assert scene.visible.shape == (12, 32, 3) and scene.label.shape == (12, 32)
     assert scene.thermal is not None and scene.thermal.shape == (12, 32)
     assert scene.visible[:, 10:22].min() > 150 and scene.visible[:, :6].max() < 50
-    assert scene.people.tolist() == [[10, 3, 15, 8]] and scene.enlarged == 0.25
+    assert scene.people.tolist() == [[10, 3, 15, 8]] and scene.enlargement == 0.25
 
 
 def test_what_automatic_gain_made_of_a_thermal_image_is_undone() -> None:

@@ -40,7 +40,7 @@ CLOTHES_GAIN = (0.1, 0.7)  # factor on the codes of dark clothes
 STRONGER = 0.7  # exponent of the strengths: strong degradations come more often than weak ones
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
-GRAIN = 1.4  # most crop pixels per sensor pixel: a crop zoomed in further shows what is near
+GRAIN = 1.4  # crop pixels: more zoom shows something near, not a sensor with fewer pixels
 
 Place = tuple[float, float]
 
@@ -80,10 +80,15 @@ class Window:
         """Return scene pixels per crop pixel, at most 1: an enlarged crop is no sharp target."""
         return min(1.0, self.height * self.width / (config.height * config.width))
 
-    def grain(self, config: CropConfig, enlarged: float) -> float:
-        """Return crop pixels per sensor pixel, 1 to GRAIN; `enlarged`: of the scene's pixels."""
-        shown = config.height * config.width / (self.height * self.width)
-        return float(np.clip(enlarged * shown**0.5, 1.0, GRAIN))
+    def grain(self, config: CropConfig, enlargement: float) -> float:
+        """Return the width of a sensor pixel in crop pixels, from 1 to GRAIN.
+
+        Args:
+            config: size of the crop.
+            enlargement: of the scene, see `Scene`.
+        """
+        zoom = (config.height * config.width / (self.height * self.width)) ** 0.5
+        return float(np.clip(enlargement * zoom, 1.0, GRAIN))
 
 
 def draw_window(

@@ -115,7 +115,7 @@ class Crops(Dataset[Batch]):
                 degraded = degrade(degraded, "jpeg", rng.random(), rng)
             has_clean = config.night_weight
         else:
-            grain = window.grain(config, scene.enlarged)
+            grain = window.grain(config, scene.enlargement)
             effects = draw_effects(scene.clean, rng, config.clean, config.more, grain)
             tall = scene.visible.shape[0]
             rows = window.y / tall, (window.y + window.height) / tall

@@ -55,8 +55,8 @@ class Scene:
     is all IGNORE if the set has no labels. `teacher` is another network's label, or None if it adds
     nothing. A thermal image with more than 8 bits, or from a camera with automatic gain, is
     converted to the usual level and gain of MSRS (`usual_gain`). `people` holds boxes (N, 4) as x0,
-    y0, x1, y1 in pixels; if the set has no boxes, they come from the label. `enlarged`: pixels
-    of the scene per pixel of the file, across.
+    y0, x1, y1 in pixels; if the set has no boxes, they come from the label. `enlargement`
+    is the width of the scene divided by that of its file, both in pixels.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Scene:
     label: U8
     people: Boxes
     teacher: U8 | None = None
-    enlarged: float = 1.0
+    enlargement: float = 1.0
 
     def people_mask(self) -> U8:
         """Return 1 inside of the boxes of people and 0 elsewhere, (H, W)."""
@@ -163,8 +163,8 @@ def read_scene(
     else:
         people = people_labelled(known_classes(label, teacher), names)
     target = visible if clean else night_reference(visible)
-    enlarged = size[1] / original.shape[1]
-    return Scene(record.name, visible, target, clean, thermal, label, people, teacher, enlarged)
+    enlargement = size[1] / original.shape[1]
+    return Scene(record.name, visible, target, clean, thermal, label, people, teacher, enlargement)
 
 
 def usual_gain(thermal: U8) -> U8:
