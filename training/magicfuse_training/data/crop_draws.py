@@ -30,8 +30,8 @@ PASTED = (0.2, 0.6)  # height and width of a patch from another scene, as shares
 AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day and at night
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
 RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often; drawn by pixels, most crops would show none
-NEAR = 0.2  # share of the crops of scenes with people that zoom in, so that people fill the frame
-NEAR_OTHERS = 0.12  # of the other scenes: without them the network takes any close-up for people
+NEAR = 0.14  # share of the crops of scenes with people that zoom in, so that people fill the frame
+NEAR_OTHERS = 0.2  # of the other scenes: without them the network takes any close-up for people
 NEAREST = 4.5  # scale
 LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
 ASPECT = 0.1  # a crop is stretched by exp(-0.1) to exp(0.1)
@@ -193,9 +193,11 @@ def draw_light(clean: bool, rng: np.random.Generator) -> Light:
 class DegradationShares:
     """Degradations of crops: shares of the day crops that are degraded."""
 
-    dark: float = 0.46
-    haze: float = 0.4
-    blur: float = 0.08
+    dark: float = 0.43
+    haze: float = 0.38
+    fog: float = 0.03
+    rain: float = 0.06
+    blur: float = 0.06
     # The rest is compressed, and so is a quarter of the others; some are blurred first.
     compressed: float = 0.25
     blurred_first: float = 0.15
@@ -204,6 +206,7 @@ class DegradationShares:
 
 
 SHARES = DegradationShares()
+MAIN_KINDS = ("haze", "fog", "rain", "blur")  # in the order of the shares, after dark
 
 
 def draw_darkness(strength: float, rng: np.random.Generator, grain: float = 1.0) -> Darkness:
@@ -241,17 +244,18 @@ def draw_effects(
     strength, effects = rng.random() ** STRONGER, []
     if rng.random() < SHARES.blurred_first:
         effects += draw("blur", rng.random() * 0.6, rng)
-    shares = np.cumsum([SHARES.dark, SHARES.haze, SHARES.blur])
-    dark, haze, blurred = undegraded + (1 - undegraded) * shares
+    shares = np.cumsum([SHARES.dark, SHARES.haze, SHARES.fog, SHARES.rain, SHARES.blur])
+    dark, *others = undegraded + (1 - undegraded) * shares
     if cause < dark:
         effects.append(draw_darkness(strength, rng, grain))
-    elif cause < haze:
-        effects += draw("haze", strength, rng)
-    elif cause < blurred:
-        effects += draw("blur", strength, rng)
+    else:
+        for kind, end in zip(MAIN_KINDS, others, strict=True):
+            if cause < end:
+                effects += draw(kind, strength, rng)
+                break
     for kind, share in more:
         if rng.random() < share:
             effects += draw(kind, rng.random(), rng)
-    if rng.random() < SHARES.compressed or cause > blurred:
+    if rng.random() < SHARES.compressed or cause > others[-1]:
         effects.append(Jpeg.draw(rng.random(), rng))
     return effects
