@@ -23,9 +23,20 @@ import torch
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.crop_draws import CropConfig
 from magicfuse_training.data.device_crops import DeviceCrops
+from magicfuse_training.data.device_degradations import degrade_batch
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.scenes import Scene
-from magicfuse_training.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
+from magicfuse_training.degradations import (
+    Darkness,
+    DefocusBlur,
+    Effect,
+    Fog,
+    Haze,
+    Jpeg,
+    MotionBlur,
+    Rain,
+    apply,
+)
 from magicfuse_training.stages.accelerator import make_accelerator
 from magicfuse_training.stages.loading import load_parts
 from magicfuse_training.stages.preparation import AT_ONCE, _Batches
@@ -82,6 +93,29 @@ def test_haze_is_the_weather_models() -> None:
     parameters = values(effect, "density", "airlight", "horizon")
     ours = device_effects.haze(tensor(image), drifts, *parameters, torch.tensor([rows]))
     assert np.abs(codes(ours) - by_library(effect, image, rows)).max() <= 1.0
+
+
+@pytest.mark.parametrize("kind", [Fog, Rain])
+def test_fog_and_rain_are_the_weather_models(kind: type[Fog | Rain]) -> None:
+    image, rows = picture(), (0.2, 0.9)
+    effect = kind.draw(0.6, np.random.default_rng(4))
+    rng = np.random.default_rng(0)
+    ours = degrade_batch(tensor(image), [[effect]], np.array([rows]), rng)
+    assert np.abs(codes(ours) - by_library(effect, image, rows)).max() <= 1.0
+
+
+def test_every_crop_of_a_batch_gets_its_own_effects_in_the_physical_order() -> None:
+    image, whole = picture(), (0.0, 1.0)
+    haze = Haze.draw(0.6, np.random.default_rng(4))
+    effects: list[list[Effect]] = [
+        [Jpeg(quality=60), Fog(visibility_m=60)], [], [MotionBlur(reach_px=5, angle=0.6), haze],
+    ]  # fmt: skip
+    batch = tensor(image).repeat(3, 1, 1, 1)
+    ours = degrade_batch(batch, effects, np.array([whole] * 3), np.random.default_rng(0))
+    assert torch.equal(ours[1], batch[1])
+    for one, of_one in zip(ours, effects, strict=True):
+        theirs = apply(of_one, image, np.random.default_rng(0), whole).astype(np.float64)
+        assert np.abs(codes(one[None]) - theirs).mean() < 1.0
 
 
 @pytest.mark.parametrize("effect", [MotionBlur(reach_px=5, angle=0.6), DefocusBlur(sigma_px=1.4)])

@@ -24,14 +24,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magicfuse_training.arrays import F32, F64, I64, U8
+from magicfuse_training.arrays import F64, I64, U8
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crop_draws import (
@@ -50,16 +49,13 @@ from magicfuse_training.data.crop_draws import (
 )
 from magicfuse_training.data.crop_light import CLOTHES_EDGE
 from magicfuse_training.data.crops import Batch, Crops
+from magicfuse_training.data.device_degradations import degrade_batch
 from magicfuse_training.data.errors import DataError
 from magicfuse_training.data.files import Boxes
 from magicfuse_training.data.scenes import Scene
-from magicfuse_training.degradations import Darkness, DefocusBlur, Effect, Haze, Jpeg, MotionBlur
 
-Kinds = tuple[type[Effect], ...]
-KERNEL = 17  # pixels: holds the longest motion blur and the widest defocus
 PLACES = 8  # pixels of rare classes that are kept for each scene
 PLANES = 10  # bytes of a scene per pixel
-POOLS = (8, 16)  # cells: pools of light of any size are resized to this grid
 
 
 def free_memory(device: torch.device) -> int:
@@ -136,7 +132,6 @@ class DeviceCrops(Crops):
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         """Return the samples of these consecutive indices as one batch."""
         rng = np.random.default_rng([self.seed, indices[0]])
-        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         count, config = len(indices), self.config
         group = np.repeat(np.arange(len(self.groups)), self._counts(count))
         first, size = self.starts[group], self.lengths[group]
@@ -154,7 +149,7 @@ class DeviceCrops(Crops):
             at, gain = self._index(dressed), self._to(rng.uniform(*CLOTHES_GAIN, len(dressed)))
             images[at] = _dressed_darkly(images[at], gain, config.people)
         effects = [draw_effects(bool(by_day), rng, config.clean) for by_day in clean]
-        degraded = self._degrade(images[:, :3], effects, rows, generator)
+        degraded = degrade_batch(images[:, :3], effects, rows, rng)
         codes = (images[:, :7] * 255).round().to(torch.uint8)
         person = images[:, 9:10] > 0
         weight = torch.where(person, config.person_weight, 1.0)
@@ -260,84 +255,6 @@ class DeviceCrops(Crops):
             inside.append((at >= start) & (at < end))
         return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
 
-    def _degrade(
-        self,
-        image: Tensor,
-        effects: Sequence[Sequence[Effect]],
-        rows: F64,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Apply the effects of each crop in their order; images are (B, 3, h, w) in [0, 1].
-
-        Each pass applies one kind to all crops that have it next. A second pass applies blur to the
-        crops whose main cause is blur but that were already blurred before.
-        """
-        blurs: Kinds = (MotionBlur, DefocusBlur)
-        waiting = [list(some) for some in effects]
-        image = image.clone()
-        for kinds, effect in (
-            (blurs, self._blur),
-            ((Darkness,), self._darken),
-            ((Haze,), self._haze),
-            (blurs, self._blur),
-            ((Jpeg,), self._compress),
-        ):
-            chosen = [i for i, some in enumerate(waiting) if some and isinstance(some[0], kinds)]
-            if chosen:
-                at = self._index(np.array(chosen))
-                drawn = [waiting[i].pop(0) for i in chosen]
-                image[at] = effect(image[at], drawn, rows[chosen], generator)
-        assert not any(waiting), "an effect that the device does not have"
-        return image
-
-    def _darken(
-        self, image: Tensor, drawn: Sequence[Effect], rows: F64, generator: torch.Generator
-    ) -> Tensor:
-        height, width = image.shape[2:]
-        # The grids differ in size: the CPU resizes them to one size, which the device enlarges.
-        grids = [np.array(d.light_stops, np.float32) for d in drawn if isinstance(d, Darkness)]
-        pools = np.stack([cv2.resize(g, POOLS[::-1], interpolation=cv2.INTER_CUBIC) for g in grids])
-        return device_effects.darkness(
-            image,
-            device_effects.enlarged(self._to(pools), height, width),
-            self._values(drawn, "stops"),
-            self._values(drawn, "gain"),
-            self._values(drawn, "full_well"),
-            self._values(drawn, "read_noise"),
-            self._values(drawn, "cast"),
-            generator,
-        )
-
-    def _haze(
-        self, image: Tensor, drawn: Sequence[Effect], rows: F64, generator: torch.Generator
-    ) -> Tensor:
-        drifts = device_effects.enlarged(self._values(drawn, "drifts"), *image.shape[2:])
-        return device_effects.haze(
-            image,
-            drifts,
-            self._values(drawn, "density"),
-            self._values(drawn, "airlight"),
-            self._values(drawn, "horizon"),
-            self._to(rows),
-        )
-
-    def _blur(
-        self, image: Tensor, drawn: Sequence[Effect], rows: F64, generator: torch.Generator
-    ) -> Tensor:
-        kernels = [_padded(d.kernel()) for d in drawn if isinstance(d, (MotionBlur, DefocusBlur))]
-        # Pad to a multiple of 16 images, again to limit the number of cuDNN's plans.
-        kernels += kernels[:1] * (-len(kernels) % 16)
-        padded = F.pad(image, (0, 0) * 3 + (0, len(kernels) - len(image)))
-        return device_effects.blur(padded, self._to(np.stack(kernels)))[: len(image)]
-
-    def _compress(
-        self, image: Tensor, drawn: Sequence[Effect], rows: F64, generator: torch.Generator
-    ) -> Tensor:
-        return device_effects.jpeg(image, self._values(drawn, "quality"))
-
-    def _values(self, effects: Sequence[Effect], name: str) -> Tensor:
-        return self._to(np.array([getattr(e, name) for e in effects]))
-
 
 def _dressed_darkly(images: Tensor, gain: Tensor, people: tuple[int, ...]) -> Tensor:
     """See `dress_darkly`; images (B, 10, h, w) in [0, 1], gain (B,)."""
@@ -357,8 +274,3 @@ def _planes(scene: Scene) -> U8:
     return np.concatenate(
         [*colours, np.stack([thermal, scene.label, teacher, scene.people_mask()])]
     )
-
-
-def _padded(kernel: F32) -> F32:
-    margin = (KERNEL - len(kernel)) // 2
-    return np.pad(kernel, margin)

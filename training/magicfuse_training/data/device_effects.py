@@ -83,6 +83,22 @@ def haze(
     return to_srgb(to_linear(image) * transmission + light * (1 - transmission))
 
 
+def veil(
+    image: Tensor, transmission: Tensor, airlight: Tensor, cover: Tensor, drops: Tensor
+) -> Tensor:
+    """See `Fog` and `Rain`.
+
+    Args:
+        image: the crops.
+        transmission: (B, 1, H, W), 0 to 1.
+        airlight: (B, 3), linear light.
+        cover: for what part of the exposure drops hide each pixel, (B, 1, H, W), 0 to 1.
+        drops: light of a drop, (B, 3).
+    """
+    light = to_linear(image) * transmission + airlight[:, :, None, None] * (1 - transmission)
+    return to_srgb(light + cover * (drops[:, :, None, None] - light))
+
+
 def blur(image: Tensor, kernels: Tensor) -> Tensor:
     """Filter each image's sRGB codes with its own kernel, (B, k, k), k odd."""
     b, c, h, w = image.shape

@@ -45,21 +45,6 @@ def _air(image: Pixels, transmission: Linear, airlight: LinearColor) -> Linear:
     return np.asarray(to_linear(image) * transmission + light * (1.0 - transmission), np.float32)
 
 
-def _transmission(shape: tuple[int, ...], rows: Rows, horizon: float, visibility: float) -> Linear:
-    """Return the fraction of the light that gets through from every pixel, (H, W, 1)."""
-    height, width = shape[:2]
-    full_height = height / (rows[1] - rows[0])
-    row = np.linspace(rows[0], rows[1], height, dtype=np.float32)[:, None] - np.float32(horizon)
-    side = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / np.float32(full_height)
-    # The inverse distance of each surface. Their root sum of squares follows the nearest surface,
-    # with rounded edges.
-    nearness = np.hypot(
-        np.where(row > 0, row / _ROAD_M, -row / _TOP_M), np.hypot(side / _SIDE_M, 1 / _END_M)
-    )
-    extinction = -np.log(_CONTRAST_AT_VISIBILITY) / visibility
-    return np.asarray(np.exp(-extinction / nearness), np.float32)[..., None]
-
-
 class Haze(Effect):
     """Dry, bright haze in drifts, thickest at the horizon."""
 
@@ -93,12 +78,33 @@ class Haze(Effect):
         return to_srgb(_air(image, transmission, self.airlight))
 
 
-class Fog(Effect):
-    """Uniform white fog, dense enough to hide near objects."""
+class Veil(Effect):
+    """Drops in the air of a street, each too small or too far away to be seen by itself."""
 
     visibility_m: float = Field(gt=0, description="distance at which 5 % of the contrast is left")
-    airlight: LinearColor = Field(default=(0.75, 0.75, 0.75), description="linear light of the fog")
+    airlight: LinearColor = Field(description="linear light of the veil")
     horizon: Horizon = 0.42
+
+    def transmission(self, height: int, width: int, rows: Rows = WHOLE) -> Linear:
+        """Return the fraction of the light that gets through from every pixel, (H, W, 1)."""
+        full_height = height / (rows[1] - rows[0])
+        row = np.linspace(rows[0], rows[1], height, dtype=np.float32)[:, None] - np.float32(
+            self.horizon
+        )
+        side = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / np.float32(full_height)
+        # The inverse distance of each surface. Their root sum of squares follows the nearest
+        # surface, with rounded edges.
+        nearness = np.hypot(
+            np.where(row > 0, row / _ROAD_M, -row / _TOP_M), np.hypot(side / _SIDE_M, 1 / _END_M)
+        )
+        extinction = -np.log(_CONTRAST_AT_VISIBILITY) / self.visibility_m
+        return np.asarray(np.exp(-extinction / nearness), np.float32)[..., None]
+
+
+class Fog(Veil):
+    """Uniform white fog, dense enough to hide near objects."""
+
+    airlight: LinearColor = Field(default=(0.75, 0.75, 0.75), description="linear light of the fog")
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> Fog:
@@ -111,11 +117,11 @@ class Fog(Effect):
 
     def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect."""
-        transmission = _transmission(image.shape, rows, self.horizon, self.visibility_m)
+        transmission = self.transmission(image.shape[0], image.shape[1], rows)
         return to_srgb(_air(image, transmission, self.airlight))
 
 
-class Rain(Effect):
+class Rain(Veil):
     """Falling drops as streaks, and a veil of drops that are too far away to see one by one.
 
     Drops have the sizes of Marshall and Palmer (10.1175/1520-0469(1948)005<0165:TDORWS>2.0.CO;2)
@@ -135,7 +141,6 @@ class Rain(Effect):
     visibility_m: float = Field(default=400.0, gt=0, description="in the veil")
     airlight: LinearColor = Field(default=(0.5, 0.5, 0.5), description="linear light of the veil")
     sky: float = Field(default=3.0, ge=0, description="light of a drop, as a multiple of the veil")
-    horizon: Horizon = 0.42
 
     @classmethod
     def _draw(cls, strength: float, rng: np.random.Generator) -> Rain:
@@ -154,8 +159,7 @@ class Rain(Effect):
     def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect; `noise` draws the drops."""
         height, width = image.shape[:2]
-        transmission = _transmission(image.shape, rows, self.horizon, self.visibility_m)
-        light = _air(image, transmission, self.airlight)
+        light = _air(image, self.transmission(height, width, rows), self.airlight)
         cover = self.cover(height, width, noise, rows)[..., None]
         drop = self.sky * np.array(self.airlight, np.float32)
         return to_srgb(light + cover * (drop - light))
