@@ -40,6 +40,7 @@ CLOTHES_GAIN = (0.1, 0.7)  # factor on the codes of dark clothes
 STRONGER = 0.7  # exponent of the strengths: strong degradations come more often than weak ones
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
+LEFT = (-0.5, 1.0)  # stops that are missing after the gain of a camera that exposes by itself
 GRAIN = 1.4  # crop pixels: more zoom shows something near, not a sensor with fewer pixels
 
 Place = tuple[float, float]
@@ -203,6 +204,9 @@ class DegradationShares:
     blurred_first: float = 0.15
     dark_night: float = 0.15  # of the night scenes, mildly
     noisier: float = 0.35  # of the dark crops
+    # Of the dark crops: the gain makes up for the dark. If all noisy crops were dark, the network
+    # would brighten whatever is noisy.
+    exposed: float = 0.2
 
 
 SHARES = DegradationShares()
@@ -210,8 +214,10 @@ MAIN_KINDS = ("haze", "fog", "rain", "blur")  # in the order of the shares, afte
 
 
 def draw_darkness(strength: float, rng: np.random.Generator, grain: float = 1.0) -> Darkness:
-    """Draw from the camera model, sometimes with a noisier sensor than the scores use."""
+    """Draw from the camera model, sometimes with a noisier sensor or more gain than in `dark`."""
     effect = Darkness.draw(strength, rng).model_copy(update={"grain": grain})
+    if rng.random() < SHARES.exposed:
+        return effect.model_copy(update={"gain": 2.0 ** (effect.stops - rng.uniform(*LEFT))})
     if rng.random() < SHARES.noisier:
         well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
         effect = effect.model_copy(update={"full_well": well, "read_noise": read})
