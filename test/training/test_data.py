@@ -41,6 +41,7 @@ from magicfuse_training.data.crop_draws import (
     SHARES,
     CropConfig,
     Window,
+    draw_darkness,
     draw_effects,
     draw_window,
     rare_place,
@@ -203,6 +204,20 @@ def test_every_degradation_has_its_share() -> None:
     none = sum(bool(some) and not some & set(wanted) for some in kinds) / count
     assert none == pytest.approx(0.75 * (1 - sum(wanted.values())), abs=0.03)
     assert kinds.count({Jpeg}) > 0.015 * count
+
+
+def test_some_noisy_crops_are_not_dark() -> None:
+    """Cameras that expose by themselves make noise bright: noise alone must not mean darkness."""
+    rng = np.random.default_rng(0)
+    drawn = [draw_darkness(rng.random(), rng) for _ in range(1000)]
+    left = np.array([d.stops - np.log2(d.gain) for d in drawn])
+    noisy = np.array([d.gain for d in drawn]) > 4.1  # more than without such a camera
+    assert (left[noisy] <= 1).all()
+    assert 0.7 * SHARES.exposed < noisy.mean() < SHARES.exposed
+    gray = np.full((64, 64, 3), 110, np.uint8)
+    for effect in [d for d, n in zip(drawn, noisy, strict=True) if n][:20]:
+        plain = effect.model_copy(update={"light_stops": ((0.0,),)})
+        assert 60 < plain.apply(gray, rng).mean() < 150
 
 
 def test_a_label_keeps_its_place_when_it_is_resized() -> None:
