@@ -51,12 +51,16 @@ def test_a_failed_autostart_is_tried_again(tmp_path: Path, tiny_bundle: Path) ->
         report = rig.next_diagnostics()
         assert report["level"] == "2" and "is not a folder" in report["message"]
         rig.wait(1.0)
+        assert rig.output().count("configuration failed") == 1  # only once
+        assert not rig.transition("configure")
+        rig.wait(1.0)
+        assert rig.output().count("configuration failed") == 2  # whoever asks sees the reason
         shutil.copytree(tiny_bundle, tmp_path / "copy")
         (tmp_path / "copy").rename(late)
         active = "waiting for images"
         assert rig.spin_until(lambda: active in rig.output()), rig.output()
         assert rig.state() == "active"
-        assert rig.output().count("configuration failed") == 1  # only once
+        assert rig.output().count("configuration failed") == 2
         assert rig.output().count("networks are ready") == 1
 
         assert rig.transition("deactivate")

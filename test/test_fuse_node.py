@@ -27,6 +27,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
@@ -34,9 +36,10 @@ from std_msgs.msg import String
 from magicfuse_ros.backends import select
 from magicfuse_ros.bundle import Bundle
 from magicfuse_ros.fuser import Fuser
+from magicfuse_ros.ros.fuse_node import FuseNode
 from magicfuse_ros.ros.managed_node import _GONE
 from replay_bags import OUTPUTS
-from ros_rig import CAMERA, COUNTERS, LATCHED, Rig, image
+from ros_rig import CAMERA, COUNTERS, LATCHED, Domain, Rig, image
 
 BURST = 40  # images; the queues for the results have room for all of them
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -279,6 +282,28 @@ def test_transitions_and_back(tmp_path: Path, tiny_bundle: Path) -> None:
         assert rig.transition("unconfigured_shutdown")
         assert rig.state() == "finalized"
         assert rig.end(signal.SIGTERM) == 0, rig.output()
+
+
+def test_losses_are_reported_in_every_activation(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = Domain()
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    rclpy.init(args=["--ros-args", "-p", f"bundle:={tiny_bundle}"], domain_id=domain.number)
+    node = FuseNode()
+    try:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        for count in (3, 2):  # the counts start at 0 each time
+            assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+            assert node._worker is not None
+            for _ in range(count):
+                node._worker.statistics.refused("step is 10")
+            assert f"{count} images refused or lost" in node.diagnosis().problems
+            assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+        domain.free()
 
 
 @pytest.mark.fault(

@@ -27,6 +27,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import LaserScan, PointCloud2
 
 from test_ground_cloud_node import (
+    CX,
     CY,
     F,
     GroundRig,
@@ -159,6 +160,26 @@ def test_a_mask_waits_for_its_transform(tmp_path: Path) -> None:
         rig.sync()
         assert rig.transition("deactivate")
         assert rig.refusal("deactivated while the mask waited"), rig.output()
+
+
+def test_a_mask_that_waits_keeps_its_calibration(tmp_path: Path) -> None:
+    with TfRig(tmp_path, transform_timeout=10.0) as rig:
+        rig.activate_with_classes()
+        clouds = rig.subscribe("points", PointCloud2)
+        rig.send(scene(), stamp=100, info=calibration())
+        rig.sync()
+        # The next image shows a part of the sensor 10 rows further down, and the last one is small.
+        lower = calibration(k=[F, 0.0, CX, 0.0, F, CY - 10, 0.0, 0.0, 1.0])
+        rig.send(scene(), stamp=101, info=lower)
+        rig.sync()
+        binned = calibration(binning_x=2, binning_y=2)
+        rig.send(np.ascontiguousarray(scene()[::2, ::2]), stamp=102, info=binned)
+        rig.sync()
+        rig.place(1.0, 0.0, 1.0)
+        assert rig.spin_until(lambda: len(clouds) == 3), rig.output()
+        depths = [points(cloud)[row, 2, 2] for cloud, row in zip(clouds, (46, 46, 23), strict=True)]
+        expected = [F / (46 - CY), F / (46 - CY + 10), F / (46 - CY)]
+        np.testing.assert_allclose(depths, expected, rtol=1e-5)
 
 
 @pytest.mark.fault(

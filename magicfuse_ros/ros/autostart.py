@@ -52,15 +52,15 @@ class Autostart:
         if self._timer is not None:
             node.destroy_timer(self._timer)
         if node.state != self._state:
-            node.retrying = False
             return
+        node.retrying = self._timer is not None
         if node.state == "unconfigured":
             node.trigger_configure()
         if node.state == "inactive":
             node.trigger_activate()
+        node.retrying = False  # somebody who asks between two attempts sees the reason
         self._state = node.state
-        node.retrying = self._state != "active"
-        if node.retrying:
+        if self._state != "active":
             # Steady: with use_sim_time, ROS time may stand still.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             again = node.guard.wrapped("autostart", self.attempt)

@@ -68,6 +68,7 @@ class FuseNode(ManagedNode[FuseParameters]):
         pipeline = self._pipeline
         assert pipeline is not None  # the state machine configures first
         pipeline.publishers.publish_labels()
+        self._diagnostics = FuseDiagnostics()  # it compares the worker's counts, which start at 0
         self._worker = Worker(
             pipeline.fuser,
             pipeline.publishers,

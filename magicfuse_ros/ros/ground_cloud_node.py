@@ -26,7 +26,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,11 @@ _FIELDS = [
 ]
 
 
+class _Calibration(NamedTuple):
+    camera: CameraModel
+    size: str  # of its image, for messages
+
+
 class GroundCloudNode(ManagedNode[GroundParameters]):
     """See docs/navigation.md for its topics and parameters."""
 
@@ -71,7 +76,8 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         self._values: GroundParameters | None = None
         self._pose_source: PoseSource | None = None
         self._outputs: list[Publisher] = []
-        self._waiting: deque[tuple[Image, float, float]] = deque()  # with the time, real and ROS's
+        # With the calibration at their arrival, and the time of it, real and ROS's.
+        self._waiting: deque[tuple[Image, _Calibration | None, float, float]] = deque()
         self._retry: Timer | None = None
         self._diagnostics = GroundDiagnostics()
         super().__init__("ground_cloud_node", "ground cloud", GroundParameters)
@@ -79,11 +85,10 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
 
     def _forget(self) -> None:
         """Forget the camera and the classes."""
-        self._camera: CameraModel | None = None
-        self._size = ""
+        self._calibration: _Calibration | None = None
         topic = self.resolve_topic_name("camera_info")
         self._no_camera = f"no camera_info has arrived on {topic} (fuse_node's diagnostics say why)"
-        self._rays: Array | None = None
+        self._rays: tuple[CameraModel, Array] | None = None
         self._table: Roles | None = None
         self._label_problem = self._told_roles = ""
         self._blindness = ""
@@ -162,13 +167,12 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
                 ),
             )  # fmt: skip
         except CalibrationError as error:
-            self._camera, self._no_camera = None, str(error)
+            self._calibration, self._no_camera = None, str(error)
             return
-        if camera != self._camera:
-            self._camera, self._rays, self._projection = camera, None, None
-            self._size = f"{camera.width}x{camera.height}"
-            if (camera.height, camera.width) != (info.height, info.width):
-                self._size += f" ({info.width}x{info.height} after region of interest and binning)"
+        size = f"{camera.width}x{camera.height}"
+        if (camera.height, camera.width) != (info.height, info.width):
+            size += f" ({info.width}x{info.height} after region of interest and binning)"
+        self._calibration = _Calibration(camera, size)
 
     def _on_labels(self, message: object) -> None:
         assert self._values is not None
@@ -205,7 +209,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
     def _on_mask(self, message: Image) -> None:
         assert self._values is not None
         self._diagnostics.received()
-        self._waiting.append((message, monotonic(), self._ros_time()))
+        self._waiting.append((message, self._calibration, monotonic(), self._ros_time()))
         self._work()
 
     def _work(self) -> None:
@@ -222,9 +226,9 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
     def _take_masks(self) -> None:
         """Process the masks up to the first one whose transform is still missing."""
         while self._waiting:
-            message, *since = self._waiting[0]
+            message, calibration, *since = self._waiting[0]
             try:
-                self._process(message)
+                self._process(message, calibration or self._calibration)
             except TransformMissingError as error:
                 if not self._has_waited(*since) and len(self._waiting) <= _MOST_WAITING:
                     break
@@ -251,7 +255,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         if self._diagnostics.refused(reason):
             self.get_logger().warning(f"mask refused (logged once): {reason}")
 
-    def _process(self, message: Image) -> None:
+    def _process(self, message: Image, calibration: _Calibration | None) -> None:
         cloud_wanted, scan_wanted = (p.get_subscription_count() > 0 for p in self._outputs)
         if not cloud_wanted and not scan_wanted:
             self._diagnostics.counts["idle"] += 1
@@ -264,7 +268,7 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
         mask = decode_mask(
             message.encoding, message.height, message.width, message.step, message.data
         )
-        projection = self._projection_for(message.header, mask.shape)
+        projection = self._projection_for(message.header, mask.shape, calibration)
         self._blindness = self._blind(projection, message.header.frame_id)
         seen = projection.find(mask, self._table)
         if cloud_wanted:
@@ -275,20 +279,21 @@ class GroundCloudNode(ManagedNode[GroundParameters]):
             self._scan.publish(scan_message(projection.scan(seen), header))
         self._diagnostics.published(1000.0 * (perf_counter() - began))
 
-    def _projection_for(self, header: Header, shape: tuple[int, ...]) -> GroundProjection:
+    def _projection_for(
+        self, header: Header, shape: tuple[int, ...], calibration: _Calibration | None
+    ) -> GroundProjection:
         assert self._values is not None and self._pose_source is not None
-        if self._camera is None:
+        if calibration is None:
             raise CalibrationError(self._no_camera)
-        if shape != (self._camera.height, self._camera.width):  # before computing rays for any size
-            raise FrameError(
-                f"mask is {shape[1]}x{shape[0]}; expected the camera_info's {self._size}"
-            )
+        camera, size = calibration
+        if shape != (camera.height, camera.width):  # before computing rays for any size
+            raise FrameError(f"mask is {shape[1]}x{shape[0]}; expected the camera_info's {size}")
         pose = self._pose_source.pose(header)
-        if self._rays is None:
-            self._rays = self._camera.rays()
+        if self._rays is None or self._rays[0] != camera:
+            self._rays, self._projection = (camera, camera.rays()), None
         if self._projection is None or not self._projection[0].is_close(pose):
             self._projection = pose, GroundProjection(
-                self._rays, pose,
+                self._rays[1], pose,
                 max_range=self._values.max_range, increment=self._values.scan_increment,
             )  # fmt: skip
         return self._projection[1]

@@ -47,7 +47,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
 
     Attributes:
         guard: runs all callbacks; its `failure` says what is wrong with the node.
-        retrying: whether the next transition is an automatic retry; its reason is logged only once.
+        retrying: whether the present transition is an automatic retry, whose reason is logged only
+            once.
     """
 
     def __init__(
