@@ -13,6 +13,8 @@ MINUTES ?= 30
 SEED ?= 1
 CAMERAS ?=
 ROS = kilted
+# A path with spaces, or with a ~ that not every shell expands.
+QUOTED_PYTHON = "$(patsubst ~/%,$(HOME)/%,$(PYTHON))"
 VENV := .venv$(if $(filter-out kilted,$(ROS)),-$(ROS))
 BIN := $(VENV)/bin
 # Python compiles what it imports; compiling all 17,000 files now would take half of the setup.
@@ -36,10 +38,10 @@ endif
 setup: $(VENV)/setup.stamp
 
 $(VENV)/setup.stamp: setup.py requirements/ros-$(ROS).txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	@$(QUOTED_PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "$(PYTHON) is not Python 3.10 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@# A venv of another Python or place would keep it.
-	@[ "$(MADE)" ] && [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V)" ] || $(PYTHON) -m venv --clear $(VENV)
+	@[ "$(MADE)" ] && [ "$$($(BIN)/python -V 2>&1)" = "$$($(QUOTED_PYTHON) -V)" ] || $(QUOTED_PYTHON) -m venv --clear $(VENV)
 	@$(WHERE_AND_WHAT) > $(VENV)/made.txt
 	$(PIP) -r requirements/ros-$(ROS).txt -e .
 	touch $@

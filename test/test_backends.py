@@ -285,8 +285,10 @@ def test_a_precision_that_a_backend_has_not_is_refused(monkeypatch: pytest.Monke
         BackendError, match=r"tensorrt_rtx finds no GPU .*; tensorrt likewise; openvino computes in"
     ):
         backends.select("auto", precision="fp16")
-    with pytest.raises(BackendError, match="'openvino' has no precision 'fp8'"):
+    with pytest.raises(BackendError, match=r"'openvino' has no precision 'fp8'; expected .*int8$"):
         backends.select("openvino", precision="fp8")  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match=r"'auto' has no precision 'fp8'; expected .*int8$"):
+        backends.select("auto", precision="fp8")  # type: ignore[arg-type]
     assert backends.choose("auto", "int8").used == "openvino"
     with pytest.raises(BackendError, match="'tensorrt' computes in fp16 or fp32, not in int8: a G"):
         backends.select("tensorrt", precision="int8")

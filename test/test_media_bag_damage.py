@@ -24,12 +24,14 @@ from rosbags.rosbag2 import StoragePlugin
 from bag_files import mcap
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import Source, open_source, zstandard
+from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.zstandard import zstd
 from media_files import SECOND, Message, image_message, picture, write_bag
 
 START = 1_700_000_000 * SECOND
 TOPIC = "/camera/image_raw"
 CHUNK, CHUNK_INDEX, MESSAGE = b"\x06", b"\x08", b"\x05"
+PAGE = 4096  # bytes, of SQLite
 LENGTHS = [200_000_000_000, 1 << 63, (1 << 64) - 1]
 
 
@@ -212,6 +214,23 @@ def test_a_value_of_another_type_in_sqlite_is_named(
     writer.close()
     with pytest.raises(MediaError, match=rf"bag\.db3' cannot be read .* {words}; expected a"):
         open_source(file)
+
+
+def test_a_sqlite_file_with_a_damaged_page_is_read_or_refused(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", camera(10), StoragePlugin.SQLITE3)
+    (file,) = bag.glob("*.db3")
+    data = file.read_bytes()
+    reasons = set()
+    for page in range(0, len(data), PAGE):
+        whole, half = data[page : page + PAGE], data[page : page + PAGE // 2]
+        for rest in (bytes(PAGE) + data[page + PAGE :], whole, half):  # zeros, or cut
+            file.write_bytes(data[:page] + rest)
+            try:
+                for source in (open_source(file), BagSource(file, start_s=1e-9)):
+                    assert len(list(source)) <= 10
+            except MediaError as error:
+                reasons.add(str(error).partition(": ")[2])
+    assert any(reason.startswith("database disk image is malformed") for reason in reasons)
 
 
 @pytest.mark.parametrize("value", ["'text'", "1000000000000000"])

@@ -87,8 +87,11 @@ def test_files_without_video_are_refused(tmp_path: Path) -> None:
         picture_stream.width, picture_stream.height = 64, 48
         picture_stream.pix_fmt = "yuv420p"
         container.start_encoding()
+    no_codec = write_video(tmp_path / "no_codec.avi", [0, 1])
+    no_codec.write_bytes(no_codec.read_bytes().replace(b"FMP4", b"zzzz"))
     for path, word in [
         (garbage, "cannot be read as a video"),
+        (no_codec, "its codec is unknown"),
         (sound, "no video stream"),
         (no_frame, "holds no frame"),
     ]:

@@ -121,6 +121,23 @@ def test_every_frame_comes_out_with_its_stamps(
             np.testing.assert_array_equal(written, wanted, err_msg=name)
 
 
+def test_a_header_is_that_of_the_image_whatever_its_stamp(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    stamps = [(3, 2_000_000_000), (2**31 - 1, 2**32 - 1), (-5, 7)]  # ROS itself has invalid ones
+    sent = []
+    for sec, nanosec in stamps:
+        sent.append(image_message(picture(64, 96), 0))
+        sent[-1].header.stamp.sec, sent[-1].header.stamp.nanosec = sec, nanosec
+    bag = write_bag(tmp_path / "in", [(CAMERA, START + i, m) for i, m in enumerate(sent)])
+    out = tmp_path / "out"
+    result = replay(bag, out, "--bundle", tiny_bundle)
+    assert result.exit_code == 0, result.output
+    for name in OUTPUTS:
+        headers = [m.header for m in messages(out / "bag")[f"/fuse_node/{name}"]]
+        assert [(h.stamp.sec, h.stamp.nanosec) for h in headers] == stamps, name
+
+
 def test_the_uncertainty_is_recorded_and_compared_where_the_bundle_has_it(
     tmp_path: Path, tiny_uncertain_bundle: Path
 ) -> None:

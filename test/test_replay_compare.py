@@ -16,6 +16,7 @@ import json
 import sys
 from math import log10
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from typer.testing import Result
 from cli_run import magicfuse
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.image_codec import Pixels
+from magicfuse_ros.media.mcap_file import McapFile
 from magicfuse_ros.replay.compare import compare
 from magicfuse_ros.replay.comparison import ComparisonLimits
 from replay_bags import drive, results, stamps
@@ -142,6 +144,35 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
         compare(new, other)
     with pytest.raises(MediaError, match="none of the outputs"):
         compare(new, drive(tmp_path / "camera", 1))
+
+
+def test_a_bag_is_read_twice_however_many_outputs_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = {"segmentation/mask": masks(1, 2)}
+    outputs |= {name: [(s, rgb(9)) for s in STAMPS[:2]] for name in ("mag_image", "restored_image")}
+    first, second = (results(tmp_path / name, outputs) for name in ("a", "b"))
+    readings = []
+
+    def messages(file: McapFile, *given: Any) -> Any:
+        readings.append(file)
+        return read(file, *given)
+
+    read = McapFile.messages
+    monkeypatch.setattr(McapFile, "messages", messages)
+    (one, two) = compare(first, second).differences
+    assert one.psnr_db == two.psnr_db == {"mag_image": None, "restored_image": None}
+    assert len(readings) == 4
+
+
+def test_a_bag_that_lacks_images_is_not_compared(tmp_path: Path) -> None:
+    reference = results(tmp_path / "reference", {"segmentation/mask": masks(1, 2)})
+    new = results(tmp_path / "new", {"segmentation/mask": masks(1, 2)})
+    metadata = reference / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("message_count: 2", "message_count: 3"))
+    for bags in ((new, reference), (reference, new)):
+        with pytest.raises(MediaError, match="reference' announces 3 images and holds 2"):
+            compare(*bags)
 
 
 def test_an_output_that_is_gone_is_a_failure(tmp_path: Path) -> None:

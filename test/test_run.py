@@ -318,6 +318,20 @@ def test_earlier_results_are_replaced_and_other_files_stay(
     assert (tmp_path / "precious.png").exists()
 
 
+def test_a_file_that_no_run_wrote_is_never_overwritten(
+    folder: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    label = tmp_path / "mask" / "street 3.png"  # such as a label of a data set
+    label.parent.mkdir()
+    label.write_bytes(b"label")
+    result = magicfuse_run(folder, tmp_path, "--bundle", tiny_bundle)
+    assert result.exit_code == 2 and f"'{label}' exists, and no report" in result.stderr
+    assert label.read_bytes() == b"label"
+    assert [frame["name"] for frame in report_of(tmp_path)["frames"]] == ["street 1"]
+    assert results(tmp_path) >= {"mask/street 1", "overlay/street 1"}
+    assert not (tmp_path / "overlay" / "street 3.png").exists()
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "words"),
     [

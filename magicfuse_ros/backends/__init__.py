@@ -112,6 +112,8 @@ def choose(
     """
     if name not in BACKENDS:
         raise BackendError(f"backend '{name}' is not known; expected one of {', '.join(BACKENDS)}")
+    if precision not in ASKED_PRECISIONS:
+        raise BackendError(f"backend '{name}' {_wrong_precision(name, precision)}")
     if name != "auto":
         if obstacle := _obstacle(name, precision):
             usable = [n for n in _LIBRARIES if not _obstacle(n, precision)]

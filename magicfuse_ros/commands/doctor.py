@@ -33,7 +33,7 @@ def doctor_command(
 ) -> None:
     """Check the machine, the libraries and the engines, and fuse a test image.
 
-    Paste the output into bug reports. Exits with code 1 if no backend can run on this machine.
+    Paste the output into bug reports. Exits with code 1 if the test image cannot be fused.
     """
     sections = {"machine": aligned(facts())}
     able = False

@@ -35,7 +35,6 @@ from magicfuse_ros.commands.options import (
     BundleFolder,
     FitName,
     PrecisionName,
-    Steps,
 )
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.fuser import Fuser
@@ -75,7 +74,13 @@ def replay_command(
     bundle: BundleFolder = None,
     backend: BackendName = "auto",
     precision: PrecisionName = "auto",
-    steps: Steps = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Diffusion steps K; if omitted, the bundle's default offline, and in real time "
+            "as many as meet the deadline."
+        ),
+    ] = None,
     fit: FitName = "letterbox",
     rate: Annotated[
         float, typer.Option(min=0.001, help="Bag seconds per second; real time only.")

@@ -124,6 +124,20 @@ def remove_earlier(out: Path, console: Console) -> None:
         raise MediaError(f"cannot remove '{error.filename}': {error.strerror}") from error
 
 
+def check_free(out: Path, name: str) -> None:
+    """Check that no other file lies where the images of a frame go, such as a label of a data set.
+
+    Raises:
+        MediaError: if one does; the message names it.
+    """
+    for path in (out / kind / f"{name}.png" for kind in KINDS):
+        if os.path.lexists(path):
+            raise MediaError(
+                f"'{path}' exists, and no report of an earlier run names it; remove it or choose "
+                "another out"
+            )
+
+
 def remove_frame(out: Path, name: str) -> None:
     """Remove the images of an unfinished frame, so that report and images always agree."""
     for kind in KINDS:

@@ -43,6 +43,7 @@ from magicfuse_ros.commands.results import (
     CONTACT_SHEET,
     REPORT,
     check_apart,
+    check_free,
     open_inputs,
     remove_earlier,
     remove_frame,
@@ -193,6 +194,7 @@ def fuse_source(
         task = progress.add_task("", total=total, ms="")
         try:
             for frame in islice(source, limit):
+                check_free(out, frame.name)
                 fused = fuser(frame.image)
                 ms = {stage: round(value, 3) for stage, value in fused.stages_ms.items()}
                 row = {"name": frame.name, "stamp_ns": frame.stamp_ns, "K": fused.steps, "ms": ms}

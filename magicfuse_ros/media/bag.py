@@ -41,6 +41,7 @@ _RATE_SAMPLE = 30
 _RATE_SPAN = 8  # images
 _SHOWN_TOPICS = 8
 _SECOND = 1_000_000_000
+_FOREVER_NS = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,11 @@ class RecordedFrame(Frame):
     """A camera image of a bag.
 
     Attributes:
-        header_ns: stamp of the header; 0 if it has none.
-        frame_id: frame id of the header.
+        header: its std_msgs/Header.
         recorded_ns: when the recorder received the message.
     """
 
-    header_ns: int
-    frame_id: str
+    header: Any
     recorded_ns: int
 
 
@@ -105,8 +104,8 @@ class BagSource:
             self._channels = [c for c in image_channels(bag) if c.topic == self.topic]
             self.msgtype = self._channels[0].msgtype
             first_ns, last_ns = bag.start_ns or 0, bag.end_ns or 0
-            begin_ns = first_ns + round(start_s * _SECOND)
-            end_ns = None if duration_s is None else begin_ns + round(duration_s * _SECOND)
+            begin_ns = first_ns + _nanoseconds(start_s)
+            end_ns = None if duration_s is None else begin_ns + _nanoseconds(duration_s)
             self._window = (begin_ns if start_s else None, end_ns)
             if self._window == (None, None):
                 self._length = sum(bag.announced[channel] for channel in self._channels)
@@ -201,13 +200,11 @@ class BagSource:
                 except FrameError as error:
                     self.refused.append(Refusal(name, str(error)))
                     continue
-                header_ns = header_stamp_ns(raw.cdr)
                 yield RecordedFrame(
                     image=image,
                     name=name,
-                    stamp_ns=header_ns or raw.recorded_ns,
-                    header_ns=header_ns,
-                    frame_id=str(message.header.frame_id),
+                    stamp_ns=header_stamp_ns(raw.cdr) or raw.recorded_ns,
+                    header=message.header,
                     recorded_ns=raw.recorded_ns,
                 )
 
@@ -258,24 +255,6 @@ class BagSource:
             for _, message in self._readable(bag, [*self._channels, self._camera_info]):
                 yield message
 
-    def header_stamps(self) -> list[int]:
-        """Return the stamp of every image in ns, without decoding the images.
-
-        Raises:
-            MediaError: if the bag or a message is damaged.
-        """
-        stamps = []
-        with open_bag(self._path) as bag:
-            for message in bag.messages(self._channels, *self._window):
-                try:
-                    stamps.append(header_stamp_ns(message.cdr))
-                except FrameError as error:
-                    where = f"{_listed([self.topic])} in '{self.name}', message {len(stamps)}"
-                    raise MediaError(f"{where}: {error}") from error
-            if bag.damage:
-                raise MediaError("; ".join(bag.damage))
-        return stamps
-
     def calibrations(self, damaged: list[str]) -> list[tuple[int, Any]]:
         """Return the camera_info messages that differ from the one before, ignoring the header.
 
@@ -298,6 +277,10 @@ class BagSource:
                     found.append((raw.recorded_ns, message))
                     content = fields
         return found
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(min(seconds * _SECOND, _FOREVER_NS))  # a float times 1e9 may be infinite
 
 
 def _listed(names: list[str]) -> str:

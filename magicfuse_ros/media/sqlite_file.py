@@ -18,6 +18,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import COMPRESSED_BAG_SUFFIX
@@ -67,16 +68,19 @@ class SqliteFile:
                 if limit is not None:  # there is no message
                     self._check("messages.timestamp", limit, int)
         except sqlite3.Error as error:
-            message = f"'{name}' cannot be read as a rosbag2: {error}"
+            advice = ""
             if pending:
-                message += (
+                advice = (
                     f"; its recorder was killed and left '{pending[0]}': copy both to a folder "
                     "that can be written, and run there: "
                     f"sqlite3 {shlex.quote(path.name)} .tables"
                 )
-            elif "malformed" in str(error):
-                message += f"; it is cut or damaged: {_repair(Path(name))}"
-            raise MediaError(message) from error
+            raise self._unreadable(error, advice) from error
+
+    def _unreadable(self, error: sqlite3.Error, advice: str = "") -> MediaError:
+        if not advice and "malformed" in str(error):
+            advice = f"; it is cut or damaged: {_repair(Path(self._name))}"
+        return MediaError(f"'{self._name}' cannot be read as a rosbag2: {error}{advice}")
 
     def _check(self, column: str, value: object, kind: type[int] | type[str]) -> None:
         """Check the type of a value: SQLite stores any type in any column."""
@@ -96,11 +100,11 @@ class SqliteFile:
     ) -> Iterator[tuple[int, int, bytes]]:
         """Yield channel, recording time and content in time order; `stop_ns` is exclusive."""
         rows = self._select(_PLACES, channels, start_ns, stop_ns, "ORDER BY timestamp, id")
-        yield from self._read(rows.fetchall())
+        yield from self._read(list(rows))
 
     def count(self, channels: Collection[int], start_ns: int, stop_ns: int) -> int:
         """Count the messages of a span of time."""
-        return int(self._select("count(*)", channels, start_ns, stop_ns).fetchone()[0])
+        return int(next(self._select("count(*)", channels, start_ns, stop_ns))[0])
 
     def latest(self, channels: Collection[int], stop_ns: int) -> tuple[int, int, bytes] | None:
         """Return channel, recording time and content of the last message before a time."""
@@ -109,13 +113,16 @@ class SqliteFile:
 
     def _select(
         self, what: str, channels: Collection[int], start_ns: int, stop_ns: int, order: str = ""
-    ) -> sqlite3.Cursor:
+    ) -> Iterator[Any]:
         wanted = ",".join("?" * len(channels))
         select = (
             f"SELECT {what} FROM messages WHERE topic_id IN ({wanted}) "
             f"AND timestamp >= ? AND timestamp < ? {order}"
         )
-        return self._connection.execute(select, (*channels, start_ns, stop_ns))
+        try:
+            yield from self._connection.execute(select, (*channels, start_ns, stop_ns))
+        except sqlite3.Error as error:  # the index of the times may be damaged, too
+            raise self._unreadable(error) from error
 
     def _read(self, rows: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, bytes]]:
         """Read messages one by one, to get every intact message of a damaged file."""

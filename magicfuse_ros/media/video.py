@@ -85,6 +85,9 @@ class VideoSource:
             container.close()
             raise MediaError(f"'{self.name}' has no video stream")
         stream = cast(VideoStream, found)
+        if cast(object, stream.codec_context) is None:
+            container.close()
+            raise MediaError(f"'{self.name}' cannot be read as a video: its codec is unknown")
         stream.thread_type = "SLICE"  # frame threads lose the last frames of a cut file
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MAX_PIXELS:

@@ -12,21 +12,30 @@
 
 Frames are matched by their header stamp. If a stamp occurs several times, as in a bag that was
 played in a loop, the first matches the first, the second the second, and so on.
+
+Each bag is read twice, whatever the number of outputs: first the stamps, then the images.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from math import log10
 from pathlib import Path
 
 import numpy as np
 
-from magicfuse_ros.errors import MediaError
-from magicfuse_ros.image_codec import Pixels
-from magicfuse_ros.media.bag import BagSource
-from magicfuse_ros.media.bag_reader import image_topics, open_bag
+from magicfuse_ros.errors import FrameError, MediaError
+from magicfuse_ros.image_codec import Pixels, decode_message
+from magicfuse_ros.media.bag_reader import (
+    Bag,
+    RawMessage,
+    header_stamp_ns,
+    image_channels,
+    image_topics,
+    open_bag,
+)
+from magicfuse_ros.media.mcap_file import Channel
 from magicfuse_ros.replay.comparison import Comparison, Difference, Flicker
 from magicfuse_ros.topics import MAG_IMAGE, MASK, NODE
 
@@ -61,29 +70,27 @@ def compare(new: Path, reference: Path, node: str = NODE) -> Comparison:
         extra=[],
         missing_outputs=[name for name in expected if name not in both],
     )
-    our_bag, their_bag = (
-        {name: BagSource(bag, f"{node}/{name}") for name in both} for bag in (new, reference)
-    )
-    our_keys, their_keys = _common_keys(our_bag.values()), _common_keys(their_bag.values())
+    topics = {f"{node}/{name}": name for name in both}
+    our_keys, their_keys = _common_keys(new, topics), _common_keys(reference, topics)
     shared = set(our_keys) & set(their_keys)
     found.missing = [key[0] for key in their_keys if key not in shared]
     found.extra = [key[0] for key in our_keys if key not in shared]
     differences = {key: Difference(key[0]) for key in their_keys if key in shared}
-    for name in both:
-        before: tuple[Pixels, Pixels] | None = None
-        for key, ours, theirs in _pairs(our_bag[name], their_bag[name], shared):
-            difference = differences[key]
-            if name == MASK:
-                difference.mask_agreement = round(100.0 - _changed_percent(ours, theirs), 6)
-            else:
-                difference.psnr_db[name] = psnr_db(ours, theirs)
-            if name in FLICKERING:
-                if before is not None and before[0].shape == ours.shape:
-                    change = _changed_percent if name == MASK else _mean_change
-                    difference.flicker[name] = Flicker(
-                        round(change(ours, before[0]), 4), round(change(theirs, before[1]), 4)
-                    )
-                before = ours, theirs
+    for difference in differences.values():  # in the same order, whatever that of the messages
+        difference.psnr_db = {name: None for name in both if name != MASK}
+    before: dict[str, tuple[Pixels, Pixels]] = {}
+    for topic, key, ours, theirs in _pairs(new, reference, topics, shared):
+        name, difference = topics[topic], differences[key]
+        if name == MASK:
+            difference.mask_agreement = round(100.0 - _changed_percent(ours, theirs), 6)
+        else:
+            difference.psnr_db[name] = psnr_db(ours, theirs)
+        if name in FLICKERING:
+            if name in before and before[name][0].shape == ours.shape:
+                change = _changed_percent if name == MASK else _mean_change
+                changes = (change(a, b) for a, b in zip((ours, theirs), before[name], strict=True))
+                difference.flicker[name] = Flicker(*(round(value, 4) for value in changes))
+            before[name] = ours, theirs
     found.differences = list(differences.values())
     return found
 
@@ -120,53 +127,79 @@ def compared_outputs(bag: Path, node: str) -> list[str]:
     return held
 
 
-def _common_keys(outputs: Iterable[BagSource]) -> list[Key]:
-    """Return the keys of the frames that have all outputs, in the order of the first output."""
-    keys = [_keys(output.header_stamps()) for output in outputs]
-    everywhere = set(keys[0]).intersection(*keys[1:])
-    return [key for key in keys[0] if key in everywhere]
+def _common_keys(bag: Path, topics: Collection[str]) -> list[Key]:
+    """Return the keys of the frames that have all outputs, in the order of the first output.
+
+    Raises:
+        MediaError: if the bag or a message is damaged, or the bag lacks images that it announces.
+    """
+    keys: dict[str, list[Key]] = {topic: [] for topic in topics}
+    with open_bag(bag) as reader:
+        announced = sum(reader.announced[channel] for channel in _channels(reader, topics))
+        for key, message in _outputs(bag, reader, topics):
+            keys[message.channel.topic].append(key)
+        held = sum(map(len, keys.values()))
+        if reader.damage:
+            raise MediaError("; ".join(reader.damage))
+        if held < announced:  # a -wal was left behind
+            raise MediaError(f"'{bag}' announces {announced} images and holds {held}")
+    first, *others = keys.values()
+    everywhere = set(first).intersection(*others)
+    return [key for key in first if key in everywhere]
 
 
-def _keys(stamps: Iterable[int]) -> list[Key]:
-    count: Counter[int] = Counter()
-    keys = []
-    for stamp in stamps:
-        keys.append((stamp, count[stamp]))
-        count[stamp] += 1
-    return keys
+def _channels(reader: Bag, topics: Collection[str]) -> list[Channel]:
+    return [channel for channel in image_channels(reader) if channel.topic in topics]
+
+
+def _outputs(bag: Path, reader: Bag, topics: Collection[str]) -> Iterator[tuple[Key, RawMessage]]:
+    """Yield the messages of all outputs with their keys."""
+    count: Counter[tuple[str, int]] = Counter()
+    for message in reader.messages(_channels(reader, topics)):
+        topic = message.channel.topic
+        try:
+            stamp_ns = header_stamp_ns(message.cdr)
+        except FrameError as error:
+            raise MediaError(f"{topic} in '{bag}': {error}") from error
+        yield (stamp_ns, count[topic, stamp_ns]), message
+        count[topic, stamp_ns] += 1
 
 
 def _pairs(
-    new: BagSource, reference: BagSource, shared: set[Key]
-) -> Iterator[tuple[Key, Pixels, Pixels]]:
-    """Yield the matching frames of both bags."""
-    ours, theirs = _frames(new, shared), _frames(reference, shared)
-    # Frames wait here for their match; few do, because both bags are in the camera's order.
-    waiting: tuple[dict[Key, Pixels], dict[Key, Pixels]] = ({}, {})
-    for pair in zip(ours, theirs, strict=True):
-        for side, (key, image) in enumerate(pair):
-            waiting[side][key] = image
-        for key in {pair[0][0], pair[1][0]}:
-            if key in waiting[0] and key in waiting[1]:
-                image, other = waiting[0].pop(key), waiting[1].pop(key)
-                if image.shape != other.shape:
+    new: Path, reference: Path, topics: Collection[str], shared: set[Key]
+) -> Iterator[tuple[str, Key, Pixels, Pixels]]:
+    """Yield topic, key and images of the matching frames of both bags."""
+    bags = new, reference
+    # Images wait here for their match; few do, because both bags are in the camera's order.
+    waiting: tuple[dict[tuple[str, Key], Pixels], ...] = ({}, {})
+    sides = (_images(bag, topics, shared) for bag in bags)
+    for pair in zip(*sides, strict=True):
+        for side, (topic, key, image) in zip(waiting, pair, strict=True):
+            side[topic, key] = image
+        for topic, key in dict.fromkeys((topic, key) for topic, key, _ in pair):
+            if all((topic, key) in side for side in waiting):
+                ours, theirs = (side.pop((topic, key)) for side in waiting)
+                if ours.shape != theirs.shape:
                     raise MediaError(
-                        f"{new.topic} of the frame with the stamp {key[0]} ns is {_size(image)} "
-                        f"in '{new.name}' and {_size(other)} in '{reference.name}'"
+                        f"{topic} of the frame with the stamp {key[0]} ns is {_size(ours)} "
+                        f"in '{new}' and {_size(theirs)} in '{reference}'"
                     )
-                yield key, image, other
+                yield topic, key, ours, theirs
 
 
-def _frames(source: BagSource, shared: set[Key]) -> Iterator[tuple[Key, Pixels]]:
-    count: Counter[int] = Counter()
-    for frame in source:
-        key = (frame.header_ns, count[frame.header_ns])
-        count[frame.header_ns] += 1
-        if key in shared:
-            yield key, frame.image
-    if source.refused:
-        first = source.refused[0]
-        raise MediaError(f"{source.topic} in '{source.name}', message {first.name}: {first.reason}")
+def _images(
+    bag: Path, topics: Collection[str], shared: set[Key]
+) -> Iterator[tuple[str, Key, Pixels]]:
+    """Yield topic, key and image of every output of the shared frames."""
+    with open_bag(bag) as reader:
+        for key, message in _outputs(bag, reader, topics):
+            if key in shared:
+                topic = message.channel.topic
+                try:
+                    yield topic, key, decode_message(reader.deserialize(message))
+                except FrameError as error:
+                    where = f"{topic} in '{bag}', the frame with the stamp {key[0]} ns"
+                    raise MediaError(f"{where}: {error}") from error
 
 
 def _size(image: Pixels) -> str:

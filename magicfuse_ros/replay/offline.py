@@ -144,7 +144,7 @@ class _Recording:
             writer.add_topic(f"{node}/{topics.CAMERA_INFO}", CAMERA_INFO)
 
     def write(self, frame: RecordedFrame, fused: FusedFrame) -> None:
-        header = self._header(frame)
+        header = frame.header
         if not self._labelled:
             self._put(topics.LABELS, frame, self._labels(header))
             self._labelled = True
@@ -157,15 +157,11 @@ class _Recording:
             index = bisect_right(self._calibrations, frame.recorded_ns, key=lambda found: found[0])
             _, info = self._calibrations[max(0, index - 1)]
             height, width = frame.image.shape[:2]
-            if not misfit(info, info.header.frame_id, frame.frame_id, width, height):
+            if not misfit(info, info.header.frame_id, header.frame_id, width, height):
                 self._put(topics.CAMERA_INFO, frame, replace(info, header=header))
 
     def _put(self, name: str, frame: RecordedFrame, message: Any) -> None:
         self._writer.write(f"{self._node}/{name}", frame.recorded_ns, message)
-
-    def _header(self, frame: RecordedFrame) -> Any:
-        stamp = self._make("builtin_interfaces/msg/Time", *divmod(frame.header_ns, 1_000_000_000))
-        return self._make("std_msgs/msg/Header", stamp, frame.frame_id)
 
     def _image(self, image: Pixels, header: Any) -> Any:
         gray = image.ndim == 2
