@@ -36,9 +36,10 @@ from magicfuse_training.data.crop_draws import (
     FEW,
     GRAIN,
     NEAR,
-    NEAR_OTHERS,
+    NEAR_PEOPLE,
     RARE,
     SHARES,
+    Bar,
     CropConfig,
     Window,
     draw_darkness,
@@ -54,7 +55,7 @@ from magicfuse_training.data.silhouettes import Silhouette, paste
 from magicfuse_training.degradations import Darkness, Fog, Haze, Jpeg, Rain
 
 NOBODY = np.zeros((0, 4), np.float32)
-CONFIG = CropConfig(height=64, width=96, batch=6, night=0.0)
+CONFIG = CropConfig(height=64, width=96, batch=6, night=0.0, bars=0.0)
 Maker = Callable[..., Crops]
 
 
@@ -180,15 +181,57 @@ def test_some_crops_show_people_from_near(maker: Maker) -> None:
     assert NEAR / 8 < near < NEAR
 
 
-def test_fewer_crops_are_close_ups_where_there_is_nobody() -> None:
+def test_some_close_ups_show_something_else_than_people() -> None:
     rng, wide = np.random.default_rng(0), CONFIG.width / CONFIG.scale[1]
     somebody = np.array([[100, 80, 140, 160]], np.float32)
-    for people, share in ((NOBODY, NEAR_OTHERS), (somebody, NEAR)):
+
+    def close_ups(people: np.ndarray) -> list[Window]:
         windows = [
             draw_window((480, 640), True, people, lambda _: None, CONFIG, rng) for _ in range(2000)
         ]
-        near = np.mean([window.width < 0.8 * wide for window in windows])
-        assert 0.5 * share < near < share
+        near = [window for window in windows if window.width < 0.8 * wide]
+        assert 0.5 * NEAR < len(near) / len(windows) < NEAR
+        return near
+
+    close_ups(NOBODY)
+    near = close_ups(somebody)
+    around = [w for w in near if w.x < 120 < w.x + w.width and w.y < 120 < w.y + w.height]
+    assert len(around) / len(near) == pytest.approx(NEAR_PEOPLE, abs=0.1)
+
+
+@pytest.mark.parametrize("top", [True, False])
+def test_a_bar_mirrors_the_rows_beside_it(top: bool) -> None:
+    rows = Bar(3, top).sources(10)
+    padded = np.pad(np.arange(3, 10) if top else np.arange(7), (3 * top, 3 * (not top)), "reflect")
+    assert rows.tolist() == padded.tolist()
+
+
+def test_some_crops_lie_at_an_edge_of_their_scene_and_have_a_bar_without_labels(
+    maker: Maker,
+) -> None:
+    batch = crops_of([1, 0, 0], maker=maker, mixed=0.0, bars=0.3)[range(200)]
+    ignored = (batch["label"] == IGNORE).all(2)
+    top, bottom = ignored[:, 0], ignored[:, -1]
+    assert not (top & bottom).any()
+    assert (top | bottom).float().mean() == pytest.approx(0.3, abs=0.1)
+    for name in ("degraded", "clean"):
+        for image, hidden in zip(batch[name][top], ignored[top], strict=True):
+            n = int(hidden.sum())
+            assert torch.equal(image[:, :n], image[:, n + 1 : 2 * n + 1].flip(1))
+    window = draw_window(
+        (480, 640), True, NOBODY, lambda _: None, CONFIG, np.random.default_rng(0), Bar(9, False)
+    )
+    assert window.y + window.height == pytest.approx(480)
+
+
+def test_light_and_haze_are_as_coarse_in_a_crop_as_in_its_frame() -> None:
+    gray, rng = np.full((240, 320, 3), 128, np.uint8), np.random.default_rng(0)
+    dark = Darkness.draw(0.2, rng).model_copy(update={"full_well": 1e9, "read_noise": 0.0})
+    for effect in (dark, Haze.draw(0.5, rng)):
+        whole = effect.apply(gray, np.random.default_rng(0))
+        part = effect.cut((0.25, 0.75), (0.5, 1.0))
+        crop = part.apply(gray[60:180, 160:], np.random.default_rng(0), (0.25, 0.75))
+        assert np.abs(whole[60:180, 160:].astype(int) - crop).mean() < 1.0
 
 
 def test_every_degradation_has_its_share() -> None:
@@ -307,8 +350,8 @@ def test_some_people_wear_dark_clothes_by_day(maker: Maker) -> None:
     def dressed(clean: bool, people: tuple[int, ...] = (PEDESTRIAN,)) -> float:
         """Return the share of crops with darker people, among the crops that show both."""
         scenes = [[], [Scene("s", image, image, clean, image[..., 0], label, NOBODY)], []]
-        config = CropConfig(height=64, width=96, clean=1.0, mixed=0.0, people=people)
-        batch = maker(scenes, [0.0, 1.0, 0.0], config, 0)[range(200)]
+        config = CropConfig(height=64, width=96, clean=1.0, mixed=0.0, bars=0.0, people=people)
+        batch = maker(scenes, [0.0, 1.0, 0.0], config, 0)[range(600)]
         left = (batch["label"] == PEDESTRIAN)[:, None].float()
         shown = (left.mean((1, 2, 3)) - 0.5).abs() < 0.4
         luma = batch["clean"].float().mean(1, keepdim=True)

@@ -150,7 +150,9 @@ def scene(clean: bool, thermal: bool, value: int) -> Scene:
 
 def crops_of(weights: list[float], mixed: float = 0.4) -> DeviceCrops:
     groups = [[scene(True, False, 1)], [scene(True, True, 2)], [scene(False, True, 4)]]
-    return DeviceCrops(groups, weights, CropConfig(64, 96, batch=64, mixed=mixed), 0, CPU, SIZE)
+    return DeviceCrops(
+        groups, weights, CropConfig(64, 96, batch=64, mixed=mixed, bars=0.0), 0, CPU, SIZE
+    )
 
 
 def test_visible_thermal_and_people_are_cut_alike() -> None:
@@ -166,7 +168,9 @@ def test_visible_thermal_and_people_are_cut_alike() -> None:
 
 def test_a_set_that_is_given_twice_is_stored_once_and_drawn_twice_as_often() -> None:
     dark, bright = [scene(True, False, 1)], [scene(True, False, 2)]
-    crops = DeviceCrops([bright, dark, bright], [1, 1, 1], CropConfig(64, 96), 0, CPU, SIZE)
+    crops = DeviceCrops(
+        [bright, dark, bright], [1, 1, 1], CropConfig(64, 96, bars=0.0), 0, CPU, SIZE
+    )
     assert len(crops.images) == 2
     labels = crops[range(30)]["label"][:, 0, 0].tolist()
     assert labels.count(2) == 20 and labels.count(1) == 10
@@ -174,7 +178,9 @@ def test_a_set_that_is_given_twice_is_stored_once_and_drawn_twice_as_often() -> 
 
 def test_a_part_of_another_scene_of_the_group_is_pasted() -> None:
     day = [scene(True, True, 2), scene(True, True, 3)]
-    crops = DeviceCrops([[], day, []], [0, 1, 0], CropConfig(64, 96, mixed=1.0), 0, CPU, SIZE)
+    crops = DeviceCrops(
+        [[], day, []], [0, 1, 0], CropConfig(64, 96, mixed=1.0, bars=0.0), 0, CPU, SIZE
+    )
     labels = crops[range(64)]["label"]
     both = ((labels == 2).any((1, 2))) & ((labels == 3).any((1, 2)))
     assert set(labels.unique().tolist()) == {2, 3} and 0.3 < both.float().mean() < 0.7

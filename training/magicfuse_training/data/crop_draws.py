@@ -21,23 +21,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from magicfuse_training.arrays import F32, U8
+from magicfuse_training.arrays import F32, I64, U8
 from magicfuse_training.data.classes import BICYCLIST, FENCE, PEDESTRIAN, SIGN
-from magicfuse_training.degradations import Darkness, Effect, Jpeg, draw
+from magicfuse_training.degradations import Darkness, Effect, Jpeg, Rows, draw
 
 FEW = 300  # scenes, which a network soon memorises; larger groups are fitted no better than others
 PASTED = (0.2, 0.6)  # height and width of a patch from another scene, as shares of a crop
 AROUND_PEOPLE = {True: 0.3, False: 0.15}  # share of crops around people, by day and at night
 AROUND_RARE = 0.25  # share of the other crops that are around a rare class, if the scene has one
 RARE = (SIGN, FENCE, BICYCLIST)  # drawn equally often; drawn by pixels, most crops would show none
-NEAR = 0.14  # share of the crops of scenes with people that zoom in, so that people fill the frame
-NEAR_OTHERS = 0.2  # of the other scenes: without them the network takes any close-up for people
+NEAR = 0.2  # share of the crops that zoom in
+# Of these, if the scene has people, around one of them. Without the others the network takes
+# whatever fills the frame for people.
+NEAR_PEOPLE = 0.6
 NEAREST = 4.5  # scale
+BAR = (0.05, 0.35)  # height of a bar, as a share of the crop's
 LEAST_RANGE = 1.4  # ratio of the largest to the smallest scale of a scene that is not zoomed in on
 ASPECT = 0.1  # a crop is stretched by exp(-0.1) to exp(0.1)
 DARK_CLOTHES = 0.3  # share of day crops whose people are darkened: few scenes show dark clothes
 CLOTHES_GAIN = (0.1, 0.7)  # factor on the codes of dark clothes
-STRONGER = 0.7  # exponent of the strengths: strong degradations come more often than weak ones
+# Exponents of the strengths: strong degradations come more often than weak ones.
+STRONGER = 0.7
+STRONGER_HAZE = 0.45  # hazy frames are what masks lose most in
 NOISIER_WELL = (1000.0, 9000.0)  # electrons
 NOISIER_READ = (2.0, 12.0)  # electrons, standard deviation
 LEFT = (-0.5, 1.0)  # stops that are missing after the gain of a camera that exposes by itself
@@ -62,6 +67,9 @@ class CropConfig:
     mixed: float = 0.4
     night: float = 0.22  # share of labelled day crops without thermal that become night
     pasted: float = 0.35  # share of night crops that people are pasted into
+    # Share of crops with a bar. A third of the networks' input is bars if the image of a camera is
+    # twice as wide as high.
+    bars: float = 0.2
     people: tuple[int, ...] = (PEDESTRIAN,)  # their ids in the labels
     rare: tuple[int, ...] = RARE
     more: tuple[tuple[str, float], ...] = ()  # extra kinds for degraded crops, with probabilities
@@ -81,6 +89,11 @@ class Window:
         """Return scene pixels per crop pixel, at most 1: an enlarged crop is no sharp target."""
         return min(1.0, self.height * self.width / (config.height * config.width))
 
+    def shares(self, size: tuple[int, ...]) -> tuple[Rows, Rows]:
+        """Return first and last row, and column, as fractions of a scene of size (H, W)."""
+        rows = self.y / size[0], (self.y + self.height) / size[0]
+        return rows, (self.x / size[1], (self.x + self.width) / size[1])
+
     def grain(self, config: CropConfig, enlargement: float) -> float:
         """Return the width of a sensor pixel in crop pixels, from 1 to GRAIN.
 
@@ -92,6 +105,32 @@ class Window:
         return float(np.clip(enlargement * zoom, 1.0, GRAIN))
 
 
+@dataclass(frozen=True)
+class Bar:
+    """Rows at a crop's top or bottom that mirror those next to them, as a letterbox's bars do."""
+
+    rows: int
+    top: bool
+
+    def sources(self, height: int) -> I64:
+        """Return the row that each row of a crop shows, (height,) int64."""
+        rows = np.arange(height) if self.top else np.arange(height)[::-1]
+        rows[: self.rows] = rows[2 * self.rows : self.rows : -1]
+        return rows if self.top else rows[::-1]
+
+    @property
+    def hidden(self) -> slice:
+        """The rows of the bar."""
+        return slice(self.rows) if self.top else slice(-self.rows, None)
+
+
+def draw_bar(config: CropConfig, rng: np.random.Generator) -> Bar | None:
+    """Draw whether a crop has a bar, and which."""
+    if rng.random() >= config.bars:
+        return None
+    return Bar(max(1, round(config.height * rng.uniform(*BAR))), bool(rng.random() < 0.5))
+
+
 def draw_window(
     size: tuple[int, int],
     clean: bool,
@@ -99,12 +138,12 @@ def draw_window(
     rare: Callable[[np.random.Generator], Place | None],
     config: CropConfig,
     rng: np.random.Generator,
+    bar: Bar | None = None,
 ) -> Window:
     """Draw a part of a scene, sometimes around people (less often at night) or a rare class.
 
-    Zoomed-in crops of scenes with people are always around one of them: most other places would
-    show no more than a patch. If little tells people from lit windows and cones, an estimate
-    follows their shares in the crops.
+    If little tells people from lit windows and cones, an estimate follows their shares in the
+    crops: hence the shares of crops around people.
 
     Args:
         size: rows and columns of the scene.
@@ -113,9 +152,11 @@ def draw_window(
         rare: finds row and column of a pixel of a rare class, if the scene has one.
         config: size and scale.
         rng: draws.
+        bar: the crop's, if it has one: the crop then lies at that edge of the scene.
     """
     height, width = size
-    near = rng.random() < (NEAR if len(people) else NEAR_OTHERS)
+    near = rng.random() < NEAR
+    around = NEAR_PEOPLE if near else AROUND_PEOPLE[clean]
     # A crop of a small scene is enlarged; a crop that exceeded the scene would be stretched.
     least = max(config.scale[0], config.height / height, config.width / width)
     most = max(config.scale[1], least * LEAST_RANGE)
@@ -125,7 +166,7 @@ def draw_window(
     w = min(width, config.width / scale / aspect)
     y, x = rng.uniform(0, height - h), rng.uniform(0, width - w)
     centre: Place | None = None
-    if len(people) and (rng.random() < AROUND_PEOPLE[clean] or near):
+    if len(people) and rng.random() < around:
         x0, y0, x1, y1 = people[rng.integers(len(people))]
         centre = (y0 + y1) / 2, (x0 + x1) / 2
     elif rng.random() < AROUND_RARE:
@@ -133,6 +174,8 @@ def draw_window(
     if centre is not None:
         y = np.clip(centre[0] - rng.uniform(0.2, 0.8) * h, 0, height - h)
         x = np.clip(centre[1] - rng.uniform(0.2, 0.8) * w, 0, width - w)
+    if bar is not None:
+        y = 0.0 if bar.top else height - h
     return Window(float(y), float(x), float(h), float(w), bool(rng.random() < 0.5))
 
 
@@ -194,11 +237,11 @@ def draw_light(clean: bool, rng: np.random.Generator) -> Light:
 class DegradationShares:
     """Degradations of crops: shares of the day crops that are degraded."""
 
-    dark: float = 0.43
-    haze: float = 0.38
+    dark: float = 0.4
+    haze: float = 0.42
     fog: float = 0.03
     rain: float = 0.06
-    blur: float = 0.06
+    blur: float = 0.05
     # The rest is compressed, and so is a quarter of the others; some are blurred first.
     compressed: float = 0.25
     blurred_first: float = 0.15
@@ -247,7 +290,8 @@ def draw_effects(
         return draw("dark", 0.0, rng) if cause < SHARES.dark_night else []
     if cause < undegraded:
         return []
-    strength, effects = rng.random() ** STRONGER, []
+    even, effects = rng.random(), []
+    strength = even**STRONGER
     if rng.random() < SHARES.blurred_first:
         effects += draw("blur", rng.random() * 0.6, rng)
     shares = np.cumsum([SHARES.dark, SHARES.haze, SHARES.fog, SHARES.rain, SHARES.blur])
@@ -257,7 +301,7 @@ def draw_effects(
     else:
         for kind, end in zip(MAIN_KINDS, others, strict=True):
             if cause < end:
-                effects += draw(kind, strength, rng)
+                effects += draw(kind, even**STRONGER_HAZE if kind == "haze" else strength, rng)
                 break
     for kind, share in more:
         if rng.random() < share:

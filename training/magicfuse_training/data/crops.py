@@ -27,9 +27,11 @@ from magicfuse_training.data.crop_draws import (
     DARK_CLOTHES,
     FEW,
     SHARES,
+    Bar,
     CropConfig,
     Place,
     Window,
+    draw_bar,
     draw_effects,
     draw_light,
     draw_patch,
@@ -94,7 +96,8 @@ class Crops(Dataset[Batch]):
         config = self.config
         group = self.groups[int(rng.choice(len(self.groups), p=self.probabilities))]
         scene = group[int(rng.integers(len(group)))]
-        crop, window = self._cut(scene, rng)
+        bar = draw_bar(config, rng)
+        crop, window = self._cut(scene, rng, bar)
         if rng.random() < config.mixed and len(group) <= FEW:
             other, _ = self._cut(group[int(rng.integers(len(group)))], rng)
             part = self._slices(draw_patch(rng))
@@ -117,9 +120,13 @@ class Crops(Dataset[Batch]):
         else:
             grain = window.grain(config, scene.enlargement)
             effects = draw_effects(scene.clean, rng, config.clean, config.more, grain)
-            tall = scene.visible.shape[0]
-            rows = window.y / tall, (window.y + window.height) / tall
+            rows, columns = window.shares(scene.visible.shape[:2])
+            effects = [effect.cut(rows, columns) for effect in effects]
             degraded = apply(effects, crop["visible"], rng, rows)
+        if bar is not None:
+            crop = {name: image[bar.sources(config.height)] for name, image in crop.items()}
+            degraded = degraded[bar.sources(config.height)]
+            crop["label"][bar.hidden] = crop["teacher"][bar.hidden] = IGNORE
         weight = np.where(crop["people"] > 0, np.float32(config.person_weight), np.float32(1))
         seen = {"seen": crop["visible"].transpose(2, 0, 1)} if self.undegraded else {}
         return seen | {
@@ -134,7 +141,9 @@ class Crops(Dataset[Batch]):
             "sharpness": np.float32(window.sharpness(config)),
         }
 
-    def _cut(self, scene: Scene, rng: np.random.Generator) -> tuple[Arrays, Window]:
+    def _cut(
+        self, scene: Scene, rng: np.random.Generator, bar: Bar | None = None
+    ) -> tuple[Arrays, Window]:
         """Cut a random crop out of a scene's images; also return the window."""
         config = self.config
         height, width = scene.visible.shape[:2]
@@ -142,7 +151,7 @@ class Crops(Dataset[Batch]):
         def rare(rng: np.random.Generator) -> Place | None:
             return rare_place(scene.label, config.rare, rng)
 
-        window = draw_window((height, width), scene.clean, scene.people, rare, config, rng)
+        window = draw_window((height, width), scene.clean, scene.people, rare, config, rng, bar)
         h, w = round(window.height), round(window.width)
         y, x = min(round(window.y), height - h), min(round(window.x), width - w)
 

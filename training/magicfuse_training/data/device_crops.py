@@ -30,17 +30,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magicfuse_training.arrays import F64, I64, U8
+from magicfuse_training.arrays import I64, U8
 from magicfuse_training.data import device_effects
 from magicfuse_training.data.classes import IGNORE
 from magicfuse_training.data.crop_draws import (
     CLOTHES_GAIN,
     DARK_CLOTHES,
     FEW,
+    Bar,
     CropConfig,
     Light,
     Place,
     Window,
+    draw_bar,
     draw_effects,
     draw_light,
     draw_patch,
@@ -136,11 +138,12 @@ class DeviceCrops(Crops):
         group = np.repeat(np.arange(len(self.groups)), self._counts(count))
         first, size = self.starts[group], self.lengths[group]
         scene = first + rng.integers(size)
-        images, rows, sharpness = self._cut_all(scene, rng)
+        bars = [draw_bar(config, rng) for _ in range(count)]
+        images, windows = self._cut_all(scene, rng, bars)
         mixed = np.nonzero((rng.random(count) < config.mixed) & (size <= FEW))[0]
         if len(mixed):
             at = self._index(mixed)
-            other, *_ = self._cut_all(first[mixed] + rng.integers(size[mixed]), rng)
+            other, _ = self._cut_all(first[mixed] + rng.integers(size[mixed]), rng)
             patches = self._pasted([draw_patch(rng) for _ in mixed])
             images[at] = torch.where(patches, other, images[at])
         clean = self.clean[scene]
@@ -149,7 +152,13 @@ class DeviceCrops(Crops):
             at, gain = self._index(dressed), self._to(rng.uniform(*CLOTHES_GAIN, len(dressed)))
             images[at] = _dressed_darkly(images[at], gain, config.people)
         effects = [draw_effects(bool(by_day), rng, config.clean) for by_day in clean]
+        shares = [w.shares(tuple(self.sizes[i])) for w, i in zip(windows, scene, strict=True)]
+        effects = [[e.cut(*at) for e in some] for some, at in zip(effects, shares, strict=True)]
+        rows = np.array([rows for rows, _ in shares])
         degraded = degrade_batch(images[:, :3], effects, rows, rng)
+        images, degraded = self._barred(torch.cat([images, degraded], 1), bars).split(
+            (PLANES, 3), 1
+        )
         codes = (images[:, :7] * 255).round().to(torch.uint8)
         person = images[:, 9:10] > 0
         weight = torch.where(person, config.person_weight, 1.0)
@@ -163,7 +172,7 @@ class DeviceCrops(Crops):
             "weight": weight,
             "has_clean": self._to(np.where(clean, 1.0, config.night_weight)),
             "has_thermal": self._to(self.paired[scene]),
-            "sharpness": self._to(sharpness),
+            "sharpness": self._to(np.array([window.sharpness(config) for window in windows])),
         }
 
     def _counts(self, total: int) -> I64:
@@ -188,16 +197,17 @@ class DeviceCrops(Crops):
     def _index(self, values: I64) -> Tensor:
         return torch.from_numpy(values).to(self.device, non_blocking=True)
 
-    def _cut_all(self, scene: I64, rng: np.random.Generator) -> tuple[Tensor, F64, F64]:
-        """Cut crops with new light out of scenes.
-
-        Return them (B, 10, h, w) in [0, 1], their rows and their sharpness: see `Crops`.
-        """
+    def _cut_all(
+        self, scene: I64, rng: np.random.Generator, bars: Sequence[Bar | None] = ()
+    ) -> tuple[Tensor, list[Window]]:
+        """Cut crops with new light out of scenes: (B, 10, h, w) in [0, 1], and the windows."""
         config, count = self.config, len(scene)
-        windows = [self._window(int(i), rng) for i in scene]
+        windows = [
+            self._window(int(i), rng, bar)
+            for i, bar in zip(scene, bars or [None] * count, strict=True)
+        ]
         y, x, h, w = np.array([(v.y, v.x, v.height, v.width) for v in windows]).T
         flip = np.array([-1.0 if v.flip else 1.0 for v in windows])
-        height = self.sizes[scene][:, 0]
         none, (tall, wide) = np.zeros(count), self.canvas
         theta = np.array(
             [
@@ -214,11 +224,20 @@ class DeviceCrops(Crops):
         )
         exact = F.grid_sample(images[:, 7:], grid, mode="nearest", align_corners=False)
         lit = self._relit(smooth[:, :6], [draw_light(bool(c), rng) for c in self.clean[scene]])
-        rows = np.stack([y / height, (y + h) / height], 1)
-        sharpness = np.array([v.sharpness(config) for v in windows])
-        return torch.cat([lit, smooth[:, 6:], exact], 1), rows, sharpness
+        return torch.cat([lit, smooth[:, 6:], exact], 1), windows
 
-    def _window(self, scene: int, rng: np.random.Generator) -> Window:
+    def _barred(self, images: Tensor, bars: Sequence[Bar | None]) -> Tensor:
+        """Mirror the bars of crops (B, C, h, w), and set their labels to IGNORE."""
+        height = self.config.height
+        sources = [np.arange(height) if bar is None else bar.sources(height) for bar in bars]
+        index = self._index(np.stack(sources))[:, None, :, None]
+        images = images.take_along_dim(index, 2)
+        for image, bar in zip(images, bars, strict=True):
+            if bar is not None:
+                image[7:9, bar.hidden] = IGNORE / 255
+        return images
+
+    def _window(self, scene: int, rng: np.random.Generator, bar: Bar | None) -> Window:
         places = self.places[scene]
 
         def rare(rng: np.random.Generator) -> Place | None:
@@ -226,7 +245,7 @@ class DeviceCrops(Crops):
 
         height, width = self.sizes[scene].tolist()
         clean = bool(self.clean[scene])
-        return draw_window((height, width), clean, self.boxes[scene], rare, self.config, rng)
+        return draw_window((height, width), clean, self.boxes[scene], rare, self.config, rng, bar)
 
     def _relit(self, pair: Tensor, lights: Sequence[Light]) -> Tensor:
         """Change the light of (B, 6, h, w): visible and target alike."""

@@ -34,7 +34,7 @@ from magicfuse_training.degradations.weather import Fog, Haze, Rain
 
 __all__ = [
     "DEGRADATIONS", "Darkness", "DefocusBlur", "Degradation", "Effect", "Fog", "Haze", "Jpeg",
-    "MotionBlur", "Rain", "add_degradation", "apply", "degrade", "draw",
+    "MotionBlur", "Rain", "Rows", "add_degradation", "apply", "degrade", "draw",
     "kinds_of", "known_kinds",
 ]  # fmt: skip
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.linear_light import Linear, to_linear, to_srgb
-from magicfuse_training.degradations.effect import WHOLE, Effect, Grid, LinearColor, Rows
+from magicfuse_training.degradations.effect import WHOLE, Effect, Grid, LinearColor, Rows, cut_grid
 
 
 class MotionBlur(Effect):
@@ -104,6 +104,10 @@ class Darkness(Effect):
             cast=tuple(cast.tolist()),
             light_stops=tuple(map(tuple, light.tolist())),
         )
+
+    def cut(self, rows: Rows, columns: Rows) -> Darkness:
+        """See Effect."""
+        return self.model_copy(update={"light_stops": cut_grid(self.light_stops, rows, columns)})
 
     def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect; `noise` draws the photons."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated, TypeVar
 
+import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +29,7 @@ LinearColor = tuple[
     Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
 ]
 Grid = Annotated[tuple[tuple[float, ...], ...], Field(min_length=1)]
+CUT = (12, 16)  # cells of a grid that was cut
 
 
 class Effect(BaseModel, ABC):
@@ -52,6 +54,15 @@ class Effect(BaseModel, ABC):
     @abstractmethod
     def _draw(cls: type[T], strength: float, rng: np.random.Generator) -> T: ...
 
+    def cut(self: T, rows: Rows, columns: Rows) -> T:
+        """Return the effect for a crop: what is coarse in a frame is coarser still in its crops.
+
+        Args:
+            rows: first and last row that the crop shows, as fractions of the frame's height.
+            columns: the same of its columns.
+        """
+        return self
+
     @abstractmethod
     def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """Return a new degraded image.
@@ -61,6 +72,18 @@ class Effect(BaseModel, ABC):
             noise: draws what differs from frame to frame: photons, rain drops.
             rows: first and last row that a crop shows, as fractions of the camera's full height.
         """
+
+
+def cut_grid(grid: Grid, rows: Rows, columns: Rows) -> Grid:
+    """Return the part of a frame's grid that a crop shows, interpolated as `cv2.resize` does."""
+    whole = np.array(grid, np.float32)
+    y, x = (
+        (first + (np.arange(n, dtype=np.float32) + 0.5) / n * (last - first)) * cells - 0.5
+        for (first, last), n, cells in zip((rows, columns), CUT, whole.shape, strict=True)
+    )
+    x, y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    part = cv2.remap(whole, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return tuple(map(tuple, part.tolist()))
 
 
 def check_strength(strength: float) -> None:

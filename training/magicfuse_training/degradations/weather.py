@@ -27,7 +27,7 @@ from pydantic import Field
 
 from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.linear_light import Linear, to_linear, to_srgb
-from magicfuse_training.degradations.effect import WHOLE, Effect, Grid, LinearColor, Rows
+from magicfuse_training.degradations.effect import WHOLE, Effect, Grid, LinearColor, Rows, cut_grid
 
 Horizon = Annotated[
     float, Field(gt=0, lt=1, description="row of the horizon, as a fraction of the height")
@@ -66,6 +66,10 @@ class Haze(Effect):
             horizon=horizon,
             drifts=tuple(map(tuple, drifts.tolist())),
         )
+
+    def cut(self, rows: Rows, columns: Rows) -> Haze:
+        """See Effect."""
+        return self.model_copy(update={"drifts": cut_grid(self.drifts, rows, columns)})
 
     def apply(self, image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE) -> Pixels:
         """See Effect."""
