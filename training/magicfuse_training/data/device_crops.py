@@ -156,9 +156,8 @@ class DeviceCrops(Crops):
         effects = [[e.cut(*at) for e in some] for some, at in zip(effects, shares, strict=True)]
         rows = np.array([rows for rows, _ in shares])
         degraded = degrade_batch(images[:, :3], effects, rows, rng)
-        images, degraded = self._barred(torch.cat([images, degraded], 1), bars).split(
-            (PLANES, 3), 1
-        )
+        barred = self._barred(torch.cat([images, degraded], 1), bars)
+        images, degraded = barred[:, :PLANES], barred[:, PLANES:]
         codes = (images[:, :7] * 255).round().to(torch.uint8)
         person = images[:, 9:10] > 0
         weight = torch.where(person, config.person_weight, 1.0)
