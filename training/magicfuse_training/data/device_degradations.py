@@ -29,7 +29,6 @@ from torch.nn import functional as F
 from magicfuse_training.arrays import F32, F64
 from magicfuse_training.data import device_effects
 from magicfuse_training.degradations import (
-    PHYSICAL_ORDER,
     Darkness,
     DefocusBlur,
     Effect,
@@ -37,6 +36,7 @@ from magicfuse_training.degradations import (
     Jpeg,
     MotionBlur,
     Rain,
+    in_physical_order,
 )
 from magicfuse_training.degradations.weather import Veil
 
@@ -62,7 +62,7 @@ def degrade_batch(
         rows: first and last row that each crop shows, as fractions of its frame's height, (B, 2).
         rng: draws noise and drops.
     """
-    waiting = [sorted(some, key=lambda e: PHYSICAL_ORDER.index(type(e))) for some in effects]
+    waiting = [in_physical_order(some) for some in effects]
     image = image.clone()
     for kinds, apply in _PASSES:
         chosen = [i for i, some in enumerate(waiting) if some and isinstance(some[0], kinds)]

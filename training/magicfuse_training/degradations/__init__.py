@@ -35,7 +35,7 @@ from magicfuse_training.degradations.weather import Fog, Haze, Rain
 __all__ = [
     "DEGRADATIONS", "Darkness", "DefocusBlur", "Degradation", "Effect", "Fog", "Haze", "Jpeg",
     "MotionBlur", "Rain", "Rows", "add_degradation", "apply", "degrade", "draw",
-    "kinds_of", "known_kinds",
+    "in_physical_order", "kinds_of", "known_kinds",
 ]  # fmt: skip
 
 Degradation = Literal["clean", "dark", "haze", "blur", "jpeg", "fog", "rain", "motion", "defocus"]
@@ -117,6 +117,11 @@ def draw(degradation: str, strength: float, rng: np.random.Generator) -> list[Ef
     return [_DRAW[kind](strength, rng) for kind in kinds_of(degradation)]
 
 
+def in_physical_order(effects: Sequence[Effect]) -> list[Effect]:
+    """Return effects in the order in which light meets them."""
+    return sorted(effects, key=lambda effect: PHYSICAL_ORDER.index(type(effect)))
+
+
 def apply(
     effects: Sequence[Effect], image: Pixels, noise: np.random.Generator, rows: Rows = WHOLE
 ) -> Pixels:
@@ -125,7 +130,7 @@ def apply(
     `noise` and `rows`: see Effect.
     """
     image = np.array(image, dtype=np.uint8)
-    for effect in sorted(effects, key=lambda effect: PHYSICAL_ORDER.index(type(effect))):
+    for effect in in_physical_order(effects):
         image = effect.apply(image, noise, rows)
     return image
 
