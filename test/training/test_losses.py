@@ -187,7 +187,7 @@ def test_heat_makes_people_stand_out_of_a_bright_street_in_its_own_colours() -> 
 
 
 def test_heat_keeps_the_shading_of_the_warmest() -> None:
-    shades = torch.linspace(0.2, 0.6, 16).expand(1, 3, 16, 16)
+    shades = torch.linspace(0.2, 0.5, 16).expand(1, 3, 16, 16)
     warm = torch.full((1, 1, 16, 16), 0.5)
     added = fused_luma(shades, warm, heat(3.0), DAY) - luma(shades)
     torch.testing.assert_close(added, torch.full_like(added, NANO.limit))
@@ -261,7 +261,9 @@ def test_light_where_nobody_is_costs_extra() -> None:
     people[..., 8:24, 12:20] = 1
 
     def cost(lit: torch.Tensor) -> float:
-        return float(fusion_loss(visible + 0.3 * lit, visible, thermal, DAY, weights, people))
+        return float(
+            fusion_loss(visible + NANO.limit * lit, visible, thermal, DAY, weights, people)
+        )
 
     everywhere, wider = torch.ones_like(people), F.max_pool2d(people, 9, 1, 4)
     assert cost(people) < 1e-5

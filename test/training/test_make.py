@@ -125,7 +125,7 @@ def test_the_mean_of_stages_is_weighted(folder: Path, exports: Exports) -> None:
 def test_scale_is_of_all_budgets_and_a_run_keeps_its_own(folder: Path, exports: Exports) -> None:
     rate = {"optimizer": {"kind": "adamw", "learning_rate": 5e-5}}
     night = {"class_weights_at_night": [0.5 * i for i in range(11)]}
-    ckg = {"stage": "ckg", "minutes": 0.0002, "batch": 2, **night}
+    ckg = {"stage": "ckg", "minutes": 0.0002, "batch": 2, "crop": [64, 96], **night}
     stages = [steps(4, "autoencoder", **rate), ckg]
     recipe = write_recipe(folder, stages)
     assert follow(recipe, "--scale", "0.5")[0] == 0
@@ -136,6 +136,8 @@ def test_scale_is_of_all_budgets_and_a_run_keeps_its_own(folder: Path, exports: 
     config = yaml.safe_load((folder / "run" / "ckg" / "config.yaml").read_text())
     assert config["budget"]["minutes"] == pytest.approx(0.0001)
     assert config["stage"]["optimizer"]["learning_rate"] == 2e-3
+    crops = config["stage"]["crops"]
+    assert (crops["height"], crops["width"]) == (64, 96)
     assert config["preset"]["losses"]["class_weights_at_night"] == [0.5 * i for i in range(11)]
     recipe_of = exports[0][2].recipe
     assert recipe_of is not None and recipe_of.endswith(", budgets x 0.5")

@@ -96,14 +96,25 @@ def test_people_at_night_count_less() -> None:
 @pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])
 @pytest.mark.parametrize("real", [0.02, 0.6])
 def test_every_pair_counts_also_off_people(day: torch.Tensor, real: float) -> None:
-    """A pair without boxes, from any camera, teaches its own temperatures."""
+    """A pair without boxes, from any camera, teaches its own temperatures, closer to a street's."""
     street, nobody = torch.full((1, 1, 64, 64), real), torch.ones(1, 1, 64, 64)
     levels = torch.arange(0, 0.7, 0.005)
     losses = [
         float(thermal_loss(level(torch.full_like(street, float(x))), street, nobody, NOTHING, day))
         for x in levels
     ]
-    assert float(levels[losses.index(min(losses))]) == pytest.approx(real, abs=0.005)
+    spread = WEIGHTS.spread.day if bool(day) else WEIGHTS.spread.night
+    taught = STREET + spread * (real - STREET)
+    assert float(levels[losses.index(min(losses))]) == pytest.approx(taught, abs=0.005)
+
+
+def test_people_are_taught_their_real_temperature() -> None:
+    real = street(people=0.5, rest=STREET)
+    costs = [
+        float(thermal_loss(level(street(x, STREET)), real, WEIGHT, NOTHING, NIGHT))
+        for x in (0.4, 0.5, 0.6)
+    ]
+    assert costs[1] < min(costs[0], costs[2])
 
 
 @pytest.mark.parametrize("day", [DAY, NIGHT], ids=["day", "night"])

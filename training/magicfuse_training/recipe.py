@@ -21,6 +21,7 @@ stages:                   # run in order, each from the previous one
   - stage: few_step
     steps: 2000
     batch: 12
+    crop: [320, 512]        # rows and columns of the crops; by default 256 and 320
     seed: 1
     name: second
     optimizer: {kind: muon, learning_rate: 6.0e-4, factors: {encoder.context.deeper.: 5}}
@@ -36,6 +37,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
@@ -45,6 +47,7 @@ from magicfuse_training.optimizer import OptimizerConfig
 from magicfuse_training.stages.stages import STAGES
 from magicfuse_training.strict_yaml import Strict, load_strict
 
+CropSide = Annotated[int, Field(ge=64, multiple_of=32)]  # the context is at 1/32
 _NAME = r"^[A-Za-z0-9_-]+$"
 RESERVED = ("start", "bundle")  # folders of a run that are not stages
 
@@ -71,6 +74,9 @@ class StageRun(Strict):
     minutes: float | None = Field(None, ge=0, allow_inf_nan=False)
     steps: int | None = Field(None, ge=0)
     batch: int | None = Field(None, ge=1, description="crops per step")
+    crop: tuple[CropSide, CropSide] | None = Field(
+        None, description="rows and columns of a crop, multiples of 32; None: CropConfig's"
+    )
     seed: int = 0
     name: str | None = Field(
         None, pattern=_NAME, description="name of the run, needed if a stage occurs twice"

@@ -184,7 +184,12 @@ def _train(
             start = f"{plan.start.bundle} of commit {plan.start.commit}"
             load_bundle(model, run / "start", plan.start.renew, plan.start.leave_out)
         budget = replace(
-            common, minutes=part.minutes, steps=part.steps, batch=part.batch, seed=part.seed
+            common,
+            minutes=part.minutes,
+            steps=part.steps,
+            batch=part.batch,
+            seed=part.seed,
+            crop=part.crop,
         )
         train_stage(stage, model, run / part.folder, sources, budget, start, groups, before)
     return groups

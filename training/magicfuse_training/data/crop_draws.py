@@ -247,8 +247,8 @@ class DegradationShares:
     blurred_first: float = 0.15
     dark_night: float = 0.15  # of the night scenes, mildly
     noisier: float = 0.35  # of the dark crops
-    # Of the dark crops: the gain makes up for the dark. If all noisy crops were dark, the network
-    # would brighten whatever is noisy.
+    # Of the dark crops: the gain makes up for the dark, and there are no lamps. If all noisy crops
+    # were dark and lit by lamps, the network would change the light of whatever is noisy.
     exposed: float = 0.2
 
 
@@ -260,7 +260,9 @@ def draw_darkness(strength: float, rng: np.random.Generator, grain: float = 1.0)
     """Draw from the camera model, sometimes with a noisier sensor or more gain than in `dark`."""
     effect = Darkness.draw(strength, rng).model_copy(update={"grain": grain})
     if rng.random() < SHARES.exposed:
-        return effect.model_copy(update={"gain": 2.0 ** (effect.stops - rng.uniform(*LEFT))})
+        gain = 2.0 ** (effect.stops - rng.uniform(*LEFT))
+        even = {"light_stops": ((0.0,),), "cast": (1.0, 1.0, 1.0)}
+        return effect.model_copy(update={"gain": gain, **even})
     if rng.random() < SHARES.noisier:
         well, read = np.exp(rng.uniform(*np.log(NOISIER_WELL))), rng.uniform(*NOISIER_READ)
         effect = effect.model_copy(update={"full_well": well, "read_noise": read})

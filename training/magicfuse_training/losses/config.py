@@ -65,6 +65,8 @@ class ThermalLossConfig(Strict):
     enough                     share of a real contrast that is enough
     scale                      weight of the likelihood that teaches how confident the estimate is
     street                     level of a street off people
+    spread                     share of a real image's deviations from `street` that the mean is
+                               taught off people: by day, and at night
     hottest, cool              without a thermal image: the upper limit of people, and of everything
                                that is not warm
     unseen_contrast, unseen    without a thermal image: the contrast that people should have, and
@@ -83,6 +85,7 @@ class ThermalLossConfig(Strict):
     enough: float = Field(gt=0, le=1)
     scale: float = Field(ge=0)
     street: float = Field(ge=0)
+    spread: DayNight = DayNight(1, 1)
     hottest: float = Field(gt=0)
     cool: float = Field(ge=0)
     unseen_contrast: float = Field(ge=0)

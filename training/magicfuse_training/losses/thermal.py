@@ -69,10 +69,12 @@ def thermal_loss(
 ) -> Tensor:
     """Return the loss against a real thermal image, a scalar.
 
-    The mean is fitted to the real image everywhere. People cover few pixels but are what thermal
-    adds, so their error and their contrast count separately. The scale is taught by the likelihood
-    of the mean's error, which does not teach the mean: a likelihood would nearly stop teaching a
-    mean that is uncertain, as at night (arXiv 2203.09168).
+    The mean is fitted to the real image, off people to one with smaller deviations from a street's
+    level: few scenes have a thermal image, and what a network remembers of them it expects of
+    others, too. People cover few pixels but are what thermal adds, so their error and their
+    contrast count separately. The scale is taught by the likelihood of the mean's error, which does
+    not teach the mean: a likelihood would nearly stop teaching a mean that is uncertain, as at
+    night (arXiv 2203.09168).
 
     Args:
         estimate: estimate of B images.
@@ -83,14 +85,18 @@ def thermal_loss(
         weights: weights of the parts.
     """
     people = (weight > 1).float()
-    on_people, on_contrast = (torch.where(day, *w) for w in (weights.people, weights.contrast))
-    on_people = on_people[:, None, None, None]
-    error = estimate.mean - thermal
+    on_people, on_contrast, spread = (
+        torch.where(day, *w) for w in (weights.people, weights.contrast, weights.spread)
+    )
+    on_people, spread = on_people[:, None, None, None], spread[:, None, None, None]
+    flatter = weights.street + spread * (thermal - weights.street)
+    target = torch.where(people > 0, thermal, flatter)
+    error = estimate.mean - target
     wanted = weights.enough * contrast(thermal, people, weights.street)
     loss = (
         weights.absolute * error.abs().mean()
         + weights.squared * error.square().mean()
-        + weights.edges * edge_l1(estimate.mean, thermal, weight)
+        + weights.edges * edge_l1(estimate.mean, target, weight)
         + (on_people * error.square() * people).sum() / people.sum().clamp_min(1.0)
         + weights.lookalikes
         * (error.square() * lookalike).sum()
@@ -98,7 +104,9 @@ def thermal_loss(
         + contrast_loss(estimate.mean, people, wanted, weights.street, on_contrast)
     )
     if estimate.scale is not None:
-        loss = loss + weights.scale * laplace_nll(error.detach(), estimate.scale)
+        loss = loss + weights.scale * laplace_nll(
+            (estimate.mean - thermal).detach(), estimate.scale
+        )
     return loss
 
 

@@ -65,6 +65,7 @@ class Budget:
     workers: int = 1
     device_crops: bool = False  # no workers: the training device makes the crops
     seed: int = 0
+    crop: tuple[int, int] | None = None  # rows and columns; None: those of CropConfig
 
 
 def train_stage(
@@ -112,6 +113,8 @@ def train_stage(
         crop_config(budget.batch or trainer.stage.batch or CropConfig.batch, names),
         more=tuple(model.preset.degradations.items()),
     )
+    if budget.crop:
+        crops = replace(crops, height=budget.crop[0], width=budget.crop[1])
     if crops.more and budget.device_crops:
         raise TrainingError(
             f"preset '{model.preset.name}' has degradations "
