@@ -214,6 +214,9 @@ def test_a_crop_is_as_hazy_as_its_part_of_the_whole_image() -> None:
         whole = with_effect(effect, image)
         part = effect.apply(image[50:], np.random.default_rng(0), rows=(0.5, 1.0))
         assert np.abs(whole[50:].astype(int) - part).max() <= 4
+    fog = Fog(visibility_m=60)
+    side = fog.cut((0.0, 1.0), (0.75, 1.0)).apply(image[:, 48:], np.random.default_rng(0))
+    assert np.abs(with_effect(fog, image)[:, 48:].astype(int) - side).max() <= 4
     whole = degrade(image, "fog", 0.5, np.random.default_rng(0))
     part = degrade(image[50:], "fog", 0.5, np.random.default_rng(0), rows=(0.5, 1.0))
     assert np.abs(whole[50:].astype(int) - part).max() <= 4
@@ -228,6 +231,11 @@ def test_more_rain_hides_more_and_is_bright_and_falls() -> None:
     # Streaks run down the image: vertical neighbours are more alike than horizontal ones.
     down, beside = (np.abs(np.diff(covers[2], axis=axis)).mean() for axis in (0, 1))
     assert down < 0.7 * beside
+    # On the left, drops that the vehicle meets fly to the left as they fall.
+    left = Rain(rate_mm_h=100, speed_m_s=12).cut((0.0, 1.0), (0.0, 0.3))
+    cover = left.cover(240, 96, np.random.default_rng(0))
+    leaning = [np.abs(cover[2:, 2:] - cover[:-2, :-2]), np.abs(cover[2:, :-2] - cover[:-2, 2:])]
+    assert leaning[1].mean() < leaning[0].mean()
     dark = np.full((240, 320, 3), 30, np.uint8)
     assert with_effect(Rain(rate_mm_h=50, visibility_m=1e6), dark).mean() > 30
 

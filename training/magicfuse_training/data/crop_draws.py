@@ -90,9 +90,13 @@ class Window:
         return min(1.0, self.height * self.width / (config.height * config.width))
 
     def shares(self, size: tuple[int, ...]) -> tuple[Rows, Rows]:
-        """Return first and last row, and column, as fractions of a scene of size (H, W)."""
+        """Return first and last row, and column, as fractions of a scene of size (H, W).
+
+        The columns are those of the mirrored scene if the crop is mirrored.
+        """
         rows = self.y / size[0], (self.y + self.height) / size[0]
-        return rows, (self.x / size[1], (self.x + self.width) / size[1])
+        first, last = self.x / size[1], (self.x + self.width) / size[1]
+        return rows, (1 - last, 1 - first) if self.flip else (first, last)
 
     def grain(self, config: CropConfig, enlargement: float) -> float:
         """Return the width of a sensor pixel in crop pixels, from 1 to GRAIN.

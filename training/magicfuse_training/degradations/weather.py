@@ -14,12 +14,12 @@ Distances come from a prior for road scenes. Haze has the simplest one: flat gro
 above the horizon as far away as the horizon. Fog and rain need distances in metres and assume a
 street: a camera 1.5 m above the road, houses or trees 10 m to either side, 18 m above it, and an
 end after 30 m. Lengths in the image assume a lens whose focal length equals the image's height (a
-vertical view of 53 degrees); a crop is assumed to lie in the middle of the image's width.
+vertical view of 53 degrees).
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ from magicfuse_ros.image_codec import Pixels
 from magicfuse_ros.media.linear_light import Linear, to_linear, to_srgb
 from magicfuse_training.degradations.effect import WHOLE, Effect, Grid, LinearColor, Rows, cut_grid
 
+V = TypeVar("V", bound="Veil")
 Horizon = Annotated[
     float, Field(gt=0, lt=1, description="row of the horizon, as a fraction of the height")
 ]
@@ -88,6 +89,13 @@ class Veil(Effect):
     visibility_m: float = Field(gt=0, description="distance at which 5 % of the contrast is left")
     airlight: LinearColor = Field(description="linear light of the veil")
     horizon: Horizon = 0.42
+    columns: Rows = Field(
+        default=WHOLE, description="columns that the image shows, as fractions of its frame's width"
+    )
+
+    def cut(self: V, rows: Rows, columns: Rows) -> V:
+        """See Effect."""
+        return self.model_copy(update={"columns": columns})
 
     def transmission(self, height: int, width: int, rows: Rows = WHOLE) -> Linear:
         """Return the fraction of the light that gets through from every pixel, (H, W, 1)."""
@@ -95,7 +103,8 @@ class Veil(Effect):
         row = np.linspace(rows[0], rows[1], height, dtype=np.float32)[:, None] - np.float32(
             self.horizon
         )
-        side = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / np.float32(full_height)
+        _, middle = self._across(width)
+        side = (np.arange(width, dtype=np.float32) + 0.5 - np.float32(middle)) / full_height
         # The inverse distance of each surface. Their root sum of squares follows the nearest
         # surface, with rounded edges.
         nearness = np.hypot(
@@ -103,6 +112,12 @@ class Veil(Effect):
         )
         extinction = -np.log(_CONTRAST_AT_VISIBILITY) / self.visibility_m
         return np.asarray(np.exp(-extinction / nearness), np.float32)[..., None]
+
+    def _across(self, width: int) -> tuple[float, float]:
+        """Return the width of the frame, and the column of its middle, in pixels of the image."""
+        first, last = self.columns
+        full = width / (last - first)
+        return full, (0.5 - first) * full
 
 
 class Fog(Veil):
@@ -173,8 +188,9 @@ class Rain(Veil):
     ) -> Linear:
         """Return for what part of the exposure drops hide each pixel, float32 (H, W), 0 to 1."""
         full_height = height / (rows[1] - rows[0])
-        focal = max(full_height, 0.75 * width)
-        middle = np.array([width / 2, (self.horizon - rows[0]) * full_height])
+        full_width, column = self._across(width)
+        focal = max(full_height, 0.75 * full_width)
+        middle = np.array([column, (self.horizon - rows[0]) * full_height])
         slope = 4.1 * self.rate_mm_h**-0.21  # per mm of diameter
         per_m3 = 8000.0 / slope * np.exp(-slope * _SMALLEST_MM)
         total = np.zeros((height, width), np.float32)
