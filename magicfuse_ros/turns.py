@@ -121,21 +121,21 @@ class Turns:
 
     Attributes:
         at_once: how many cameras may have their turn at the same time.
-        changed: guards the rest, which only the seats use.
+        lock: guards the rest, which only the seats use.
         order: who is first in line.
         seats: of all cameras.
     """
 
     def __init__(self, at_once: int = 1) -> None:
         self.at_once = at_once
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()
         self.order: FairOrder[Seat] = FairOrder()
         self.seats: list[Seat] = []
 
     def seat(self) -> Seat:
         """Let one more camera take part."""
         made = Seat(self)
-        with self.changed:
+        with self.lock:
             self.seats.append(made)
         return made
 
@@ -146,12 +146,12 @@ class Turns:
         if ready and free:
             first = self.order.first(ready)
             self.order.begin(first)
-            first.state, free = _State.IN_TURN, free - 1
+            first.enter(_State.IN_TURN)
+            free -= 1
         ahead = any(seat.state in (_State.PREPARING, _State.READY) for seat in self.seats)
         line = [seat for seat in self.seats if seat.state is _State.IN_LINE]
         if line and (free or not ahead):
-            self.order.first(line).state = _State.PREPARING
-        self.changed.notify_all()
+            self.order.first(line).enter(_State.PREPARING)
 
 
 class Seat:
@@ -159,9 +159,16 @@ class Seat:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
+        # One for each seat: a thread that wakes for nothing takes Python's lock from the others.
+        self._changed = threading.Condition(turns.lock)
         self.state = _State.AWAY
         self._use = 0.0  # part of the time, 0 to 1, as of `_used_at`
         self._used_at = 0.0
+
+    def enter(self, state: _State) -> None:
+        """Change the state and wake the thread that waits for it; `Turns` calls it."""
+        self.state = state
+        self._changed.notify_all()
 
     def wait(self, due: float, given_up: Callable[[], bool]) -> bool:
         """Wait until this camera may take an image and prepare it.
@@ -174,12 +181,12 @@ class Seat:
             False if it was given up.
         """
         turns = self._turns
-        with turns.changed:
+        with self._changed:
             turns.order.enter(self, due)
             self.state = _State.IN_LINE
             turns.go_on()
             while self.state is _State.IN_LINE and not given_up():
-                turns.changed.wait()
+                self._changed.wait()
             if not given_up():
                 return True
             self._leave()
@@ -189,19 +196,19 @@ class Seat:
     def turn(self) -> Iterator[float]:
         """Wait for the turn, hold it during the block, and yield the seconds waited."""
         turns = self._turns
-        with turns.changed:
+        with self._changed:
             asked = monotonic()
             if self.state is _State.AWAY:
                 turns.order.enter(self, asked)
             self.state = _State.READY
             turns.go_on()
             while self.state is not _State.IN_TURN:
-                turns.changed.wait()
+                self._changed.wait()
             began = monotonic()
         try:
             yield began - asked
         finally:
-            with turns.changed:
+            with turns.lock:
                 now = monotonic()
                 turns.order.end(self, now - began)
                 self.used(now, now - began)
@@ -210,7 +217,7 @@ class Seat:
 
     def leave(self) -> None:
         """Let others prepare if the image did not get its turn."""
-        with self._turns.changed:
+        with self._turns.lock:
             if self.state is not _State.AWAY:
                 self._leave()
 
@@ -221,20 +228,20 @@ class Seat:
 
     def charge(self, seconds: float) -> None:
         """Count seconds of the cores that this camera has used besides its turns."""
-        with self._turns.changed:
+        with self._turns.lock:
             if self in self._turns.seats:
                 self._turns.order.charge(self, seconds)
 
     def reset(self) -> None:
         """Forget what this camera has used: loading networks must not cost it later turns."""
-        with self._turns.changed:
+        with self._turns.lock:
             self._turns.order.forget(self)
             self._use = 0.0
 
     def wake(self) -> None:
         """Make `wait` check again whether it was given up."""
-        with self._turns.changed:
-            self._turns.changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     def share(self) -> Share:
         """Return for what part of the time this camera may have its turn.
@@ -242,7 +249,7 @@ class Seat:
         It is what the others leave, but at least an equal part.
         """
         now, turns = monotonic(), self._turns
-        with turns.changed:
+        with turns.lock:
             uses = [one.use(now) for one in turns.seats if one is not self]
         others = [min(use, 1.0) for use in uses if use > _ACTIVE]
         part = max(turns.at_once / (1 + len(others)), turns.at_once - sum(others))
@@ -251,7 +258,7 @@ class Seat:
     def close(self) -> None:
         """Give the seat up."""
         turns = self._turns
-        with turns.changed:
+        with turns.lock:
             if self in turns.seats:
                 turns.seats.remove(self)
             self._leave()

@@ -58,6 +58,15 @@ def test_one_of_another_camera_or_size_does_not() -> None:
     assert infos.find(header(5), 48, 64) is not None and infos.misfit == ""
 
 
+def test_a_stamp_of_0_says_nothing_of_whose_it_is() -> None:
+    infos = CameraInfos()
+    infos.add(info(0, frame="right"))
+    assert infos.find(header(0), 48, 64) is None
+    assert infos.misfit == "camera_info is of 'right'; the image is of 'left'"
+    infos.add(info(0))
+    assert infos.find(header(0), 48, 64) is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "size"),
     [

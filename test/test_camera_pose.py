@@ -113,3 +113,12 @@ def test_a_stamp_before_1970_is_refused(node: Node) -> None:
     with pytest.raises(CalibrationError, match="stamp -1 s"):
         pose.pose(header(-1))
     pose.close()
+
+
+@pytest.mark.parametrize("frame", ["", "/cam"])
+def test_a_frame_that_tf_cannot_take_is_refused_at_once(node: Node, frame: str) -> None:
+    pose = TfPose(node, "base")
+    with pytest.raises(CalibrationError, match=f"frame_id '{frame}'") as refusal:
+        pose.pose(Header(stamp=Stamp(sec=1), frame_id=frame))
+    assert not isinstance(refusal.value, TransformMissingError)
+    pose.close()

@@ -28,6 +28,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 import rclpy
+from builtin_interfaces.msg import Time
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -263,6 +264,39 @@ def test_camera_info_gets_the_header_of_the_frame(rig: Rig) -> None:
     assert rig.says(said), rig.diagnostics[-1:]
 
 
+def test_a_camera_info_that_never_comes_or_is_of_another_camera_is_named(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """With a camera that does not stamp its messages."""
+    with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
+        publisher = rig.node.create_publisher(CameraInfo, "/camera/camera_info", 1)
+        rig.activate_for(rig.camera, publisher)
+        infos = rig.subscribe("camera_info", CameraInfo)
+        masks = rig.subscribe("segmentation/mask")
+        said = f"nothing arrives on {publisher.topic_name}"
+        assert rig.says(said), rig.diagnostics[-1:]
+        assert rig.output().count(said) == 1
+
+        sent = image()
+        sent.header.stamp = Time()
+
+        def fuse_beside(frame: str) -> None:
+            calibration, before = CameraInfo(width=96, height=64), len(masks)
+            calibration.header.frame_id = frame
+            publisher.publish(calibration)
+            rig.sync()
+            rig.camera.publish(sent)
+            assert rig.spin_until(lambda: len(masks) > before), rig.output()
+
+        fuse_beside("rear_camera")
+        other = "camera_info is of 'rear_camera'; the image is of 'front_camera'"
+        assert rig.says(other), rig.diagnostics[-1:]
+        assert said not in rig.diagnostics[-1]["message"] and not infos
+        fuse_beside("front_camera")
+        assert rig.spin_until(lambda: bool(infos)), rig.diagnostics[-1:]
+        assert infos[0].header == sent.header
+
+
 def test_transitions_and_back(tmp_path: Path, tiny_bundle: Path) -> None:
     with Rig(tmp_path, bundle=str(tiny_bundle)) as rig:
         for _ in range(2):
@@ -284,26 +318,37 @@ def test_transitions_and_back(tmp_path: Path, tiny_bundle: Path) -> None:
         assert rig.end(signal.SIGTERM) == 0, rig.output()
 
 
-def test_losses_are_reported_in_every_activation(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def configured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FuseNode]:
+    """An inactive node in this process."""
     domain = Domain()
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rclpy.init(args=["--ros-args", "-p", f"bundle:={tiny_bundle}"], domain_id=domain.number)
     node = FuseNode()
     try:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        for count in (3, 2):  # the counts start at 0 each time
-            assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-            assert node._worker is not None
-            for _ in range(count):
-                node._worker.statistics.refused("step is 10")
-            assert f"{count} images refused or lost" in node.diagnosis().problems
-            assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        yield node
     finally:
         node.destroy_node()
         rclpy.shutdown()
         domain.free()
+
+
+def test_losses_are_reported_in_every_activation(configured: FuseNode) -> None:
+    node = configured
+    for count in (3, 2):  # the counts start at 0 each time
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert node._worker is not None
+        for _ in range(count):
+            node._worker.statistics.refused("step is 10")
+        assert f"{count} images refused or lost" in node.diagnosis().problems
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+
+
+def test_no_event_of_a_publisher_lengthens_the_waits_for_images(configured: FuseNode) -> None:
+    names = {publisher.topic_name for publisher in configured.publishers}
+    assert {"/parameter_events", "/diagnostics", "/fuse_node/mag_image"} <= names
+    assert not any(publisher.event_handlers for publisher in configured.publishers)
 
 
 @pytest.mark.fault(

@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -54,11 +55,11 @@ class Values(BaseModel):
 class Faulty(ManagedNode[Values]):
     """Raises `error` in the method that `where` names, after half of its work."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.where, self.error = "", RuntimeError("unset")
         self.values: Values | None = None
         self.made: list[Any] = []
-        super().__init__("faulty", "test", Values)
+        super().__init__("faulty", "test", Values, arguments)
         self.reports: list[DiagnosticArray] = []
         self.create_subscription(DiagnosticArray, "/diagnostics", self.reports.append, 10)
         self._own_topics = self._topics()
@@ -159,6 +160,22 @@ def test_failing_transitions(
             assert getattr(node, f"trigger_{step}")() == SUCCESS
     assert node.state == "active" and node.guard.failure == ""
     assert node.topics() == {"/faulty/out", "/tf", "/in"}
+
+
+def test_a_failed_transition_leaves_a_remapped_clock(domain: None) -> None:
+    node = Faulty(["--ros-args", "-r", "/clock:=/sim/clock"])
+    try:
+        node.set_parameters([Parameter("use_sim_time", value=True)])
+        node.where = "stop"
+        assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+        assert node.trigger_deactivate() == ERROR
+        assert "/sim/clock" in {one.topic_name for one in node.subscriptions}
+        assert node.clock_complaint() == ""
+        said = "use_sim_time is true, but nothing arrives on /sim/clock"
+        assert node._clock_check.complaint(monotonic() + 10) == said
+    finally:
+        node.where = ""
+        node.destroy_node()
 
 
 @pytest.fixture

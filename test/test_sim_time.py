@@ -23,7 +23,7 @@ from magicfuse_ros.ros.sim_time import ClockCheck
 def test_a_clock_that_does_not_go_is_named() -> None:
     now = SimpleNamespace(nanoseconds=0)
     clock: Any = SimpleNamespace(ros_time_is_active=False, now=lambda: now)
-    check = ClockCheck(clock)
+    check = ClockCheck(clock, "/clock")
     assert [check.complaint(second) for second in (0, 10)] == ["", ""], "no use_sim_time"
     clock.ros_time_is_active = True
     assert [check.complaint(second) for second in (20, 22)] == ["", ""], "it may come soon"

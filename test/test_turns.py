@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic, sleep
+from unittest.mock import Mock
 
 import pytest
 
@@ -299,6 +300,27 @@ def test_one_prepares_while_another_has_its_turn_and_the_rest_wait(street: Stree
     b.done.set()
     c.end.result(30)
     assert street.log[6:] == ["b ends", "c begins", "c ends"], street.log
+
+
+def test_a_change_wakes_only_the_thread_that_it_is_for(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = street.cameras
+    waits = Mock(wraps=c.seat._changed.wait)
+    monkeypatch.setattr(c.seat._changed, "wait", waits)
+    a.prepared.set()
+    a.image(due=1)
+    begun = ["a prepares", "a begins"]
+    assert street.reaches(*begun), street.log
+    b.image(due=2)
+    assert street.reaches(*begun, "b prepares"), street.log
+    c.image(due=3)
+    b.prepared.set()  # b waits for the turn of a, and c for b
+    assert street.reaches(*begun, "b prepares"), street.log
+    a.done.set()
+    then = [*begun, "b prepares", "a ends"]
+    assert street.reaches(*then, "b begins", "c prepares", last=2), street.log
+    assert waits.call_count == 1
 
 
 @pytest.mark.parametrize("at_once", [2])

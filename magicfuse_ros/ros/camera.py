@@ -94,12 +94,17 @@ class Camera:
             return f"nothing arrives on {self._images.topic}{advice}"
         return ""
 
-    def info_complaint(self, wanted: bool) -> str:
+    def info_complaint(self, wanted: bool, silent: bool) -> str:
         """Return why no camera_info arrives; empty if nothing is wrong.
 
-        Not every camera has one: a missing publisher is a fault only if camera_info is `wanted`.
+        Not every camera has one: a missing publisher, or one that has been `silent` so far, is a
+        fault only if camera_info is `wanted`.
         """
-        return self._infos.complaint() if wanted or self._infos.published() else ""
+        if (wanted or self._infos.published()) and (complaint := self._infos.complaint()):
+            return complaint
+        if wanted and silent and self._infos.settled():
+            return f"nothing arrives on {self._infos.topic}"
+        return ""
 
     def _advice(self) -> str:
         """Return advice on the usual mistake: one image_transport topic instead of the other."""

@@ -22,12 +22,13 @@ from std_msgs.msg import Header
 from magicfuse_ros.camera_info import misfit
 
 _LATEST = 32  # enough for waiting images, images in progress, and an early camera_info
+_NO_STAMP = (0, 0)
 
 
 class CameraInfos:
     """The camera's latest calibrations. Thread-safe.
 
-    1. The calibration with the stamp of the image belongs to it.
+    1. The calibration with the stamp of the image belongs to it; a stamp of 0 is none.
     2. If there is none, the latest one does: calibrations may be latched, rarely published, or lost
        this time. Its frame must be the image's; an empty frame name matches every frame.
     3. Its size must match the image: the size of the sensor, or of its region of interest with
@@ -45,6 +46,10 @@ class CameraInfos:
         with self._lock:
             self._latest.append((_stamp(info.header.stamp), info.header.frame_id, info))
 
+    def empty(self) -> bool:
+        """Return whether none has arrived."""
+        return not self._latest
+
     def find(self, header: Header, height: int, width: int) -> CameraInfo | None:
         """Return the camera_info of an image, with the image's header, or None."""
         with self._lock:
@@ -53,7 +58,7 @@ class CameraInfos:
         if not latest:
             return None
         stamp = _stamp(header.stamp)
-        exact = [entry for entry in latest if entry[0] == stamp]
+        exact = [entry for entry in latest if entry[0] == stamp != _NO_STAMP]
         _, frame, info = (exact or latest)[-1]
         known = "" if exact else frame
         self.misfit = misfit(info, known, header.frame_id, width, height)

@@ -99,6 +99,11 @@ class TfPose:
         """Look up the pose; a stamp of 0 takes the latest."""
         if header.stamp.sec < 0:
             raise CalibrationError(f"image has the stamp {header.stamp.sec} s; expected 0 or more")
+        if not header.frame_id or header.frame_id.startswith("/"):  # waiting would not help
+            raise CalibrationError(
+                f"image has the frame_id '{header.frame_id}'; TF needs a name that does not begin "
+                "with '/': set it in the camera's driver"
+            )
         stamp = Time.from_msg(header.stamp)
         if 0 < stamp.nanoseconds <= self._newest_ns - OUT_OF_ORDER_NS:
             self._forget()

@@ -141,7 +141,7 @@ class FuseNode(ManagedNode[FuseParameters]):
         found = (
             self.clock_complaint(),
             self._camera.image_complaint(silent),
-            self._camera.info_complaint(info_wanted),
+            self._camera.info_complaint(info_wanted, worker.infos.empty()),
             worker.infos.misfit if info_wanted else "",
             pipeline.unserved(),
             pipeline.choice.warning,

@@ -29,6 +29,7 @@ from rclpy.time_source import CLOCK_TOPIC
 
 from magicfuse_ros.errors import MagicFuseError
 from magicfuse_ros.parameters import parameters
+from magicfuse_ros.ros import qos
 from magicfuse_ros.ros.causes import MAX_REPORTED, Causes, cause, one_line
 from magicfuse_ros.ros.diagnostics import Diagnosis, diagnostics
 from magicfuse_ros.ros.guard import Guard
@@ -80,7 +81,8 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
         declare(self, schema, others)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._clock_check = ClockCheck(self.get_clock())
+        self._clock_topic = self.resolve_topic_name(CLOCK_TOPIC)  # a simulator may have another
+        self._clock_check = ClockCheck(self.get_clock(), self._clock_topic)
         # Steady: with use_sim_time, ROS time may stand still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._each_second, clock=steady)
@@ -153,6 +155,14 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
     def clock_complaint(self) -> str:
         """Return why the node's clock stands still; empty if it runs."""
         return self._clock_check.complaint(monotonic())
+
+    def create_publisher(self, *args: Any, **kwargs: Any) -> Any:
+        """Advertise like any node, without events (see `qos.no_events`).
+
+        rclpy calls it for /parameter_events, too, but not for lifecycle publishers.
+        """
+        kwargs.setdefault("event_callbacks", qos.no_events())
+        return super().create_publisher(*args, **kwargs)
 
     def create_subscription(
         self, msg_type: Any, topic: str, callback: Callable[..., None], *args: Any, **kwargs: Any
@@ -266,7 +276,7 @@ class ManagedNode(LifecycleNode, Generic[Schema]):
     def _take_back(self, kept: list[Any]) -> None:
         """Destroy all publishers and subscriptions except `kept` and that of the clock."""
         for topic in self._topics():
-            if any(topic is one for one in kept) or topic.topic_name == CLOCK_TOPIC:
+            if any(topic is one for one in kept) or topic.topic_name == self._clock_topic:
                 continue
             if isinstance(topic, Subscription):
                 self.destroy_subscription(topic)

@@ -41,7 +41,9 @@ class Publishers:
         self._node = node
         self._classes = classes
 
-        self._labels = node.create_lifecycle_publisher(LABEL_TYPE, f"~/{LABELS}", qos.latched())
+        self._labels = node.create_lifecycle_publisher(
+            LABEL_TYPE, f"~/{LABELS}", qos.latched(), event_callbacks=qos.no_events()
+        )
         self._images = {topic: self._create(Image, topic.name) for topic in topics}
         self._messages = {topic: ImageMessage() for topic in topics}
         self._camera_info = self._create(CameraInfo, CAMERA_INFO)

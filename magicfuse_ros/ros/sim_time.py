@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 from rclpy.clock import ROSClock
-from rclpy.time_source import CLOCK_TOPIC
 
 _STANDS_S = 3.0
 
@@ -21,8 +20,8 @@ _STANDS_S = 3.0
 class ClockCheck:
     """Checks a node's clock from time to time. One thread uses it."""
 
-    def __init__(self, clock: ROSClock) -> None:
-        self._clock = clock
+    def __init__(self, clock: ROSClock, topic: str) -> None:
+        self._clock, self._topic = clock, topic
         self._time_ns = 0
         self._since: float | None = None  # steady time since which the clock shows `_time_ns`
 
@@ -41,5 +40,5 @@ class ClockCheck:
         if now - self._since < _STANDS_S:
             return ""
         if time_ns == 0:
-            return f"use_sim_time is true, but nothing arrives on {CLOCK_TOPIC}"
-        return f"use_sim_time is true, but {CLOCK_TOPIC} stands still"
+            return f"use_sim_time is true, but nothing arrives on {self._topic}"
+        return f"use_sim_time is true, but {self._topic} stands still"
