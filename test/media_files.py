@@ -111,11 +111,11 @@ def write_bag(
 ) -> Path:
     """Write a rosbag2 folder."""
     with Writer(path, version=9, storage_plugin=storage) as writer:
-        connections: dict[str, Any] = {}
+        connections: dict[tuple[str, str], Any] = {}
         for topic, time_ns, message in messages:
             kind = message.__msgtype__
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
+            if (topic, kind) not in connections:
+                connections[topic, kind] = writer.add_connection(topic, kind, typestore=TYPES)
             raw = TYPES.serialize_cdr(message, kind)
-            writer.write(connections[topic], time_ns, raw)
+            writer.write(connections[topic, kind], time_ns, raw)
     return path

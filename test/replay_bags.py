@@ -88,6 +88,14 @@ def drive(
     return write_bag(path, messages, storage)
 
 
+def two_types(path: Path) -> Path:
+    """Write a bag with a raw and a compressed image on one topic."""
+    first, second = stamps(2)
+    picture = compressed_message(compress(".png", frame(0)), second, "png")
+    raw = image_message(frame(0), first)
+    return write_bag(path, [(CAMERA, first, raw), (CAMERA, second, picture)])
+
+
 def camera_info(stamp_ns: int, focal: float) -> Any:
     """A sensor_msgs/CameraInfo with the given focal length."""
     roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)

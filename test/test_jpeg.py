@@ -114,6 +114,19 @@ def test_odd_but_whole_ones_are_decoded(kind: str) -> None:
     np.testing.assert_array_equal(decode_file(ODD[kind]), plain)
 
 
+@pytest.mark.parametrize("restarts", [0, 20])
+def test_no_zeros_behind_print_a_warning_for_each_image(
+    restarts: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As cameras fill their buffers, with and without an end marker; libjpeg prints it."""
+    for brightness in range(40):  # so that the coded data ends in different ways
+        whole = saved(STREET // 2 + np.uint8(brightness), restarts)
+        plain = decode_compressed("jpeg", whole)
+        for data in (whole + bytes(2000), whole[:-2] + bytes(2000), whole[:-2] + b"\0", whole[:-2]):
+            np.testing.assert_array_equal(decode_compressed("jpeg", data), plain)
+    assert capfd.readouterr().err == ""
+
+
 def hole(data: bytes, at: int) -> bytes:
     return data[:at] + bytes(2000) + data[at + 2000 :]
 

@@ -17,19 +17,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from bag_files import mcap
 from image_messages import compress
 from magicfuse_ros.errors import MediaError
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.bag import BagSource
-from magicfuse_ros.media.bag_reader import CAMERA_INFO, RAW, header_stamp_ns, open_bag
+from magicfuse_ros.media.bag_reader import (
+    CAMERA_INFO,
+    COMPRESSED,
+    RAW,
+    header_stamp_ns,
+    open_bag,
+)
 from magicfuse_ros.media.mcap_file import Channel, McapFile
 from magicfuse_ros.media.sqlite_file import SqliteFile
 from magicfuse_ros.media.zstandard import zstd
 from media_files import (
     SECOND,
+    TYPES,
     Message,
     compressed_message,
     header,
@@ -109,6 +116,34 @@ def test_a_name_that_ros_forbids_is_played_as_one_that_it_allows(
 ) -> None:
     source = BagSource(write_bag(tmp_path / "bag", camera(topic, 1)))
     assert (source.topic, source.played_topic) == (topic, played)
+
+
+@pytest.mark.parametrize(
+    ("topic", "info"),
+    [
+        ("/camera/image_raw", "/camera/camera_info"),
+        ("camera/image_raw", "camera/camera_info"),  # ROS 1
+        ("/image", "/camera_info"),
+        ("image", "camera_info"),
+    ],
+)
+def test_the_camera_info_beside_an_image_has_its_form_of_name(
+    tmp_path: Path, topic: str, info: str
+) -> None:
+    recorded = (info, START, camera_info(START, focal=1.0))
+    source = BagSource(write_bag(tmp_path / "bag", [recorded, *camera(topic, 1)]))
+    assert [message.channel.topic for message in source.raw_messages()] == [info, topic]
+    assert len(source.calibrations([])) == 1
+
+
+def test_a_type_of_which_nothing_was_recorded_is_not_played(tmp_path: Path) -> None:
+    with Writer(tmp_path / "bag", version=9) as writer:
+        for kind in (COMPRESSED, RAW):
+            topic = writer.add_connection("/image", kind, typestore=TYPES)
+        writer.write(topic, START, TYPES.serialize_cdr(image_message(picture(), START), RAW))
+    source = BagSource(tmp_path / "bag")
+    source.check_one_type()
+    assert source.msgtype == RAW
 
 
 def test_a_bag_without_images_is_refused(tmp_path: Path) -> None:

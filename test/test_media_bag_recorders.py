@@ -191,6 +191,24 @@ def test_a_folder_without_metadata(tmp_path: Path, storage: StoragePlugin) -> No
     check(open_source(bag), list(range(10)))
 
 
+@pytest.mark.parametrize("blank", [b"", bytes(5000)])
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_file_that_a_power_loss_left_blank_costs_only_itself(
+    tmp_path: Path, storage: StoragePlugin, blank: bytes
+) -> None:
+    bag = write_bag(tmp_path / "bag", camera(), storage)
+    (bag / "metadata.yaml").unlink()
+    (file,) = bag.iterdir()
+    last = file.with_stem("bag_1")
+    last.write_bytes(blank)
+    source = open_source(bag)
+    check(source, list(range(10)))
+    assert source.damage == [f"the bag is damaged: '{last}' holds no data"]
+    file.write_bytes(blank)
+    with pytest.raises(MediaError, match=r"holds no data; expected messages of a rosbag2"):
+        open_source(bag)
+
+
 def test_a_bag_of_more_files_than_a_process_may_open(tmp_path: Path) -> None:
     bag = tmp_path / "bag"
     bag.mkdir()
@@ -412,6 +430,11 @@ def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
             with pytest.raises(MediaError, match=word) as caught:
                 open_source(tmp_path / name)
             assert name in str(caught.value)
+    ros1 = tmp_path / "drive.bag"
+    ros1.write_bytes(b"#ROSBAG V2.0\n")
+    for opened in (open_source, BagSource):
+        with pytest.raises(MediaError, match=r"drive\.bag' is a bag of ROS 1; `rosbags-convert`"):
+            opened(ros1)
 
 
 def test_messages_of_the_camera_are_raw_cdr(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ from replay_bags import (
     stamp_ns,
     stamps,
     summary,
+    two_types,
 )
 from tiny_bundle import CLASSES
 
@@ -186,10 +188,14 @@ def test_a_camera_info_that_the_node_would_not_send_is_left_out(
     wrong.width = 640
     infos = [("/camera/camera_info", START - 1, wrong)]
     bag = write_bag(tmp_path / "in", [*infos, *images])
-    assert replay(bag, tmp_path / "out", "--bundle", tiny_bundle).exit_code == 0
+    result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
+    assert result.exit_code == 0
     there = messages(tmp_path / "out" / "bag")
     assert len(there["/fuse_node/mag_image"]) == 3
     assert not there.get("/fuse_node/camera_info")
+    (sentence,) = summary(tmp_path / "out")["damaged"]
+    assert sentence == "camera_info is for 640x64; the image is 96x64; it is left out"
+    assert sentence in result.stderr
 
 
 def test_a_damaged_camera_info_costs_no_image(tmp_path: Path, tiny_bundle: Path) -> None:
@@ -225,6 +231,18 @@ def test_a_part_of_the_bag(tmp_path: Path, tiny_bundle: Path) -> None:
     assert result.exit_code == 2
     assert "0.7 s long" in result.output and "from second 9 on" in result.output
     assert not (tmp_path / "none").exists()
+
+
+def test_a_topic_of_two_types_is_fused_offline_and_refused_in_real_time(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    bag, out = two_types(tmp_path / "in"), tmp_path / "out"
+    result = magicfuse("replay", bag, "--out", out, "--bundle", tiny_bundle)
+    assert result.exit_code == 2
+    assert f"topic '{CAMERA}' of rosbag2 '{bag}' holds messages of " in result.stderr
+    assert "expected one type" in result.stderr and not out.exists()
+    assert replay(bag, out, "--bundle", tiny_bundle).exit_code == 0
+    assert summary(out)["frames"] == {"read": 2, "fused": 2, "refused": 0}
 
 
 def test_bad_frames_are_counted_and_named(tmp_path: Path, tiny_bundle: Path) -> None:
@@ -328,6 +346,20 @@ def test_an_earlier_result_is_never_overwritten(tmp_path: Path, tiny_bundle: Pat
     result = replay(bag, tmp_path / "out", "--bundle", tiny_bundle)
     assert result.exit_code == 2 and "remove it or choose another" in result.output
     assert content(tmp_path / "out" / "bag") == before
+    shutil.rmtree(tmp_path / "out" / "bag")
+    assert replay(bag, tmp_path / "out", "--bundle", tiny_bundle).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["summary.json", "comparison.json", "comparison.png"])
+def test_a_report_that_no_replay_wrote_is_never_removed(
+    tmp_path: Path, tiny_bundle: Path, name: str
+) -> None:
+    bag, mine = drive(tmp_path / "in", 1), tmp_path / name
+    mine.write_text('{"frames": 7}')
+    result = replay(bag, tmp_path, "--bundle", tiny_bundle)
+    assert result.exit_code == 2
+    assert f"'{mine}' exists; expected a summary.json that an earlier" in result.stderr
+    assert mine.read_text() == '{"frames": 7}' and not (tmp_path / "bag").exists()
 
 
 def test_humble_reads_the_bag(tmp_path: Path, tiny_bundle: Path) -> None:

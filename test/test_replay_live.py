@@ -42,6 +42,7 @@ from replay_bags import (
     stamp_ns,
     stamps,
     summary,
+    two_types,
 )
 from ros_rig import RELIABLE, Rig
 
@@ -309,6 +310,12 @@ def test_a_jump_of_the_recorders_clock_is_skipped(tmp_path: Path) -> None:
 def test_a_player_without_a_bag_plays_nothing(tmp_path: Path) -> None:
     done = player(tmp_path)
     assert done.returncode == 1 and "bag is empty; expected -p bag:=FILE" in done.stderr
+
+
+def test_the_player_refuses_a_topic_of_two_types(tmp_path: Path) -> None:
+    done = player(tmp_path, f"bag:={two_types(tmp_path / 'in')}")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"topic '{CAMERA}' of rosbag2" in done.stderr and "expected one type" in done.stderr
 
 
 def test_the_player_gives_up_where_nobody_listens(tmp_path: Path) -> None:

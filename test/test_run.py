@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -310,11 +313,13 @@ def test_earlier_results_are_replaced_and_other_files_stay(
     assert "mask' holds 1 other files" in " ".join(result.stderr.split())
     assert {name.partition("/")[2] for name in results(out)} == {"street 4", "mine"}
 
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "report.json").write_text('{"frames": [{"name": "../../precious"}]}')
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    report = '{"median_ms": {}, "frames": [{"name": "../../precious"}]}'
+    (strange / "report.json").write_text(report)
+    (strange / ".magicfuse_unfinished").write_text('"../../precious"\n7\n[]\n"cut')
     (tmp_path / "precious.png").touch()
-    assert magicfuse_run(folder, foreign, "--bundle", tiny_bundle).exit_code == 0
+    assert magicfuse_run(folder, strange, "--bundle", tiny_bundle).exit_code == 0
     assert (tmp_path / "precious.png").exists()
 
 
@@ -330,6 +335,65 @@ def test_a_file_that_no_run_wrote_is_never_overwritten(
     assert [frame["name"] for frame in report_of(tmp_path)["frames"]] == ["street 1"]
     assert results(tmp_path) >= {"mask/street 1", "overlay/street 1"}
     assert not (tmp_path / "overlay" / "street 3.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("report.json", b'{"accuracy": 0.93}', "holds '{\"accuracy\": 0.93}'; expected a report"),
+        ("report.json", b"[" * 100_000, "holds '[[["),
+        ("report.json", b"\xff\xfe", "holds '\ufffd\ufffd'; expected a report that magicfuse run"),
+        ("report.json", b"", "holds ''; expected a report"),
+        ("contact_sheet.png", b"photo", "exists, and no report of an earlier run is beside it"),
+    ],
+)
+def test_a_report_or_sheet_that_no_run_wrote_is_refused_at_once(
+    folder: Path, tmp_path: Path, tiny_bundle: Path, name: str, content: bytes, words: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(content)
+    result = magicfuse_run(folder, out, "--bundle", tiny_bundle)
+    assert result.exit_code == 2 and f"'{out / name}' {words}" in result.stderr
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_bytes() == content
+
+
+def test_a_report_that_is_a_folder_is_refused_at_once(
+    folder: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "report.json").mkdir(parents=True)
+    result = magicfuse_run(folder, out, "--bundle", tiny_bundle)
+    assert result.exit_code == 2 and f"'{out / 'report.json'}' cannot be read" in result.stderr
+    assert [path.name for path in out.iterdir()] == ["report.json"]
+
+
+def test_a_run_that_was_killed_is_replaced_by_the_next_one(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """As the kernel ends it where the memory is full."""
+    video = write_video(tmp_path / "street\n1.mp4", range(400))
+    out = tmp_path / "out"
+    options = [str(video), "--out", str(out), "--bundle", str(tiny_bundle)]
+    program = "from magicfuse_ros.cli import app; app()"
+    process = subprocess.Popen([sys.executable, "-c", program, "run", *options])
+    end = time.monotonic() + 120
+    while len(results(out)) < 10 and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    left = {name.partition("/")[2] for name in results(out)}
+    assert len(left) > 1 and not (out / "report.json").exists()
+    mine = out / "mask" / "mine.png"
+    mine.write_bytes(b"label")
+
+    result = magicfuse_run(video, out, "--bundle", tiny_bundle, "--limit", "1")
+    assert result.exit_code == 0, result.stderr
+    assert f"replaced the results of an earlier run in '{out}'" in result.stderr
+    assert {name.partition("/")[2] for name in results(out)} == {"000000", "mine"}
+    assert mine.read_bytes() == b"label"
+    assert not (out / ".magicfuse_unfinished").exists()
 
 
 @pytest.mark.parametrize(

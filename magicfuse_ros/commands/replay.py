@@ -148,6 +148,7 @@ def replay_command(
     if offline:
         report |= _offline(source, fusing, name, out, console)
     else:
+        source.check_one_type()
         parameters = fusing.parameters() if start_node else None
         live = Live(rate, loop, start, duration, name, parameters, domain)
         _make_folder(out)
@@ -250,12 +251,31 @@ def _offline(
 
 
 def _make_folder(out: Path) -> None:
-    """Make the folder and remove reports that an earlier replay left without their bag."""
-    if (out / BAG).exists():
+    """Make the folder and remove reports that an earlier replay left without their bag.
+
+    Raises:
+        MediaError: if the folder holds a bag, or a file that no replay wrote, where results go.
+    """
+    reports = [out / name for name in (SUMMARY, COMPARISON, PLOT)]
+    taken = [path for path in reports if os.path.lexists(path)]
+    if os.path.lexists(out / BAG):
         raise MediaError(f"'{out / BAG}' exists; remove it or choose another out")
+    if taken and not _is_summary(out / SUMMARY):
+        raise MediaError(
+            f"'{taken[0]}' exists; expected a {SUMMARY} that an earlier replay wrote, or none of "
+            "its results: remove it or choose another out"
+        )
     make_folder(out)
-    for name in (SUMMARY, COMPARISON, PLOT):
-        (out / name).unlink(missing_ok=True)
+    for path in taken:
+        path.unlink()
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+    return {"bag", "topic", "mode", "frames"} <= found.keys()
 
 
 def _show(report: dict[str, Any], out: Path, console: Console) -> None:

@@ -10,15 +10,17 @@
 
 """The result folder of `magicfuse run`, kept apart from the inputs and from older results.
 
-OUT/KIND/FRAME.png    an image for every frame, in a folder for each of `KINDS`
+OUT/KIND/FRAME.png         an image for every frame, in a folder for each of `KINDS`
 OUT/contact_sheet.png
-OUT/report.json       names the frames
+OUT/report.json            names the frames
+OUT/.magicfuse_unfinished  names them until there is a report: a kill leaves it
 """
 
 from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +43,7 @@ from magicfuse_ros.media.several import SeveralSources
 KINDS = (*OUTPUTS, "overlay")
 CONTACT_SHEET = "contact_sheet.png"
 REPORT = "report.json"
+_UNFINISHED = ".magicfuse_unfinished"  # a frame's name as JSON in each line
 _SHOWN = 3
 
 
@@ -98,21 +101,48 @@ def check_apart(inputs: Sequence[Path], out: Path) -> None:
             )
 
 
+def check_replaceable(out: Path) -> None:
+    """Check that the report and the contact sheet would replace no file that no run wrote.
+
+    Raises:
+        MediaError: if they would; the message names the file.
+    """
+    report, sheet = out / REPORT, out / CONTACT_SHEET
+    if read_report(out) is not None:
+        return
+    if os.path.lexists(report):
+        try:
+            content = report.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise MediaError(f"'{report}' cannot be read: {error.strerror}") from error
+        raise MediaError(
+            f"'{report}' holds {reprlib.repr(content)}; expected a report that magicfuse run "
+            "wrote: remove it or choose another out"
+        )
+    if os.path.lexists(sheet):
+        raise MediaError(
+            f"'{sheet}' exists, and no report of an earlier run is beside it; remove it or choose "
+            "another out"
+        )
+
+
 def remove_earlier(out: Path, console: Console) -> None:
-    """Remove the results that the report of an earlier run names, and say so.
+    """Remove the results of an earlier run, finished or killed, and say so.
 
     Raises:
         MediaError: if a file cannot be removed.
     """
     report = read_report(out)
+    unfinished = _read_unfinished(out)
     try:
-        if report is not None:
-            names = [str(frame["name"]) for frame in report["frames"]]
+        if report is not None or unfinished:
+            frames = report["frames"] if report is not None else []
+            names = {*(frame["name"] for frame in frames), *unfinished}
             for kind in KINDS:
                 for name in names:
                     if Path(name).name == name:  # otherwise we did not write it
                         (out / kind / f"{name}.png").unlink(missing_ok=True)
-            for name in (CONTACT_SHEET, REPORT):
+            for name in (CONTACT_SHEET, REPORT, _UNFINISHED):
                 (out / name).unlink(missing_ok=True)
             line = f"replaced the results of an earlier run in '{out}', {len(names)} frames"
             console.print(Text(line, "yellow"), soft_wrap=True)
@@ -138,6 +168,35 @@ def check_free(out: Path, name: str) -> None:
             )
 
 
+def note_frame(out: Path, name: str) -> None:
+    """Note a frame before its images are written: only a run that ends can write a report.
+
+    Raises:
+        MediaError: if the note cannot be written.
+    """
+    path = out / _UNFINISHED
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(name) + "\n")
+    except OSError as error:
+        raise MediaError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def forget_notes(out: Path) -> None:
+    """Remove the notes of the frames once the report names them."""
+    with suppress(OSError):  # the next run will remove them
+        (out / _UNFINISHED).unlink(missing_ok=True)
+
+
+def _read_unfinished(out: Path) -> list[str]:
+    names = []
+    with suppress(OSError):
+        for line in (out / _UNFINISHED).read_bytes().splitlines():
+            with suppress(ValueError):  # the last line may be cut
+                names.append(json.loads(line))
+    return [name for name in names if isinstance(name, str)]
+
+
 def remove_frame(out: Path, name: str) -> None:
     """Remove the images of an unfinished frame, so that report and images always agree."""
     for kind in KINDS:
@@ -151,5 +210,5 @@ def read_report(folder: Path) -> dict[str, Any] | None:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         assert all(isinstance(frame["name"], str) for frame in report["frames"])
         return report if "median_ms" in report else None
-    except (OSError, ValueError, TypeError, KeyError, AssertionError):
+    except (OSError, ValueError, TypeError, KeyError, AssertionError, RecursionError):
         return None

@@ -44,6 +44,9 @@ from magicfuse_ros.commands.results import (
     REPORT,
     check_apart,
     check_free,
+    check_replaceable,
+    forget_notes,
+    note_frame,
     open_inputs,
     remove_earlier,
     remove_frame,
@@ -81,11 +84,12 @@ def run_command(
 ) -> None:
     """Fuse pictures, videos or bags, and write images, a contact sheet and a report.
 
-    Results of an earlier run in the same folder are replaced. Ctrl-C leaves the report and the
-    contact sheet of the finished frames, with exit code 130.
+    Results of an earlier run in the same folder are replaced, also those of a killed one. Ctrl-C
+    leaves the report and the contact sheet of the finished frames, with exit code 130.
     """
     console = error_console()
     check_apart(inputs, out)
+    check_replaceable(out)
     source = open_inputs(inputs, topic, console)
     loaded = Bundle.load(bundle or default_bundle())
     choice = backends.choose(backend, cast(AskedPrecision, precision), loaded)
@@ -116,6 +120,7 @@ def run_command(
         if run.frames:
             legend = [(c.name, c.color) for c in loaded.manifest.classes]
             write_png(out / CONTACT_SHEET, contact_sheet(run.sheet.items(), legend=legend))
+        forget_notes(out)
     except MediaError as error:  # a full disk: the first error is the cause
         raise (stopped if isinstance(stopped, MagicFuseError) else error) from error
     if isinstance(stopped, MagicFuseError):
@@ -199,6 +204,7 @@ def fuse_source(
                 ms = {stage: round(value, 3) for stage, value in fused.stages_ms.items()}
                 row = {"name": frame.name, "stamp_ns": frame.stamp_ns, "K": fused.steps, "ms": ms}
                 try:
+                    note_frame(out, frame.name)
                     _write(frame, fused, classes, out, run.sheet)
                     run.frames.append(row)
                 except BaseException:

@@ -148,10 +148,13 @@ def decode(data: bytes) -> tuple[Pixels, int]:
         raise FrameError(
             f"{len(data)} bytes of JPEG hold more than {_MOST_SCANS} scans; a picture has about 10"
         )
-    end = data.find(_END, header.scan)
+    end, shown = data.find(_END, header.scan), data
     if end < 0:  # some cameras omit the marker, and some of them append zeros
-        end = min(len(data), len(data.rstrip(b"\0")) + 2)
+        coded = data.rstrip(b"\0")
+        end = min(len(data), len(coded) + 2)  # up to two zeros may be coded data
         data = data[:end] + _END
+        # libjpeg adds missing zeros itself; about others it prints a warning for every image.
+        shown = (coded + b"\0" if coded.endswith(b"\xff") else coded) + _END
     restarts = _restart_markers(data, header.scan, end)
     if header.restarts is not None and restarts < header.restarts:
         raise _damaged(data, f"{header.restarts - restarts} restart markers are missing")
@@ -163,7 +166,7 @@ def decode(data: bytes) -> tuple[Pixels, int]:
     if not (_decodes(data) if fits is None else fits):
         raise _damaged(data, "a part of the picture is missing")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    return rgb_of_bgr(np.asarray(decoded_by_opencv(data, flags), np.uint8)), header.channels
+    return rgb_of_bgr(np.asarray(decoded_by_opencv(shown, flags), np.uint8)), header.channels
 
 
 def _has_more_scans(data: bytes, first: int, limit: int) -> bool:

@@ -101,7 +101,9 @@ class BagSource:
                 raise MediaError(f"{name} is {seconds} s; expected 0 or more")
         with open_bag(path) as bag:
             self.topic = self._choose(bag, topic)
-            self._channels = [c for c in image_channels(bag) if c.topic == self.topic]
+            self._channels = [
+                c for c in image_channels(bag) if c.topic == self.topic and bag.announced[c]
+            ]
             self.msgtype = self._channels[0].msgtype
             first_ns, last_ns = bag.start_ns or 0, bag.end_ns or 0
             begin_ns = first_ns + _nanoseconds(start_s)
@@ -127,7 +129,8 @@ class BagSource:
     @property
     def camera_info_topic(self) -> str:
         """The topic beside the image topic on which cameras publish their calibration."""
-        return f"{self.base_topic.rpartition('/')[0]}/camera_info"
+        camera, slash, _ = self.base_topic.rpartition("/")  # in ROS 1, "image" has no slash
+        return f"{camera}{slash}camera_info"
 
     @property
     def played_topic(self) -> str:
@@ -139,6 +142,19 @@ class BagSource:
         parts = [re.sub(r"[^A-Za-z0-9_]", "_", part) for part in self.base_topic.split("/") if part]
         name = "".join(f"/_{part}" if part[0].isdigit() else f"/{part}" for part in parts)
         return name or "/image"  # for a topic called "/compressed"
+
+    def check_one_type(self) -> None:
+        """Check that a publisher can play the topic: all of its messages have one type.
+
+        Raises:
+            MediaError: if the bag holds raw and compressed images on the topic.
+        """
+        if len(self._channels) > 1:
+            raise MediaError(
+                f"topic {self.topic!r} of rosbag2 '{self.name}' holds messages of {RAW} and "
+                f"{COMPRESSED}; expected one type, because a topic in ROS 2 has one: `magicfuse "
+                "replay --offline` fuses both"
+            )
 
     def _choose(self, bag: Bag, topic: str | None) -> str:
         candidates = list(image_topics(bag))

@@ -39,6 +39,7 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _HEADER_STAMP = {0: ">iI", 1: "<iI"}  # by the lowest bit of the encapsulation kind
 _EVER = 1 << 62
+_HEAD = 4096  # bytes
 _OTHER_FILES = 500  # that a process may have open beside a bag's
 BagFile = McapFile | SqliteFile | PackedFile
 
@@ -66,7 +67,11 @@ class Bag:
         """Open the files; `stack` closes them."""
         files, announced = files_of(path)
         _allow_open_files(len(files))
-        self._files = [_open_file(file, stack) for file in files]
+        opened = {file: _open_file(file, stack) for file in files}
+        self._files = [file for file in opened.values() if file is not None]
+        self._blank = [f"'{path}' holds no data" for path, file in opened.items() if file is None]
+        if not self._files:
+            raise MediaError(f"{self._blank[0]}; expected messages of a rosbag2")
         self.counts: Counter[Channel] = Counter()
         told: Counter[Channel] = Counter()
         for file in self._files:
@@ -82,7 +87,7 @@ class Bag:
     @property
     def damage(self) -> list[str]:
         """Return what is wrong with the files."""
-        return [sentence for file in self._files for sentence in file.damage]
+        return [*self._blank, *(sentence for file in self._files for sentence in file.damage)]
 
     @property
     def foreign(self) -> set[str]:
@@ -176,6 +181,8 @@ def open_bag(path: Path) -> Iterator[Bag]:
     try:
         if not path.exists():
             raise MediaError(f"'{path}' does not exist")
+        if path.is_file():
+            refuse_foreign(path)
         if not is_bag(path):
             raise MediaError(
                 f"'{path}' is not a rosbag2; expected a folder with metadata.yaml, an .mcap or "
@@ -187,7 +194,12 @@ def open_bag(path: Path) -> Iterator[Bag]:
         yield Bag(path, stack)
 
 
-def _open_file(path: Path, stack: ExitStack) -> BagFile:
+def _open_file(path: Path, stack: ExitStack) -> BagFile | None:
+    """Open a file until `stack` closes it; None: it holds no data.
+
+    Raises:
+        MediaError: if it cannot be read, or is something else.
+    """
     name = str(path)
 
     def open_plain(plain: Path) -> McapFile | SqliteFile:
@@ -196,6 +208,8 @@ def _open_file(path: Path, stack: ExitStack) -> BagFile:
 
     try:
         refuse_foreign(path)
+        if _is_blank(path):
+            return None
         packed = path.suffix.lower() == COMPRESSED_BAG_SUFFIX
         file = PackedFile(path, open_plain) if packed else open_plain(path)
     except OSError as error:
@@ -203,6 +217,15 @@ def _open_file(path: Path, stack: ExitStack) -> BagFile:
         raise MediaError(f"'{name}' cannot be read as a rosbag2: {reason}") from error
     stack.callback(file.close)
     return file
+
+
+def _is_blank(path: Path) -> bool:
+    """Return whether a file begins with nothing: a power loss leaves it empty, or fills it with 0.
+
+    The data of an empty .db3 may all be in its -wal.
+    """
+    with path.open("rb") as file:
+        return not file.read(_HEAD).strip(b"\0") and not Path(f"{path}-wal").exists()
 
 
 @contextmanager

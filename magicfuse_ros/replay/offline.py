@@ -45,7 +45,8 @@ class ReplayResult:
         total_ms: the fuser's time for each fused image.
         refused: images that could not be decoded or fused.
         missing: further images that the bag announces but does not hold.
-        damaged: what else is wrong with the bag, in sentences: it costs no image.
+        damaged: what else is wrong with the bag, such as a camera_info that does not fit its
+            images, in sentences: it costs no image.
         seconds: time from the first to the last image, including reading and writing.
     """
 
@@ -101,7 +102,8 @@ def replay_offline(
     refused: list[Refusal] = []
     with BagWriter(bag, compress=True) as writer:
         images = topics.image_topics(fuser.outputs)
-        recording = _Recording(writer, node, images, classes, source.calibrations(result.damaged))
+        calibrations = source.calibrations(result.damaged)
+        recording = _Recording(writer, node, images, classes, calibrations, result.damaged)
         for frame in source:
             if stop():
                 break
@@ -130,12 +132,14 @@ class _Recording:
         images: Sequence[topics.ImageTopic],
         classes: Sequence[SemanticClass],
         calibrations: list[tuple[int, Any]],
+        damaged: list[str],
     ) -> None:
         self._writer = writer
         self._node = node
         self._images = images
         self._classes = classes
         self._calibrations = calibrations
+        self._damaged = damaged
         self._labelled = False
         writer.add_topic(f"{node}/{topics.LABELS}", LABEL_INFO, latched=True)
         for topic in images:
@@ -157,8 +161,11 @@ class _Recording:
             index = bisect_right(self._calibrations, frame.recorded_ns, key=lambda found: found[0])
             _, info = self._calibrations[max(0, index - 1)]
             height, width = frame.image.shape[:2]
-            if not misfit(info, info.header.frame_id, header.frame_id, width, height):
+            reason = misfit(info, info.header.frame_id, header.frame_id, width, height)
+            if not reason:
                 self._put(topics.CAMERA_INFO, frame, replace(info, header=header))
+            elif (sentence := f"{reason}; it is left out") not in self._damaged:
+                self._damaged.append(sentence)
 
     def _put(self, name: str, frame: RecordedFrame, message: Any) -> None:
         self._writer.write(f"{self._node}/{name}", frame.recorded_ns, message)

@@ -93,6 +93,7 @@ class ReplayNode(Node):
             start_s=self._value("start"),
             duration_s=self._value("duration") or None,
         )
+        source.check_one_type()
         published = _opened(self._value("published"))
         publishers = self._make_publishers(source)
         transport = "compressed" if source.msgtype == COMPRESSED else "raw"
