@@ -92,7 +92,7 @@ class FuseParameters(BaseModel):
         -1.0, ge=-1.0, le=1.0,
         description="how sure the networks must be of a person before MagImg lights it up (tau "
         "of the paper's Eq. 11). Higher values light up fewer people; useful ones are 0.3 to 0.75. "
-        "Below 0: the bundle's value (0.7 in the shipped one)",
+        "Below 0: the bundle's value (0.75 in the shipped one)",
         json_schema_extra=_LIVE,
     )  # fmt: skip
 
