@@ -104,7 +104,7 @@ def test_every_condition_is_scored_with_what_is_known(evaluated: tuple[Path, Pat
 
 def test_the_report_is_one_file_with_plots_and_frames(evaluated: tuple[Path, Path]) -> None:
     page = (evaluated[0] / "evaluation.html").read_text()
-    assert "http" not in page and page.count("<img") == page.count('src="data:image/')
+    assert "://" not in page and page.count("<img") == page.count('src="data:image/')
     assert page.count("image/jpeg") == 5 + 6, "frames of every condition of both sets"
     assert re.search(r"\d <small>\S+ to \S+</small></td>", page), "an interval in small print"
     for about in ("by condition", "over its confidence", "IoU by class", "Images side by side"):
