@@ -12,10 +12,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -84,6 +86,14 @@ def write_text(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise MediaError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file that may be somebody else's; {} if it holds none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
 
 
 def write_png(path: Path, image: Pixels) -> None:

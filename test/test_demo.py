@@ -109,7 +109,15 @@ def test_it_fails_where_nothing_comes_out(tmp_path: Path, tiny_bundle: Path) -> 
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("summary", [None, "[1]", '{"bag": "drive.mcap", "frames": {"sent": 9}}'])
+@pytest.mark.parametrize(
+    "summary",
+    [
+        None,
+        "[1]",
+        '{"bag": "drive.mcap", "frames": {"sent": 9}}',
+        pytest.param("[" * 99999, id="deep"),
+    ],
+)
 def test_only_the_results_of_a_demo_are_removed(
     tmp_path: Path, video: Path, tiny_bundle: Path, summary: str | None
 ) -> None:

@@ -42,7 +42,7 @@ from magicfuse_ros.geometry import FITS, Fit
 from magicfuse_ros.interrupt import Interrupt
 from magicfuse_ros.media.bag import BagSource
 from magicfuse_ros.media.source import mostly_missing
-from magicfuse_ros.output_files import make_folder, write_text
+from magicfuse_ros.output_files import make_folder, read_object, write_text
 from magicfuse_ros.replay.compare import compare, compared_outputs
 from magicfuse_ros.replay.comparison import ComparisonLimits
 from magicfuse_ros.replay.live import Live, replay_live
@@ -260,7 +260,7 @@ def _make_folder(out: Path) -> None:
     taken = [path for path in reports if os.path.lexists(path)]
     if os.path.lexists(out / BAG):
         raise MediaError(f"'{out / BAG}' exists; remove it or choose another out")
-    if taken and not _is_summary(out / SUMMARY):
+    if taken and not {"bag", "topic", "mode", "frames"} <= read_object(out / SUMMARY).keys():
         raise MediaError(
             f"'{taken[0]}' exists; expected a {SUMMARY} that an earlier replay wrote, or none of "
             "its results: remove it or choose another out"
@@ -268,14 +268,6 @@ def _make_folder(out: Path) -> None:
     make_folder(out)
     for path in taken:
         path.unlink()
-
-
-def _is_summary(path: Path) -> bool:
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return False
-    return {"bag", "topic", "mode", "frames"} <= found.keys()
 
 
 def _show(report: dict[str, Any], out: Path, console: Console) -> None:

@@ -39,6 +39,7 @@ from magicfuse_ros.media.pictures import (
     pictures_in,
 )
 from magicfuse_ros.media.several import SeveralSources
+from magicfuse_ros.output_files import read_object
 
 KINDS = (*OUTPUTS, "overlay")
 CONTACT_SHEET = "contact_sheet.png"
@@ -206,9 +207,9 @@ def remove_frame(out: Path, name: str) -> None:
 
 def read_report(folder: Path) -> dict[str, Any] | None:
     """Return the report of the results in a folder; None if there is none, or of another kind."""
+    report = read_object(folder / REPORT)
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        assert all(isinstance(frame["name"], str) for frame in report["frames"])
-        return report if "median_ms" in report else None
-    except (OSError, ValueError, TypeError, KeyError, AssertionError, RecursionError):
+        named = all(isinstance(frame["name"], str) for frame in report["frames"])
+    except (TypeError, KeyError):
         return None
+    return report if named and "median_ms" in report else None

@@ -38,7 +38,7 @@ from magicfuse_ros.demo.report import CAMERA, draw
 from magicfuse_ros.errors import MagicFuseError, MediaError
 from magicfuse_ros.media import open_source
 from magicfuse_ros.media.night import STOPS
-from magicfuse_ros.output_files import make_folder, write_text
+from magicfuse_ros.output_files import make_folder, read_object, write_text
 from magicfuse_ros.playback.children import isolate
 from magicfuse_ros.playback.play_and_record import Play, play_and_record
 from magicfuse_ros.replay.timing import diagnostics, latest, timing
@@ -99,7 +99,7 @@ def remove_earlier(out: Path) -> None:
         MediaError: if something is there that no demo has written.
     """
     found = [out / product for product in PRODUCTS if os.path.lexists(out / product)]
-    if found and not _is_demo(out / SUMMARY):
+    if found and "degradation" not in read_object(out / SUMMARY):
         raise MediaError(
             f"'{out}' holds '{found[0].name}', but no {SUMMARY} of an earlier demo; expected "
             "another out, or a folder without it"
@@ -109,13 +109,6 @@ def remove_earlier(out: Path) -> None:
             shutil.rmtree(old)
         else:
             old.unlink()
-
-
-def _is_demo(summary: Path) -> bool:
-    try:
-        return "degradation" in dict(json.loads(summary.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def run(
