@@ -241,8 +241,8 @@ def draw_light(clean: bool, rng: np.random.Generator) -> Light:
 class DegradationShares:
     """Degradations of crops: shares of the day crops that are degraded."""
 
-    dark: float = 0.4
-    haze: float = 0.42
+    dark: float = 0.37
+    haze: float = 0.45
     fog: float = 0.03
     rain: float = 0.06
     blur: float = 0.05

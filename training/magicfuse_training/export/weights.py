@@ -35,8 +35,12 @@ NEUTRAL_AT_FIRST = ("mkf.readout.", "segmentation.temperature")
 _MAY_BE_NEW = (
     "encoder.context.deeper.", "encoder.context.last.", "segmentation.scene.", *NEUTRAL_AT_FIRST
 )  # fmt: skip
-# Older bundles have fewer hidden channels here.
-_MAY_BE_NARROW = ("segmentation.conv1.", "segmentation.conv2.", "segmentation.scene.")
+# Older bundles have fewer channels here.
+_MAY_BE_NARROW = (
+    "encoder.", "decoder.merge.", "ikr.inlet.", "ckg.inlet.", "mkf.inlet.", "mkf.readout.",
+    "segmentation.conv1.", "segmentation.conv2.", "segmentation.scene.",
+)  # fmt: skip
+_LATENT_LAST = ("ikr.inlet.", "ckg.inlet.")  # they read the condition, and then a latent
 
 
 def may_lack(name: str) -> bool:
@@ -76,10 +80,10 @@ def load_weights(
 
     The head that makes latents of clean images is not part of a bundle and keeps its values. A
     bundle can therefore start `few_step` but not the earlier stages. Parts that older bundles lack
-    keep their values, too, and so do weights whose names start with one of `renew`. Hidden channels
-    that an older head lacks keep their random kernels, and are weighed with zero. Weights whose
-    names start with one of `leave_out` are dropped if the model lacks them; of a wider head, the
-    last hidden channels are.
+    keep their values, too, and so do weights whose names start with one of `renew`. Channels that
+    an older encoder or head lacks keep their random kernels, and whatever was there before weighs
+    them with zero. Weights whose names start with one of `leave_out` are dropped if the model lacks
+    them; of a wider head, the last hidden channels are.
 
     Raises:
         TrainingError: see `check_float32`.
@@ -103,7 +107,9 @@ def load_weights(
         if name in found and name.startswith(_MAY_BE_NARROW):
             if name.startswith(tuple(leave_out)):
                 found[name] = found[name][tuple(slice(n) for n in value.shape)]
-            found[name] = _widened(found[name], value)
+            latent = model.preset.autoencoder.latent_channels
+            last = latent if name.startswith(_LATENT_LAST) and value.dim() > 1 else 0
+            found[name] = _widened(found[name], value, last)
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"
             raise ValueError(
@@ -114,10 +120,11 @@ def load_weights(
     model.load_state_dict(state)
 
 
-def _widened(narrow: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
+def _widened(narrow: torch.Tensor, wide: torch.Tensor, last: int) -> torch.Tensor:
     """Return a layer's weights with those of `wide` for its new outputs, and 0 for new inputs.
 
-    `narrow` itself is returned if `wide` is smaller in any axis, or equal.
+    New inputs are in front of the `last` ones. `narrow` itself is returned if `wide` is smaller in
+    any axis, or equal.
     """
     if narrow.dim() != wide.dim() or any(
         a > b for a, b in zip(narrow.shape, wide.shape, strict=True)
@@ -125,5 +132,10 @@ def _widened(narrow: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
         return narrow
     made = wide.clone()
     made[: narrow.shape[0]] = 0
-    made[tuple(slice(n) for n in narrow.shape)] = narrow
+    if not last:
+        made[tuple(slice(n) for n in narrow.shape)] = narrow
+        return made
+    first = narrow.shape[1] - last
+    made[: narrow.shape[0], :first] = narrow[:, :first]
+    made[: narrow.shape[0], -last:] = narrow[:, -last:]
     return made
