@@ -253,6 +253,30 @@ def test_a_bundle_with_a_narrower_head_starts_a_wider_one(bundle: Bundle, model:
 
 
 @torch.no_grad()
+def test_a_bundle_with_a_narrower_encoder_starts_a_wider_one(
+    bundle: Bundle, model: MagicFuse
+) -> None:
+    """All that reads its channels weighs the new ones with zero, wherever its own inputs are."""
+    more = {"stem_channels": 10, "detail_channels": 12, "condition_channels": 14}
+    encoder = model.preset.autoencoder.model_copy(update=more)
+    wider = MagicFuse(model.preset.model_copy(update={"autoencoder": encoder}))
+    load_weights(wider, bundle)
+    wider.eval()
+    image, tau = torch.rand(1, 3, 64, 96), torch.tensor([0.5])
+    results = []
+    for m in (model, wider):
+        condition, *details = m.encoder(image)
+        found = m.sample(m.start(condition), condition, 1, tau)
+        assert found.x0_ckg is not None and found.x0_mkf is not None
+        scores = m.class_scores(found.z_seg, condition, *details)
+        results.append((m.decoder(found.x0_mkf, *details), found.x0_ckg, scores))
+    for want, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, want)
+    condition, detail, _ = wider.encoder(image)
+    assert condition[:, 8:].any() and detail[:, 8:].any(), "they must learn to be of use"
+
+
+@torch.no_grad()
 def test_parts_and_channels_can_be_left_out(bundle: Bundle, model: MagicFuse) -> None:
     without = model.preset.autoencoder.model_copy(update={"condition_blocks": 0})
     changes = {"segmentation_width": 6, "autoencoder": without}

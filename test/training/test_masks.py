@@ -26,6 +26,7 @@ from magicfuse_training.stages.statistics import measure_new
 from magicfuse_training.stages.trainer import Trainer
 
 NEW = ("encoder.context.deeper", "encoder.context.last")
+NEW_CHANNELS = [2, 5]
 
 
 def test_masks_are_learnt_and_what_else_changes_is_held_against_them(
@@ -61,6 +62,34 @@ def test_new_statistics_are_measured_and_old_ones_stay(
     off = (seen[0].mean((0, 2, 3)) - norm.running_mean) / norm.running_var.sqrt()
     assert off.abs().max() < 0.1 < (seen[0].std((0, 2, 3)) - 1).abs().max()
     assert (seen[0].std((0, 2, 3)) / norm.running_var.sqrt() - 1).abs().max() < 0.1
+    assert not measure_new(module, [batch]), "they have statistics now"
+
+
+def test_new_channels_of_a_layer_are_measured_and_its_others_stay(
+    small_model: MagicFuse, batch: Batch
+) -> None:
+    block = small_model.encoder.fine
+    for norm in (m for m in small_model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.fill_(0.25)
+    for norm in (block.norm1, block.norm2):
+        norm.running_mean[NEW_CHANNELS] = 0.0
+    with torch.no_grad():
+        block.norm2.weight[NEW_CHANNELS] = 0.0
+    module = StageModule(small_model, STAGES["few_step"].started_from(small_model))
+    names = measure_new(module, [batch, batch])
+    assert names == ["model.encoder.fine.norm1", "model.encoder.fine.norm2"]
+    kept = torch.ones(len(block.norm1.running_mean), dtype=torch.bool)
+    kept[NEW_CHANNELS] = False
+    assert (block.norm1.running_mean[kept] == 0.25).all()
+    assert (block.norm1.running_var[kept] == 1).all() and (block.norm2.running_var[kept] == 1).all()
+    seen: list[torch.Tensor] = []
+    block.norm1.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
+    module(batch)
+    variance, mean = torch.var_mean(seen[0], (0, 2, 3))
+    torch.testing.assert_close(block.norm1.running_mean[~kept], mean[~kept])
+    torch.testing.assert_close(block.norm1.running_var[~kept], variance[~kept])
+    assert (block.norm2.weight[~kept] == 1).all() and not block.conv2.weight[~kept].any()
+    assert block.conv2.weight[kept].any()
     assert not measure_new(module, [batch]), "they have statistics now"
 
 
