@@ -27,9 +27,9 @@ from magicfuse_ros.bundle import MANIFEST, NETWORKS, Bundle, NetworkSpec, Tensor
 from magicfuse_ros.fuser import Fuser
 from magicfuse_training.data.files import read_image
 from magicfuse_training.errors import ExportError
-from magicfuse_training.quantization.guard import QuantizedNetwork, guarded
+from magicfuse_training.quantization.guard import QuantizedNetwork, _to_float32, guarded
 from magicfuse_training.quantization.losses import Int8Loss, check_losses
-from magicfuse_training.quantization.networks import folded, layers
+from magicfuse_training.quantization.networks import folded, layers, multiply_adds
 from magicfuse_training.quantization.networks import quantize as quantize_network
 
 pytestmark = pytest.mark.skipif(find_spec("nncf") is None, reason="quantisation needs nncf")
@@ -187,6 +187,19 @@ def test_the_guard_keeps_a_layer_in_float32_that_int8_costs_too_much(tmp_path: P
     assert "second" in result.float32_layers and result.decibels >= 25
     result = guarded(path, spec, calls[:4], calls[4:], minimum_db=200)
     assert result.layers == [] and result.decibels >= 100
+
+
+def test_layers_return_to_float32_where_that_costs_least_time(tmp_path: Path) -> None:
+    alone = {"large": {"a": 3e-4}, "small": {"a": 2e-4}, "noisy": {"a": 9e-3}, "tiny": {"a": 1e-5}}
+    work = {"large": 300, "small": 10, "noisy": 100, "tiny": 1}
+    assert _to_float32(alone, work, minimum_db=35.4) == ["noisy", "large"], "no others are needed"
+    assert _to_float32(alone, work, minimum_db=35) == ["noisy", "small"]
+    assert _to_float32(alone, work, minimum_db=32) == ["noisy"]
+    assert _to_float32(alone, work, minimum_db=200) == ["noisy", "large", "small", "tiny"]
+    two_layers(tmp_path / "layers.onnx")
+    assert multiply_adds(folded(tmp_path / "layers.onnx")) == {
+        "first": 8 * 8 * 3 * 3 * 16 * 16, "second": 8 * 8 * 3 * 3 * 16 * 16,
+    }  # fmt: skip
 
 
 def test_data_without_frames_is_named(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -27,7 +27,13 @@ from magicfuse_ros.backends.interface import Backend
 from magicfuse_ros.backends.openvino import OpenVinoBackend
 from magicfuse_ros.bundle import NetworkSpec
 from magicfuse_training.quantization.calibration import Arrays
-from magicfuse_training.quantization.networks import folded, layers, quantize, restored
+from magicfuse_training.quantization.networks import (
+    folded,
+    layers,
+    multiply_adds,
+    quantize,
+    restored,
+)
 from magicfuse_training.quantization.rounding import input_moments, round_weights
 from magicfuse_training.quantization.smoothing import input_peaks, smoothed
 
@@ -42,7 +48,7 @@ class QuantizedNetwork:
     Attributes:
         model: ONNX.
         layers: names of the layers in int8.
-        float32_layers: names of the layers that stayed float32, the costliest first.
+        float32_layers: names of the layers that stayed float32, those with the most noise first.
         decibels: signal-to-noise ratio of its worst output against float32.
     """
 
@@ -62,8 +68,8 @@ def guarded(
     """Quantise a network so that each output stays within `minimum_db` of float32.
 
     If all layers together miss that limit, their input channels are evened out. Then each layer is
-    measured as the only one in int8. These noises nearly add up, so the layers with the largest
-    noise return to float32 until the rest meets the limit.
+    measured as the only one in int8. These noises nearly add up, so those layers return to float32
+    that save the most noise for the arithmetic that int8 would have sped up.
 
     Args:
         path: the float32 ONNX file.
@@ -94,22 +100,38 @@ def guarded(
     result = attempt([])
     even = smoothed(exact, peaks, names)
     alone = {n: measure(restored(result.model, even, set(names) - {n})) for n in names}
-    costliest = sorted(names, key=lambda n: -max(alone[n].values()))
+    work, aim = multiply_adds(exact), minimum_db
     while result.decibels < minimum_db and len(result.float32_layers) < len(names):
-        float32 = _enough(costliest, alone, minimum_db, at_least=len(result.float32_layers) + 1)
-        result = attempt(float32)
+        result = attempt(_to_float32(alone, work, aim))
+        aim += max(minimum_db - result.decibels, 0.1)
     return result
 
 
-def _enough(
-    costliest: list[str], alone: dict[str, dict[str, float]], minimum_db: float, at_least: int
+def _to_float32(
+    alone: dict[str, dict[str, float]], work: dict[str, int], minimum_db: float
 ) -> list[str]:
-    """Return the fewest of the costliest layers to remove for the noise to be low enough."""
-    for count in range(at_least, len(costliest)):
-        rest = [alone[n] for n in costliest[count:]]
-        if _decibels({k: sum(noise[k] for noise in rest) for k in rest[0]}) >= minimum_db:
-            return costliest[:count]
-    return costliest
+    """Return layers without which the noise is low enough, those with the most noise first.
+
+    Args:
+        alone: noise of each layer, by output.
+        work: multiply-adds of each layer.
+        minimum_db: least signal-to-noise ratio of every output.
+    """
+
+    def enough(chosen: list[str]) -> bool:
+        rest = [noise for n, noise in alone.items() if n not in chosen]
+        return not rest or _decibels({k: sum(r[k] for r in rest) for k in rest[0]}) >= minimum_db
+
+    noise = {n: max(each.values()) for n, each in alone.items()}
+    chosen: list[str] = []
+    for name in sorted(alone, key=lambda n: -noise[n] / work[n]):
+        if enough(chosen):
+            break
+        chosen.append(name)
+    for name in sorted(chosen, key=lambda n: -work[n]):  # some may not be needed after all
+        if enough(rest := [n for n in chosen if n != name]):
+            chosen = rest
+    return sorted(chosen, key=lambda n: -noise[n])
 
 
 def _decibels(noise: dict[str, float]) -> float:

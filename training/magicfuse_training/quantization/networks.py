@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -66,6 +67,27 @@ def layers(model: Any) -> list[str]:
         elif node.op_type in LAYERS:
             names.append(node.name)
     return names
+
+
+def multiply_adds(model: Any) -> dict[str, int]:
+    """Return the multiply-adds of each layer of a network whose shapes are fixed, by its name."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*graph.input, *graph.value_info, *graph.output)
+    }
+    weights = {t.name: math.prod(t.dims) for t in graph.initializer}
+    return {
+        node.name: weights[node.input[1]] * math.prod(shapes[_each_uses_all_weights(node)][2:])
+        for node in graph.node
+        if node.op_type in LAYERS
+    }
+
+
+def _each_uses_all_weights(node: Any) -> str:
+    """Return the tensor of a layer each of whose pixels takes one multiplication by each weight."""
+    name: str = node.output[0] if node.op_type == "Conv" else node.input[0]
+    return name
 
 
 def layer_inputs(
