@@ -59,12 +59,12 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "fuse_node = magicfuse_ros.ros.fuse_node:main",
-            "fuse_cameras = magicfuse_ros.ros.fuse_cameras:main",
-            "ground_cloud_node = magicfuse_ros.ros.ground_cloud_node:main",
-            "play_node = magicfuse_ros.ros.play_node:main",
-            "replay_node = magicfuse_ros.ros.replay_node:main",
-            "magicfuse = magicfuse_ros.cli:app",
+            "fuse_node = magicfuse_ros.start:fuse_node",
+            "fuse_cameras = magicfuse_ros.start:fuse_cameras",
+            "ground_cloud_node = magicfuse_ros.start:ground_cloud_node",
+            "play_node = magicfuse_ros.start:play_node",
+            "replay_node = magicfuse_ros.start:replay_node",
+            "magicfuse = magicfuse_ros.start:magicfuse",
         ],
     },
 )

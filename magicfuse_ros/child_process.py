@@ -19,11 +19,14 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 # Like `python -m MODULE`, but without the current folder on the path of modules: a statistics.py
-# beside somebody's recordings must not run.
+# beside somebody's recordings must not run. A terminal sends Ctrl-C to the child, too: its parent
+# says what that means, and a traceback would hide it.
 _START = """
 import runpy, sys
 sys.path[:] = [folder for folder in sys.path if folder]
 from magicfuse_ros.child_process import end_with_parent
+from magicfuse_ros.interrupt import end_without_traceback
+end_without_traceback()
 end_with_parent({parent})
 runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """

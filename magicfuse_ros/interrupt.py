@@ -8,7 +8,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the specific
 # language governing permissions and limitations under the License.
 
-"""Delays Ctrl-C until the finished work can be kept."""
+"""Delays Ctrl-C until the finished work can be kept, or lets it end the process at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ import signal
 import threading
 from types import FrameType
 from typing import Any
+
+
+def end_without_traceback() -> Any:
+    """Let Ctrl-C end this process at once, as SIGTERM does; return the handler that it had.
+
+    If Ctrl-C is ignored, as in a background job, or handled, nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return before
 
 
 class Interrupt:

@@ -59,3 +59,20 @@ def test_a_module_of_the_current_folder_does_not_run(tmp_path: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+def test_ctrl_c_of_a_terminal_ends_a_child_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "print('importing', flush=True)\nimport time\ntime.sleep(60)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        module_command("slow"),
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "importing\n"
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=40) == ("", "")

@@ -9,19 +9,22 @@
 # language governing permissions and limitations under the License.
 
 
-"""How many cores a process may use, by its affinity and by the limits of its control groups."""
+"""The CPU: its name, and how many cores a process may use by affinity and control groups."""
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
 from magicfuse_ros.backends import cpu
 from magicfuse_ros.backends.openvino import OpenVinoBackend
+from magicfuse_ros.bench.machine import cpu_name
 
 V1 = "3:cpu,cpuacct:/docker/ab\n1:name=systemd:/docker/ab\n"
 QUOTA, PERIOD = "cpu,cpuacct/cpu.cfs_quota_us", "cpu,cpuacct/cpu.cfs_period_us"
 V2 = "0::/kubepods/pod/box\n"
+MACHINE = platform.processor() or platform.machine()
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +71,30 @@ def test_openvino_keeps_to_the_limit_unless_told_otherwise(
     (tmp_path / "cgroup" / "cpu.max").write_text("300000 100000\n")
     backend = OpenVinoBackend(asked, frames_at_once=frames_at_once)
     assert backend._config["INFERENCE_NUM_THREADS"] == threads  # of all frames together
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "instructions"),
+    [
+        (
+            b"model name\t: Caf\xe9 CPU\nflags\t\t: fpu avx2\nvmx flags\t: vnmi\n",
+            "Caf\ufffd CPU",
+            "fpu avx2",
+        ),
+        (b"processor\t: 0\nFeatures\t: fp asimd\n", MACHINE, "fp asimd"),
+        (None, MACHINE, ""),
+    ],
+)
+def test_a_cpu_is_described_whatever_the_kernel_lists(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: bytes | None,
+    name: str,
+    instructions: str,
+) -> None:
+    monkeypatch.setattr(cpu, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("magicfuse_ros.bench.machine.module_name", lambda: "")
+    if text is not None:
+        (tmp_path / "cpuinfo").write_bytes(text)
+    assert cpu_name() == name
+    assert cpu.instructions.__wrapped__() == instructions

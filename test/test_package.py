@@ -17,6 +17,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -26,9 +27,12 @@ import pytest
 import yaml
 
 import magicfuse_ros
+from magicfuse_ros import start
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("config", "launch", "magicfuse_ros", "resource", "package.xml", "setup.cfg", "setup.py")
+NODES = ("fuse_node", "fuse_cameras", "ground_cloud_node", "play_node", "replay_node")
+EXECUTABLES = ("magicfuse", *NODES)
 
 
 def test_versions_agree() -> None:
@@ -88,6 +92,56 @@ def test_no_wheel_of_ros_is_a_dependency() -> None:
     assert "ros-" not in (ROOT / "requirements" / "vehicle.txt").read_text()
 
 
+def executable(name: str) -> str:
+    """Return the program of an executable, as setup.py names it and pip writes it."""
+    setup = (ROOT / "setup.py").read_text()
+    module, function = re.findall(rf'"{name} = ([\w.]+):(\w+)"', setup)[0]
+    if "node" in name or "fuse_" in name:
+        pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    return f"import sys; from {module} import {function}; sys.exit({function}())"
+
+
+def with_modules(folder: Path) -> dict[str, str]:
+    """Return an environment in which Python finds the modules of a folder first."""
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+@pytest.mark.parametrize("name", EXECUTABLES)
+def test_ctrl_c_during_the_imports_leaves_no_traceback(tmp_path: Path, name: str) -> None:
+    (tmp_path / "numpy.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", executable(name)],
+        env=with_modules(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=40) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("name", EXECUTABLES)
+def test_a_missing_library_is_one_line_that_names_the_python(tmp_path: Path, name: str) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('libz.so:\\n no such file')\n")
+    command = [sys.executable, "-c", executable(name)]
+    done = subprocess.run(command, env=with_modules(tmp_path), capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: libz.so: no such file; ") and sys.executable in line
+    assert done.returncode == 1  # at their first start, the launch files then give up
+
+
+def test_a_module_of_ours_that_is_missing_is_a_defect() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ModuleNotFoundError):
+        start._start("magicfuse_ros.missing", "main")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_the_dds_profile_is_xml() -> None:
     profile = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
     name = {"dds": "http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"}
@@ -126,8 +180,7 @@ def test_colcon_builds_what_launch_starts(tmp_path: Path, tiny_bundle: Path) -> 
     (modules,) = prefix.glob("lib/python*/site-packages")
     environment = {"PYTHONPATH": str(modules), "AMENT_PREFIX_PATH": str(prefix)}
     command = (str(prefix / "lib" / "magicfuse_ros" / "fuse_node"),)
-    nodes = ("fuse_node", "fuse_cameras", "ground_cloud_node", "play_node", "replay_node")
-    for name in ("magicfuse", *nodes):
+    for name in EXECUTABLES:
         assert os.access(prefix / "lib" / "magicfuse_ros" / name, os.X_OK)  # ros2 run's place
     with Rig(tmp_path, environment, command) as rig:
         rig.activate()

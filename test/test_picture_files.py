@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
+import zlib
 from typing import Any
 
 import cv2
@@ -24,6 +26,7 @@ import pytest
 
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.image_codec import BitDepth, decode_file, decode_picture
+from magicfuse_ros.image_codec.files import orientation
 from media_files import picture
 
 GRAY = np.linspace(0, 1, 48).reshape(6, 8)
@@ -74,6 +77,36 @@ def test_a_deep_tiff_in_colour_is_upright_too(orientation: int, turns: int) -> N
     data[at], data[at + 8] = 0x12, orientation
     expected = np.rot90(deep[..., ::-1], turns)
     np.testing.assert_array_equal(decode_picture(bytes(data)), expected)
+
+
+def test_a_deep_tiff_whose_zero_is_white_is_no_negative() -> None:
+    levels = (GRAY * 65535).astype(np.uint16)
+    data = bytearray(saved(PIL.Image.fromarray(65535 - levels), "tiff"))
+    data[data.index(b"\x06\x01\x03\0\x01\0\0\0\x01") + 8] = 0  # PhotometricInterpretation
+    np.testing.assert_array_equal(decode_picture(bytes(data)), levels)
+    # Pillow does not read big-endian ones.
+    big = b"MM\0*\0\0\0\x0a\0\1\0\x08" + b"".join(
+        struct.pack(">HHIHH", tag, 3, 1, value, 0)
+        for tag, value in ((256, 1), (257, 1), (258, 16), (259, 1), (262, 0), (273, 8), (278, 1))
+    )
+    big += struct.pack(">HHIII", 279, 4, 1, 2, 0)
+    with pytest.raises(FrameError, match="0 is white"):
+        decode_picture(big)
+
+
+def test_a_deep_tiff_with_a_plane_for_each_colour_is_refused() -> None:
+    data = bytearray(coded(".tiff", picture(6, 8).astype(np.uint16) * 257))
+    data[data.index(b"\x1c\x01\x03\0\x01\0\0\0\x01") + 8] = 2
+    with pytest.raises(FrameError, match="a plane for each colour"):
+        decode_picture(bytes(data))
+
+
+def test_a_picture_of_a_phone_is_read_without_a_warning() -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 12_000, 9_000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + struct.pack(">I", zlib.crc32(header))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert orientation(data) == 1
 
 
 def test_a_broken_exif_block_costs_no_picture() -> None:

@@ -198,6 +198,26 @@ def test_a_camera_info_that_the_node_would_not_send_is_left_out(
     assert sentence in result.stderr
 
 
+def test_the_camera_info_with_the_stamp_of_an_image_belongs_to_it(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """As in the node: its frame_id may differ, and the recorder may get it after the image."""
+    recorded = []
+    for number, stamp in enumerate(stamps(3)):
+        info = camera_info(stamp, focal=number)
+        info.header.frame_id = "optical"
+        recorded.append((CAMERA, stamp, image_message(picture(64, 96), stamp)))
+        recorded.append(("/camera/camera_info", stamp + 1, info))
+    out = tmp_path / "out"
+    bag = write_bag(tmp_path / "in", recorded)
+    assert replay(bag, out, "--bundle", tiny_bundle).exit_code == 0
+    infos = messages(out / "bag")["/fuse_node/camera_info"]
+    assert [(info.k[0], info.header.frame_id) for info in infos] == [
+        (focal, "camera") for focal in (0, 1, 2)
+    ]
+    assert summary(out)["damaged"] == []
+
+
 def test_a_damaged_camera_info_costs_no_image(tmp_path: Path, tiny_bundle: Path) -> None:
     bag = drive(tmp_path / "in", 6, info=True)
     (file,) = bag.glob("*.mcap")

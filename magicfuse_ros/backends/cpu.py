@@ -74,16 +74,21 @@ def _groups() -> list[Path]:
     return folders
 
 
-@cache
-def instructions() -> str:
-    """Return the names of this CPU's instruction sets, as the kernel lists them; empty if none."""
+def cpu_info(*names: str) -> str:
+    """Return the first value that the kernel lists under one of these names; empty if none."""
     try:
+        # A virtual machine's CPU may have any bytes in its name.
         lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    # x86 has flags, ARM has Features.
-    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return found.partition(":")[2].strip()
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in pairs if name.strip() in names), "")
+
+
+@cache
+def instructions() -> str:
+    """Return the names of this CPU's instruction sets, as the kernel lists them; empty if none."""
+    return cpu_info("flags", "Features")  # x86 has the first, ARM the second
 
 
 @cache

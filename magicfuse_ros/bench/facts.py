@@ -101,7 +101,7 @@ def _memory() -> str:
 
 def _system() -> str:
     try:
-        text = Path("/etc/os-release").read_text(encoding="utf-8")
+        text = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "unknown system"
     match = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)

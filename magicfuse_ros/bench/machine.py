@@ -16,19 +16,13 @@ import platform
 import subprocess
 from pathlib import Path
 
+from magicfuse_ros.backends.cpu import cpu_info
 from magicfuse_ros.backends.tensorrt_library import module_name
 
 
 def cpu_name() -> str:
     """Return the CPU's name as the system reports it; on ARM the board's, as its CPUs have none."""
-    if board := module_name():
-        return board
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text(encoding="utf-8").splitlines() if info.is_file() else ():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
+    return module_name() or cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def _work_tree(folder: Path) -> list[Path]:

@@ -37,9 +37,12 @@ RawPixels = npt.NDArray[Any]
 _TIFF = (b"II*\0", b"MM\0*")
 _FORMATS = ("BMP", "PPM", "TIFF", "WEBP")
 _MAX_PIXELS = 2**27  # 400 MB as RGB; phone cameras have up to 108 million pixels
+PIL.Image.MAX_IMAGE_PIXELS = _MAX_PIXELS  # Pillow's own limit warns of an attack by such a phone
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of Exif and TIFF
-_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
-_TIFF_NUMBERS = {3: "H2x", 4: "I"}  # types of a width or height
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PLANES = 0x0100, 0x0101, 0x011C
+_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0106, 0
+_TIFF_TAGS = (_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PLANES, _PHOTOMETRIC)
+_TIFF_NUMBERS = {3: "H2x", 4: "I"}  # types of their values
 _PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, struct.error, PIL.Image.DecompressionBombError,
 )  # fmt: skip
@@ -137,11 +140,15 @@ def _decode_other(data: bytes) -> RawPixels:
     try:
         with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             _check_size(file.height, file.width)
+            negative_of = 0
             if isinstance(file, PIL.TiffImagePlugin.TiffImageFile):
                 bits = file.tag_v2.get(_BITS_PER_SAMPLE, (1,))
                 if len(bits) > 1 and max(bits) > 8:  # Pillow would keep only 8 of them
                     return _decode_tiff(data)
-            return _pillow_pixels(PIL.ImageOps.exif_transpose(file), data)
+                if file.mode.startswith("I;") and file.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+                    negative_of = (1 << bits[0]) - 1  # Pillow inverts those of 8 bits only
+            pixels = _pillow_pixels(PIL.ImageOps.exif_transpose(file), data)
+            return negative_of - pixels if negative_of else pixels
     except PIL.UnidentifiedImageError as error:
         if data.startswith(_TIFF):  # a kind that Pillow cannot read, such as floats in colour
             return _decode_tiff(data)
@@ -180,28 +187,38 @@ def _pnm_maxval(data: bytes) -> int:
 
 
 def _decode_tiff(data: bytes) -> RawPixels:
-    _check_size(*_tiff_size(data))
+    found = _tiff_numbers(data)
+    _check_size(found[_TIFF_HEIGHT], found[_TIFF_WIDTH])
+    # OpenCV reads both of these wrong.
+    if found.get(_TIFF_PLANES) == 2:
+        raise FrameError(
+            "TIFF has more than 8 bits and a plane for each colour (PlanarConfiguration 2); "
+            "expected the colours of a pixel side by side"
+        )
+    if found.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise FrameError("TIFF has more than 8 bits, and 0 is white; expected 0 to be black")
     pixels = decoded_by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise FrameError(f"picture is {pixels.dtype}; expected 8 or 16 bits, or 32-bit float")
     return _to_rgb_order(pixels)
 
 
-def _tiff_size(data: bytes) -> tuple[int, int]:
-    """Return the height and width of the first picture in a TIFF.
+def _tiff_numbers(data: bytes) -> dict[int, int]:
+    """Return the numbers of `_TIFF_TAGS`, by tag, of the first picture in a TIFF.
 
     Raises:
-        FrameError: if it does not tell them.
+        FrameError: if it does not tell its size.
     """
-    order, found = "<" if data.startswith(b"II") else ">", {}
+    order = "<" if data.startswith(b"II") else ">"
+    found: dict[int, int] = {}
     try:
         (at,) = struct.unpack_from(f"{order}I", data, 4)
         (count,) = struct.unpack_from(f"{order}H", data, at)
         for entry in range(at + 2, at + 2 + 12 * count, 12):
             tag, kind, _ = struct.unpack_from(f"{order}HHI", data, entry)
-            if tag in (_TIFF_WIDTH, _TIFF_HEIGHT) and tag not in found:  # libtiff takes the first
+            if tag in _TIFF_TAGS and tag not in found:  # libtiff takes the first
                 (found[tag],) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, entry + 8)
-        return found[_TIFF_HEIGHT], found[_TIFF_WIDTH]
+        return {_TIFF_WIDTH: found[_TIFF_WIDTH], _TIFF_HEIGHT: found[_TIFF_HEIGHT], **found}
     except (struct.error, KeyError) as error:
         raise FrameError(f"{len(data)} bytes of TIFF are damaged: it tells no size") from error
 

@@ -19,7 +19,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from magicfuse_ros.errors import FrameError, MediaError
 from magicfuse_ros.image_codec import BitDepth, decode_message
@@ -55,6 +55,22 @@ class RecordedFrame(Frame):
 
     header: Any
     recorded_ns: int
+
+
+class Calibration(NamedTuple):
+    """A camera_info of a bag.
+
+    Attributes:
+        recorded_ns: when the recorder received the message.
+        stamp_ns: stamp of its header.
+        frame: frame_id of its header.
+        info: the message, or an equal one with another header.
+    """
+
+    recorded_ns: int
+    stamp_ns: int
+    frame: str
+    info: Any
 
 
 class BagSource:
@@ -271,15 +287,14 @@ class BagSource:
             for _, message in self._readable(bag, [*self._channels, self._camera_info]):
                 yield message
 
-    def calibrations(self, damaged: list[str]) -> list[tuple[int, Any]]:
-        """Return the camera_info messages that differ from the one before, ignoring the header.
+    def calibrations(self, damaged: list[str]) -> list[Calibration]:
+        """Return the camera_info messages; they share one `info` until it changes.
 
-        Each comes with its recording time. Messages from before the first image are included,
-        because the last of them applies to that image. A sentence about each damaged one is added
-        to `damaged`.
+        Messages from before the first image are included, because the last of them applies to that
+        image. A sentence about each damaged one is added to `damaged`.
         """
-        found: list[tuple[int, Any]] = []
-        content = None
+        found: list[Calibration] = []
+        info = content = None
         with open_bag(self._path) as bag:
             for raw in bag.messages([self._camera_info]):
                 try:
@@ -290,8 +305,9 @@ class BagSource:
                 fields = {name: repr(value) for name, value in vars(message).items()}
                 del fields["header"]
                 if fields != content:
-                    found.append((raw.recorded_ns, message))
-                    content = fields
+                    info, content = message, fields
+                stamp_ns, frame = header_stamp_ns(raw.cdr), message.header.frame_id
+                found.append(Calibration(raw.recorded_ns, stamp_ns, frame, info))
         return found
 
 

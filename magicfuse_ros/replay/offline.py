@@ -31,7 +31,7 @@ from magicfuse_ros.camera_info import misfit
 from magicfuse_ros.errors import FrameError
 from magicfuse_ros.fuser import FusedFrame, Fuser
 from magicfuse_ros.image_codec import Pixels, encode_bgr8, encode_mono8
-from magicfuse_ros.media.bag import BagSource, RecordedFrame
+from magicfuse_ros.media.bag import BagSource, Calibration, RecordedFrame
 from magicfuse_ros.media.bag_reader import CAMERA_INFO, RAW
 from magicfuse_ros.media.bag_writer import LABEL_INFO, BagWriter
 from magicfuse_ros.media.source import Refusal
@@ -131,7 +131,7 @@ class _Recording:
         node: str,
         images: Sequence[topics.ImageTopic],
         classes: Sequence[SemanticClass],
-        calibrations: list[tuple[int, Any]],
+        calibrations: list[Calibration],
         damaged: list[str],
     ) -> None:
         self._writer = writer
@@ -139,6 +139,7 @@ class _Recording:
         self._images = images
         self._classes = classes
         self._calibrations = calibrations
+        self._by_stamp = {found.stamp_ns: found for found in calibrations if found.stamp_ns}
         self._damaged = damaged
         self._labelled = False
         writer.add_topic(f"{node}/{topics.LABELS}", LABEL_INFO, latched=True)
@@ -157,13 +158,17 @@ class _Recording:
             if image is not None:
                 self._put(topic.name, frame, self._image(image, header))
         if self._calibrations:
-            # the latest one, or the first one if the image came before it
-            index = bisect_right(self._calibrations, frame.recorded_ns, key=lambda found: found[0])
-            _, info = self._calibrations[max(0, index - 1)]
+            # that of the stamp, else the latest one, or the first one if the image came before it
+            infos = self._calibrations
+            index = bisect_right(infos, frame.recorded_ns, key=lambda found: found.recorded_ns)
+            latest = infos[max(0, index - 1)]
+            stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+            exact = self._by_stamp.get(stamp_ns)
+            found, known = (exact, "") if exact else (latest, latest.frame)
             height, width = frame.image.shape[:2]
-            reason = misfit(info, info.header.frame_id, header.frame_id, width, height)
+            reason = misfit(found.info, known, header.frame_id, width, height)
             if not reason:
-                self._put(topics.CAMERA_INFO, frame, replace(info, header=header))
+                self._put(topics.CAMERA_INFO, frame, replace(found.info, header=header))
             elif (sentence := f"{reason}; it is left out") not in self._damaged:
                 self._damaged.append(sentence)
 
