@@ -277,6 +277,22 @@ def test_a_bundle_with_a_narrower_encoder_starts_a_wider_one(
 
 
 @torch.no_grad()
+def test_the_last_channels_of_an_encoder_can_be_left_out(bundle: Bundle, model: MagicFuse) -> None:
+    """A stream's inlet reads the condition, and then a latent, of which nothing is left out."""
+    fewer = model.preset.autoencoder.model_copy(update={"condition_channels": 6})
+    narrow = MagicFuse(model.preset.model_copy(update={"autoencoder": fewer}))
+    readers = ["ikr.inlet.", "ckg.inlet.", "mkf.inlet.", "mkf.readout.", "segmentation."]
+    load_weights(narrow, bundle, leave_out=["encoder.", "decoder.merge.", *readers])
+    condition, latent = torch.rand(1, 8, 8, 12), torch.rand(1, 4, 8, 12)
+    condition[:, 6:] = 0.0
+    want = model.ikr.inlet(torch.cat([condition, latent], dim=1))
+    got = narrow.ikr.inlet(torch.cat([condition[:, :6], latent], dim=1))
+    torch.testing.assert_close(got, want)
+    kept = narrow.encoder.coarse[0].conv1.weight
+    assert torch.equal(kept, model.encoder.coarse[0].conv1.weight[:6, :6])
+
+
+@torch.no_grad()
 def test_parts_and_channels_can_be_left_out(bundle: Bundle, model: MagicFuse) -> None:
     without = model.preset.autoencoder.model_copy(update={"condition_blocks": 0})
     changes = {"segmentation_width": 6, "autoencoder": without}

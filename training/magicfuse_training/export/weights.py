@@ -83,7 +83,7 @@ def load_weights(
     keep their values, too, and so do weights whose names start with one of `renew`. Channels that
     an older encoder or head lacks keep their random kernels, and whatever was there before weighs
     them with zero. Weights whose names start with one of `leave_out` are dropped if the model lacks
-    them; of a wider head, the last hidden channels are.
+    them; of a wider encoder or head, the last channels are.
 
     Raises:
         TrainingError: see `check_float32`.
@@ -105,10 +105,10 @@ def load_weights(
         if name.startswith(tuple(renew)) or (may_lack(name) and name not in found):
             continue
         if name in found and name.startswith(_MAY_BE_NARROW):
-            if name.startswith(tuple(leave_out)):
-                found[name] = found[name][tuple(slice(n) for n in value.shape)]
             latent = model.preset.autoencoder.latent_channels
             last = latent if name.startswith(_LATENT_LAST) and value.dim() > 1 else 0
+            if name.startswith(tuple(leave_out)):
+                found[name] = _narrowed(found[name], value.shape, last)
             found[name] = _widened(found[name], value, last)
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"
@@ -118,6 +118,14 @@ def load_weights(
             )
         state[name] = found[name]
     model.load_state_dict(state)
+
+
+def _narrowed(wide: torch.Tensor, size: torch.Size, last: int) -> torch.Tensor:
+    """Return a layer's weights for its first outputs and inputs; the `last` inputs are kept."""
+    if not last:
+        return wide[tuple(slice(n) for n in size)]
+    first = wide[: size[0], : size[1] - last]
+    return torch.cat([first, wide[: size[0], -last:]], dim=1)
 
 
 def _widened(narrow: torch.Tensor, wide: torch.Tensor, last: int) -> torch.Tensor:

@@ -124,7 +124,7 @@ BASELINES = {
         model=ThreeHeads,
         autoencoder={
             "encoder_blocks": 2,
-            "condition_channels": 52,
+            "condition_channels": 44,
             "context_channels": [80, 160],
             "context_blocks": [1, 2],
         },
@@ -137,7 +137,7 @@ BASELINES = {
         model=ThreeHeads,
         autoencoder={
             "encoder_blocks": 3,
-            "condition_channels": 64,
+            "condition_channels": 56,
             "context_channels": [88, 176],
             "context_blocks": [2, 1],
         },
