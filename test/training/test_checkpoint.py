@@ -147,3 +147,6 @@ def test_a_stage_that_ends_in_its_warm_up_is_untrained(
     state = torch.load(folder / "last.pt", weights_only=True)
     torch.save({**state, "step": 100}, folder / "last.pt")
     assert untrained(folder) is None
+    none = Trainer(STAGES["autoencoder"], MagicFuse(small_preset), tmp_path / "none", steps=0)
+    none.run(small_crops(), 0)
+    assert untrained(tmp_path / "none") is None, "nothing was meant to be trained"

@@ -255,7 +255,7 @@ def untrained(folder: Path) -> str | None:
             f"stage '{folder.name}' is not finished: it did {done}, and its learning rate falls "
             "to the end; repeat its command"
         )
-    if steps >= warmup:
+    if steps >= warmup or wanted_steps == 0:  # without steps, a recipe only cuts or converts
         return None
     return (
         f"stage '{folder.name}' is untrained: it did {steps} steps, and its learning rate rises "
