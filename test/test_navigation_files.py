@@ -160,4 +160,4 @@ def test_the_launch_file_connects_the_nodes() -> None:
         assert f"/{topic}" in topics_of_the_nodes()
     setup = (ROOT / "setup.py").read_text()
     executable = re.search(r'managed_node\(context, "(\w+)"', text)
-    assert executable and f"{executable[1]} = magicfuse_ros.ros" in setup
+    assert executable and f'"{executable[1]} = ' in setup
