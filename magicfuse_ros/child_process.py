@@ -19,8 +19,8 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 # Like `python -m MODULE`, but without the current folder on the path of modules: a statistics.py
-# beside somebody's recordings must not run. A terminal sends Ctrl-C to the child, too: its parent
-# says what that means, and a traceback would hide it.
+# beside somebody's recordings must not run. Ctrl-C in a terminal reaches the child, too. The parent
+# reports it, and a traceback of the child would hide that.
 _START = """
 import runpy, sys
 sys.path[:] = [folder for folder in sys.path if folder]

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from magicfuse_ros.child_process import module_command
+from slow_import import interrupted_import, with_modules
 
 PARENT = """
 import subprocess, sys
@@ -50,11 +51,10 @@ def test_a_module_of_the_current_folder_does_not_run(tmp_path: Path) -> None:
     here.mkdir()
     (modules / "user.py").write_text("import statistics\nprint(statistics.mean([1, 3]))\n")
     (here / "statistics.py").write_text("raise SystemExit('this ran')\n")
-    path = os.pathsep.join([str(modules), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         module_command("user"),
         cwd=here,
-        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+        env=with_modules(modules),
         capture_output=True,
         text=True,
     )
@@ -62,17 +62,5 @@ def test_a_module_of_the_current_folder_does_not_run(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_of_a_terminal_ends_a_child_without_a_traceback(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(
-        "print('importing', flush=True)\nimport time\ntime.sleep(60)\n"
-    )
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(
-        module_command("slow"),
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout is not None and child.stdout.readline() == "importing\n"
-        child.send_signal(signal.SIGINT)
-        assert child.communicate(timeout=40) == ("", "")
+    ended = interrupted_import(module_command("slow"), tmp_path, "slow")
+    assert ended == (-signal.SIGINT, "")

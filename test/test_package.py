@@ -28,6 +28,7 @@ import yaml
 
 import magicfuse_ros
 from magicfuse_ros import start
+from slow_import import interrupted_import, with_modules
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("config", "launch", "magicfuse_ros", "resource", "package.xml", "setup.cfg", "setup.py")
@@ -101,28 +102,10 @@ def executable(name: str) -> str:
     return f"import sys; from {module} import {function}; sys.exit({function}())"
 
 
-def with_modules(folder: Path) -> dict[str, str]:
-    """Return an environment in which Python finds the modules of a folder first."""
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path}
-
-
 @pytest.mark.parametrize("name", EXECUTABLES)
 def test_ctrl_c_during_the_imports_leaves_no_traceback(tmp_path: Path, name: str) -> None:
-    (tmp_path / "numpy.py").write_text(
-        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", executable(name)],
-        env=with_modules(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "importing\n"
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=40) == ("", "")
-    assert process.returncode == -signal.SIGINT
+    ended = interrupted_import([sys.executable, "-c", executable(name)], tmp_path, "numpy")
+    assert ended == (-signal.SIGINT, "")
 
 
 @pytest.mark.parametrize("name", EXECUTABLES)

@@ -162,8 +162,7 @@ class _Recording:
             infos = self._calibrations
             index = bisect_right(infos, frame.recorded_ns, key=lambda found: found.recorded_ns)
             latest = infos[max(0, index - 1)]
-            stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-            exact = self._by_stamp.get(stamp_ns)
+            exact = self._by_stamp.get(frame.stamp_ns)
             found, known = (exact, "") if exact else (latest, latest.frame)
             height, width = frame.image.shape[:2]
             reason = misfit(found.info, known, header.frame_id, width, height)

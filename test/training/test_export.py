@@ -274,6 +274,10 @@ def test_a_bundle_with_a_narrower_encoder_starts_a_wider_one(
         torch.testing.assert_close(got, want)
     condition, detail, _ = wider.encoder(image)
     assert condition[:, 8:].any() and detail[:, 8:].any(), "they must learn to be of use"
+    again = MagicFuse(wider.preset)
+    again.load_state_dict(wider.state_dict())
+    load_weights(again, bundle, leave_out=["ikr.inlet."])  # which has nothing to leave out
+    assert torch.equal(again.ikr.inlet.weight, wider.ikr.inlet.weight)
 
 
 @torch.no_grad()

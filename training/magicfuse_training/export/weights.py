@@ -107,9 +107,10 @@ def load_weights(
         if name in found and name.startswith(_MAY_BE_NARROW):
             latent = model.preset.autoencoder.latent_channels
             last = latent if name.startswith(_LATENT_LAST) and value.dim() > 1 else 0
+            there, here = _last_first(found[name], last), _last_first(value, last)
             if name.startswith(tuple(leave_out)):
-                found[name] = _narrowed(found[name], value.shape, last)
-            found[name] = _widened(found[name], value, last)
+                there = there[tuple(slice(n) for n in here.shape)]
+            found[name] = _last_first(_widened(there, here), -last)
         if name not in found or found[name].shape != value.shape:
             shape = tuple(found[name].shape) if name in found else "missing"
             raise ValueError(
@@ -120,19 +121,15 @@ def load_weights(
     model.load_state_dict(state)
 
 
-def _narrowed(wide: torch.Tensor, size: torch.Size, last: int) -> torch.Tensor:
-    """Return a layer's weights for its first outputs and inputs; the `last` inputs are kept."""
-    if not last:
-        return wide[tuple(slice(n) for n in size)]
-    first = wide[: size[0], : size[1] - last]
-    return torch.cat([first, wide[: size[0], -last:]], dim=1)
+def _last_first(weight: torch.Tensor, count: int) -> torch.Tensor:
+    """Return a layer's weights with its last `count` inputs in front; below 0, back at the end."""
+    return weight.roll(count, 1) if count else weight
 
 
-def _widened(narrow: torch.Tensor, wide: torch.Tensor, last: int) -> torch.Tensor:
+def _widened(narrow: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
     """Return a layer's weights with those of `wide` for its new outputs, and 0 for new inputs.
 
-    New inputs are in front of the `last` ones. `narrow` itself is returned if `wide` is smaller in
-    any axis, or equal.
+    `narrow` itself is returned if `wide` is smaller in any axis.
     """
     if narrow.dim() != wide.dim() or any(
         a > b for a, b in zip(narrow.shape, wide.shape, strict=True)
@@ -140,10 +137,5 @@ def _widened(narrow: torch.Tensor, wide: torch.Tensor, last: int) -> torch.Tenso
         return narrow
     made = wide.clone()
     made[: narrow.shape[0]] = 0
-    if not last:
-        made[tuple(slice(n) for n in narrow.shape)] = narrow
-        return made
-    first = narrow.shape[1] - last
-    made[: narrow.shape[0], :first] = narrow[:, :first]
-    made[: narrow.shape[0], -last:] = narrow[:, -last:]
+    made[tuple(slice(n) for n in narrow.shape)] = narrow
     return made

@@ -68,8 +68,8 @@ def guarded(
     """Quantise a network so that each output stays within `minimum_db` of float32.
 
     If all layers together miss that limit, their input channels are evened out. Then each layer is
-    measured as the only one in int8. These noises nearly add up, so those layers return to float32
-    that save the most noise for the arithmetic that int8 would have sped up.
+    measured as the only one in int8. These noises nearly add up. The layers that
+    save the most noise, for their share of the arithmetic, return to float32.
 
     Args:
         path: the float32 ONNX file.
@@ -110,7 +110,7 @@ def guarded(
 def _to_float32(
     alone: dict[str, dict[str, float]], work: dict[str, int], minimum_db: float
 ) -> list[str]:
-    """Return layers without which the noise is low enough, those with the most noise first.
+    """Choose the layers that return to float32, those with the most noise first.
 
     Args:
         alone: noise of each layer, by output.

@@ -77,17 +77,12 @@ def multiply_adds(model: Any) -> dict[str, int]:
         for v in (*graph.input, *graph.value_info, *graph.output)
     }
     weights = {t.name: math.prod(t.dims) for t in graph.initializer}
-    return {
-        node.name: weights[node.input[1]] * math.prod(shapes[_each_uses_all_weights(node)][2:])
-        for node in graph.node
-        if node.op_type in LAYERS
-    }
-
-
-def _each_uses_all_weights(node: Any) -> str:
-    """Return the tensor of a layer each of whose pixels takes one multiplication by each weight."""
-    name: str = node.output[0] if node.op_type == "Conv" else node.input[0]
-    return name
+    found = {}
+    for node in (n for n in graph.node if n.op_type in LAYERS):
+        # Each pixel of a convolution's output, or of a transposed one's input, uses every weight.
+        pixels = shapes[node.output[0] if node.op_type == "Conv" else node.input[0]][2:]
+        found[node.name] = weights[node.input[1]] * math.prod(pixels)
+    return found
 
 
 def layer_inputs(

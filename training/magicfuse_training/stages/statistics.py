@@ -58,9 +58,9 @@ def measure_new(module: nn.Module, batches: Iterable[Batch]) -> list[str]:
 
 
 class _Measure:
-    """Hook before a batch norm: some of its channels get the mean statistics of all batches yet.
+    """Hook before a batch norm: gives some channels their mean statistics over the batches so far.
 
-    They are set before each call, because later layers need normalised inputs to be measured.
+    It does so before each call, so that later layers are measured with normalised inputs.
     """
 
     def __init__(self, channels: Tensor) -> None:
